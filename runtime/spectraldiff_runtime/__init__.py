@@ -1,0 +1,41 @@
+"""Map hyperspectral scenes with a model file, without PyTorch.
+
+>>> from spectraldiff_runtime import Model, map_scene                       # doctest: +SKIP
+>>> model = Model.open("model.onnx")                                        # doctest: +SKIP
+>>> map_scene(model, "scene.tif", "classes.tif")                            # doctest: +SKIP
+>>> classes = map_scene(model, cube).classes  # cube: (H, W, B)             # doctest: +SKIP
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .class_map import LandCoverClass
+    from .engine import Model, ModelCard
+    from .errors import SpectralDiffError
+    from .mapping import Block, MapResult, map_block, map_scene
+    from .raster import ArrayScene, RasterScene
+
+__all__ = [
+    "ArrayScene", "Block", "LandCoverClass", "MapResult", "Model", "ModelCard", "RasterScene",
+    "SpectralDiffError", "__version__", "map_block", "map_scene",
+]  # fmt: skip
+
+try:
+    __version__ = version("spectraldiff")
+except PackageNotFoundError:  # a checkout that was never installed
+    __version__ = "0+unknown"
+
+_HOMES = {
+    "ArrayScene": "raster", "Block": "mapping", "LandCoverClass": "class_map", "MapResult": "mapping",
+    "Model": "engine", "ModelCard": "engine", "RasterScene": "raster", "SpectralDiffError": "errors",
+    "map_block": "mapping", "map_scene": "mapping",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that `sdiff --help` need not wait for NumPy, GDAL and ONNX Runtime."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

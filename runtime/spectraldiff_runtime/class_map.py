@@ -1,0 +1,225 @@
+"""Class rasters: what the values mean, their colours, and how names get into the file.
+
+A class raster is uint8 with 0 = unclassified = nodata. GDAL keeps category names of a GeoTIFF in a
+sidecar, ``<name>.tif.aux.xml``, which QGIS reads; rasterio cannot write them, so we write the sidecar.
+The names are also in the file's own ``CLASS_NAMES`` tag, because sidecars get lost.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNCLASSIFIED = "Unclassified"
+
+# Bright, dark and in between, far from each other: Trubetskoy's "20 distinct colours" without the greys.
+FIRST_COLOURS = (
+    (60, 180, 75), (230, 25, 75), (0, 130, 200), (255, 225, 25), (245, 130, 48), (145, 30, 180),
+    (70, 240, 240), (240, 50, 230), (170, 110, 40), (210, 245, 60), (0, 128, 128), (250, 190, 212),
+    (128, 0, 0), (0, 0, 128), (128, 128, 0), (170, 255, 195), (220, 190, 255), (255, 215, 180),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LandCoverClass:
+    """One class of a map: its value in the raster (1..255), its name and its colour (RGB, 0..255)."""
+
+    value: int
+    name: str
+    colour: tuple[int, int, int]
+
+
+def palette(n: int) -> list[tuple[int, int, int]]:
+    """Return `n` colours that are easy to tell apart, the same ones every time (0 <= n <= 255)."""
+    if not 0 <= n <= 255:
+        raise ValueError(f"a palette has 0 to 255 colours, not {n}")
+    return list(_all_colours()[:n]) if n > len(FIRST_COLOURS) else list(FIRST_COLOURS[:n])
+
+
+@cache
+def _all_colours() -> tuple[tuple[int, int, int], ...]:
+    """Extend the first colours to 255, each time by the candidate farthest from all colours so far."""
+    levels = np.arange(16, 256, 16)
+    candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    lab = _oklab(candidates)
+    usable = (lab[:, 0] > 0.3) & (lab[:, 0] < 0.95) & (np.hypot(lab[:, 1], lab[:, 2]) > 0.04)
+    candidates, lab = candidates[usable], lab[usable]
+    chosen = list(FIRST_COLOURS)
+    distance = np.min([((lab - _oklab(np.array(c))) ** 2).sum(-1) for c in chosen], axis=0)
+    while len(chosen) < 255:
+        best = int(distance.argmax())
+        red, green, blue = (int(level) for level in candidates[best])
+        chosen.append((red, green, blue))
+        distance = np.minimum(distance, ((lab - lab[best]) ** 2).sum(-1))
+    return tuple(chosen)
+
+
+def _oklab(rgb: NDArray[Any]) -> NDArray[np.float64]:
+    """Convert sRGB (..., 3) to Oklab, where distances are about as large as people see them."""
+    c = rgb / 255.0
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    to_lms = [[0.4122, 0.2119, 0.0883], [0.5363, 0.6807, 0.2817], [0.0514, 0.1074, 0.6300]]
+    to_lab = [[0.2105, 1.9780, 0.0259], [0.7936, -2.4286, 0.7828], [-0.0041, 0.4506, -0.8087]]
+    return np.asarray(np.cbrt(linear @ np.array(to_lms)) @ np.array(to_lab))
+
+
+def category_names(classes: Sequence[LandCoverClass]) -> list[str]:
+    """Return the names at their values: index 0 is "Unclassified", unused values have an empty name."""
+    names = [""] * (max((c.value for c in classes), default=0) + 1)
+    names[0] = UNCLASSIFIED
+    for c in classes:
+        names[c.value] = c.name
+    return names
+
+
+def colour_table(classes: Sequence[LandCoverClass]) -> dict[int, tuple[int, int, int, int]]:
+    """Return rasterio's colour map: 0 transparent, each class opaque."""
+    return {0: (0, 0, 0, 0), **{c.value: (*c.colour, 255) for c in classes}}
+
+
+def sidecar_path(path: Path) -> Path:
+    """Return where GDAL looks for the sidecar of the raster at `path`."""
+    return path.with_name(path.name + ".aux.xml")
+
+
+def write_class_sidecar(path: Path, classes: Sequence[LandCoverClass]) -> None:
+    """Write ``<path>.aux.xml`` with the category names of band 1 of the raster at `path`."""
+    root = ElementTree.Element("PAMDataset")
+    band = ElementTree.SubElement(root, "PAMRasterBand", band="1")
+    ElementTree.SubElement(band, "Description").text = "class"
+    names = ElementTree.SubElement(band, "CategoryNames")
+    for name in category_names(classes):
+        ElementTree.SubElement(names, "Category").text = name
+    ElementTree.indent(root)
+    text = ElementTree.tostring(root, encoding="unicode")
+    sidecar_path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def read_classes(path: Path) -> list[LandCoverClass]:
+    """Read the classes of a class raster: names from sidecar or tags, colours from the colour table.
+
+    Returns
+    -------
+    list of LandCoverClass
+        In order of value, without 0; empty if the raster names no classes. Classes that the colour
+        table lacks get colours from `palette`.
+
+    Raises
+    ------
+    SceneError
+        The file is missing or no raster.
+    """
+    from .raster import open_dataset
+
+    with open_dataset(path) as dataset:
+        names = _names_of(path, dataset.tags(), dataset.tags(ns="ENVI"))
+        colours = _colours_of(dataset)
+    spare = palette(len(names) - 1) if names else []
+    named = [(value, name) for value, name in enumerate(names) if value and name]
+    return [LandCoverClass(v, n, _colour(colours.get(v), spare[v - 1])) for v, n in named]
+
+
+def _names_of(path: Path, tags: Mapping[str, str], envi: Mapping[str, str]) -> list[str]:
+    """Return names by value from the first place that has any: sidecar, our tag, ENVI header."""
+    return _sidecar_names(sidecar_path(path)) or _tag_names(tags) or _envi_names(envi)
+
+
+def _sidecar_names(path: Path) -> list[str]:
+    try:
+        root = ElementTree.fromstring(path.read_bytes())  # noqa: S314 (expat guards against entity bombs)
+    except (OSError, ElementTree.ParseError):
+        return []
+    band = root.find("PAMRasterBand[@band='1']")
+    names = [] if band is None else [item.text or "" for item in band.findall("CategoryNames/Category")]
+    return names[:256]
+
+
+def _tag_names(tags: Mapping[str, str]) -> list[str]:
+    try:
+        names = json.loads(tags.get("CLASS_NAMES", "[]"))
+    except json.JSONDecodeError:
+        return []
+    return [str(name) for name in names[:256]] if isinstance(names, list) else []
+
+
+def _envi_names(tags: Mapping[str, str]) -> list[str]:
+    text = tags.get("class_names", "").strip().strip("{}")
+    return [name.strip() for name in text.split(",")][:256] if text else []
+
+
+def _colours_of(dataset: Any) -> dict[int, tuple[int, ...]]:
+    try:
+        return dict(dataset.colormap(1))
+    except ValueError:  # the band has no colour table
+        return {}
+
+
+def _colour(found: tuple[int, ...] | None, otherwise: tuple[int, int, int]) -> tuple[int, int, int]:
+    return (found[0], found[1], found[2]) if found else otherwise
+
+
+def class_profile(height: int, width: int) -> dict[str, Any]:
+    """Return rasterio's creation options of a class raster of this size."""
+    return {
+        "driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "uint8", "nodata": 0,
+        "photometric": "palette", **tiled_profile(),
+    }  # fmt: skip
+
+
+def tiled_profile() -> dict[str, Any]:
+    """Return the layout that all our rasters share: compressed tiles that GIS programs read in parts."""
+    return {
+        "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate",
+        "bigtiff": "if_safer",
+    }  # fmt: skip
+
+
+BLOCK = 256
+
+
+def describe_classes(dataset: Any, classes: Sequence[LandCoverClass]) -> None:
+    """Put the colour table and the names into an open class raster."""
+    dataset.write_colormap(1, colour_table(classes))
+    dataset.update_tags(CLASS_NAMES=json.dumps(category_names(classes), ensure_ascii=False))
+    dataset.set_band_description(1, "class")
+
+
+def write_class_raster(
+    path: Path,
+    values: NDArray[np.uint8],
+    classes: Sequence[LandCoverClass],
+    *,
+    crs: str | None = None,
+    transform: Sequence[float] | None = None,
+    tags: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write classes that are in memory, (H, W) uint8, as a class raster with colours and names.
+
+    Parameters
+    ----------
+    crs
+        Anything that rasterio takes: ``"EPSG:32616"`` or WKT.
+    transform
+        The first six numbers of an affine transform, in rasterio's order (a, b, c, d, e, f).
+
+    Raises
+    ------
+    OutputError
+        The file exists and `overwrite` is not set, or it cannot be written.
+    """
+    from .geotiff import RasterOutput
+    from .outputs import commit
+    from .scene import Georeference
+
+    height, width = values.shape
+    place = Georeference.of(crs, transform)
+    with RasterOutput.of_classes(path, height, width, classes, place, tags, overwrite) as output:
+        output.append(values)
+        commit([output])

@@ -1,0 +1,226 @@
+"""``sdiff info``: what a model file, a raster or a run folder is."""
+
+import json as jsonlib
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ModelFileError, RunError
+from .options import Json, print_json
+
+if TYPE_CHECKING:
+    from ..card import ModelCard
+
+CARD_MEMBER = "extra/card.json"
+LARGEST_CARD = 16 * 2**20
+
+
+def info(
+    file: Annotated[str, typer.Argument(help="A model file, a raster or a run folder.")],
+    json: Json = False,
+) -> None:
+    """Say what a model file, a raster or a run folder is and holds."""
+    facts = describe(file)
+    if json:
+        print_json(facts)
+    else:
+        _print_facts(facts)
+
+
+def describe(file: str) -> dict[str, Any]:
+    """Return what is known of a file or folder; its key ``kind`` says what it is.
+
+    Raises
+    ------
+    ModelFileError, RunError, SceneError
+        It is damaged, unfinished, or none of the three.
+    """
+    path = Path(file)
+    if path.is_dir():
+        return describe_run(path)
+    head = _first_bytes(path)
+    if path.suffix.lower() == ".onnx" or head.startswith(b"\x72"):
+        return describe_onnx(path)
+    if head.startswith(b"PK\x03\x04") and (path.suffix.lower() == ".pt" or _card_member(path)):
+        return describe_torchscript(path)
+    if path.suffix.lower() == ".pt" and path.exists():
+        raise ModelFileError(f"'{path}' is no TorchScript file (no zip archive): export it again")
+    return describe_raster(file)
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(8)
+    except (OSError, ValueError):
+        return b""
+
+
+def describe_onnx(path: Path) -> dict[str, Any]:
+    """Return the facts of a sealed model file."""
+    from ..engine import read_card
+
+    card = read_card(path)
+    return {"kind": "model", "file": str(path), "format": "ONNX", **_model_facts(path, card)}
+
+
+def describe_torchscript(path: Path) -> dict[str, Any]:
+    """Return the facts of a TorchScript file; its card is read without PyTorch."""
+    from ..card import ModelCard
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            member = _card_member(path)
+            if not member or archive.getinfo(member).file_size > LARGEST_CARD:
+                raise ModelFileError(
+                    f"'{path}' is an archive without a model card: wanted a file that `sdiff export` wrote"
+                )
+            text = archive.read(member).decode()
+    except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(
+            f"'{path}' is damaged or cut short ({error}): copy or export it again"
+        ) from error
+    card = ModelCard.from_json(text, f"'{path}'")
+    return {"kind": "model", "file": str(path), "format": "TorchScript", **_model_facts(path, card)}
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"'{path}' is damaged or cut short ({error}): copy or export it again"
+
+
+def _card_member(path: Path) -> str:
+    """Return the name of the card in a TorchScript archive; empty if there is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return next((name for name in archive.namelist() if name.endswith(CARD_MEMBER)), "")
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ModelFileError(
+            f"'{path}' is damaged or cut short ({error}): copy or export it again"
+        ) from error
+
+
+def _model_facts(path: Path, card: "ModelCard") -> dict[str, Any]:
+    waves = card.wavelengths
+    return {
+        "bytes": path.stat().st_size,
+        "scene": card.name,
+        "preset": card.preset,
+        "features": card.features,
+        "sensor": card.sensor,
+        "bands": card.bands,
+        "wavelengths_nm": None if waves is None else [min(waves), max(waves)],
+        "halo": card.halo,
+        "nodata": card.nodata,
+        "accuracy": card.accuracy,
+        "attribution": card.attribution,
+        "versions": card.versions,
+        "classes": [{"value": c.value, "name": c.name, "colour": list(c.colour)} for c in card.classes],
+    }
+
+
+def describe_raster(file: str) -> dict[str, Any]:
+    """Return the facts of a raster."""
+    from ..class_map import read_classes
+    from ..raster import open_dataset, read_wavelengths
+
+    with open_dataset(file) as dataset:
+        waves = read_wavelengths(dataset)
+        interleave = dataset.profile.get("interleave")
+        facts = {
+            "kind": "raster",
+            "file": file,
+            "format": dataset.driver,
+            "height": dataset.height,
+            "width": dataset.width,
+            "bands": dataset.count,
+            "type": ", ".join(sorted(set(dataset.dtypes))),
+            "interleave": interleave,
+            "blocks": list(dataset.block_shapes[0]),
+            "crs": None if dataset.crs is None else dataset.crs.to_string(),
+            "transform": None if dataset.transform.is_identity else list(dataset.transform)[:6],
+            "nodata": dataset.nodata,
+            "wavelengths_nm": None if waves is None else [float(waves.min()), float(waves.max())],
+        }
+    classes = read_classes(Path(file)) if facts["bands"] == 1 else []
+    listed = [{"value": c.value, "name": c.name, "colour": list(c.colour)} for c in classes]
+    return {**facts, "classes": listed} if listed else facts
+
+
+def describe_run(folder: Path) -> dict[str, Any]:
+    """Return the facts of a run folder from its JSON files.
+
+    Raises
+    ------
+    RunError
+        The run is unfinished, or the folder is none.
+    """
+    if not (folder / "model.json").is_file():
+        raise RunError(_why_no_run(folder))
+    model, metrics = _read_json(folder / "model.json"), {}
+    if (folder / "metrics.json").is_file():
+        metrics = _read_json(folder / "metrics.json")
+    return {"kind": "run", "folder": str(folder), "model": model, "metrics": metrics}
+
+
+def _why_no_run(folder: Path) -> str:
+    if (folder / "state.json").is_file():
+        return (
+            f"the run in '{folder}' is unfinished (it has state.json and no model.json): "
+            "run `sdiff train` again to go on with it"
+        )
+    return f"'{folder}' is no run folder (it has no model.json): wanted one that `sdiff train` wrote"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = jsonlib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"'{path}' cannot be read ({error}): the run folder is damaged; train again"
+        ) from error
+    if not isinstance(content, dict):
+        raise RunError(f"'{path}' is damaged (no JSON object): train again")
+    return content
+
+
+def _print_facts(facts: Mapping[str, Any]) -> None:
+    """Print facts as lines of name and value, nested ones indented, and classes with their colours."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table.grid(padding=(0, 2))
+    for name, value in _flat({k: v for k, v in facts.items() if k != "classes"}):
+        table.add_row(Text(name, "bold"), Text(value))
+    console.print(table)
+    for c in facts.get("classes", []):
+        square = Text("\u25a0 ", "rgb({},{},{})".format(*c["colour"]))
+        console.print(Text(f"{c['value']:5d}  ").append(square).append(c["name"], "default"))
+
+
+def _flat(facts: Mapping[str, Any], depth: int = 0) -> list[tuple[str, str]]:
+    """Return (name, text) lines, without what is unknown and without long lists of numbers."""
+    lines: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        name = "  " * depth + str(key).replace("_", " ")
+        if isinstance(value, Mapping):
+            lines += [(name, ""), *_flat(value, depth + 1)] if value else []
+        elif value not in (None, "", []):
+            lines.append((name, _text(value)))
+    return lines
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if not isinstance(value, list):
+        return str(value)
+    if len(value) > 8:
+        return f"{len(value)} values"
+    if len(value) == 2 and all(isinstance(item, float) for item in value):
+        return f"{value[0]:.6g} to {value[1]:.6g}"
+    return ", ".join(_text(item) for item in value)

@@ -1,0 +1,127 @@
+"""Options and helpers that several commands share, each defined once."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ..errors import MissingExtraError, UsageError
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, for machines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what is done.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder with files that you have already.", show_default=False),
+]
+
+OUR_PACKAGES = ("spectraldiff", "spectraldiff_export", "spectraldiff_runtime")
+
+
+@contextmanager
+def training_package(command: str) -> Iterator[None]:
+    """Import the packages of the extra `train` inside this block.
+
+    Parameters
+    ----------
+    command
+        The command that needs them, as typed: ``"train"``.
+
+    Raises
+    ------
+    MissingExtraError
+        A third-party module is missing or cannot be loaded. An import error inside our own packages is
+        a defect and passes through.
+    """
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] in OUR_PACKAGES:
+            raise
+        reason = str(error).splitlines()[0]
+        raise MissingExtraError(
+            f"`sdiff {command}` needs PyTorch and others that are not installed "
+            f"({reason[:1].lower()}{reason[1:]}): pip install 'spectraldiff[train]'"
+        ) from error
+
+
+def check_verbosity(quiet: bool, verbose: bool) -> None:
+    """Refuse ``-q`` together with ``-v``."""
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose exclude each other: give one of them")
+
+
+def as_json(value: Any) -> Any:
+    """Return `value` in types that JSON knows: paths become text, NaN and infinity become null."""
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [as_json(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "tolist"):
+        return as_json(value.tolist())
+    return value if value is None or isinstance(value, str | int) else str(value)
+
+
+def print_json(value: Any) -> None:
+    """Print `value` on stdout as indented JSON that any parser takes (no NaN)."""
+    typer.echo(json.dumps(as_json(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def warn(message: str) -> None:
+    """Print one warning line on stderr."""
+    typer.echo(f"sdiff: warning: {message}", err=True)
+
+
+def parse_bands(text: str) -> tuple[int, ...]:
+    """Parse ``"1-100,110-200"`` to band numbers, in the order given.
+
+    Raises
+    ------
+    UsageError
+        The text is no list of numbers and ranges, or names a band twice.
+    """
+    bands: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
+        if match is None:
+            raise UsageError(
+                f"--bands has '{part}' in '{text}': wanted numbers and ranges such as 1-100,110-200"
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        if first < 1 or last < first:
+            raise UsageError(f"--bands has '{part.strip()}': wanted ranges that rise, counted from 1")
+        bands.extend(range(first, last + 1))
+    if len(set(bands)) < len(bands):
+        twice = next(band for band in bands if bands.count(band) > 1)
+        raise UsageError(f"--bands names band {twice} twice: wanted each band once")
+    return tuple(bands)
+
+
+def parse_nodata(text: str | None) -> float | Literal["file"] | None:
+    """Parse ``--nodata``: nothing means the file's own value, ``none`` no value at all.
+
+    Raises
+    ------
+    UsageError
+        The text is neither a number nor ``none``.
+    """
+    if text is None:
+        return "file"
+    if text.strip().lower() == "none":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--nodata has '{text}': wanted a number or 'none'") from None

@@ -1,0 +1,194 @@
+"""A run folder: everything that a training leaves behind, tensors in safetensors and facts in JSON, no pickle.
+
+`run.json` says what was asked for and is written first; `state.safetensors` holds a training that is not finished;
+`model.safetensors` and, last of all, `model.json` mark a finished one.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from spectraldiff.classifier import Classifier, empty_classifier
+from spectraldiff.presets import Preset
+from spectraldiff_runtime.errors import OutputError, RunError
+from spectraldiff_runtime.outputs import output_error
+
+FORMAT = 1
+REQUEST, STATE, MODEL, FACTS, METRICS = (
+    "run.json",
+    "state.safetensors",
+    "model.safetensors",
+    "model.json",
+    "metrics.json",
+)
+TRAIN_PIXELS, TEST_PIXELS, FIGURES = "train_pixels.tif", "test_pixels.tif", "figures"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder on disk.
+
+    Attributes
+    ----------
+    path
+        The folder.
+    """
+
+    path: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training came to its end."""
+        return (self.path / FACTS).is_file()
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read one of the folder's JSON files; RunError where it is missing or damaged."""
+        try:
+            value = json.loads((self.path / name).read_text("utf-8"))
+        except FileNotFoundError:
+            raise RunError(self._missing(name)) from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"'{self.path / name}' cannot be read ({error}): train again, or restore it") from None
+        if not isinstance(value, dict):
+            raise RunError(f"'{self.path / name}' holds no JSON object: train again, or restore it")
+        return value
+
+    def _missing(self, name: str) -> str:
+        if name == FACTS and (self.path / REQUEST).is_file():
+            return (
+                f"the run '{self.path}' is not finished (it has no {FACTS}): "
+                f"go on with `sdiff train --resume {self.path}`"
+            )
+        return f"'{self.path}' is no run folder (it has no {name}): name a folder that `sdiff train` wrote"
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write one of the folder's JSON files, whole or not at all."""
+        self.write_bytes(name, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False).encode())
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a file of the folder, whole or not at all."""
+        partial = self.path / f"{name}.partial"
+        try:
+            partial.write_bytes(data)
+            partial.replace(self.path / name)
+        except OSError as error:
+            raise output_error(self.path / name, error) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write tensors of any device."""
+        self.write_bytes(name, save_tensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+
+    def load_tensors(self, name: str) -> dict[str, Tensor]:
+        """Read tensors; RunError where they are missing or damaged."""
+        try:
+            return load_tensors((self.path / name).read_bytes())
+        except FileNotFoundError:
+            raise RunError(self._missing(name)) from None
+        except (OSError, SafetensorError) as error:
+            raise RunError(
+                f"'{self.path / name}' cannot be read ({error}): it is damaged; train again, or restore it"
+            ) from None
+
+    def load_state(self) -> dict[str, Tensor]:
+        """Return the state of an unfinished training; empty where none was saved yet."""
+        return self.load_tensors(STATE) if (self.path / STATE).is_file() else {}
+
+    def drop_state(self) -> None:
+        """Remove the state of a training that is finished."""
+        (self.path / STATE).unlink(missing_ok=True)
+
+    def save_model(self, model: Classifier, facts: Mapping[str, Any]) -> None:
+        """Write the trained model; the facts come last and mark the run as finished."""
+        self.save_tensors(MODEL, model.state_dict())
+        shape = {
+            "format": FORMAT,
+            "preset": model.preset.to_json(),
+            "bands": len(model.fill),
+            "features": model.pca_components.shape[1],
+            "components": model.pca_components.shape[0],
+            "halo": model.halo,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self.write_json(FACTS, {**shape, **facts})
+
+    def load_model(self) -> tuple[Classifier, dict[str, Any]]:
+        """Return the trained model in evaluation mode, and the facts beside it.
+
+        Raises
+        ------
+        RunError
+            The run is missing, unfinished, damaged or of another format.
+        """
+        facts = self.read_json(FACTS)
+        if facts.get("format") != FORMAT:
+            raise RunError(
+                f"the run '{self.path}' has format {facts.get('format')} and this version reads {FORMAT}: train again"
+            )
+        try:
+            preset = Preset.from_json(facts["preset"])
+            model = empty_classifier(
+                preset, facts["bands"], len(facts["classes"]), facts["features"], facts["components"]
+            )
+            model.load_state_dict(self.load_tensors(MODEL))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise RunError(f"the run '{self.path}' is damaged ({reason}): train again, or restore it") from error
+        return model.eval(), facts
+
+
+def create_run(path: Path) -> RunFolder:
+    """Make an empty run folder at `path`; OutputError where something is there already or it cannot be made."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        raise OutputError(
+            f"'{path}' exists: give --run another name, or go on with `sdiff train --resume {path}`"
+        ) from None
+    except OSError as error:
+        raise output_error(path, error) from error
+    return RunFolder(path)
+
+
+def next_run(runs: Path, scene: str, preset: str) -> Path:
+    """Return the path of the next run of its kind in `runs`: <scene>-<preset>-001, -002, ..."""
+    stem = re.sub(r"[^\w.-]+", "-", f"{scene}-{preset}")
+    taken = [int(p.name[-3:]) for p in runs.glob(f"{stem}-[0-9][0-9][0-9]")] if runs.is_dir() else []
+    return runs / f"{stem}-{max(taken, default=0) + 1:03d}"
+
+
+def newest_run(runs: Path) -> RunFolder:
+    """Return the run in `runs` that finished last.
+
+    Raises
+    ------
+    RunError
+        There is none.
+    """
+    folders = [RunFolder(p.parent) for p in runs.glob(f"*/{FACTS}")] if runs.is_dir() else []
+    if not folders:
+        unfinished = sorted(p.parent for p in runs.glob(f"*/{REQUEST}")) if runs.is_dir() else []
+        hint = f" ('{unfinished[-1]}' is not finished: `sdiff train --resume {unfinished[-1]}`)" if unfinished else ""
+        raise RunError(
+            f"there is no finished run in '{runs}'{hint}: train one with `sdiff train`, or name one with --run"
+        )
+    return max(folders, key=lambda run: (str(run.read_json(FACTS).get("finished", "")), run.path.name))
+
+
+def open_run(path: Path | None, runs: Path) -> RunFolder:
+    """Return the run at `path`, or the newest finished one in `runs` where `path` is None."""
+    if path is None:
+        return newest_run(runs)
+    if not path.is_dir():
+        raise RunError(f"there is no run folder '{path}': name a folder that `sdiff train` wrote")
+    return RunFolder(path)

@@ -1,0 +1,229 @@
+"""Features of a whole scene: U-Net activations (or the raw bands) at every pixel, reduced by PCA.
+
+The extractor works on padded tiles and consumes its halo, so a feature depends on the pixels around it and never on the
+tile that it was computed in.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectraldiff.diffusion import Denoiser
+from spectraldiff.unet import DenoisingUNet
+from spectraldiff_runtime.tiling import reflect
+
+
+class Normaliser(nn.Module):
+    """Maps each band to [-1, 1] by the training scene's range; a constant band becomes 0.
+
+    Parameters
+    ----------
+    low, high
+        (B,) smallest and largest valid value of each band, raw units.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, low: Tensor, high: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("low", low.float())
+        self.register_buffer("high", high.float())
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Return (scale, shift), each (B,), with normalised = scale * raw + shift."""
+        span = self.high - self.low
+        scale = torch.where(span > 0, 2 / span.clamp_min(torch.finfo(torch.float32).tiny), torch.zeros_like(span))
+        return scale, torch.where(span > 0, -1 - scale * self.low, torch.zeros_like(span))
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Normalise (N, B, H, W)."""
+        scale, shift = self.affine()
+        return raw * scale[:, None, None] + shift[:, None, None]
+
+
+class FeatureExtractor(nn.Module):
+    """Diffusion features at (timestep, layer index), the raw bands, or both side by side.
+
+    Parameters
+    ----------
+    denoiser
+        The trained denoiser; None for raw bands only.
+    timestep
+        t, 1 .. T: how noisy the instance is said to be.  The noisy instance is replaced by its mean,
+        sqrt(alpha_bar_t) x0, so that features depend on scene and model alone.
+    layer
+        Layer index, 0 .. 2.
+    raw
+        Whether the normalised bands stand beside the diffusion features.
+    """
+
+    def __init__(self, denoiser: Denoiser | None, timestep: int, layer: int, raw: bool) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.timestep = timestep
+        self.layer = layer
+        self.raw = raw
+
+    @property
+    def halo(self) -> int:
+        """Pixels of rim that the features consume on each side."""
+        return 0 if self.denoiser is None else self._network().config.halo(self.layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised pixels (N, B, T, T) to features (N, D, T - 2 halo, T - 2 halo)."""
+        if self.denoiser is None:
+            return x
+        t = torch.full((1,), self.timestep, device=x.device)
+        scale, shift = self.denoiser.input_affine(t)
+        scale = scale * self.denoiser.schedule.at(t).sqrt()  # the mean of x_t
+        y = self._network().features(scale * x + shift, t, self.layer).flatten(1, 2)  # (N, C L, T', T')
+        if not self.raw:
+            return y
+        h = self.halo
+        return torch.cat([y, x[:, :, h : x.shape[2] - h, h : x.shape[3] - h]], 1)
+
+    def _network(self) -> DenoisingUNet:
+        assert self.denoiser is not None
+        assert isinstance(self.denoiser.network, DenoisingUNet)
+        return self.denoiser.network
+
+
+@dataclass(frozen=True)
+class PCA:
+    """Principal components scaled to unit variance: `components @ (features - mean)`.
+
+    Attributes
+    ----------
+    mean
+        (D,) mean feature vector.
+    components
+        (P, D), each row divided by the standard deviation along it.
+    explained
+        Share of the variance that the P components hold, 0 .. 1.
+    """
+
+    mean: Tensor
+    components: Tensor
+    explained: float
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Map (N, D, H, W) to (N, P, H, W)."""
+        return torch.einsum("pd,ndhw->nphw", self.components, features - self.mean[:, None, None])
+
+    def to(self, device: torch.device) -> "PCA":
+        """Return the PCA on another device."""
+        return PCA(self.mean.to(device), self.components.to(device), self.explained)
+
+
+def fit_pca(batches: Iterator[Tensor], components: int) -> PCA:
+    """Fit `components` principal components to feature vectors that arrive as (M, D) batches.
+
+    Fewer are kept where the covariance has a lower rank: a direction without variance cannot be scaled to unit variance.
+    """
+    count, total, scatter = 0, torch.zeros(()), torch.zeros(())
+    for batch in batches:
+        rows = batch.double()
+        count += len(rows)
+        total = total + rows.sum(0)
+        scatter = scatter + rows.T @ rows
+    mean = total / count
+    covariance = (scatter - count * torch.outer(mean, mean)) / max(count - 1, 1)
+    variance, vectors = torch.linalg.eigh(covariance)
+    variance, vectors = variance.flip(0), vectors.flip(1)
+    kept = min(components, int((variance > variance[0] * 1e-7).sum()))
+    scaled = vectors[:, :kept] / variance[:kept].sqrt()
+    explained = float(variance[:kept].sum() / variance.clamp_min(0).sum())
+    return PCA(mean.float(), scaled.T.contiguous().float(), explained)
+
+
+# Pixels along the side of the tiles that features are computed in, and pixels that are enough for a covariance.
+TILE = 32
+PCA_PIXELS = 60_000
+
+
+def mirrored(scene: Tensor, rim: int) -> Tensor:
+    """Mirror (B, H, W) by `rim` pixels at each edge, as often as needed, edge pixels not repeated."""
+    rows, columns = (
+        torch.from_numpy(reflect(np.arange(-rim, size + rim), size)).to(scene.device) for size in scene.shape[1:]
+    )
+    return scene[:, rows][:, :, columns]
+
+
+@torch.no_grad()
+def scene_features(
+    extractor: FeatureExtractor,
+    scene: Tensor,
+    valid: Tensor,
+    rim: int,
+    components: int,
+    report: Callable[[int, int], None],
+) -> tuple[Tensor, PCA]:
+    """Compute the features of a scene and a rim around it, and reduce them by PCA.
+
+    The PCA is fitted on valid pixels of the scene itself, in tiles spread evenly over it where it is large.
+
+    Parameters
+    ----------
+    extractor
+        In evaluation mode.
+    scene
+        (B, H, W) normalised pixels, on the extractor's device.
+    valid
+        (H, W) bool.
+    rim
+        Pixels to add on each side: the radius of the classifier's window.
+    components
+        P wanted; fewer where the features' rank is lower.
+    report
+        Called with (tiles done, tiles in all).
+
+    Returns
+    -------
+    tuple
+        (H + 2 rim, W + 2 rim, P) float32 features on the scene's device, and the PCA.
+    """
+    tiles = _Tiles(extractor, scene, rim)
+    every = max(1, valid.numel() // PCA_PIXELS)
+    chosen = [n for n in range(len(tiles.corners)) if n % every == 0]
+    total = len(chosen) + len(tiles.corners)
+    inside = F.pad(valid, (rim,) * 4)
+
+    def rows() -> Iterator[Tensor]:
+        for done, n in enumerate(chosen):
+            report(done, total)
+            yield tiles[n].permute(1, 2, 0)[tiles.crop(inside, n)]
+
+    pca = fit_pca(rows(), components).to(scene.device)
+    reduced = torch.empty((*inside.shape, len(pca.components)), device=scene.device)
+    for n in range(len(tiles.corners)):
+        report(len(chosen) + n, total)
+        tiles.crop(reduced, n)[:] = pca(tiles[n][None])[0].permute(1, 2, 0)
+    report(total, total)
+    return reduced, pca
+
+
+class _Tiles:
+    """The features of a scene and its rim, tile by tile."""
+
+    def __init__(self, extractor: FeatureExtractor, scene: Tensor, rim: int) -> None:
+        self.extractor, self.halo = extractor, extractor.halo
+        self.padded = mirrored(scene, rim + self.halo)
+        height, width = (size + 2 * rim for size in scene.shape[1:])
+        self.corners = [(r, c) for r in range(0, height, TILE) for c in range(0, width, TILE)]
+
+    def __getitem__(self, n: int) -> Tensor:
+        """Return tile n, (D, h, w); tiles at the lower and right edges are smaller."""
+        row, column = self.corners[n]
+        side = TILE + 2 * self.halo
+        features: Tensor = self.extractor(self.padded[None, :, row : row + side, column : column + side])
+        return features[0]
+
+    def crop(self, x: Tensor, n: int) -> Tensor:
+        """Return the part of (H + 2 rim, W + 2 rim, ...) that tile n covers."""
+        row, column = self.corners[n]
+        return x[row : row + TILE, column : column + TILE]

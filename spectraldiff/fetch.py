@@ -1,0 +1,222 @@
+"""Files of a benchmark scene: found in a folder or downloaded into it, and always checked by SHA-256.
+
+A file appears under its name only when it is whole and is the one that was published.
+"""
+
+import hashlib
+import shutil
+import sys
+import zipfile
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pooch
+from pooch.downloaders import HTTPDownloader
+from requests.exceptions import ConnectionError as NoConnection
+from requests.exceptions import RequestException, SSLError, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from spectraldiff_runtime.errors import DatasetError
+
+TIMEOUT_S = 30
+PAGE_STARTS = (b"<!doctype html", b"<html", b"<head", b"<body")
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file of a benchmark scene.
+
+    Attributes
+    ----------
+    name
+        File name, by which it is also sought in the user's folder.
+    sha256
+        Hash of the published file, 64 hex digits.
+    addresses
+        Where it can be downloaded, in the order to try; empty for a file that comes in an `archive`.
+    key
+        Name of the variable in a .mat file.
+    archive
+        The zip file that contains this one.
+    """
+
+    name: str
+    sha256: str
+    addresses: tuple[str, ...] = ()
+    key: str = ""
+    archive: "DataFile | None" = field(default=None, repr=False)
+
+
+def find(file: DataFile, folder: Path) -> Path | None:
+    """Return where `file` lies in `folder` or one folder further down, by its name; None if it does not."""
+    places = [folder / file.name, *sorted(folder.glob(f"*/{file.name}"))]
+    return next((place for place in places if place.is_file()), None)
+
+
+def at_hand(file: DataFile, folder: Path) -> bool:
+    """Whether `file`, or the archive that it comes in, lies in `folder` (the hash is not looked at)."""
+    return any(find(source, folder) is not None for source in (file, file.archive) if source)
+
+
+def obtain(files: Sequence[DataFile], folder: Path) -> list[Path]:
+    """Return the paths of `files`, all checked; what `folder` lacks is downloaded into it.
+
+    Raises
+    ------
+    DatasetError
+        A file cannot be downloaded (the message names each address tried, the files wanted and the
+        folder for them), is not the published one, or the folder cannot be written.
+    """
+    missing = list(dict.fromkeys(_source(file) for file in files if not at_hand(file, folder)))
+    for source in missing:
+        _download(source, folder, [file.name for file in missing])
+    return [_checked(find(file, folder) or _unpack(file, folder), file) for file in files]
+
+
+def _source(file: DataFile) -> DataFile:
+    return file.archive or file
+
+
+def _checked(path: Path, file: DataFile) -> Path:
+    fault = _fault(path, file.sha256)
+    if fault:
+        raise DatasetError(f"{path} is not the published {file.name}: {fault}; remove it and get it again")
+    return path
+
+
+def _fault(path: Path, sha256: str) -> str | None:
+    """Say what is wrong with the file at `path`, None if it has the hash that is wanted."""
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+        stream.seek(0)
+        start = stream.read(256).lstrip().lower()
+    if found == sha256:
+        return None
+    if start.startswith(PAGE_STARTS):
+        return "it is an HTML page, which a server sent in the file's place"
+    return f"its SHA-256 is {found}, wanted {sha256}"
+
+
+def _unpack(file: DataFile, folder: Path) -> Path:
+    """Take `file` out of its archive into `folder`."""
+    assert file.archive is not None  # obtain() found or downloaded every file that has none
+    path = find(file.archive, folder)
+    assert path is not None
+    archive = _checked(path, file.archive)
+    target = folder / file.name
+    partial = target.with_name(target.name + ".partial")
+    try:
+        with zipfile.ZipFile(archive) as members:
+            name = _member(members, file.name, archive)
+            with members.open(name) as stream, partial.open("wb") as out:
+                shutil.copyfileobj(stream, out)
+        partial.replace(target)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"cannot unpack {file.name} from {archive} into {folder}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: Path) -> str:
+    for member in archive.namelist():
+        if member.rsplit("/", 1)[-1] == name:
+            return member
+    raise DatasetError(f"{path} has no {name} in it; get the archive again from where it was published")
+
+
+def _download(file: DataFile, folder: Path, wanted: Sequence[str]) -> None:
+    """Try each address in turn; the first file with the right hash is kept."""
+    failures = []
+    for address in file.addresses:
+        try:
+            _retrieve(file, address, folder)
+        except (RequestException, ValueError) as error:
+            failures.append(f"{address} ({_reason(error)})")
+        except OSError as error:
+            raise DatasetError(
+                f"cannot write {file.name} into {folder}: {error.strerror or error}; "
+                "free space there, or name another folder with --data-dir"
+            ) from error
+        else:
+            return
+    raise DatasetError(
+        f"cannot download {file.name}; tried {', '.join(failures)}; get {', '.join(wanted)} by hand and put "
+        f"{'it' if len(wanted) == 1 else 'them'} into {folder}, or name the folder with --data-dir"
+    )
+
+
+def _retrieve(file: DataFile, address: str, folder: Path) -> None:
+    """Download to a temporary name in `folder`; pooch moves the file when its hash is right."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pooch.get_logger().setLevel("WARNING")
+    with _Bar(file.name) as bar:
+        get = HTTPDownloader(progressbar=bar, timeout=TIMEOUT_S)
+
+        def download(url: str, output: str, owner: object) -> None:
+            get(url, output, owner)
+            fault = _fault(Path(output), file.sha256)
+            if fault:
+                raise ValueError(fault)
+
+        pooch.retrieve(address, f"sha256:{file.sha256}", file.name, folder, downloader=download)
+
+
+def _reason(error: Exception) -> str:
+    """Say in a few words why an address failed."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"HTTP {response.status_code} {response.reason}".rstrip()
+    if isinstance(error, Timeout):
+        return f"no answer in {TIMEOUT_S} s"
+    if isinstance(error, SSLError):
+        return "its certificate was not accepted"
+    if isinstance(error, NoConnection):
+        return "no connection"
+    return "the transfer broke off" if isinstance(error, RequestException) else str(error)
+
+
+class _Bar(AbstractContextManager["_Bar"]):
+    """The progress bar that pooch wants (total, update, reset, close), on stderr, for people only."""
+
+    def __init__(self, name: str) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+        self._task = self._progress.add_task(name, total=None)
+        self._total = 0
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    @property
+    def total(self) -> int:
+        """Bytes to come, 0 if the server does not say."""
+        return self._total
+
+    @total.setter
+    def total(self, size: int) -> None:
+        self._total = size
+        self._progress.update(self._task, total=size or None)
+
+    def update(self, size: int) -> None:
+        """Count `size` further bytes."""
+        self._progress.advance(self._task, size)
+
+    def reset(self) -> None:
+        """Start counting again."""
+        with suppress(KeyError):
+            self._progress.reset(self._task, total=self._total or None)
+
+    def close(self) -> None:
+        """Do nothing: leaving the context ends the bar."""

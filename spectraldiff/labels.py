@@ -1,0 +1,109 @@
+"""Label and class rasters: their values, their classes, and whether they lie on another raster's grid."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectraldiff_runtime.class_map import LandCoverClass, palette, read_classes
+from spectraldiff_runtime.errors import LabelsError
+from spectraldiff_runtime.raster import Georeference, RasterScene
+
+
+def read_labels(path: str | Path) -> tuple[NDArray[np.uint8], Georeference]:
+    """Read a label or class raster.
+
+    Returns
+    -------
+    labels
+        (H, W) uint8; the raster's nodata value and NaN have become 0.
+    georeference
+        Where it lies.
+
+    Raises
+    ------
+    SceneError
+        The raster cannot be read.
+    LabelsError
+        It has several bands, or values that are not whole numbers from 0 to 255.
+    """
+    with RasterScene(path) as raster:
+        if len(raster.bands) != 1:
+            raise LabelsError(f"'{path}' has {len(raster.bands)} bands: wanted a raster of labels with one")
+        values = raster.read(0, raster.height, 0, raster.width)[0]
+        nodata, place = raster.nodata, raster.georeference
+    missing = np.isnan(values) if nodata is None else (values == nodata) | np.isnan(values)
+    values = np.where(missing, 0, values)
+    if values.min() < 0 or values.max() > 255 or not np.array_equal(values, np.rint(values)):
+        raise LabelsError(
+            f"'{path}' has values from {values.min():g} to {values.max():g}: "
+            "wanted whole numbers, 0 for unlabelled and 1 to 255 for classes"
+        )
+    return values.astype(np.uint8), place
+
+
+def classes_of(path: str | Path, count: int) -> tuple[LandCoverClass, ...]:
+    """Return the classes 1..K of a class raster, K = `count` or more if the raster names more.
+
+    Names and colours come from the raster where it has them, else "Class 1", ... and `palette`.
+    """
+    named = {c.value: c for c in read_classes(Path(path))}
+    colours = palette(max(count, *named, 0))
+    plain = [LandCoverClass(i, f"Class {i}", colour) for i, colour in enumerate(colours, start=1)]
+    return tuple(named.get(c.value, c) for c in plain)
+
+
+def check_grids(
+    name: str,
+    shape: tuple[int, ...],
+    place: Georeference,
+    other: str,
+    other_shape: tuple[int, ...],
+    other_place: Georeference,
+) -> None:
+    """Check that two rasters have one size and, where both have a georeference, lie on the same grid.
+
+    Raises
+    ------
+    LabelsError
+        They do not.
+    """
+    if shape != other_shape:
+        raise LabelsError(sizes(name, shape, other, other_shape))
+    if place.crs is not None and other_place.crs is not None and place.crs != other_place.crs:
+        raise LabelsError(
+            f"{name} have the CRS {_short(place.crs)} and {other} has {_short(other_place.crs)}: "
+            "bring both onto one grid, with gdalwarp, say"
+        )
+    if place.transform is None or other_place.transform is None:
+        return
+    if not _same_transform(place.transform, other_place.transform, shape):
+        raise LabelsError(
+            f"{name} start at {_origin(place)} and {other} at {_origin(other_place)}: "
+            "bring both onto one grid, with gdalwarp, say"
+        )
+
+
+def _same_transform(first: Any, second: Any, shape: tuple[int, ...]) -> bool:
+    """Whether no corner of the raster differs by more than a hundredth of a pixel."""
+    corners = np.array([(x, y, 1) for x in (0, shape[1]) for y in (0, shape[0])], dtype=np.float64)
+    one, two = (np.reshape(tuple(transform)[:6], (2, 3)) for transform in (first, second))
+    pixel = np.abs(one[:, :2]).max()
+    return bool(np.abs(corners @ (one - two).T).max() <= 0.01 * pixel)
+
+
+def _origin(place: Georeference) -> str:
+    t = place.transform
+    return f"({t.c:.10g}, {t.f:.10g}) with pixels of {t.a:.6g} by {t.e:.6g}"
+
+
+def _short(crs: Any) -> str:
+    text = str(crs.to_string())
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def sizes(name: str, shape: tuple[int, ...], other: str, wanted: tuple[int, ...]) -> str:
+    """Say that two sizes differ, in one line."""
+    sizes = [f"{s[0]} rows x {s[1]} columns" if len(s) > 1 else f"of shape {s}" for s in (shape, wanted)]
+    return f"{name} are {sizes[0]} and {other} is {sizes[1]}: they must have one size"

@@ -1,0 +1,225 @@
+"""The two presets: `paper`, faithful to the text, and `fast`, the default, for two CPU cores and minutes."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from spectraldiff.diffusion import Parameterisation
+from spectraldiff.unet import Kernel, UNetConfig
+from spectraldiff.vit import ViTConfig
+from spectraldiff_runtime.errors import RunError, UsageError
+
+Features = Literal["diffusion", "raw"]
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How one of the two networks is trained.
+
+    Attributes
+    ----------
+    batch
+        Instances (diffusion) or windows (classifier) a step.
+    lr
+        Highest learning rate.
+    schedule
+        `"constant"`, or `"cosine"`: a linear rise over the first `warmup` share of the steps, then half a cosine to 0.
+    warmup
+        Share of the steps, 0 .. 1.
+    weight_decay
+        Decoupled weight decay (AdamW); with 0 this is Adam.
+    beta2
+        Decay of Adam's second moment.
+    ema
+        Decay of the exponential moving average of the weights that is kept as the result.
+    patience
+        Stop when the mean loss over this many steps has not fallen below the best so far by 0.1 %; 0 never stops.
+    """
+
+    batch: int
+    lr: float
+    schedule: Literal["constant", "cosine"]
+    warmup: float
+    weight_decay: float
+    beta2: float
+    ema: float
+    patience: int
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything that decides what is trained, apart from scene, split and seed.
+
+    Attributes
+    ----------
+    name
+        What reports call it.
+    steps, beta_first, beta_last
+        T and the ends of the linear noise schedule.
+    parameterisation
+        What the U-Net predicts, see `spectraldiff.diffusion.Denoiser`.
+    positions
+        Spectral positions wanted after the first convolution; its stride is chosen from the number of bands.
+        None: stride 1.
+    stem_channels, channels, first_kernel, second_kernel, resample_kernel
+        See `spectraldiff.unet.UNetConfig`.
+    instance
+        K, pixels along the side of the square instances that the denoiser is trained on.
+    diffusion_steps, diffusion
+        Training steps at most, and how.
+    features
+        `"diffusion"`, or `"raw"`: the normalised bands in the same classifier (the ablation of the paper's Table V).
+    beside_raw
+        Whether the normalised bands stand beside the diffusion features before the PCA.
+    timestep, layer
+        t and layer index of the features.
+    components
+        P, principal components; `raw_components` for raw bands.
+    window, width, depth, heads, mlp, dropout
+        See `spectraldiff.vit.ViTConfig`.
+    epochs, classifier
+        Passes over the training pixels, and how.
+    """
+
+    name: str
+    steps: int
+    beta_first: float
+    beta_last: float
+    parameterisation: Parameterisation
+    positions: int | None
+    stem_channels: int
+    channels: tuple[int, ...]
+    first_kernel: Kernel
+    second_kernel: Kernel
+    resample_kernel: Kernel
+    instance: int
+    diffusion_steps: int
+    diffusion: LoopSettings
+    features: Features
+    beside_raw: bool
+    timestep: int
+    layer: int
+    components: int
+    raw_components: int
+    window: int
+    width: int
+    depth: int
+    heads: int
+    mlp: int
+    dropout: float
+    epochs: int
+    classifier: LoopSettings
+
+    def unet(self, bands: int) -> UNetConfig:
+        """Return the U-Net's shape for a scene of `bands` bands."""
+        stride = 1 if self.positions is None else max(1, round(bands / self.positions))
+        return UNetConfig(
+            bands,
+            stride,
+            self.stem_channels,
+            self.channels,
+            self.first_kernel,
+            self.second_kernel,
+            self.resample_kernel,
+        )
+
+    def vit(self, components: int, classes: int) -> ViTConfig:
+        """Return the classifier's shape for `components` components and `classes` classes."""
+        return ViTConfig(components, classes, self.window, self.width, self.depth, self.heads, self.mlp, self.dropout)
+
+    @property
+    def wanted_components(self) -> int:
+        """Principal components asked for with these features."""
+        return self.raw_components if self.features == "raw" else self.components
+
+    def changed(self, **changes: Any) -> "Preset":
+        """Return the preset with those of `changes` that are not None.
+
+        Raises
+        ------
+        UsageError
+            A timestep, layer index or count is out of range.
+        """
+        preset = replace(self, **{k: v for k, v in changes.items() if v is not None})
+        if not 1 <= preset.timestep <= preset.steps:
+            raise UsageError(f"timestep {preset.timestep} is outside the process: give 1 to {preset.steps}")
+        if not 0 <= preset.layer < len(preset.channels):
+            raise UsageError(f"layer index {preset.layer} does not exist: give 0 to {len(preset.channels) - 1}")
+        return preset
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, for `from_json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Preset":
+        """Rebuild a preset from `to_json`; RunError where a field is missing or unknown."""
+        names = {f.name for f in fields(cls)}
+        if set(values) != names:
+            odd = ", ".join(sorted(names ^ set(values)))
+            raise RunError(f"the preset in the run does not fit this version of SpectralDiff ({odd}): train again")
+        loops = {k: LoopSettings(**values[k]) for k in ("diffusion", "classifier")}
+        tuples = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+        return cls(**{**values, **tuples, **loops})
+
+
+# What the paper's text leaves open is marked; everything else stands there.
+PAPER = Preset(
+    name="paper",
+    steps=500,
+    beta_first=1e-4,
+    beta_last=0.02,
+    parameterisation="noise",
+    positions=None,
+    stem_channels=16,
+    channels=(32, 64, 128),
+    first_kernel=(3, 3, 3),
+    second_kernel=(3, 3, 3),
+    resample_kernel=(4, 5, 5),
+    instance=16,
+    diffusion_steps=30_000,  # open
+    diffusion=LoopSettings(256, 1e-4, "constant", 0.0, 0.0, 0.999, 0.999, 3000),  # EMA and patience: open
+    features="diffusion",
+    beside_raw=False,
+    timestep=5,
+    layer=1,
+    components=1200,  # open
+    raw_components=1200,  # open
+    window=13,  # open
+    width=64,  # open
+    depth=5,
+    heads=4,
+    mlp=128,  # open
+    dropout=0.1,  # open
+    epochs=20,
+    classifier=LoopSettings(64, 1e-3, "constant", 0.0, 0.0, 0.999, 0.99, 0),
+)
+
+FAST = replace(
+    PAPER,
+    name="fast",
+    parameterisation="residual",
+    positions=25,
+    channels=(32, 48, 64),
+    first_kernel=(3, 1, 1),
+    resample_kernel=(4, 1, 1),
+    instance=8,
+    diffusion_steps=2000,
+    diffusion=LoopSettings(16, 2e-3, "cosine", 0.05, 0.01, 0.99, 0.995, 0),
+    timestep=5,
+    layer=2,
+    components=400,
+    raw_components=100,
+    window=9,
+    dropout=0.0,
+    epochs=30,
+    classifier=LoopSettings(64, 1e-3, "cosine", 0.3, 0.05, 0.999, 0.99, 0),
+)
+
+PRESETS = {preset.name: preset for preset in (FAST, PAPER)}
+
+
+def preset_named(name: str) -> Preset:
+    """Return the preset called `name`; UsageError where there is none."""
+    if name not in PRESETS:
+        raise UsageError(f"there is no preset '{name}': choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]

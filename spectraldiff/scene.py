@@ -1,0 +1,236 @@
+"""A labelled hyperspectral scene in memory: cube, labels, classes, wavelengths and georeference.
+
+Labels follow one rule everywhere: 0 is unlabelled, classes are 1..K, in uint8.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.io import MemoryFile
+
+from spectraldiff.labels import check_grids, classes_of, read_labels, sizes
+from spectraldiff_runtime.class_map import LandCoverClass
+from spectraldiff_runtime.errors import LabelsError, OutputError, SceneError
+from spectraldiff_runtime.geotiff import RasterOutput
+from spectraldiff_runtime.outputs import Output, PartialFile, commit, output_error
+from spectraldiff_runtime.raster import (
+    NODATA_OF_FILE,
+    Georeference,
+    Nodata,
+    RasterScene,
+    open_dataset,
+    quiet_gdal,
+)
+
+# Side of the tiles of a written scene; all bands of a tile lie together, because mapping reads them so.
+TILE = 64
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A hyperspectral scene with labels.
+
+    Attributes
+    ----------
+    name
+        What runs and reports call it.
+    cube
+        (H, W, B), raw units in the sensor's type (uint16, int16, float32).
+    labels
+        (H, W) uint8, 0 = unlabelled, 1..K.
+    classes
+        The K classes in order: value i + 1 at index i.
+    wavelengths
+        (B,) band centres in nm, in the order of the bands, which need not rise; None if not known.
+    crs, transform
+        CRS as an authority code or WKT, and the first six numbers of the affine transform; None if the
+        scene has no georeference.
+    nodata
+        The value that marks missing pixels; None for none.
+    sensor, attribution, note
+        Instrument, whom to name, and what a user must know of the data; may be empty.
+    """
+
+    name: str
+    cube: NDArray[Any]
+    labels: NDArray[np.uint8]
+    classes: tuple[LandCoverClass, ...]
+    wavelengths: NDArray[np.float64] | None = None
+    crs: str | None = None
+    transform: tuple[float, ...] | None = None
+    nodata: float | None = None
+    sensor: str = ""
+    attribution: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.cube.ndim != 3 or 0 in self.cube.shape:
+            raise SceneError(f"the cube is {self.cube.shape}: wanted (height, width, bands), not empty")
+        if self.labels.shape != self.cube.shape[:2]:
+            raise LabelsError(sizes("the labels", self.labels.shape, "the scene", self.cube.shape))
+        if self.wavelengths is not None and self.wavelengths.shape != self.cube.shape[2:]:
+            found, wanted = self.wavelengths.size, self.cube.shape[2]
+            raise SceneError(f"there are {found} wavelengths for {wanted} bands: give one for each band")
+        if tuple(c.value for c in self.classes) != tuple(range(1, len(self.classes) + 1)):
+            raise LabelsError("the classes have gaps or another order: wanted the values 1, 2, ... K")
+        if self.labels.dtype != np.uint8 or self.labels.max() > len(self.classes):
+            raise LabelsError(
+                f"the labels are {self.labels.dtype} up to {self.labels.max()}: "
+                f"wanted uint8 from 0 to {len(self.classes)}, the number of classes"
+            )
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """(H, W) bool: no band of the pixel is nodata, NaN or infinite."""
+        good = np.isfinite(self.cube).all(axis=-1)
+        if self.nodata is not None:
+            good &= (self.cube != self.nodata).all(axis=-1)
+        return np.asarray(good)
+
+    @classmethod
+    def from_rasters(
+        cls,
+        scene_path: str | Path,
+        labels_path: str | Path,
+        *,
+        name: str | None = None,
+        bands: Sequence[int] | None = None,
+        nodata: Nodata = NODATA_OF_FILE,
+    ) -> "Scene":
+        """Read a scene and its labels from two rasters on the same grid.
+
+        Parameters
+        ----------
+        scene_path
+            A raster that GDAL reads.
+        labels_path
+            A raster with one band of whole numbers 0..255; its nodata value counts as 0. Names and
+            colours come from the raster where it has them, else they are "Class 1", ... and `palette`.
+        name
+            Defaults to the scene's file name without suffix.
+        bands
+            Numbers of the bands to use, from 1; all by default.
+        nodata
+            ``"file"`` for the raster's own value, a number to use instead, or None for none.
+
+        Raises
+        ------
+        SceneError
+            A raster cannot be read.
+        LabelsError
+            The labels lie on another grid, hold other values, or name fewer than two classes.
+        """
+        with RasterScene(scene_path, bands, nodata) as raster:
+            cube = np.ascontiguousarray(raster.read(0, raster.height, 0, raster.width).transpose(1, 2, 0))
+            place, wavelengths, missing = raster.georeference, raster.wavelengths, raster.nodata
+        tags = _tags(scene_path)
+        labels, labels_place = read_labels(labels_path)
+        check_grids("the labels", labels.shape, labels_place, "the scene", cube.shape[:2], place)
+        _check_classes(labels, labels_path)
+        return cls(
+            name=name or Path(scene_path).stem,
+            cube=cube,
+            labels=labels,
+            classes=classes_of(labels_path, int(labels.max())),
+            wavelengths=wavelengths,
+            crs=None if place.crs is None else str(place.crs.to_string()),
+            transform=None if place.transform is None else tuple(place.transform)[:6],
+            nodata=missing,
+            sensor=tags.get("SENSOR", ""),
+            attribution=tags.get("ATTRIBUTION", ""),
+            note=tags.get("NOTE", ""),
+        )
+
+    def write(self, path: str | Path, *, labels: str | Path | None = None, overwrite: bool = False) -> None:
+        """Write the scene as a GeoTIFF, with wavelengths, and its labels as a class raster.
+
+        Parameters
+        ----------
+        path
+            The GeoTIFF: tiled, compressed, wavelengths as band tags (``wavelength`` in nm and GDAL's
+            ``CENTRAL_WAVELENGTH_UM``) and band descriptions.
+        labels
+            Where the labels go, with class names and colours; not written by default.
+        overwrite
+            Replace files that exist.
+
+        Raises
+        ------
+        OutputError
+            A file exists and `overwrite` is not set, or cannot be written. No part of it is left.
+        """
+        path, labels = Path(path), None if labels is None else Path(labels)
+        if labels is not None and labels.resolve() == path.resolve():
+            raise OutputError(f"scene and labels would both go to '{path}': give two names")
+        place = Georeference.of(self.crs, self.transform)
+        with ExitStack() as files:
+            outputs: list[Output] = [files.enter_context(_CubeOutput(self, path, overwrite))]
+            if labels is not None:
+                height, width = self.labels.shape
+                raster = RasterOutput.of_classes(labels, height, width, self.classes, place, self._tags(), overwrite)
+                files.enter_context(raster).append(self.labels)
+                outputs.append(raster)
+            commit(outputs)
+
+    def _tags(self) -> dict[str, str]:
+        tags = {"SCENE": self.name, "SENSOR": self.sensor, "ATTRIBUTION": self.attribution, "NOTE": self.note}
+        return {key: text for key, text in tags.items() if text}
+
+    def _encoded(self) -> bytes:
+        """Return the bytes of the GeoTIFF."""
+        with quiet_gdal(), MemoryFile() as memory:
+            with memory.open(**self._profile()) as dataset:
+                self._describe(dataset)
+                dataset.write(self.cube.transpose(2, 0, 1))
+            return bytes(memory.read())
+
+    def _profile(self) -> dict[str, Any]:
+        height, width, bands = self.cube.shape
+        place = Georeference.of(self.crs, self.transform)
+        return {
+            "driver": "GTiff", "height": height, "width": width, "count": bands, "dtype": self.cube.dtype,
+            "crs": place.crs, "transform": place.transform, "nodata": self.nodata,
+            "tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel",
+            "compress": "deflate", "predictor": 3 if self.cube.dtype.kind == "f" else 2,
+            "bigtiff": "if_safer", "photometric": "minisblack", "alpha": "unspecified",
+        }  # fmt: skip
+
+    def _describe(self, dataset: Any) -> None:
+        """Put names, attribution and wavelengths into an open raster."""
+        dataset.update_tags(**self._tags())
+        for band, wavelength in enumerate([] if self.wavelengths is None else self.wavelengths, start=1):
+            dataset.set_band_description(band, f"{wavelength:.1f} nm")
+            dataset.update_tags(band, wavelength=f"{wavelength:.10g}", wavelength_units="nm")
+            dataset.update_tags(band, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=f"{wavelength / 1000:.10g}")
+
+
+class _CubeOutput(PartialFile):
+    """The GeoTIFF of a scene's cube. GDAL fills memory, not the file, because it reports a full disk late."""
+
+    def __init__(self, scene: Scene, path: Path, overwrite: bool) -> None:
+        super().__init__(path, overwrite)
+        self._scene = scene
+
+    def finish(self) -> None:
+        """Write the whole file under its other name."""
+        try:
+            self.partial.write_bytes(self._scene._encoded())
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+
+def _check_classes(labels: NDArray[np.uint8], path: str | Path) -> None:
+    found = [int(value) for value in np.unique(labels) if value]
+    if len(found) < 2:
+        what = f"one class only, {found[0]}" if found else "no class, only 0"
+        raise LabelsError(f"'{path}' has {what}: wanted at least two classes to tell apart")
+
+
+def _tags(path: str | Path) -> dict[str, str]:
+    with open_dataset(path) as dataset:
+        return dict(dataset.tags())

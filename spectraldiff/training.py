@@ -1,0 +1,320 @@
+"""The two training loops: the denoiser on instances of the scene, the classifier on windows of features.
+
+Both hold the whole scene as one tensor on the device and cut crops by index: there is no data loader.  A loop can be
+stopped after any step and goes on from its state exactly as if it had never stopped.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectraldiff.diffusion import Denoiser
+from spectraldiff.features import mirrored
+from spectraldiff.presets import LoopSettings
+from spectraldiff.vit import SpectralViT
+from spectraldiff_runtime.errors import DeviceError
+
+State = dict[str, Tensor]
+# Mean losses closer than this share of the best count as no progress.
+PLATEAU = 1e-3
+
+
+# What a loop reports to while it runs: step, steps in all, loss.
+Report = Callable[[int, int, float], None]
+
+
+@dataclass
+class Compute:
+    """Where and how to compute.
+
+    Attributes
+    ----------
+    device
+        Torch device.
+    bf16
+        Whether forward passes run under bfloat16 autocast.
+    micro_batch
+        Samples put through the network at once; a larger batch is split and its gradients added up.  None: the batch.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    bf16: bool = False
+    micro_batch: int | None = None
+
+    def autocast(self) -> torch.autocast:
+        """Return the autocast context of a forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def shares(self, batch: int) -> list[int]:
+        """Split a batch into micro-batches."""
+        size = min(batch, self.micro_batch or batch)
+        return [min(size, batch - start) for start in range(0, batch, size)]
+
+
+def choose_compute(device: str) -> Compute:
+    """Return the way to compute on `device` ("auto", "cpu" or "cuda").
+
+    bfloat16 is used where the processor has instructions for it; elsewhere it would be emulated, slowly.
+
+    Raises
+    ------
+    DeviceError
+        CUDA is asked for and PyTorch sees none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            "--device cuda: PyTorch sees no CUDA device here: use --device cpu, or install its CUDA build"
+        )
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        return Compute(torch.device("cuda"), torch.cuda.is_bf16_supported(), None)
+    return Compute(torch.device("cpu"), _cpu_has_bf16(), 16)
+
+
+def _cpu_has_bf16() -> bool:
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(probe and probe())
+
+
+class Task(Protocol):
+    """What a loop trains on."""
+
+    def size(self, step: int) -> int:
+        """Return the number of samples of the step's batch."""
+        ...
+
+    def loss(self, step: int, start: int, count: int, generator: torch.Generator) -> Tensor:
+        """Return the mean loss over samples start .. start + count - 1 of the step's batch."""
+        ...
+
+
+class Loop:
+    """Steps, learning-rate schedule, moving average, loss history and exact state of one training.
+
+    Every draw of a step depends on (seed, step) alone, so that the state needs no random state.
+
+    Parameters
+    ----------
+    model
+        Trained in place.
+    task
+        Batches and loss.
+    total
+        Steps at most.
+    settings
+        Optimiser and schedule.
+    compute
+        Where and how.
+    seed
+        Seeds every draw.
+    """
+
+    def __init__(
+        self, model: nn.Module, task: Task, total: int, settings: LoopSettings, compute: Compute, seed: int
+    ) -> None:
+        self.model, self.task, self.total, self.settings = model, task, total, settings
+        self.compute, self.seed = compute, seed
+        self.average = copy.deepcopy(model)
+        self.optimiser = torch.optim.AdamW(
+            model.parameters(), settings.lr, (0.9, settings.beta2), weight_decay=settings.weight_decay
+        )
+        self.generator = torch.Generator()
+        self.history: list[float] = []
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return len(self.history)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done, or the loss has stopped falling."""
+        return self.step >= self.total or plateau(self.history, self.settings.patience)
+
+    def run(self, report: Report, save: Callable[[], None] = lambda: None) -> nn.Module:
+        """Train to the end and return the moving average of the model, in evaluation mode.
+
+        `save` is called after each step and decides itself when to write.
+        """
+        self.model.train()
+        while not self.finished:
+            self.history.append(self._train_step())
+            report(self.step, self.total, self.history[-1])
+            save()
+        return self.average.eval()
+
+    def _train_step(self) -> float:
+        self._seed_step()
+        rate = learning_rate(self.settings, self.step, self.total)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad()
+        mean = self._accumulate(self.task.size(self.step))
+        self.optimiser.step()
+        self._update_average()
+        return mean
+
+    def _accumulate(self, batch: int) -> float:
+        """Add up the gradients of the batch's shares; return the mean loss."""
+        done, mean = 0, 0.0
+        for share in self.compute.shares(batch):
+            with self.compute.autocast():
+                loss = self.task.loss(self.step, done, share, self.generator) * (share / batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            mean += float(loss.detach())
+            done += share
+        return mean
+
+    def _seed_step(self) -> None:
+        self.generator.manual_seed((self.seed << 32) + self.step)
+        torch.manual_seed((self.seed << 32) + self.step)  # dropout draws from the global generator
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.settings.ema, self.step / (self.step + 10))  # forget the untrained weights soon
+        for average, value in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, 1 - decay)
+            else:
+                average.copy_(value)
+
+    def state(self) -> State:
+        """Return everything that the next step depends on, as tensors."""
+        state = {"history": torch.tensor(self.history, dtype=torch.float64)}
+        state |= {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        state |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for index, values in self.optimiser.state_dict()["state"].items():
+            state |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
+        return state
+
+    def restore(self, state: State) -> None:
+        """Take up what `state` returned."""
+        self.history = state["history"].tolist()
+        self.model.load_state_dict(_under(state, "model."))
+        self.average.load_state_dict(_under(state, "average."))
+        moments: dict[int, State] = {}
+        for key, value in _under(state, "optimiser.").items():
+            index, name = key.split(".", 1)
+            moments.setdefault(int(index), {})[name] = value.clone()
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _under(state: State, prefix: str) -> State:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def learning_rate(settings: LoopSettings, step: int, total: int) -> float:
+    """Return the learning rate of step `step` (from 0) of `total`."""
+    if settings.schedule == "constant":
+        return settings.lr
+    rise = max(1, round(settings.warmup * total))
+    if step < rise:
+        return settings.lr * (step + 1) / rise
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+
+
+def plateau(history: Sequence[float], patience: int) -> bool:
+    """Return whether the mean loss of the last `patience` steps is no better than that of earlier stretches."""
+    if not patience or len(history) < 2 * patience or len(history) % patience:
+        return False
+    means = [sum(history[i : i + patience]) / patience for i in range(0, len(history), patience)]
+    return means[-1] > min(means[:-1]) * (1 - PLATEAU)
+
+
+class DiffusionTask:
+    """Random instances of a scene, flipped and transposed; the loss of Eq. (5).
+
+    Parameters
+    ----------
+    denoiser
+        The denoiser that is trained.
+    scene
+        (B, H, W) normalised pixels on the training device; mirrored where it is smaller than an instance.
+    instance, batch
+        K, and instances a step.
+    """
+
+    def __init__(self, denoiser: Denoiser, scene: Tensor, instance: int, batch: int) -> None:
+        self.denoiser, self.instance, self.batch = denoiser, instance, batch
+        self.scene = _at_least(scene, instance)
+
+    def size(self, step: int) -> int:
+        """Return the batch size."""
+        return self.batch
+
+    def loss(self, step: int, start: int, count: int, generator: torch.Generator) -> Tensor:
+        """Return the loss over `count` new instances."""
+        k, (_, height, width) = self.instance, self.scene.shape
+        rows = torch.randint(height - k + 1, (count,), generator=generator).tolist()
+        columns = torch.randint(width - k + 1, (count,), generator=generator).tolist()
+        crops = [self.scene[:, r : r + k, c : c + k] for r, c in zip(rows, columns, strict=True)]
+        x0 = _turn(torch.stack(crops), (2, 3), generator)  # (N, B, K, K)
+        return self.denoiser.loss(x0, generator)
+
+
+class ClassifierTask:
+    """Windows around the training pixels, flipped and transposed; cross-entropy.
+
+    Parameters
+    ----------
+    model
+        The classifier that is trained.
+    features
+        (H + 2 r, W + 2 r, P) features of the scene and a rim of the window's radius r, on the training device.
+    pixels
+        (n, 2) row and column of the training pixels.
+    labels
+        (n,) their classes, 0 .. K - 1.
+    batch, seed
+        Windows a step; the seed of the order of the pixels.
+    """
+
+    def __init__(
+        self, model: SpectralViT, features: Tensor, pixels: Tensor, labels: Tensor, batch: int, seed: int
+    ) -> None:
+        self.model, self.features, self.pixels, self.labels = model, features, pixels, labels
+        self.batch, self.seed = min(batch, len(labels)), seed
+        self.steps = math.ceil(len(labels) / self.batch)  # an epoch
+        self.offsets = torch.arange(model.config.window, device=features.device)
+
+    def size(self, step: int) -> int:
+        """Return the batch size; the last batch of an epoch is smaller."""
+        return min(self.batch, len(self.labels) - step % self.steps * self.batch)
+
+    def loss(self, step: int, start: int, count: int, generator: torch.Generator) -> Tensor:
+        """Return the loss over some windows of the step's batch."""
+        order = torch.randperm(
+            len(self.labels), generator=torch.Generator().manual_seed((self.seed << 32) + step // self.steps)
+        )
+        first = step % self.steps * self.batch + start
+        chosen = order[first : first + count].to(self.labels.device)
+        windows = _turn(self.windows(self.pixels[chosen]), (1, 2), generator)
+        return F.cross_entropy(self.model(windows).float(), self.labels[chosen])
+
+    def windows(self, pixels: Tensor) -> Tensor:
+        """Return the windows (n, window, window, P) around pixels (n, 2)."""
+        rows = pixels[:, 0, None] + self.offsets
+        columns = pixels[:, 1, None] + self.offsets
+        return self.features[rows[:, :, None], columns[:, None, :]]
+
+
+def _turn(x: Tensor, axes: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Flip and transpose a batch at random, all of it alike: one of the eight symmetries of the square."""
+    flip_rows, flip_columns, transpose = (torch.rand(3, generator=generator) < 0.5).tolist()
+    if flip_rows:
+        x = x.flip(axes[0])
+    if flip_columns:
+        x = x.flip(axes[1])
+    return x.transpose(*axes) if transpose else x
+
+
+def _at_least(scene: Tensor, size: int) -> Tensor:
+    """Mirror a scene smaller than `size` pixels a side until it is large enough."""
+    rim = max(0, -(-(size - min(scene.shape[1:])) // 2))
+    return mirrored(scene, rim) if rim else scene

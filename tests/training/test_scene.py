@@ -1,0 +1,225 @@
+"""Scenes: what is checked, written, read back, and refused."""
+
+import errno
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from spectraldiff.scene import Scene
+from spectraldiff_runtime.class_map import LandCoverClass, palette
+from spectraldiff_runtime.errors import LabelsError, OutputError, SceneError
+
+CLASSES = (LandCoverClass(1, "Grass", (0, 200, 0)), LandCoverClass(2, "Water & mud", (0, 0, 200)))
+# Not sorted: detectors may overlap.
+WAVELENGTHS = np.array([450.02, 560.0, 700.125, 690.5])
+
+
+@pytest.fixture
+def small_scene() -> Scene:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, (9, 7)).astype(np.uint8)
+    return Scene(
+        name="tiny", cube=generator.integers(0, 65535, (9, 7, 4)).astype(np.uint16), labels=labels,
+        classes=CLASSES, wavelengths=WAVELENGTHS, crs="EPSG:32616",
+        transform=(20.0, 0.0, 500240.0, 0.0, -20.0, 4480260.0), nodata=None,
+        sensor="TINY", attribution="Made here.", note="For tests.",
+    )  # fmt: skip
+
+
+def assert_same(found: Scene, wanted: Scene) -> None:
+    np.testing.assert_array_equal(found.cube, wanted.cube)
+    assert found.cube.dtype == wanted.cube.dtype
+    np.testing.assert_array_equal(found.labels, wanted.labels)
+    np.testing.assert_array_equal(found.wavelengths, wanted.wavelengths)
+    for field in ("classes", "crs", "transform", "nodata", "sensor", "attribution", "note"):
+        assert getattr(found, field) == getattr(wanted, field), field
+
+
+def write_raster(path: Path, values: np.ndarray, **profile: object) -> Path:
+    height, width = values.shape[-2:]
+    bands = values.reshape(-1, height, width)
+    place = {"crs": "EPSG:32616", "transform": rasterio.Affine(20, 0, 500240, 0, -20, 4480260), **profile}
+    with rasterio.open(
+        path, "w", driver="GTiff", height=height, width=width, count=len(bands), dtype=values.dtype, **place
+    ) as dataset:
+        dataset.write(bands)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_what_is_written_is_read_back(small_scene, tmp_path, dtype):
+    scene = replace(small_scene, cube=(small_scene.cube % 200).astype(dtype))
+    scene.write(tmp_path / "tiny.tif", labels=tmp_path / "labels.tif")
+    assert_same(Scene.from_rasters(tmp_path / "tiny.tif", tmp_path / "labels.tif"), scene)
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.tif", "labels.tif", "labels.tif.aux.xml"}
+
+
+def test_scene_without_georeference_nodata_and_wavelengths(small_scene, tmp_path):
+    scene = replace(
+        small_scene, crs=None, transform=None, wavelengths=None, nodata=-9999.0, note="",
+        cube=small_scene.cube.astype(np.float32),
+    )  # fmt: skip
+    scene.write(tmp_path / "s.tif", labels=tmp_path / "l.tif")
+    found = Scene.from_rasters(tmp_path / "s.tif", tmp_path / "l.tif", name="other")
+    assert (found.wavelengths, found.crs, found.transform, found.nodata) == (None, None, None, -9999.0)
+    assert found.name == "other"
+
+
+def test_geotiff_carries_wavelengths_for_other_programs(small_scene, tmp_path):
+    small_scene.write(tmp_path / "tiny.tif")
+    with rasterio.open(tmp_path / "tiny.tif") as dataset:
+        assert dataset.descriptions == ("450.0 nm", "560.0 nm", "700.1 nm", "690.5 nm")
+        assert dataset.tags(3)["wavelength"] == "700.125"
+        assert dataset.tags(3)["wavelength_units"] == "nm"
+        assert dataset.tags(1, ns="IMAGERY")["CENTRAL_WAVELENGTH_UM"] == "0.45002"
+        assert dataset.profile["tiled"]
+        assert dataset.compression.value == "DEFLATE"
+        assert dataset.tags()["NOTE"] == "For tests."
+
+
+def test_valid_is_false_where_any_band_is_missing(small_scene):
+    cube = small_scene.cube.astype(np.float32)
+    cube[0, 0, 1], cube[1, 2, 3], cube[2, 2, 0] = np.nan, -1.0, np.inf
+    valid = replace(small_scene, cube=cube, nodata=-1.0).valid
+    assert sorted(zip(*np.nonzero(~valid), strict=True)) == [(0, 0), (1, 2), (2, 2)]
+
+
+def test_chosen_bands_and_nodata(small_scene, tmp_path):
+    small_scene.write(tmp_path / "s.tif", labels=tmp_path / "l.tif")
+    found = Scene.from_rasters(tmp_path / "s.tif", tmp_path / "l.tif", bands=(4, 1), nodata=7)
+    np.testing.assert_array_equal(found.cube, small_scene.cube[..., [3, 0]])
+    assert found.wavelengths is not None
+    assert found.wavelengths.tolist() == [690.5, 450.02]
+    assert found.nodata == 7
+
+
+def test_plain_labels_get_names_colours_and_their_nodata(small_scene, tmp_path):
+    small_scene.write(tmp_path / "s.tif")
+    values = small_scene.labels.astype(np.int32)
+    values[0, :3] = (1, 2, -5)
+    write_raster(tmp_path / "l.tif", values, nodata=-5)
+    found = Scene.from_rasters(tmp_path / "s.tif", tmp_path / "l.tif")
+    assert [c.name for c in found.classes] == ["Class 1", "Class 2"]
+    assert [c.colour for c in found.classes] == palette(2)
+    assert found.labels[0, :3].tolist() == [1, 2, 0]
+
+
+def test_floats_with_whole_numbers_are_labels(small_scene, tmp_path):
+    small_scene.write(tmp_path / "s.tif")
+    values = np.where(small_scene.labels == 0, np.nan, small_scene.labels).astype(np.float32)
+    write_raster(tmp_path / "l.tif", values)
+    found = Scene.from_rasters(tmp_path / "s.tif", tmp_path / "l.tif")
+    np.testing.assert_array_equal(found.labels, small_scene.labels)
+
+
+def refused(tmp_path: Path, scene: Scene, labels: np.ndarray, **profile: object) -> str:
+    scene.write(tmp_path / "s.tif")
+    write_raster(tmp_path / "l.tif", labels, **profile)
+    with pytest.raises(LabelsError) as caught:
+        Scene.from_rasters(tmp_path / "s.tif", tmp_path / "l.tif")
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_labels_of_another_size_name_both_sizes(small_scene, tmp_path):
+    message = refused(tmp_path, small_scene, np.ones((8, 7), np.uint8))
+    assert "8 rows x 7 columns" in message
+    assert "9 rows x 7 columns" in message
+
+
+def test_labels_in_another_crs(small_scene, tmp_path):
+    message = refused(tmp_path, small_scene, small_scene.labels, crs="EPSG:32615")
+    assert "EPSG:32615" in message
+    assert "EPSG:32616" in message
+
+
+def test_labels_shifted_by_a_pixel(small_scene, tmp_path):
+    place = rasterio.Affine(20, 0, 500260, 0, -20, 4480260)
+    assert "(500260, 4480260)" in refused(tmp_path, small_scene, small_scene.labels, transform=place)
+
+
+def test_labels_shifted_by_rounding_are_taken(small_scene, tmp_path):
+    small_scene.write(tmp_path / "s.tif")
+    place = rasterio.Affine(20.000001, 0, 500240.001, 0, -20, 4480260)
+    write_raster(tmp_path / "l.tif", small_scene.labels, transform=place)
+    np.testing.assert_array_equal(
+        Scene.from_rasters(tmp_path / "s.tif", tmp_path / "l.tif").labels, small_scene.labels
+    )
+
+
+@pytest.mark.parametrize("value", [256, -1])
+def test_labels_out_of_range(small_scene, tmp_path, value):
+    labels = small_scene.labels.astype(np.int32)
+    labels[3, 3] = value
+    assert str(value) in refused(tmp_path, small_scene, labels)
+
+
+def test_labels_that_are_no_whole_numbers(small_scene, tmp_path):
+    assert "whole numbers" in refused(tmp_path, small_scene, np.full((9, 7), 1.5, np.float32))
+
+
+def test_labels_with_several_bands(small_scene, tmp_path):
+    assert "2 bands" in refused(tmp_path, small_scene, np.ones((2, 9, 7), np.uint8))
+
+
+@pytest.mark.parametrize(("value", "words"), [(0, "no class"), (3, "one class only, 3")])
+def test_labels_with_fewer_than_two_classes(small_scene, tmp_path, value, words):
+    labels = np.zeros((9, 7), np.uint8)
+    labels[4:] = value
+    assert words in refused(tmp_path, small_scene, labels)
+
+
+def test_existing_files_are_kept_unless_told(small_scene, tmp_path):
+    (tmp_path / "labels.tif").write_text("mine")
+    with pytest.raises(OutputError, match=r"labels\.tif' exists"):
+        small_scene.write(tmp_path / "s.tif", labels=tmp_path / "labels.tif")
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.tif"]
+    assert (tmp_path / "labels.tif").read_text() == "mine"
+    small_scene.write(tmp_path / "s.tif", labels=tmp_path / "labels.tif", overwrite=True)
+    assert_same(Scene.from_rasters(tmp_path / "s.tif", tmp_path / "labels.tif"), small_scene)
+
+
+def test_one_name_for_scene_and_labels(small_scene, tmp_path):
+    with pytest.raises(OutputError, match="give two names"):
+        small_scene.write(tmp_path / "a.tif", labels=tmp_path / "b" / ".." / "a.tif")
+
+
+def test_missing_folder(small_scene, tmp_path):
+    with pytest.raises(OutputError, match="no folder"):
+        small_scene.write(tmp_path / "nowhere" / "s.tif")
+
+
+def test_full_disk_leaves_the_old_file_and_no_debris(small_scene, tmp_path, monkeypatch):
+    (tmp_path / "s.tif").write_text("mine")
+    write_bytes = Path.write_bytes
+
+    def full(path, data):
+        if data:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="disk is full"):
+        small_scene.write(tmp_path / "s.tif", labels=tmp_path / "l.tif", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.tif"]
+    assert (tmp_path / "s.tif").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"cube": np.zeros((9, 7))}, SceneError, r"\(9, 7\)"),
+        ({"labels": np.zeros((9, 8), np.uint8)}, LabelsError, "9 rows x 8 columns"),
+        ({"labels": np.full((9, 7), 3, np.uint8)}, LabelsError, "up to 3"),
+        ({"labels": np.zeros((9, 7))}, LabelsError, "float64"),
+        ({"wavelengths": np.zeros(3)}, SceneError, "3 wavelengths for 4 bands"),
+        ({"classes": CLASSES[1:]}, LabelsError, "gaps"),
+    ],
+)
+def test_parts_that_do_not_fit(small_scene, change, error, words):
+    with pytest.raises(error, match=words):
+        replace(small_scene, **change)

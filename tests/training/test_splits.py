@@ -1,0 +1,123 @@
+"""Splits: the paper's counts, counts and shares per class, seeds, and labels that do not suffice."""
+
+import numpy as np
+import pytest
+
+from spectraldiff.splits import PAPER_COUNTS, make_split
+from spectraldiff_runtime.class_map import LandCoverClass
+from spectraldiff_runtime.errors import LabelsError, UsageError
+
+
+def labels_with(*counts: int) -> np.ndarray:
+    """Return (H, 7) labels with `counts[k - 1]` pixels of class k, shuffled, and some unlabelled."""
+    flat = np.repeat(np.arange(len(counts) + 1), (11, *counts))
+    flat = np.append(flat, np.zeros(-len(flat) % 7, dtype=flat.dtype))
+    np.random.default_rng(3).shuffle(flat)
+    return flat.reshape(-1, 7).astype(np.uint8)
+
+
+def counts_of(labels, mask):
+    return np.bincount(labels[mask], minlength=labels.max() + 1)[1:].tolist()
+
+
+def test_paper_takes_table_1_counts_of_each_class():
+    totals = (46, 1428, 830, 237, 483, 730, 28, 478, 20, 972, 2455, 593, 205, 1265, 386, 93)
+    labels = labels_with(*totals)
+    split = make_split(labels, "paper", 0, "indian-pines")
+    assert counts_of(labels, split.train) == [3, 146, 77, 21, 33, 72, 7, 37, 2, 88, 275, 49, 23, 140, 41, 10]
+    assert counts_of(labels, split.test) == [a - b for a, b in zip(totals, PAPER_COUNTS["indian-pines"], strict=True)]
+
+
+def test_paper_counts_have_the_published_totals():
+    totals = {name: (len(table), sum(table)) for name, table in PAPER_COUNTS.items()}
+    assert totals == {
+        "indian-pines": (16, 1024), "indian-pines-ehu": (16, 1024),
+        "pavia-university": (9, 2138), "houston": (15, 1502),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("spec", "wanted"), [("per-class:5", [5, 5, 5]), ("fraction:0.25", [10, 2, 2])])
+def test_counts_of_other_specs(spec, wanted):
+    labels = labels_with(40, 10, 8)
+    split = make_split(labels, spec, 1)
+    assert counts_of(labels, split.train) == wanted
+
+
+@pytest.mark.parametrize("share", ["0.001", "0.999"])
+def test_fraction_leaves_every_class_a_pixel_on_both_sides(share):
+    labels = labels_with(40, 2)
+    split = make_split(labels, f"fraction:{share}", 0)
+    assert min(counts_of(labels, split.train)) >= 1
+    assert min(counts_of(labels, split.test)) >= 1
+
+
+@pytest.mark.parametrize("spec", ["per-class:5", "fraction:0.3"])
+def test_every_labelled_pixel_is_on_exactly_one_side(spec):
+    labels = labels_with(40, 10, 8)
+    split = make_split(labels, spec, 0)
+    assert (split.train.shape, split.train.dtype, split.test.dtype) == (labels.shape, bool, bool)
+    np.testing.assert_array_equal(split.train ^ split.test, labels > 0)
+    assert not (split.train & split.test).any()
+
+
+def test_seed_decides_the_pixels():
+    labels = labels_with(40, 30)
+    first, again, other = (make_split(labels, "per-class:9", seed).train for seed in (4, 4, 5))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_pixels_of_a_seed_stay_the_same_in_later_versions():
+    labels = np.tile(np.array([1, 2], dtype=np.uint8), (2, 5))
+    split = make_split(labels, "per-class:2", 0)
+    expected = np.random.Generator(np.random.PCG64(0))
+    drawn = [np.flatnonzero(labels == k)[expected.choice(10, 2, replace=False)] for k in (1, 2)]
+    assert sorted(np.flatnonzero(split.train)) == sorted(np.concatenate(drawn))
+
+
+def test_classes_without_pixels_are_passed_over():
+    labels = labels_with(10, 0, 10)
+    assert counts_of(labels, make_split(labels, "per-class:3", 0).train) == [3, 0, 3]
+
+
+def test_too_few_pixels_name_class_found_and_wanted():
+    classes = [LandCoverClass(1, "Woods", (0, 1, 2)), LandCoverClass(2, "Oats", (3, 4, 5))]
+    with pytest.raises(LabelsError, match=r'class 2 "Oats" has 6 labelled pixels; per-class:6 wants 6'):
+        make_split(labels_with(40, 6), "per-class:6", 0, None, classes)
+
+
+def test_paper_on_labels_that_lack_a_class():
+    with pytest.raises(LabelsError, match="class 1 has 1 labelled pixels; paper wants 3"):
+        make_split(labels_with(1, 1428), "paper", 0, "indian-pines")
+
+
+def test_labels_that_are_0_everywhere():
+    with pytest.raises(LabelsError, match="0 everywhere"):
+        make_split(np.zeros((3, 3), dtype=np.uint8), "per-class:1", 0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "dataset", "words"),
+    [
+        ("paper", None, "no training counts for your own scene"),
+        ("paper", "salinas", "no training counts for the data set 'salinas', only for indian-pines"),
+        ("disjointed", None, "give paper, per-class:N or fraction:F"),
+        ("paper:3", "houston", "give paper, per-class:N or fraction:F"),
+        ("per-class:0", None, "whole number above 0"),
+        ("per-class:x", None, "whole number above 0"),
+        ("per-class", None, "whole number above 0"),
+        ("fraction:1", None, "between 0 and 1"),
+        ("fraction:nan", None, "between 0 and 1"),
+        ("fraction:", None, "between 0 and 1"),
+    ],
+)
+def test_specs_that_cannot_be_meant(spec, dataset, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        make_split(labels_with(40, 10), spec, 0, dataset)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_negative_seed():
+    with pytest.raises(UsageError, match="seed is -1"):
+        make_split(labels_with(40, 10), "per-class:2", -1)
