@@ -1,7 +1,8 @@
 """A run folder: everything that a training leaves behind, tensors in safetensors and facts in JSON, no pickle.
 
 `run.json` says what was asked for and is written first; `state.safetensors` holds a training that is not finished;
-`model.safetensors` and, last of all, `model.json` mark a finished one.
+`model.safetensors`, `samples.safetensors` (some tiles of the scene, for checking an export) and, last of all,
+`model.json` mark a finished one.
 """
 
 import json
@@ -23,13 +24,8 @@ from spectraldiff_runtime.errors import OutputError, RunError
 from spectraldiff_runtime.outputs import output_error
 
 FORMAT = 1
-REQUEST, STATE, MODEL, FACTS, METRICS = (
-    "run.json",
-    "state.safetensors",
-    "model.safetensors",
-    "model.json",
-    "metrics.json",
-)
+REQUEST, FACTS, METRICS = "run.json", "model.json", "metrics.json"
+STATE, MODEL, SAMPLES = "state.safetensors", "model.safetensors", "samples.safetensors"
 TRAIN_PIXELS, TEST_PIXELS, FIGURES = "train_pixels.tif", "test_pixels.tif", "figures"
 
 

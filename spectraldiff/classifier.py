@@ -129,11 +129,13 @@ def new_denoiser(preset: Preset, bands: int, mean: Tensor, std: Tensor) -> Denoi
 
 def empty_classifier(preset: Preset, bands: int, classes: int, features: int, components: int) -> Classifier:
     """Return a classifier of the right shape to load weights into; `features` is D, `components` is P."""
-    zeros = torch.zeros(bands)
-    denoiser = None if preset.features == "raw" else new_denoiser(preset, bands, zeros, zeros)
+    def zeros() -> Tensor:
+        return torch.zeros(bands)  # one for each: loading fills them in place
+
+    denoiser = None if preset.features == "raw" else new_denoiser(preset, bands, zeros(), zeros())
     pca = PCA(torch.zeros(features), torch.zeros(components, features), float("nan"))
     vit = SpectralViT(preset.vit(components, classes))
-    return Classifier(preset, Normaliser(zeros, zeros), zeros, denoiser, pca, vit)
+    return Classifier(preset, Normaliser(zeros(), zeros()), zeros(), denoiser, pca, vit)
 
 
 def class_facts(scene: Scene) -> list[dict[str, Any]]:

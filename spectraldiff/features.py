@@ -123,7 +123,8 @@ class PCA:
 def fit_pca(batches: Iterator[Tensor], components: int) -> PCA:
     """Fit `components` principal components to feature vectors that arrive as (M, D) batches.
 
-    Fewer are kept where the covariance has a lower rank: a direction without variance cannot be scaled to unit variance.
+    Fewer are kept where the covariance has a lower rank: a direction without variance cannot be scaled to unit
+    variance.
     """
     count, total, scatter = 0, torch.zeros(()), torch.zeros(())
     for batch in batches:

@@ -26,7 +26,7 @@ from spectraldiff.colour import stretch_limits as stretch_limits
 from spectraldiff.metrics import Accuracy
 from spectraldiff.scene import Scene
 from spectraldiff_runtime.class_map import LandCoverClass
-from spectraldiff_runtime.errors import OutputError
+from spectraldiff_runtime.outputs import PartialFile, output_error
 
 # Okabe and Ito's colours, which people of any colour vision tell apart.
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#9AA0A6", "#222222"
@@ -66,16 +66,13 @@ def _picture(draw: Callable[P, Figure]) -> Callable[Concatenate[Path, P], None]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(partial, format="png", dpi=150)
-        partial.replace(path)
+        with PartialFile(path, overwrite=True) as file:
+            figure.savefig(file.partial, format="png", dpi=150)
+            file.publish()
     except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"'{path}' cannot be written ({reason}): check folder and space") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise output_error(path, error) from error
 
 
 def _figure(width: float, height: float, title: str) -> Figure:

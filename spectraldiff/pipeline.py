@@ -20,9 +20,10 @@ from spectraldiff.classifier import (
     filled,
     new_denoiser,
     normaliser_of,
+    square,
 )
 from spectraldiff.diffusion import Denoiser
-from spectraldiff.features import scene_features
+from spectraldiff.features import mirrored, scene_features
 from spectraldiff.metrics import Accuracy, score
 from spectraldiff.presets import Preset
 from spectraldiff.scene import Scene
@@ -32,6 +33,7 @@ from spectraldiff.vit import SpectralViT
 from spectraldiff_runtime.class_map import write_class_raster
 
 SAVE_EVERY = 30.0  # seconds between two states on disk
+SAMPLE = 24  # output pixels along the side of a sample tile
 PACKAGES = ("spectraldiff", "torch", "numpy", "scikit-learn")
 
 
@@ -81,7 +83,7 @@ class Training:
     compute
         Where and how to compute.
     monitor
-        Told of the progress.
+        Told of the progress; nobody by default.
     """
 
     def __init__(
@@ -92,10 +94,10 @@ class Training:
         preset: Preset,
         seed: int,
         compute: Compute,
-        monitor: Monitor,
+        monitor: Monitor | None = None,
     ) -> None:
         self.run, self.scene, self.split, self.preset = run, scene, split, preset
-        self.seed, self.compute, self.monitor = seed, compute, monitor
+        self.seed, self.compute, self.monitor = seed, compute, monitor or Monitor()
         self.state = run.load_state()
         self.seconds = {k.removesuffix(".seconds"): float(v) for k, v in self.state.items() if k.endswith(".seconds")}
         self.histories: dict[str, list[float]] = {}
@@ -216,9 +218,21 @@ class Training:
         for name, history in self.histories.items():
             picture = self.run.path / checkpoint.FIGURES / f"{name}_loss.png"
             figures.loss_curve(picture, list(enumerate(history, start=1)), f"{self.scene.name}: {name}", titles[name])
+        self.run.save_tensors(checkpoint.SAMPLES, {"tiles": self.sample_tiles(model.halo)})
         self.run.write_json(checkpoint.METRICS, self.metrics(result))
         self.run.save_model(model.cpu(), self.facts(result))
         self.run.drop_state()
+
+    def sample_tiles(self, halo: int) -> Tensor:
+        """Return some tiles of the scene, (n, B, T, T) float32 raw units: what an export is checked on.
+
+        T is 2 halo + 24; one tile in each quarter of the scene, mirrored and filled as in mapping.
+        """
+        padded = mirrored(filled(self.scene, self.fill), halo)
+        side = 2 * halo + SAMPLE
+        height, width = (max(0, size - SAMPLE) for size in self.scene.labels.shape)
+        corners = [(height * r // 4, width * c // 4) for r in (1, 3) for c in (1, 3)]
+        return torch.stack([square(padded[:, r : r + side, c : c + side], side) for r, c in corners])
 
     def metrics(self, result: Result) -> dict[str, Any]:
         """Return all figures of the run as plain values."""

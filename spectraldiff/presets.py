@@ -132,14 +132,16 @@ class Preset:
         return self.raw_components if self.features == "raw" else self.components
 
     def changed(self, **changes: Any) -> "Preset":
-        """Return the preset with those of `changes` that are not None.
+        """Return the preset with those of `changes` that are not None; `diffusion_batch` changes `diffusion.batch`.
 
         Raises
         ------
         UsageError
             A timestep, layer index or count is out of range.
         """
-        preset = replace(self, **{k: v for k, v in changes.items() if v is not None})
+        given = {k: v for k, v in changes.items() if v is not None}
+        batch = given.pop("diffusion_batch", self.diffusion.batch)
+        preset = replace(self, diffusion=replace(self.diffusion, batch=batch), **given)
         if not 1 <= preset.timestep <= preset.steps:
             raise UsageError(f"timestep {preset.timestep} is outside the process: give 1 to {preset.steps}")
         if not 0 <= preset.layer < len(preset.channels):

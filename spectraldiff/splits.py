@@ -48,6 +48,11 @@ class Split:
     test: NDArray[np.bool_]
 
 
+def paper_scenes() -> tuple[str, ...]:
+    """Return the names of the benchmark scenes that the split ``paper`` is known for."""
+    return tuple(PAPER_COUNTS)
+
+
 def make_split(
     labels: NDArray[np.uint8],
     spec: str,

@@ -186,7 +186,8 @@ class StepEmbedding(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         exponent = torch.arange(self.frequencies, device=t.device) / (self.frequencies - 1)
         angle = t[:, None].float() * torch.exp(-math.log(10000.0) * exponent)  # (N, E / 2)
-        return F.relu(self.linear(torch.cat([angle.sin(), angle.cos()], 1)))  # (N, E)
+        waves = torch.cat([angle.sin(), angle.cos()], 1).to(self.linear.weight.dtype)  # (N, E)
+        return F.relu(self.linear(waves))
 
 
 class DenoisingUNet(nn.Module):

@@ -91,8 +91,7 @@ def _checked(raw: Mapping[str, Any], name: str) -> ModelCard:
             )
     known = {key: raw[key] for key in ModelCard.__dataclass_fields__ if key in raw}
     known["classes"] = tuple(
-        LandCoverClass(c["value"], c["name"], (c["colour"][0], c["colour"][1], c["colour"][2]))
-        for c in raw["classes"]
+        LandCoverClass(c["value"], c["name"], (c["colour"][0], c["colour"][1], c["colour"][2])) for c in raw["classes"]
     )
     known["fill"] = tuple(raw["fill"])
     known["wavelengths"] = None if raw.get("wavelengths") is None else tuple(raw["wavelengths"])

@@ -27,9 +27,7 @@ def cpu_threads() -> int:
     return os.cpu_count() or 1
 
 
-def open_session(
-    data: bytes, device: Literal["auto", "cpu", "cuda"], threads: int, name: str
-) -> tuple[Any, Device]:
+def open_session(data: bytes, device: Literal["auto", "cpu", "cuda"], threads: int, name: str) -> tuple[Any, Device]:
     """Start a model on a device; return the session and the device that it really uses.
 
     Raises

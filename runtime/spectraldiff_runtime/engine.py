@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .card import ModelCard as ModelCard
 from .devices import Device, cpu_threads, open_session
-from .errors import ModelFileError
+from .errors import ModelFileError, UsageError
 
 CARD_KEY = "spectraldiff.card"
 SIZE_KEY = "spectraldiff.size"
@@ -73,8 +73,7 @@ def unseal(data: bytes, name: str = "the model file") -> None:
     if len(digits) < SIZE_DIGITS or len(data) < int(digits):
         wanted = f"{int(digits):,}" if len(digits) == SIZE_DIGITS else "more"
         raise ModelFileError(
-            f"{name} is cut short: it has {len(data):,} bytes and should have {wanted}; "
-            "copy or export it again"
+            f"{name} is cut short: it has {len(data):,} bytes and should have {wanted}; copy or export it again"
         )
     trailer = _metadata(SEAL_KEY, hashlib.sha256(data[:-_TRAILER_SIZE]).hexdigest())
     if len(data) != int(digits) or data[-_TRAILER_SIZE:] != trailer:
@@ -231,15 +230,15 @@ class Model:
         DeviceError
             ``"cuda"`` was asked for and does not work here.
         """
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads is {threads}: wanted 1 or more, or None for all")
         data = read_model_bytes(path)
         card = _card_of(data, path)
         count = threads or cpu_threads()
         session, used = open_session(data, device, count, f"'{path}'")
         return cls(card, used, count, _check_graph(session, card, f"'{path}'"), session)
 
-    def run(
-        self, tiles: NDArray[np.float32], *, confidence: bool = False, probabilities: bool = False
-    ) -> Prediction:
+    def run(self, tiles: NDArray[np.float32], *, confidence: bool = False, probabilities: bool = False) -> Prediction:
         """Classify a batch of tiles, (N, B, h + 2 halo, w + 2 halo) float32 in raw units."""
         asked = {"classes": True, "confidence": confidence, "probabilities": probabilities}
         names = [name for name, wanted in asked.items() if wanted]

@@ -14,7 +14,6 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from . import __version__
@@ -27,7 +26,7 @@ from .class_map import (
     write_class_sidecar,
 )
 from .outputs import PartialFile, output_error
-from .raster import quiet_gdal
+from .raster import GDAL_ERRORS, quiet_gdal
 from .scene import Georeference
 
 CONFIDENCE_NODATA = 0.0
@@ -167,7 +166,7 @@ class RasterOutput(PartialFile):
         """Close the file if it is open, and remove what was not published."""
         if self._dataset is not None:
             self._errors.append(InterruptedError())  # nothing more needs to reach the disk
-            with contextlib.suppress(RasterioError, OSError):
+            with contextlib.suppress(*GDAL_ERRORS):
                 self._close()
         super().discard()
 
@@ -215,7 +214,7 @@ class RasterOutput(PartialFile):
         try:
             with quiet_gdal():
                 action()
-        except (RasterioError, OSError) as error:
+        except GDAL_ERRORS as error:
             failure = error
         failure = self._errors[0] if self._errors else failure
         if failure is not None and not isinstance(failure, Exception):

@@ -55,8 +55,8 @@ def gather_tiles(
     nodata
         None for none. A value that the block's type cannot hold never matches.
     size
-        Height and width of the output part of the batch; as large as the largest tile if None. Pixels
-        beyond a smaller tile and its halo are `fill` and count as without data.
+        Height and width of the output part of the batch; as large as the largest tile if None. What lies
+        beyond a smaller tile and its halo is `fill`, and beyond the tile nothing counts as data.
 
     Returns
     -------
@@ -77,7 +77,10 @@ def gather_tiles(
     rows = _indices([(t.row0, t.row1) for t in tiles], height, halo, scene_size[0], origin[0], block.shape[1])
     cols = _indices([(t.col0, t.col1) for t in tiles], width, halo, scene_size[1], origin[1], block.shape[2])
     marker = native_nodata(nodata, block.dtype)
-    return _drive(_native(block), rows, cols, halo, fill.astype(np.float32), marker)
+    batch, valid = _drive(_native(block), rows, cols, halo, fill.astype(np.float32), marker)
+    for mask, tile in zip(valid, tiles, strict=True):
+        mask[tile.height :], mask[:, tile.width :] = False, False
+    return batch, valid
 
 
 def native_nodata(nodata: float | None, dtype: np.dtype[Any]) -> Any:
@@ -99,9 +102,7 @@ def _native(block: NDArray[Any]) -> NDArray[Any]:
     return block.astype(dtype, copy=False)
 
 
-def _indices(
-    ranges: list[tuple[int, int]], size: int, halo: int, n: int, origin: int, held: int
-) -> NDArray[np.int64]:
+def _indices(ranges: list[tuple[int, int]], size: int, halo: int, n: int, origin: int, held: int) -> NDArray[np.int64]:
     """Return where in the block each row (or column) of each tile lies, (N, size + 2 halo); -1 is surplus."""
     out = np.full((len(ranges), size + 2 * halo), -1, np.int64)
     for indices, (start, stop) in zip(out, ranges, strict=True):
@@ -127,8 +128,15 @@ def _drive(
     held = (cols >= 0).sum(axis=1)
     has_nodata, marker = nodata is not None, block.dtype.type(0 if nodata is None else nodata)
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is no data
-        _gather(block, rows, cols, held, halo, fill, has_nodata, marker, batch, valid)
+        _run(block, rows, cols, held, halo, fill, has_nodata, marker, batch, valid)
     return batch, valid
+
+
+def _run(*arguments: Any) -> None:
+    try:
+        _gather(*arguments)
+    except OSError:  # compiled, but Numba could not keep the result: its disk is full, say
+        _gather(*arguments)
 
 
 @_compiled

@@ -47,9 +47,7 @@ def output_error(path: Path, error: BaseException) -> OutputError:
                 "make room and run again"
             )
     reason = os.strerror(number) if isinstance(number, int) else str(error).partition("\n")[0]
-    return OutputError(
-        f"'{path}' cannot be written ({reason}): choose another place or make this one writable"
-    )
+    return OutputError(f"'{path}' cannot be written ({reason}): choose another place or make this one writable")
 
 
 class PartialFile:
@@ -114,6 +112,13 @@ def check_output(path: Path, overwrite: bool) -> None:
     """
     if "\0" in str(path) or not path.name:
         raise OutputError(f"{str(path)!r} is no file name: wanted a name such as classes.tif")
+    try:
+        _check_target(path, overwrite)
+    except OSError as error:  # a name that is too long, a loop of links, a folder that may not be entered
+        raise output_error(path, error) from error
+
+
+def _check_target(path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise OutputError(f"'{path}' is a folder: wanted a file name, such as '{path / 'classes.tif'}'")
     if not path.parent.is_dir():

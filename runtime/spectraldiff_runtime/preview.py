@@ -1,6 +1,7 @@
 """A picture of a class map with its legend, for people: PNG or JPEG."""
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def draw_preview(
     """
     picture = _map_picture(values, classes)
     rows = _legend_rows(values, classes)
-    layout = _Layout.of(picture.size, rows, title, subtitle)
+    layout = _Layout.of(picture.size, rows, _plain(title), _plain(subtitle))
     canvas = Image.new("RGB", layout.size, PAPER)
     draw = ImageDraw.Draw(canvas)
     draw.text((MARGIN, MARGIN - 6), layout.title, INK, _font(TEXT + 9))
@@ -149,7 +150,7 @@ def _map_picture(values: NDArray[np.uint8], classes: Sequence[LandCoverClass]) -
 
 def _legend_rows(values: NDArray[np.uint8], classes: Sequence[LandCoverClass]) -> list[_Row]:
     shares = np.bincount(values.ravel(), minlength=256) / values.size
-    rows = [_Row(c.name, float(shares[c.value]), c.colour) for c in classes]
+    rows = [_Row(_plain(c.name), float(shares[c.value]), c.colour) for c in classes]
     return rows + ([_Row(UNCLASSIFIED, float(shares[0]), PAPER)] if shares[0] else [])
 
 
@@ -163,6 +164,12 @@ def _draw_row(draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, row: _
     middle = top + 2 + SQUARE / 2
     draw.text((left + SQUARE + 12, middle), name, INK, _font(TEXT), anchor="lm")
     draw.text((left + width - share_width, middle), share, FAINT, _font(TEXT), anchor="lm")
+
+
+def _plain(text: str) -> str:
+    """Return `text` in the letters that Pillow's own font has, which is ASCII: accents go, others become "?"."""
+    letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in letters)
 
 
 def _font(size: int) -> Any:

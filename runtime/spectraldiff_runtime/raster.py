@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
@@ -22,6 +23,9 @@ from .scene import Georeference as Georeference
 from .scene import Nodata as Nodata
 from .scene import Scene as Scene
 from .scene import check_dtype
+
+# What reading and writing through rasterio may raise; some of GDAL's errors come as they are.
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 
 MICROMETRES = re.compile(r"um|µm|μm|micromet(er|re)s?|microns?", re.IGNORECASE)
 NANOMETRES = re.compile(r"nm|nanomet(er|re)s?", re.IGNORECASE)
@@ -45,9 +49,7 @@ class RasterScene:
         The raster is missing, unreadable, complex, cut short, or its bands differ in type or nodata.
     """
 
-    def __init__(
-        self, path: str | Path, bands: Sequence[int] | None = None, nodata: Nodata = NODATA_OF_FILE
-    ) -> None:
+    def __init__(self, path: str | Path, bands: Sequence[int] | None = None, nodata: Nodata = NODATA_OF_FILE) -> None:
         self.name = str(path)
         self._dataset = _open(path)
         try:
@@ -80,7 +82,7 @@ class RasterScene:
         try:
             with quiet_gdal():
                 return np.asarray(self._dataset.read(list(self.bands), window=window))
-        except (RasterioError, OSError) as error:
+        except GDAL_ERRORS as error:
             raise SceneError(
                 f"'{self.name}' cannot be read at rows {row0} to {row1} ({_reason(error)}): "
                 "the file is damaged or cut short; copy or download it again"
@@ -127,7 +129,7 @@ def _open(path: str | Path) -> Any:
     try:
         with quiet_gdal():
             dataset = rasterio.open(path)
-    except (RasterioError, OSError, UnicodeError, ValueError) as error:
+    except (*GDAL_ERRORS, UnicodeError, ValueError) as error:
         raise SceneError(_why_not_open(path, error)) from error
     try:
         _check_opened(path, dataset)
@@ -168,8 +170,7 @@ def _check_envi_size(path: str | Path, dataset: Any) -> None:
     found = data.stat().st_size
     if found < wanted:
         raise SceneError(
-            f"'{path}' is cut short: it has {found:,} bytes and its header wants {wanted:,}; "
-            "copy or download it again"
+            f"'{path}' is cut short: it has {found:,} bytes and its header wants {wanted:,}; copy or download it again"
         )
 
 
@@ -186,8 +187,7 @@ def _chosen_bands(name: str, dataset: Any, bands: Sequence[int] | None) -> tuple
     missing = [band for band in chosen if not 1 <= band <= dataset.count]
     if missing:
         raise SceneError(
-            f"'{name}' has {dataset.count} bands and --bands asks for band {missing[0]}: "
-            f"choose from 1-{dataset.count}"
+            f"'{name}' has {dataset.count} bands and --bands asks for band {missing[0]}: choose from 1-{dataset.count}"
         )
     return chosen
 
@@ -206,8 +206,7 @@ def _one_dtype(name: str, dtypes: Sequence[str]) -> np.dtype[Any]:
 def _one_nodata(name: str, values: Sequence[float | None]) -> float | None:
     if len({"nan" if value != value else value for value in values}) > 1:
         raise SceneError(
-            f"'{name}' has bands with different nodata values: wanted one; "
-            "give --nodata VALUE or --nodata none"
+            f"'{name}' has bands with different nodata values: wanted one; give --nodata VALUE or --nodata none"
         )
     return values[0]
 
@@ -233,14 +232,15 @@ def read_wavelengths(dataset: Any) -> NDArray[np.float64] | None:
     """
     numbers = range(1, dataset.count + 1)
     tags = [dataset.tags(band) for band in numbers]
-    per_band = [_nanometres(t.get("wavelength"), t.get("wavelength_units")) for t in tags]
+    envi = dataset.tags(ns="ENVI")
+    unit = envi.get("wavelength_units")
+    per_band = [_nanometres(t.get("wavelength"), t.get("wavelength_units", unit)) for t in tags]
     if None in per_band:
         imagery = [dataset.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM") for band in numbers]
         per_band = [_nanometres(text, "um") for text in imagery]
     if None in per_band:
-        envi = dataset.tags(ns="ENVI")
         texts = envi.get("wavelength", "").strip().strip("{}").split(",")
-        per_band = [_nanometres(text, envi.get("wavelength_units")) for text in texts]
+        per_band = [_nanometres(text, unit) for text in texts]
     if None in per_band or len(per_band) != dataset.count:
         return None
     return np.array(per_band, dtype=np.float64)

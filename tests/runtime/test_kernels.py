@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectraldiff_runtime.kernels import gather_tiles, native_nodata
+from spectraldiff_runtime.kernels import _gather, gather_tiles, native_nodata
 from spectraldiff_runtime.tiling import Window, source_window, tiles_of
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
@@ -43,7 +43,7 @@ def twin(scene, tiles, halo, fill, nodata, size):
                     if nodata is not None:
                         good = good and not any(value == nodata for value in spectrum.tolist())
                 batch[n, :, y, x] = as_float if good else fill
-                if halo <= y < size[0] + halo and halo <= x < size[1] + halo:
+                if halo <= y < tile.height + halo and halo <= x < tile.width + halo:
                     valid[n, y - halo, x - halo] = good
     return batch, valid
 
@@ -190,6 +190,7 @@ def test_what_does_not_fit_is_refused(arguments):
 
 @pytest.mark.skipif(bool(os.environ.get("NUMBA_DISABLE_JIT")), reason="this is the run without the JIT")
 def test_the_same_without_the_jit(python):
-    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", Path(__file__), env={"NUMBA_DISABLE_JIT": "1"})
+    assert hasattr(_gather, "signatures")  # compiled here, plain Python there
+    done = python("-m", "pytest", "-p", "no:cacheprovider", Path(__file__), env={"NUMBA_DISABLE_JIT": "1"})
     assert done.returncode == 0, done.stdout[-2000:]
     assert " passed" in done.stdout

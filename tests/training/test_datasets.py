@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 import scipy.io
+from rasterio.warp import transform as warp
 
 from spectraldiff import datasets, fetch, loaders
 from spectraldiff.fetch import DataFile
@@ -134,8 +135,9 @@ def test_indian_pines_keeps_the_order_of_its_bands(indian_pines):
 def test_indian_pines_says_that_its_place_is_approximate(indian_pines):
     assert indian_pines.crs == "EPSG:32616"
     assert "approximate" in indian_pines.note
-    centre = rasterio.Affine(*indian_pines.transform) @ (72.5, 72.5)
-    (x,), (y,) = rasterio.warp.transform("EPSG:32616", "EPSG:4326", [centre[0]], [centre[1]])
+    width, _, left, _, height, top = indian_pines.transform
+    centre = ([left + 72.5 * width], [top + 72.5 * height])
+    (x,), (y,) = warp("EPSG:32616", "EPSG:4326", *centre)
     assert (x, y) == (pytest.approx(-86.98, abs=0.001), pytest.approx(40.46, abs=0.001))
 
 
@@ -161,7 +163,7 @@ def test_unknown_name_suggests_a_near_one(name):
 
 
 def test_unknown_name_lists_all():
-    with pytest.raises(UsageError, match="give one of indian-pines, .*botswana"):
+    with pytest.raises(UsageError, match=r"give one of indian-pines, .*botswana"):
         datasets.describe("atlantis")
 
 
@@ -243,6 +245,18 @@ def test_transfer_breaks_off(tmp_path, monkeypatch, publisher):
     assert f"{publisher.address}/tiny_gt.mat (the transfer broke off)" in message
     assert names_in(tmp_path) == {"tiny.mat"}
     assert "and put them into" in message
+
+
+def test_interrupted_download_leaves_nothing(tmp_path, monkeypatch, publisher):
+    register(monkeypatch, publisher)
+
+    def interrupt(bar, size):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fetch._Bar, "update", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        datasets.load("tiny", tmp_path)
+    assert names_in(tmp_path) == set()
 
 
 def test_other_file_under_the_name(tmp_path, monkeypatch, publisher):

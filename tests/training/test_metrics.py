@@ -18,9 +18,7 @@ def twin_kappa(reference, predicted):
     """Cohen's kappa from its definition: (observed - chance) / (1 - chance)."""
     pairs = [(r, p) for r, p in zip(reference.ravel(), predicted.ravel(), strict=True) if r]
     observed = sum(r == p for r, p in pairs) / len(pairs)
-    chance = sum(
-        sum(r == k for r, _ in pairs) * sum(p == k for _, p in pairs) / len(pairs) ** 2 for k in range(256)
-    )
+    chance = sum(sum(r == k for r, _ in pairs) * sum(p == k for _, p in pairs) / len(pairs) ** 2 for k in range(256))
     return (observed - chance) / (1 - chance)
 
 

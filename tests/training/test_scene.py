@@ -146,9 +146,7 @@ def test_labels_shifted_by_rounding_are_taken(small_scene, tmp_path):
     small_scene.write(tmp_path / "s.tif")
     place = rasterio.Affine(20.000001, 0, 500240.001, 0, -20, 4480260)
     write_raster(tmp_path / "l.tif", small_scene.labels, transform=place)
-    np.testing.assert_array_equal(
-        Scene.from_rasters(tmp_path / "s.tif", tmp_path / "l.tif").labels, small_scene.labels
-    )
+    np.testing.assert_array_equal(Scene.from_rasters(tmp_path / "s.tif", tmp_path / "l.tif").labels, small_scene.labels)
 
 
 @pytest.mark.parametrize("value", [256, -1])

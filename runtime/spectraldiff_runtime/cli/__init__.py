@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ..errors import SpectralDiffError
-from . import info, map
+from . import datasets, evaluate, info, map, reconstruct, train
 
 INTERRUPTED = 130
 
@@ -21,8 +21,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(train.train)
 app.command()(map.map)
+app.command()(evaluate.evaluate)
+app.add_typer(datasets.app, name="datasets")
 app.command()(info.info)
+app.command()(reconstruct.reconstruct)
 
 
 def _print_version(wanted: bool) -> None:

@@ -76,9 +76,7 @@ def _classes(labels: Path, classes: Path, count: int) -> "tuple[LandCoverClass, 
 def _print(accuracy: "Accuracy", classes: "Sequence[LandCoverClass]", excluded: int) -> None:
     left_out = f" ({excluded:,} excluded)" if excluded else ""
     typer.echo(f"{accuracy.pixels:,} pixels scored{left_out}")
-    typer.echo(
-        f"OA {100 * accuracy.oa:.2f}  AA {100 * accuracy.aa:.2f}  kappa x 100 {100 * accuracy.kappa:.2f}\n"
-    )
+    typer.echo(f"OA {100 * accuracy.oa:.2f}  AA {100 * accuracy.aa:.2f}  kappa x 100 {100 * accuracy.kappa:.2f}\n")
     _print_table(accuracy, classes)
 
 

@@ -80,9 +80,7 @@ def describe_torchscript(path: Path) -> dict[str, Any]:
                 )
             text = archive.read(member).decode()
     except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
-        raise ModelFileError(
-            f"'{path}' is damaged or cut short ({error}): copy or export it again"
-        ) from error
+        raise ModelFileError(f"'{path}' is damaged or cut short ({error}): copy or export it again") from error
     card = ModelCard.from_json(text, f"'{path}'")
     return {"kind": "model", "file": str(path), "format": "TorchScript", **_model_facts(path, card)}
 
@@ -97,9 +95,7 @@ def _card_member(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             return next((name for name in archive.namelist() if name.endswith(CARD_MEMBER)), "")
     except (zipfile.BadZipFile, OSError) as error:
-        raise ModelFileError(
-            f"'{path}' is damaged or cut short ({error}): copy or export it again"
-        ) from error
+        raise ModelFileError(f"'{path}' is damaged or cut short ({error}): copy or export it again") from error
 
 
 def _model_facts(path: Path, card: "ModelCard") -> dict[str, Any]:
@@ -178,9 +174,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = jsonlib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(
-            f"'{path}' cannot be read ({error}): the run folder is damaged; train again"
-        ) from error
+        raise RunError(f"'{path}' cannot be read ({error}): the run folder is damaged; train again") from error
     if not isinstance(content, dict):
         raise RunError(f"'{path}' is damaged (no JSON object): train again")
     return content
@@ -216,11 +210,11 @@ def _flat(facts: Mapping[str, Any], depth: int = 0) -> list[tuple[str, str]]:
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.8g}"
     if not isinstance(value, list):
         return str(value)
     if len(value) > 8:
         return f"{len(value)} values"
     if len(value) == 2 and all(isinstance(item, float) for item in value):
-        return f"{value[0]:.6g} to {value[1]:.6g}"
+        return f"{value[0]:.8g} to {value[1]:.8g}"
     return ", ".join(_text(item) for item in value)

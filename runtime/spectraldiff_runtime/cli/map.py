@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import (
+    Device,
     Json,
     Overwrite,
     Quiet,
@@ -28,14 +28,6 @@ if TYPE_CHECKING:
 TILE, BATCH = 64, 1
 
 
-class Device(StrEnum):
-    """Where inference runs."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
 def map(
     scene: Annotated[str, typer.Argument(help="The raster to map: anything that GDAL reads.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The class map, a GeoTIFF.")],
@@ -44,14 +36,10 @@ def map(
         Path | None,
         typer.Option(help="Also write the confidence, float32 in 0..1, 0 where unclassified."),
     ] = None,
-    preview: Annotated[
-        Path | None, typer.Option(help="Also draw the map with its legend, .png or .jpg.")
-    ] = None,
+    preview: Annotated[Path | None, typer.Option(help="Also draw the map with its legend, .png or .jpg.")] = None,
     tile: Annotated[int, typer.Option(min=1, help="Output pixels along a side of a tile.")] = TILE,
     batch: Annotated[int, typer.Option(min=1, help="Tiles that run through the model at once.")] = BATCH,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; all by default.", show_default=False)
-    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.", show_default=False)] = None,
     device: Annotated[Device, typer.Option(help="Where the model runs.")] = Device.AUTO,
     bands: Annotated[
         str | None, typer.Option(help="Bands to use, counted from 1: 1-100,110-200.", show_default=False)

@@ -3,8 +3,9 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,17 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Folder with files that you have already.", show_default=False),
 ]
+
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder that holds the runs.")]
+
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
 
 OUR_PACKAGES = ("spectraldiff", "spectraldiff_export", "spectraldiff_runtime")
 
@@ -75,6 +87,18 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(as_json(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
+@contextmanager
+def progress_bar(unit: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on stderr with the time left; yield what is called with (done, total)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def warn(message: str) -> None:
     """Print one warning line on stderr."""
     typer.echo(f"sdiff: warning: {message}", err=True)
@@ -92,9 +116,7 @@ def parse_bands(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
         if match is None:
-            raise UsageError(
-                f"--bands has '{part}' in '{text}': wanted numbers and ranges such as 1-100,110-200"
-            )
+            raise UsageError(f"--bands has '{part}' in '{text}': wanted numbers and ranges such as 1-100,110-200")
         first, last = int(match[1]), int(match[2] or match[1])
         if first < 1 or last < first:
             raise UsageError(f"--bands has '{part.strip()}': wanted ranges that rise, counted from 1")

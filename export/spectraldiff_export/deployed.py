@@ -1,0 +1,329 @@
+"""The one graph that is shipped: raw tile in, classes, confidence and probabilities out.
+
+It computes what `spectraldiff.classifier.Classifier` computes, with everything that is known beforehand folded into
+constants (in float64): normalisation, step and the denoiser's preconditioning are one affine a band; batch norms are in
+the convolutions before them; the step embedding is one constant a layer; PCA and the ViT's linear mapping are one
+matrix.  After the last attention only the class token is read, so keys and values of the last block are never computed:
+its query is carried over to the tokens instead, and the tokens' weighted mean to the output.
+
+The ViT slides row by row.  All windows of a tile at once would need gigabytes of memory, and a row of windows stays in
+a processor's cache, which halves the time.
+"""
+
+import copy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectraldiff.classifier import Classifier
+from spectraldiff.features import FeatureExtractor
+from spectraldiff.unet import Conv, DenoisingUNet, DoubleLayer
+from spectraldiff.vit import Block, SpectralViT
+
+
+class DeployedClassifier(nn.Module):
+    """A trained classifier with all its constants folded.
+
+    Parameters
+    ----------
+    classifier
+        The trained model; it is not changed.  The result has its floating-point type.
+
+    Attributes
+    ----------
+    bands, halo, window
+        B; pixels around a pixel that its class depends on; pixels along the side of the ViT's window.
+    rows
+        `TokenRows`: from a raw tile to rows of token windows.
+    row
+        `RowClassifier`: from one such row to class scores.
+    verdict
+        `Verdict`: from all class scores to the three outputs.
+    """
+
+    __constants__ = ("bands", "halo", "window")
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.bands, self.halo = len(classifier.fill), classifier.halo
+        self.window = classifier.vit.config.window
+        with torch.no_grad():
+            self.rows: nn.Module = TokenRows(classifier)
+            self.row: nn.Module = RowClassifier(classifier.vit)
+            self.verdict: nn.Module = Verdict()
+        self.to(classifier.fill.dtype).eval().requires_grad_(False)
+
+    def forward(self, tile: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Classify a batch of raw tiles.
+
+        Parameters
+        ----------
+        tile
+            (N, B, h + 2 halo, w + 2 halo), raw units.
+
+        Returns
+        -------
+        tuple
+            Classes, (N, h, w) uint8, 1..K; confidence, (N, h, w), 0..1; probabilities, (N, K, h, w).
+        """
+        scores = [self.row(row) for row in self.rows(tile).unbind(0)]
+        classes, confidence, probabilities = self.verdict(torch.stack(scores))
+        return classes, confidence, probabilities
+
+
+class TokenRows(nn.Module):
+    """From a raw tile to the ViT's tokens, stacked so that entry i holds all windows of output row i.
+
+    Maps (N, B, h + 2 halo, w + 2 halo) to (h, N, w + window - 1, window, C).
+    """
+
+    reference: Tensor
+    scale: Tensor
+    shift: Tensor
+    matrix: Tensor
+    bias: Tensor
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        extractor = classifier.extractor
+        scale, shift = _input_affine(extractor)
+        low, gain, offset = _normalisation(classifier)
+        self.register_buffer("reference", _per_band(low))
+        self.register_buffer("scale", _per_band(gain * scale))
+        self.register_buffer("shift", _per_band(offset * scale + shift))
+        self.trunk = None if extractor.denoiser is None else Trunk(extractor)
+        self.beside_raw, self.rim = extractor.raw, extractor.halo
+        self.window = classifier.vit.config.window
+        matrix, bias = _token_map(classifier, scale, shift)
+        self.register_buffer("matrix", matrix[:, :, None, None])
+        self.register_buffer("bias", bias)
+
+    def forward(self, tile: Tensor) -> Tensor:
+        x = (tile - self.reference) * self.scale + self.shift  # (N, B, T, T)
+        if self.trunk is None:
+            features = x
+        elif self.beside_raw:
+            features = torch.cat([self.trunk(x), cropped(x, self.rim)], 1)  # (N, D, T', T')
+        else:
+            features = self.trunk(x)
+        tokens = F.conv2d(features, self.matrix, self.bias).permute(2, 0, 3, 1)  # (T', N, T', C)
+        return shifted(tokens, self.window, 0, 3)  # (h, N, T', window, C)
+
+
+class Trunk(nn.Module):
+    """The U-Net up to the tapped layer, batch norms and step embedding folded: (N, B, T, T) to (N, C L, T', T')."""
+
+    def __init__(self, extractor: FeatureExtractor) -> None:
+        super().__init__()
+        network = _network(extractor)
+        embedding = network.embed(torch.full((1,), extractor.timestep, device=network.band_index.device))
+        network = copy.deepcopy(network)
+        for layers in network.modules():
+            if isinstance(layers, DoubleLayer):
+                _fold_layers(layers, embedding.double())
+        self.network, self.layer = network, extractor.layer
+        # What lies beyond the tap is dropped, so that no file holds its weights.
+        del network.up[extractor.layer :]
+        network.embed, network.last = nn.Identity(), nn.Identity()  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, skips = self.network.encode(x, x, valid=True)  # the folded layers read no embedding
+        for block, skip in zip(self.network.up, reversed(skips), strict=False):
+            x = block(x, skip, x, valid=True)
+        return x.flatten(1, 2)
+
+
+class Constant(nn.Module):
+    """A layer whose output is known: it ignores what it is given."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.value
+
+
+class RowClassifier(nn.Module):
+    """The SpectralViT on one row of windows: (N, w + window - 1, window, C) to class scores (N, w, K)."""
+
+    place: Tensor
+
+    def __init__(self, vit: SpectralViT) -> None:
+        super().__init__()
+        self.window = vit.config.window
+        self.register_buffer("place", torch.cat([vit.cls[0], vit.position]).clone())  # (1 + window^2, C)
+        blocks = [cast("Block", block) for block in vit.blocks]
+        self.blocks = nn.ModuleList(FoldedBlock(block) for block in blocks[:-1])
+        self.last = FoldedBlock(blocks[-1], read_out=True)
+        self.head = copy.deepcopy(vit.head).eval()
+
+    def forward(self, row: Tensor) -> Tensor:
+        windows = shifted(row, self.window, 1, 3)  # (N, w, window, window, C)
+        tokens = windows.flatten(2, 3).flatten(0, 1)  # (N w, window^2, C)
+        x = F.pad(tokens, (0, 0, 1, 0)) + self.place  # (N w, 1 + window^2, C)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.last(x)[:, 0]).unflatten(0, (windows.shape[0], -1))  # type: ignore[no-any-return]
+
+
+class FoldedBlock(nn.Module):
+    """A transformer block; with `read_out`, only its first token is wanted."""
+
+    def __init__(self, block: Block, read_out: bool = False) -> None:
+        super().__init__()
+        block = copy.deepcopy(block).eval()
+        self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, block.mlp
+        self.attention = ReadOut(block) if read_out else FoldedAttention(block)
+        self.read_out = read_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.attention(self.norm1(x))
+        x = (x[:, :1] if self.read_out else x) + y
+        return cast("Tensor", x + self.mlp(self.norm2(x)))
+
+
+class FoldedAttention(nn.Module):
+    """Multi-head self-attention with its scale in the query's weights: (M, S, C) to (M, S, C)."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        attention = block.attention
+        self.heads = attention.heads
+        weight, bias = _scaled(block)
+        self.qkv, self.out = _linear(weight, bias), attention.out
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # (M, heads, S, C')
+        weights = (q @ k.transpose(-2, -1)).softmax(-1)  # (M, heads, S, S)
+        return cast("Tensor", self.out((weights @ v).transpose(1, 2).flatten(-2)))
+
+
+class ReadOut(nn.Module):
+    """The same attention where only the first token asks: (M, S, C) to (M, 1, C).
+
+    With one query a head, q (W_k x + b_k) is (q W_k) x up to a constant that softmax does not see, and the weights'
+    sum over W_v x + b_v is W_v times the mean token plus b_v.  So no token is mapped to a key or a value.
+    """
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        attention, width = block.attention, block.attention.out.out_features
+        self.heads = attention.heads
+        weight, bias = _scaled(block)
+        q, k, v = (w.unflatten(0, (self.heads, -1)) for w in weight.split(width))  # each (heads, C', C)
+        asked = k.transpose(1, 2) @ torch.cat([q, bias[:width].view(self.heads, -1, 1)], 2)  # (heads, C, C + 1)
+        self.ask = _linear(asked[..., :-1].flatten(0, 1), asked[..., -1].flatten())
+        out = attention.out.weight.double().unflatten(1, (self.heads, -1)).transpose(0, 1)  # (heads, C, C')
+        told = attention.out.bias.double() + attention.out.weight.double() @ bias[2 * width :]
+        self.tell = _linear((out @ v).transpose(0, 1).flatten(1), told)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.ask(x[:, 0]).unflatten(-1, (self.heads, -1))  # (M, heads, C)
+        mean = (query @ x.transpose(1, 2)).softmax(-1) @ x  # (M, heads, C)
+        return cast("Tensor", self.tell(mean.flatten(1))[:, None])
+
+
+class Verdict(nn.Module):
+    """From class scores (h, N, w, K) to classes, confidence and probabilities."""
+
+    def forward(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        probabilities = scores.permute(1, 3, 0, 2).softmax(1)  # (N, K, h, w)
+        classes = (probabilities.argmax(1) + 1).to(torch.uint8)  # (N, h, w)
+        return classes, probabilities.amax(1), probabilities
+
+
+def cropped(x: Tensor, rim: int) -> Tensor:
+    """Cut `rim` pixels off each side of (..., H, W)."""
+    return x if rim == 0 else x[..., rim:-rim, rim:-rim]
+
+
+def shifted(x: Tensor, window: int, axis: int, new_axis: int) -> Tensor:
+    """Stack all windows along `axis`: it shrinks by window - 1, and `new_axis` holds the place in the window."""
+    # Counted from the end, the slices' limits are constants in the graph.
+    parts = [x[(slice(None),) * axis + (slice(i, i + 1 - window or None),)] for i in range(window)]
+    return torch.stack(parts, new_axis)
+
+
+def _per_band(values: Tensor) -> Tensor:
+    return values[:, None, None]
+
+
+def _normalisation(classifier: Classifier) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (low, gain, offset), (B,) float64: normalised = gain (raw - low) + offset.
+
+    Subtracting `low` first is exact in float32 where a band's values are large and its range is small.
+    """
+    low, high = classifier.normaliser.low.double(), classifier.normaliser.high.double()
+    varies = high > low
+    gain = torch.where(varies, 2 / torch.where(varies, high - low, 1.0), 0.0)
+    return low, gain, torch.where(varies, -1.0, 0.0).double()
+
+
+def _input_affine(extractor: FeatureExtractor) -> tuple[Tensor, Tensor]:
+    """Return scale and shift, (B,) or () float64, from normalised bands to what the U-Net reads at its step."""
+    if extractor.denoiser is None:
+        return torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    denoiser = extractor.denoiser
+    t = torch.full((1,), extractor.timestep, device=denoiser.mean.device)
+    scale, shift = denoiser.input_affine(t)
+    return (scale * denoiser.schedule.at(t).sqrt()).double().flatten(), shift.double().flatten()
+
+
+def _token_map(classifier: Classifier, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (C, D) and (C,) float64: PCA and the ViT's linear mapping as one.
+
+    Where the bands stand beside the features, they come as the U-Net reads them and are mapped back here.
+    """
+    embed, components = classifier.vit.embed, classifier.pca_components.double()
+    matrix = embed.weight.double() @ components  # (C, D)
+    bias = embed.bias.double() - matrix @ classifier.pca_mean.double()
+    if classifier.extractor.denoiser is not None and classifier.extractor.raw:
+        bands = len(classifier.fill)
+        beside = matrix[:, -bands:] / scale
+        matrix, bias = torch.cat([matrix[:, :-bands], beside], 1), bias - beside @ shift
+    return matrix, bias
+
+
+def _network(extractor: FeatureExtractor) -> DenoisingUNet:
+    assert extractor.denoiser is not None
+    return cast("DenoisingUNet", extractor.denoiser.network)
+
+
+def _fold_layers(layers: DoubleLayer, embedding: Tensor) -> None:
+    """Fold batch norms and step embedding, (1, E) float64, of two layers in place."""
+    for conv, norm in ((layers.conv1, layers.norm1), (layers.conv2, layers.norm2)):
+        _fold_norm(conv, norm)
+    layers.norm1, layers.norm2 = nn.Identity(), nn.Identity()  # type: ignore[assignment]
+    step = layers.step
+    layers.step = Constant(F.linear(embedding, step.weight.double(), step.bias.double()))  # type: ignore[assignment]
+
+
+def _fold_norm(conv: Conv, norm: nn.BatchNorm3d) -> None:
+    """Fold a batch norm in evaluation mode into the convolution before it."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    bias = torch.zeros(()) if conv.bias is None else conv.bias
+    offset = (bias.double() - norm.running_mean.double()) * gain + norm.bias.double()
+    conv.weight = nn.Parameter(conv.weight.double() * gain[:, None, None, None, None])
+    conv.bias = nn.Parameter(offset)
+
+
+def _scaled(block: Block) -> tuple[Tensor, Tensor]:
+    """Return weight (3 C, C) and bias (3 C,) float64 of query, key and value, the attention's scale in the query's."""
+    qkv, width = block.attention.qkv, block.attention.out.out_features
+    scale = torch.ones(3 * width, dtype=torch.float64)
+    scale[:width] = (width // block.attention.heads) ** -0.5
+    return qkv.weight.double() * scale[:, None], qkv.bias.double() * scale
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Return a linear layer of the given weight (out, in) and bias (out,)."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.weight, layer.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
+    return layer

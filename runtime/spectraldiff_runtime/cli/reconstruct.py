@@ -1,0 +1,54 @@
+"""`sdiff reconstruct`: the reverse process as pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Json, Quiet, RunsDir, print_json, progress_bar, training_package
+
+
+def reconstruct(
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder; the newest finished run by default.", show_default=False)
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+    step: Annotated[int, typer.Option(min=1, help="Diffusion step to begin at.")] = 100,
+    size: Annotated[int, typer.Option(min=8, help="Pixels along the side of the part of the scene.")] = 64,
+    panels: Annotated[int, typer.Option(min=2, help="Pictures in the strip.")] = 7,
+    spectra: Annotated[int, typer.Option(min=1, help="Pixels whose spectra are drawn.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds the noise.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures; the run's by default.", show_default=False)
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Noise a part of the training scene to a step, denoise it again, and draw strip and spectra.
+
+    The strip is that of the paper's Figs. 9 and 10, the spectral curves those of Fig. 11.
+    """
+    with training_package("reconstruct"):
+        from spectraldiff import figures
+        from spectraldiff.checkpoint import FIGURES, REQUEST, open_run
+        from spectraldiff.reconstruction import example_spectra
+        from spectraldiff.reconstruction import reconstruct as run_reverse
+        from spectraldiff.request import Request
+    folder = open_run(run, runs_dir)
+    model, _ = folder.load_model()
+    scene = Request.from_json(folder.read_json(REQUEST)).load_scene()
+    with progress_bar("steps", quiet) as report:
+        result = run_reverse(model, scene, step, size, panels, seed, report)
+    target = out or folder.path / FIGURES
+    strip, curves = target / "reconstruction.png", target / "spectra.png"
+    title = f"{scene.name}: reverse process from step {step}"
+    figures.reconstruction_strip(strip, result.frames, result.original, scene.wavelengths, title)
+    figures.spectral_curves(
+        curves, example_spectra(result, scene, spectra), scene.wavelengths, title, "normalised radiance"
+    )
+    facts = {"run": folder.path, "step": step, "noised": result.noise_error, "reconstructed": result.error}
+    if json:
+        print_json({**facts, "strip": strip, "spectra": curves})
+    elif not quiet:
+        typer.echo(f"Run '{folder.path}': mean error {result.noise_error:.4f} noised, {result.error:.4f} reconstructed")
+        typer.echo(f"Wrote '{strip}' and '{curves}'")

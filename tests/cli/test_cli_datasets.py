@@ -1,0 +1,95 @@
+"""`sdiff datasets`: the table, the JSON, the GeoTIFFs, and what goes wrong."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spectraldiff import datasets
+from spectraldiff.scene import Scene
+from spectraldiff_runtime.cli import run
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECTRALDIFF_DATA", str(tmp_path / "cache"))
+
+
+def test_table_has_a_row_for_each_scene(capsys):
+    assert run(["datasets"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "name sensor size bands classes labelled pixels on disk licence"
+    assert [line.split()[0] for line in lines[1:]] == datasets.names()
+    assert lines[1] == "indian-pines AVIRIS 145 x 145 200 16 10,249 yes CC BY 3.0"
+    assert lines[3].startswith("houston CASI 349 x 1905 144 15 15,029 no ")
+
+
+def test_json_for_machines(capsys, tmp_path):
+    for name in ("Salinas_corrected.mat", "Salinas_gt.mat"):
+        (tmp_path / name).write_bytes(b"")
+    assert run(["datasets", "--json", "--data-dir", str(tmp_path)]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert list(rows) == datasets.names()
+    assert rows["salinas"]["on_disk"] is True
+    assert rows["ksc"]["on_disk"] is False
+    assert (rows["houston"]["height"], rows["houston"]["width"], rows["houston"]["bands"]) == (349, 1905, 144)
+    assert rows["houston"]["classes"][14] == "Running Track"
+
+
+def test_scene_and_labels_are_written(capsys, tmp_path):
+    scene, labels = tmp_path / "scene.tif", tmp_path / "labels.tif"
+    assert run(["datasets", "write", "indian-pines", str(scene), "--labels", str(labels)]) == 0
+    out = capsys.readouterr().out
+    assert f"{scene}: 145 x 145 x 200 (rows x columns x bands), uint16, EPSG:32616" in out
+    assert f"{labels}: 16 classes, 10,249 labelled pixels" in out
+    assert "placement here is approximate" in out
+    assert "doi:10.4231/R7RX991C" in out
+    found, wanted = Scene.from_rasters(scene, labels), datasets.load("indian-pines")
+    np.testing.assert_array_equal(found.cube, wanted.cube)
+    np.testing.assert_array_equal(found.labels, wanted.labels)
+    assert found.classes == wanted.classes
+
+
+def test_output_that_exists(capsys, tmp_path):
+    scene, labels = tmp_path / "scene.tif", tmp_path / "labels.tif"
+    labels.write_text("mine")
+    command = ["datasets", "write", "indian-pines", str(scene), "--labels", str(labels)]
+    assert run(command) == 1
+    assert capsys.readouterr().err.startswith(f"sdiff: error: '{labels}' exists")
+    assert labels.read_text() == "mine"
+    assert not scene.exists()
+    assert run([*command, "--overwrite"]) == 0
+    assert scene.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["write", "indian_pine", "{tmp}/a.tif"], 2, "did you mean indian-pines"),
+        (["write", "salinas", "{tmp}/a.tif", "--data-dir", "{tmp}/nowhere"], 1, "nowhere is not a folder"),
+        (["--data-dir", "{tmp}", "write", "ksc", "{tmp}/a.tif"], 2, "give --data-dir after `write`"),
+        (["write", "indian-pines", "{tmp}/nowhere/a.tif"], 1, "there is no folder"),
+        (["write", "indian-pines"], 2, "missing argument"),
+    ],
+)
+def test_one_line_says_what_is_wrong(capsys, tmp_path, arguments, code, words):
+    filled = [part.format(tmp=tmp_path) for part in arguments]
+    assert run(["datasets", *filled]) == code
+    error = capsys.readouterr().err
+    assert error.startswith("sdiff: error: ")
+    assert error.count("\n") == 1
+    assert words in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_extra_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    for name in [name for name in sys.modules if name == "spectraldiff" or name.startswith("spectraldiff.")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert run(["datasets"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "pip install 'spectraldiff[train]'" in error
+    assert "pooch" in error

@@ -1,0 +1,102 @@
+"""A tiny scene, and one run trained on it once a session."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spectraldiff.checkpoint import RunFolder, create_run
+from spectraldiff.pipeline import Training, write_pixels
+from spectraldiff.presets import FAST, Preset
+from spectraldiff.request import Request
+from spectraldiff.scene import Scene
+from spectraldiff.training import Compute
+from spectraldiff_runtime.class_map import LandCoverClass, palette
+
+# The networks of the tests are so small that threads would only wait for each other.
+torch.set_num_threads(1)
+
+NAMES = ("Water", "Meadow", "Forest", "Bare soil")
+HEIGHT, WIDTH, BANDS = 26, 31, 12
+
+
+def make_scene() -> Scene:
+    """Four classes in quarters, each with its own smooth spectrum, noise, and a part without labels."""
+    rng = np.random.default_rng(7)
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    quarter = 1 + (rows >= HEIGHT // 2) * 2 + (columns >= WIDTH // 2)
+    x = np.linspace(0, 3, BANDS)
+    spectra = np.stack([1500 + 800 * np.sin(x * (k + 1)) + 300 * k for k in range(len(NAMES))])
+    cube = spectra[quarter - 1] + rng.normal(0, 60, (HEIGHT, WIDTH, BANDS))
+    labels = np.where((rows % 13 > 1) & (columns % 15 > 1), quarter, 0).astype(np.uint8)
+    classes = tuple(LandCoverClass(i, n, c) for i, (n, c) in enumerate(zip(NAMES, palette(4), strict=True), start=1))
+    return Scene(
+        name="tiny",
+        cube=cube.round().astype(np.uint16),
+        labels=labels,
+        classes=classes,
+        wavelengths=np.linspace(450, 1000, BANDS),
+        crs="EPSG:32616",
+        transform=(20.0, 0.0, 500000.0, 0.0, -20.0, 4480000.0),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_scene() -> Scene:
+    return make_scene()
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tiny_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The scene and its labels as GeoTIFFs."""
+    folder = tmp_path_factory.mktemp("tiny")
+    paths = folder / "scene.tif", folder / "labels.tif"
+    tiny_scene.write(paths[0], labels=paths[1])
+    return paths
+
+
+@pytest.fixture(scope="session")
+def tiny_preset() -> Preset:
+    """The default preset's recipe with networks and steps cut down to seconds."""
+    return replace(
+        FAST,
+        positions=6,
+        stem_channels=4,
+        channels=(6, 8, 8),
+        diffusion_steps=25,
+        components=10,
+        raw_components=6,
+        window=5,
+        width=16,
+        depth=2,
+        heads=2,
+        mlp=24,
+        epochs=15,
+        diffusion=replace(FAST.diffusion, batch=4),
+        classifier=replace(FAST.classifier, batch=16),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_request(tiny_files: tuple[Path, Path], tiny_preset: Preset) -> Request:
+    scene, labels = map(str, tiny_files)
+    return Request(tiny_preset, "per-class:10", 0, compare_raw=True, scene=scene, labels=labels)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_request: Request, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run on the tiny scene."""
+    return train(tiny_request, tmp_path_factory.mktemp("runs") / "tiny-fast-001")
+
+
+def train(request: Request, path: Path) -> RunFolder:
+    """Train as `sdiff train` does."""
+    scene = request.load_scene()
+    split = request.make_split(scene)
+    run = create_run(path)
+    write_pixels(run, scene, split)
+    run.write_json("run.json", request.to_json())
+    Training(run, scene, split, request.preset, request.seed, Compute()).finish(request.compare_raw)
+    return run

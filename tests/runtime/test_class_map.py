@@ -1,0 +1,145 @@
+"""Class rasters, as GDAL itself reads them."""
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from spectraldiff_runtime.class_map import LandCoverClass, palette, read_classes, write_class_raster
+from spectraldiff_runtime.errors import OutputError, SceneError
+
+
+def gdal_category_names(path: Path) -> list[str]:
+    """Ask GDAL, in the very library that rasterio brings, as QGIS would."""
+    libraries = list((Path(rasterio.__file__).parents[1] / "rasterio.libs").glob("libgdal*"))
+    gdal = ctypes.CDLL(str(libraries[0])) if libraries else pytest.skip("rasterio without its own GDAL")
+    gdal.GDALOpen.restype = gdal.GDALGetRasterBand.restype = ctypes.c_void_p
+    gdal.GDALGetRasterCategoryNames.restype = ctypes.POINTER(ctypes.c_char_p)
+    gdal.GDALGetRasterBand.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    gdal.GDALGetRasterCategoryNames.argtypes = gdal.GDALClose.argtypes = [ctypes.c_void_p]
+    gdal.GDALAllRegister()
+    dataset = gdal.GDALOpen(str(path).encode(), 0)
+    gdal.GDALGetGeoTransform.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    gdal.GDALGetGeoTransform(dataset, (ctypes.c_double * 6)())  # GeoTIFFs load their sidecar with it
+    names, found = gdal.GDALGetRasterCategoryNames(gdal.GDALGetRasterBand(dataset, 1)), []
+    while names and names[len(found)]:
+        found.append(names[len(found)].decode())
+    gdal.GDALClose(dataset)
+    return found
+
+
+@pytest.fixture
+def class_raster(tmp_path, card):
+    path = tmp_path / "classes.tif"
+    values = np.arange(600 * 300, dtype=np.uint32).reshape(600, 300) // 1000 % 5
+    write_class_raster(path, values.astype(np.uint8), card.classes, crs="EPSG:32616", transform=(20, 0, 5, 0, -20, 9))
+    return path, values
+
+
+def test_gdal_reads_the_names(class_raster, card):
+    assert gdal_category_names(class_raster[0]) == ["Unclassified", *(c.name for c in card.classes)]
+
+
+def test_the_raster_is_what_gis_programs_expect(class_raster, card):
+    path, values = class_raster
+    with rasterio.open(path) as dataset:
+        np.testing.assert_array_equal(dataset.read(1), values)
+        assert (dataset.count, dataset.dtypes[0], dataset.nodata) == (1, "uint8", 0)
+        assert (dataset.crs.to_epsg(), tuple(dataset.transform)[:6]) == (32616, (20, 0, 5, 0, -20, 9))
+        assert dataset.colorinterp[0].name == "palette"
+        assert all(dataset.colormap(1)[c.value][:3] == c.colour for c in card.classes)
+        assert dataset.profile["tiled"]
+        assert dataset.profile["compress"] == "deflate"
+        assert dataset.overviews(1) == [2, 4]
+        assert dataset.tags()["TIFFTAG_SOFTWARE"].startswith("spectraldiff ")
+
+
+def test_overviews_are_by_majority(tmp_path, card):
+    values = np.ones((512, 512), np.uint8)
+    values[::2, ::2] = 4  # a quarter of each 2 x 2: nearest would show 4 everywhere
+    path = tmp_path / "classes.tif"
+    write_class_raster(path, values, card.classes, transform=(20, 0, 5, 0, -20, 9))
+    with rasterio.open(path, overview_level=0) as overview:
+        assert (overview.read(1) == 1).all()
+
+
+def test_classes_come_back(class_raster, card):
+    assert read_classes(class_raster[0]) == list(card.classes)
+
+
+def test_names_come_back_without_the_sidecar(class_raster, card):
+    path = class_raster[0]
+    path.with_name(path.name + ".aux.xml").unlink()
+    assert read_classes(path) == list(card.classes)
+
+
+def test_values_between_need_not_be_used(tmp_path):
+    classes = [LandCoverClass(2, "two", (1, 2, 3)), LandCoverClass(5, "five", (4, 5, 6))]
+    path = tmp_path / "classes.tif"
+    write_class_raster(path, np.full((2, 2), 5, np.uint8), classes)
+    assert read_classes(path) == classes
+
+
+def test_names_of_envi_classifications(tmp_path):
+    path = tmp_path / "classes.img"
+    path.write_bytes(bytes(6))
+    path.with_suffix(".hdr").write_text(
+        "ENVI\nsamples = 3\nlines = 2\nbands = 1\nfile type = ENVI Classification\ndata type = 1\n"
+        "interleave = bsq\nclasses = 3\nclass names = {Unclassified, grass, water}\n"
+        "class lookup = {0,0,0, 9,8,7, 1,2,3}\n"
+    )
+    assert read_classes(path) == [LandCoverClass(1, "grass", (9, 8, 7)), LandCoverClass(2, "water", (1, 2, 3))]
+
+
+def test_a_raster_without_classes(write_scene):
+    assert read_classes(write_scene()) == []
+
+
+@pytest.mark.parametrize("sidecar", ["", "<PAMDataset", "<PAMDataset/>"])
+def test_a_damaged_sidecar_is_passed_over(class_raster, card, sidecar):
+    path = class_raster[0]
+    path.with_name(path.name + ".aux.xml").write_text(sidecar)
+    assert read_classes(path) == list(card.classes)
+
+
+def test_no_raster_no_classes(tmp_path):
+    with pytest.raises(SceneError, match="does not exist"):
+        read_classes(tmp_path / "missing.tif")
+
+
+def test_existing_files_stay(class_raster, card, listing):
+    before = listing()
+    with pytest.raises(OutputError, match="--overwrite"):
+        write_class_raster(class_raster[0], np.zeros((2, 2), np.uint8), card.classes)
+    assert listing() == before
+    write_class_raster(class_raster[0], np.zeros((2, 2), np.uint8), card.classes, overwrite=True)
+    assert set(listing()) == set(before)
+
+
+def test_255_classes(tmp_path):
+    classes = [LandCoverClass(v, f"class {v}", c) for v, c in enumerate(palette(255), start=1)]
+    path = tmp_path / "classes.tif"
+    write_class_raster(path, np.arange(256, dtype=np.uint8).reshape(16, 16), classes)
+    assert read_classes(path) == classes
+
+
+@pytest.mark.parametrize("n", [0, 1, 16, 18, 40, 255])
+def test_palettes_have_different_colours_and_keep_them(n):
+    colours = palette(n)
+    assert len(colours) == len(set(colours)) == n
+    assert palette(255)[:n] == colours
+    assert all(0 <= level <= 255 for colour in colours for level in colour)
+
+
+def test_colours_are_far_apart():
+    colours = np.array(palette(40), float)
+    distances = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 999 * np.eye(40)
+    assert distances.min() > 30
+
+
+@pytest.mark.parametrize("n", [-1, 256])
+def test_palettes_end_at_255(n):
+    with pytest.raises(ValueError, match="0 to 255"):
+        palette(n)

@@ -1,0 +1,116 @@
+"""`sdiff info` on models, rasters and run folders."""
+
+import json
+import zipfile
+
+import pytest
+
+from spectraldiff_runtime import map_scene
+
+
+def test_a_model(sdiff, model_path, card):
+    code, out, _ = sdiff("info", model_path, "--json")
+    facts = json.loads(out)
+    assert (code, facts["kind"], facts["format"]) == (0, "model", "ONNX")
+    assert (facts["bands"], facts["halo"], facts["wavelengths_nm"]) == (7, 2, [400, 700])
+    assert [c["name"] for c in facts["classes"]] == [c.name for c in card.classes]
+    assert facts["accuracy"]["oa"] == 0.9
+    code, out, _ = sdiff("info", model_path)
+    assert code == 0
+    assert "Stone <steel>" in out
+    assert "400 to 700" in out
+
+
+def torchscript(path, card):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/constants.pkl", b"x" * 5000)
+        archive.writestr("model/extra/card.json", card.to_json())
+    return path
+
+
+def test_a_torchscript_file(sdiff, tmp_path, card):
+    path = torchscript(tmp_path / "model.pt", card)
+    code, out, _ = sdiff("info", path, "--json")
+    facts = json.loads(out)
+    assert (code, facts["format"], facts["preset"]) == (0, "TorchScript", "fast")
+
+
+def test_a_raster(sdiff, laid_out_scene):
+    code, out, _ = sdiff("info", laid_out_scene, "--json")
+    facts = json.loads(out)
+    assert (code, facts["kind"]) == (0, "raster")
+    assert (facts["height"], facts["width"], facts["bands"], facts["type"]) == (29, 37, 7, "uint16")
+    assert facts["crs"] == "EPSG:32616"
+    assert facts["interleave"]
+
+
+def test_wavelengths_and_nodata(sdiff, write_scene):
+    path = write_scene(waves=[0.5 + b for b in range(400, 407)], nodata=3)
+    facts = json.loads(sdiff("info", path, "--json")[1])
+    assert (facts["wavelengths_nm"], facts["nodata"]) == ([400.5, 406.5], 3)
+    assert "400.5 to 406.5" in sdiff("info", path)[1]
+
+
+def test_a_class_map(sdiff, model, write_scene, tmp_path):
+    out = tmp_path / "classes.tif"
+    map_scene(model, write_scene(), out)
+    facts = json.loads(sdiff("info", out, "--json")[1])
+    assert [c["name"] for c in facts["classes"]] == [c.name for c in model.card.classes]
+    assert "Wälder" in sdiff("info", out)[1]
+
+
+def test_a_run_folder(sdiff, tmp_path):
+    (tmp_path / "model.json").write_text(json.dumps({"preset": "fast", "data": {"name": "x"}, "range": [0.0] * 20}))
+    (tmp_path / "metrics.json").write_text(json.dumps({"oa": 0.98, "kappa": float("nan")}))
+    code, out, _ = sdiff("info", tmp_path, "--json")
+    facts = json.loads(out)
+    assert (code, facts["kind"], facts["model"]["preset"], facts["metrics"]["oa"]) == (0, "run", "fast", 0.98)
+    assert facts["metrics"]["kappa"] is None
+    out = sdiff("info", tmp_path)[1]
+    assert "preset" in out
+    assert "20 values" in out
+
+
+def bad_files(tmp_path, model_path, card):
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "state.json").write_text("{}")
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "model.json").write_text("{")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cut.onnx").write_bytes(model_path.read_bytes()[:500])
+    archive = torchscript(tmp_path / "whole.pt", card)
+    (tmp_path / "cut.pt").write_bytes(archive.read_bytes()[:-30])
+    with zipfile.ZipFile(tmp_path / "other.pt", "w") as other:
+        other.writestr("x", b"")
+    (tmp_path / "text.pt").write_text("x")
+    return {
+        unfinished: "is unfinished",
+        damaged: "is damaged",
+        tmp_path / "empty": "no run folder",
+        tmp_path / "cut.onnx": "is cut short",
+        tmp_path / "cut.pt": "damaged or cut short",
+        tmp_path / "other.pt": "without a model card",
+        tmp_path / "text.pt": "no TorchScript",
+        tmp_path / "missing.onnx": "there is no model file",
+        tmp_path / "missing.tif": "does not exist",
+        tmp_path / "missing": "does not exist",
+    }
+
+
+def test_what_cannot_be_described(sdiff, tmp_path, model_path, card, listing):
+    cases = bad_files(tmp_path, model_path, card)
+    before = listing()
+    for path, words in cases.items():
+        code, out, err = sdiff("info", path)
+        assert (code, out, err.count("\n")) == (1, "", 1), (path, err)
+        assert err.startswith("sdiff: error: ")
+        assert words in err, (path, err)
+    assert listing() == before
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["a", "--yaml"]])
+def test_usage(sdiff, arguments):
+    code, out, err = sdiff("info", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)

@@ -1,0 +1,259 @@
+"""`sdiff map` as people type it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import rasterio
+
+from spectraldiff_runtime import __version__, map_scene
+
+
+def test_the_line_in_the_readme(sdiff, write_scene, model_path, model, cube, tmp_path, monkeypatch):
+    write_scene()
+    (tmp_path / "model.onnx").write_bytes(model_path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    code, out, err = sdiff("map", "scene.tif", "--out", "classes.tif")
+    assert (code, out) == (0, "")
+    assert "on cpu" in err
+    assert "pixels/s" in err
+    assert "Hectares" in err
+    assert all(c.name in err for c in model.card.classes)
+    with rasterio.open("classes.tif") as dataset:
+        np.testing.assert_array_equal(dataset.read(1), map_scene(model, cube).classes)
+
+
+def test_quiet_is_quiet_and_json_is_json(sdiff, write_scene, model_path, tmp_path):
+    arguments = ["map", write_scene(), "--out", tmp_path / "classes.tif", "--model", model_path, "-q"]
+    assert sdiff(*arguments) == (0, "", "")
+    code, out, err = sdiff(*arguments, "--json", "--overwrite")
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    assert facts["device"] == "cpu"
+    assert facts["height"] * facts["width"] == sum(c["pixels"] for c in facts["classes"]) == 29 * 37
+
+
+def test_all_outputs(sdiff, write_scene, model_path, tmp_path):
+    code, _, err = sdiff(
+        "map", write_scene(), "--out", tmp_path / "classes.tif", "--model", model_path, "-v",
+        "--confidence", tmp_path / "confidence.tif", "--preview", tmp_path / "map.png",
+        "--tile", 9, "--batch", 2, "--threads", 1, "--device", "auto",
+    )  # fmt: skip
+    assert code == 0
+    assert "halo 2" in err
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {"scene.tif", "classes.tif", "classes.tif.aux.xml", "confidence.tif", "map.png"}
+
+
+def test_bands_and_nodata(sdiff, write_scene, model_path, model, cube, tmp_path):
+    wide = np.concatenate([cube[:, :, :2], cube], axis=2)
+    wide[3, 4, 5] = 4321
+    scene = write_scene(values=wide, nodata=int(cube[0, 0, 0]))
+    out = tmp_path / "classes.tif"
+    for nodata, missing in (("4321", 1), ("none", 0)):
+        code, text, _ = sdiff(
+            "map", scene, "-o", out, "-m", model_path, "--bands", "3-9", "--nodata", nodata, "--json", "--overwrite"
+        )
+        assert code == 0
+        assert json.loads(text)["nodata_pixels"] == missing
+
+
+def test_an_unclassified_scene_is_a_warning(sdiff, write_scene, model_path, cube, tmp_path):
+    scene = write_scene(values=np.zeros_like(cube), nodata=0)
+    code, _, err = sdiff("map", scene, "--out", tmp_path / "classes.tif", "--model", model_path, "-q")
+    assert code == 0
+    assert err.startswith("sdiff: warning: no pixel of")
+    assert err.count("\n") == 1
+
+
+def test_other_wavelengths_are_a_warning(sdiff, write_scene, model_path, tmp_path):
+    scene = write_scene(waves=range(1000, 1700, 100))
+    code, _, err = sdiff("map", scene, "--out", tmp_path / "classes.tif", "--model", model_path, "-q")
+    assert code == 0
+    assert "sdiff: warning: " in err
+    assert "other wavelengths" in err
+
+
+def refusals(tmp_path, write_scene, model_path):
+    """Return (arguments after `map`, exit code, words) of everything that is refused."""
+    scene = write_scene()
+    (tmp_path / "exists.tif").write_bytes(b"precious")
+    (tmp_path / "cut.onnx").write_bytes(model_path.read_bytes()[:-100])
+    changed = bytearray(model_path.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    (tmp_path / "changed.onnx").write_bytes(changed)
+    (tmp_path / "other.onnx").write_bytes(b"\x08\x09 something")
+    cut = write_scene("cut.tif")
+    cut.write_bytes(cut.read_bytes()[:7000])
+    (tmp_path / "text.tif").write_text("no raster")
+    narrow = write_scene("narrow.tif", values=np.zeros((4, 4, 3), np.uint8))
+    out, fit = ["--out", tmp_path / "out.tif"], ["--model", model_path]
+    return [
+        ([scene, *out], 1, "there is no model file 'model.onnx'"),
+        ([scene, *out, "--model", tmp_path / "cut.onnx"], 1, "is cut short"),
+        ([scene, *out, "--model", tmp_path / "changed.onnx"], 1, "was changed"),
+        ([scene, *out, "--model", tmp_path / "other.onnx"], 1, "an ONNX file that SpectralDiff did not write"),
+        ([scene, *out, "--model", scene], 1, "not a SpectralDiff model"),
+        ([scene, *out, "--model", tmp_path], 1, "is a folder"),
+        ([tmp_path / "missing.tif", *out, *fit], 1, "does not exist"),
+        ([tmp_path / "text.tif", *out, *fit], 1, "cannot be opened as a raster"),
+        ([tmp_path, *out, *fit], 1, "is a folder"),
+        ([model_path, *out, *fit], 1, "cannot be opened as a raster"),
+        ([cut, *out, *fit], 1, "cut short"),
+        ([narrow, *out, *fit], 1, "3 bands in use and the model wants 7"),
+        ([scene, *out, *fit, "--bands", "1-3"], 1, "3 bands in use"),
+        ([scene, *out, *fit, "--bands", "2-8"], 1, "has 7 bands and --bands asks for band 8"),
+        ([scene, "--out", tmp_path / "exists.tif", *fit], 1, "--overwrite"),
+        ([scene, "--out", scene, *fit, "--overwrite"], 1, "the same file as"),
+        ([scene, "--out", tmp_path / "cut.onnx", "--model", tmp_path / "cut.onnx", "--overwrite"], 1, "the same file"),
+        ([scene, "--out", tmp_path / "no" / "out.tif", *fit], 1, "there is no folder"),
+        ([scene, "--out", tmp_path, *fit], 1, "is a folder"),
+        ([scene, *out, *fit, "--preview", tmp_path / "map.gif"], 1, "wanted .png or .jpg"),
+        ([scene, *out, *fit, "--confidence", tmp_path / "exists.tif"], 1, "--overwrite"),
+        ([scene, *out, *fit, "--confidence", tmp_path / "out.tif"], 1, "the same file"),
+        ([scene, *out, *fit, "--bands", "1-x"], 2, "--bands"),
+        ([scene, *out, *fit, "--bands", "3-1"], 2, "--bands"),
+        ([scene, *out, *fit, "--bands", "0-6"], 2, "--bands"),
+        ([scene, *out, *fit, "--bands", "1,1"], 2, "band 1 twice"),
+        ([scene, *out, *fit, "--nodata", "nothing"], 2, "--nodata"),
+        ([scene, *out, *fit, "--tile", "0"], 2, "--tile"),
+        ([scene, *out, *fit, "--batch", "-1"], 2, "--batch"),
+        ([scene, *out, *fit, "--threads", "many"], 2, "--threads"),
+        ([scene, *out, *fit, "--device", "tpu"], 2, "--device"),
+        ([scene, *out, *fit, "-q", "-v"], 2, "exclude each other"),
+        ([scene, *fit], 2, "--out"),
+        ([*out, *fit], 2, "scene"),
+        ([scene, *out, *fit, "--colour"], 2, "--colour"),
+    ]  # fmt: skip
+
+
+def test_everything_that_is_refused(sdiff, write_scene, model_path, tmp_path, listing, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cases = refusals(tmp_path, write_scene, model_path)
+    before = listing()
+    for arguments, wanted, words in cases:
+        code, out, err = sdiff("map", *arguments)
+        message = err.splitlines()[-1]
+        assert (code, out) == (wanted, ""), (arguments, err)
+        assert message.startswith("sdiff: error: "), (arguments, err)
+        assert words.lower() in message.lower(), (arguments, err)
+        assert "Traceback" not in err
+        assert listing() == before, arguments
+
+
+def test_cuda_where_there_is_none(sdiff, write_scene, model_path, tmp_path, listing):
+    from spectraldiff_runtime import devices
+
+    if devices.why_no_cuda() == "":
+        pytest.skip("this machine has CUDA")
+    scene = write_scene()
+    before = listing()
+    code, _, err = sdiff("map", scene, "--out", tmp_path / "out.tif", "--model", model_path, "--device", "cuda")
+    assert code == 1
+    assert "spectraldiff[gpu]" in err
+    assert err.count("\n") == 1
+    assert listing() == before
+
+
+@pytest.fixture
+def slow_map(write_scene, model_path, tmp_path, subprocess_environment):
+    """Start a map that takes long, and wait until its output has begun."""
+    rng = np.random.default_rng(0)
+    scene = write_scene(values=rng.integers(0, 1000, (1500, 1500, 7)).astype(np.uint16))
+    command = [
+        sys.executable, "-m", "spectraldiff_runtime", "map", scene, "--out", tmp_path / "classes.tif",
+        "--model", model_path, "--tile", "2", "--confidence", tmp_path / "confidence.tif",
+        "--preview", tmp_path / "map.png",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=subprocess_environment)
+    deadline = time.monotonic() + 60
+    while not any(p.stat().st_size for p in tmp_path.glob(".classes.tif.*.partial")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield process
+    process.kill()
+    process.wait()
+    process.stderr.close()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.3, 1.0])
+def test_ctrl_c(slow_map, tmp_path, pause):
+    time.sleep(pause)
+    slow_map.send_signal(signal.SIGINT)
+    err = slow_map.stderr.read()
+    assert slow_map.wait(timeout=20) == 130
+    assert err.splitlines()[-1] == "sdiff: interrupted"
+    assert "Traceback" not in err
+    assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
+
+
+def test_a_polite_kill(slow_map, tmp_path):
+    slow_map.send_signal(signal.SIGTERM)
+    assert slow_map.wait(timeout=20) == 128 + signal.SIGTERM
+    assert "Traceback" not in slow_map.stderr.read()
+    assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
+
+
+IMPORTS = """
+import sys
+from spectraldiff_runtime.cli import run
+code = run(sys.argv[1:])
+heavy = {"torch", "onnx", "sklearn", "matplotlib", "tensorly", "spectraldiff", "spectraldiff_export"}
+print("found:", sorted(heavy & set(sys.modules)), code)
+"""
+
+
+def test_mapping_needs_nothing_of_training(python, write_scene, model_path, tmp_path):
+    done = python(
+        "-c", IMPORTS, "map", write_scene(), "--out", tmp_path / "classes.tif", "--model", model_path,
+        "--preview", tmp_path / "map.png",
+    )  # fmt: skip
+    assert done.stdout == "found: [] 0\n", done.stdout + done.stderr
+    assert "Warning" not in done.stderr
+
+
+def test_help_needs_nothing_heavy(python):
+    code = IMPORTS.replace('"torch"', '"numpy", "rasterio", "onnxruntime", "numba", "PIL", "torch"')
+    done = python("-c", code, "--help")
+    assert done.stdout.endswith("found: [] 0\n"), done.stdout + done.stderr
+    assert "map" in done.stdout
+
+
+def test_version_help_and_nothing(sdiff):
+    assert sdiff("--version") == (0, f"sdiff {__version__}\n", "")
+    assert sdiff("map", "-h")[0] == 0
+    assert sdiff()[0] == 2
+    code, _, err = sdiff("mapp")
+    assert code == 2
+    assert err.startswith("sdiff: error: no such command 'mapp'")
+
+
+def test_a_reader_that_goes_away(subprocess_environment, model_path):
+    command = [sys.executable, "-m", "spectraldiff_runtime", "info", model_path, "--json"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=subprocess_environment
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() in (0, 1)
+
+
+def test_running_out_of_memory_is_one_line(sdiff, write_scene, model_path, tmp_path, monkeypatch, listing):
+    from spectraldiff_runtime import mapping
+
+    def exhausted(*_, **__):
+        raise MemoryError("tiles")
+
+    monkeypatch.setattr(mapping, "gather_tiles", exhausted)
+    scene = write_scene()
+    before = listing()
+    code, _, err = sdiff("map", scene, "--out", tmp_path / "out.tif", "--model", model_path, "-q")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "not enough memory (tiles)" in err
+    assert listing() == before

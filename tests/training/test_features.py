@@ -1,0 +1,108 @@
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from spectraldiff import features as module
+from spectraldiff.classifier import extractor_for, new_denoiser
+from spectraldiff.features import FeatureExtractor, Normaliser, fit_pca, mirrored, scene_features
+from spectraldiff.presets import Preset
+
+
+def silent(done: int, total: int) -> None:
+    """Report to nobody."""
+
+
+@pytest.fixture
+def extractor(tiny_preset: Preset) -> FeatureExtractor:
+    torch.manual_seed(0)
+    denoiser = new_denoiser(tiny_preset, 9, torch.zeros(9), torch.ones(9))
+    return extractor_for(tiny_preset, denoiser).eval()
+
+
+def test_normaliser_maps_the_range_to_minus_one_and_one() -> None:
+    low, high = torch.tensor([100.0, -2.0, 5.0]), torch.tensor([300.0, 6.0, 5.0])
+    raw = torch.stack([low, (low + high) / 2, high])[..., None, None]  # (3 pixels, B, 1, 1)
+    expected = torch.tensor([[-1.0, -1, 0], [0, 0, 0], [1, 1, 0]])  # the third band is constant
+    torch.testing.assert_close(Normaliser(low, high)(raw)[..., 0, 0], expected)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (2, 3), (1, 4)])
+def test_mirrored_is_numpys_reflection(shape: tuple[int, int]) -> None:
+    scene = np.random.default_rng(0).normal(size=(2, *shape))
+    expected = np.pad(scene, ((0, 0), (6, 6), (6, 6)), mode="reflect")
+    np.testing.assert_array_equal(mirrored(torch.from_numpy(scene), 6), expected)
+
+
+def test_pca_components_are_white_and_ordered() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(3000, 5) @ torch.diag(torch.tensor([5.0, 3.0, 1.0, 0.5, 0.1])) + 7
+    pca = fit_pca(iter(rows.split(700)), 3)
+    reduced = pca(rows.T[None, :, :, None])[0, :, :, 0]  # (P, n)
+    torch.testing.assert_close(torch.cov(reduced), torch.eye(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(reduced.mean(1), torch.zeros(3), atol=1e-4, rtol=0)
+    variance = torch.linalg.eigvalsh(torch.cov(rows.T)).flip(0)
+    assert pca.explained == pytest.approx(float(variance[:3].sum() / variance.sum()), rel=1e-4)
+
+
+def test_pca_keeps_no_direction_without_variance() -> None:
+    rows = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)).repeat(1, 3)
+    assert fit_pca(iter([rows]), 6).components.shape == (2, 6)
+
+
+def test_scene_features_do_not_depend_on_the_tiles(
+    extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = torch.rand(9, 13, 17, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    valid = torch.ones(13, 17, dtype=torch.bool)
+    results = []
+    for tile in (5, 32):
+        monkeypatch.setattr(module, "TILE", tile)
+        results.append(scene_features(extractor, scene, valid, 2, 4, silent))
+    (small, small_pca), (large, large_pca) = results
+    assert small.shape == (17, 21, 4)
+    torch.testing.assert_close(small_pca.explained, large_pca.explained, atol=1e-5, rtol=0)
+    # A component's sign is free.
+    torch.testing.assert_close(small.abs(), large.abs(), atol=2e-3, rtol=0)
+
+
+def test_pca_leaves_pixels_without_data_out(extractor: FeatureExtractor) -> None:
+    scene = torch.rand(9, 8, 8, generator=torch.Generator().manual_seed(1))
+    valid = torch.ones(8, 8, dtype=torch.bool)
+    valid[:, 5:] = False
+    raw = FeatureExtractor(None, 1, 0, raw=True)
+    _, pca = scene_features(raw, scene, valid, 0, 3, silent)
+    expected = scene[:, valid].mean(1)
+    torch.testing.assert_close(pca.mean, expected, atol=1e-6, rtol=0)
+
+
+def test_instance_is_replaced_by_its_mean(tiny_preset: Preset, extractor: FeatureExtractor) -> None:
+    """Features are those of sqrt(alpha_bar_t) x0: what many noisy draws are centred on."""
+    denoiser = extractor.denoiser
+    assert denoiser is not None
+    side, t = 2 * extractor.halo + 1, torch.tensor([tiny_preset.timestep])
+    x0 = torch.rand(1, 9, side, side) * 2 - 1
+    scale, shift = denoiser.input_affine(t)
+    x_t = denoiser.schedule.mean(x0, t)
+    with torch.no_grad():
+        expected = denoiser.network.features(scale * x_t + shift, t, tiny_preset.layer)  # type: ignore[operator]
+        torch.testing.assert_close(extractor(x0), expected.flatten(1, 2))
+
+
+def test_raw_bands_can_stand_beside_the_features(tiny_preset: Preset, extractor: FeatureExtractor) -> None:
+    both = FeatureExtractor(extractor.denoiser, tiny_preset.timestep, tiny_preset.layer, raw=True).eval()
+    h = both.halo
+    x = torch.rand(1, 9, 2 * h + 3, 2 * h + 3)
+    with torch.no_grad():
+        y = both(x)
+        torch.testing.assert_close(y[:, -9:], x[:, :, h:-h, h:-h])
+        torch.testing.assert_close(y[:, :-9], extractor(x))
+
+
+def test_progress_ends_at_its_total(extractor: FeatureExtractor) -> None:
+    seen: list[tuple[int, int]] = []
+    scene: Tensor = torch.rand(9, 8, 8)
+    scene_features(extractor, scene, torch.ones(8, 8, dtype=torch.bool), 0, 3, lambda d, n: seen.append((d, n)))
+    assert seen[-1][0] == seen[-1][1]
+    assert seen == sorted(seen)

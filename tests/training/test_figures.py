@@ -1,0 +1,180 @@
+"""Pictures: they are drawn, whole, with the right colours, limits and bands, and leave nothing behind."""
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from spectraldiff import figures
+from spectraldiff.colour import false_colour, rgb_bands, stretch_limits
+from spectraldiff.metrics import score
+from spectraldiff.scene import Scene
+from spectraldiff_runtime.class_map import LandCoverClass
+from spectraldiff_runtime.errors import OutputError
+
+CLASSES = tuple(
+    LandCoverClass(value, name, colour)
+    for value, name, colour in ((1, "Cost $1 of $2", (10, 200, 30)), (2, "水", (0, 60, 240)), (3, "Rock", (200, 0, 9)))
+)
+WAVELENGTHS = np.array([450.0, 470, 540, 560, 630, 650, 690, 2200])
+
+
+def tiny_scene(height: int = 12, width: int = 10) -> Scene:
+    generator = np.random.default_rng(0)
+    cube = generator.normal(size=(height, width, 8)).astype(np.float32)
+    labels = generator.integers(0, 4, (height, width)).astype(np.uint8)
+    return Scene("tiny", cube, labels, CLASSES, WAVELENGTHS)
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    """Return the picture, after checking that it is a whole PNG and the only file in its folder."""
+    assert [other.name for other in path.parent.iterdir()] == [path.name]
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+def share_of(picture: np.ndarray, colour: tuple[int, int, int]) -> float:
+    return float((picture == colour).all(axis=-1).mean())
+
+
+def margins_are_white(picture: np.ndarray) -> bool:
+    """Whether nothing touches the border of the picture: a clipped label would."""
+    edges = (picture[0], picture[-1], picture[:, 0], picture[:, -1])
+    return all((edge == 255).all() for edge in edges)
+
+
+@pytest.mark.parametrize("history", [[(i, 1 / (i + 1)) for i in range(300)], [(5, 0.3)], [], [(1, 0.0), (2, np.nan)]])
+def test_loss_curve(tmp_path, history):
+    path = tmp_path / "sub" / "loss.png"
+    figures.loss_curve(path, history, "Pretraining", "L1")
+    picture = pixels_of(path)
+    assert margins_are_white(picture)
+    assert share_of(picture, (0, 114, 178)) > 0
+
+
+@pytest.mark.parametrize("size", [(12, 10), (10, 60)])
+def test_class_maps_paint_labels_and_map(tmp_path, size):
+    scene = tiny_scene(*size)
+    predicted = np.full(size, 2, dtype=np.uint8)
+    figures.class_maps(tmp_path / "maps.png", scene, scene.labels, predicted, "Maps")
+    picture = pixels_of(tmp_path / "maps.png")
+    assert margins_are_white(picture)
+    shares = [share_of(picture, c.colour) for c in CLASSES]
+    assert shares[1] > 3 * shares[0] > 0
+    assert shares[2] > 0
+
+
+def test_paint_leaves_what_has_no_class_white():
+    painted = figures.paint(np.array([[0, 1], [3, 9]]), CLASSES)
+    assert painted.tolist() == [[[255] * 3, [10, 200, 30]], [[200, 0, 9], [255] * 3]]
+
+
+@pytest.mark.parametrize("unclassified", [0, 4])
+def test_confusion_matrix(tmp_path, unclassified):
+    reference = np.tile(np.arange(1, 4), 50)
+    predicted = np.where(np.arange(150) < 140, reference, 1)
+    predicted[:unclassified] = 0
+    figures.confusion_matrix(tmp_path / "c.png", score(reference, predicted, 3), CLASSES)
+    assert margins_are_white(pixels_of(tmp_path / "c.png"))
+
+
+def test_confusion_matrix_with_many_classes_and_one_that_does_not_occur(tmp_path):
+    classes = [LandCoverClass(v, f"A land-cover class with a long name {v}", (v, v, v)) for v in range(1, 41)]
+    reference = np.arange(1, 40)
+    figures.confusion_matrix(tmp_path / "c.png", score(reference, reference, 40), classes)
+    assert margins_are_white(pixels_of(tmp_path / "c.png"))
+
+
+def test_reconstruction_strip_shares_the_stretch_of_the_original(tmp_path):
+    original = tiny_scene().cube
+    images = [(step, original + step) for step in (100, 50, 20, 10, 5, 3, 2, 1, 0)]
+    figures.reconstruction_strip(tmp_path / "strip.png", images, original, WAVELENGTHS, "Strip")
+    picture = pixels_of(tmp_path / "strip.png")
+    assert margins_are_white(picture)
+    # Ten panels in two rows of five; the first, shifted far up, is white inside.
+    height, width = picture.shape[:2]
+    assert (picture[height // 4 : height // 3, width // 20 : width // 8] == 255).all()
+    assert not (picture[-height // 3 : -height // 4, -width // 8 : -width // 20] == 255).all()
+
+
+@pytest.mark.parametrize(("count", "wavelengths"), [(1, WAVELENGTHS), (4, None), (6, WAVELENGTHS)])
+def test_spectral_curves(tmp_path, count, wavelengths):
+    cube = tiny_scene().cube
+    spectra = [figures.Spectra(f"pixel {i}", cube[i, 0], cube[i, 1], cube[i, 2]) for i in range(count)]
+    figures.spectral_curves(tmp_path / "s.png", spectra, wavelengths, "Spectra")
+    picture = pixels_of(tmp_path / "s.png")
+    assert margins_are_white(picture)
+    assert share_of(picture, (213, 94, 0)) > 0
+
+
+def test_lines_are_sorted_and_break_where_bands_are_missing():
+    x, y = figures.broken_line(np.array([1, 3, 2, 4]), np.array([400.0, 420, 410, 900]))
+    np.testing.assert_array_equal(x, [400, 410, 420, np.nan, 900])
+    np.testing.assert_array_equal(y, [1, 2, 3, np.nan, 4])
+    x, y = figures.broken_line(np.array([5, 6]), None)
+    assert (x.tolist(), y.tolist()) == ([1, 2], [5, 6])
+
+
+def test_moving_average_keeps_a_constant_and_does_not_lag():
+    np.testing.assert_allclose(figures.moving_average(np.full(700, 0.25)), 0.25)
+    falling = np.exp(-np.arange(1000) / 300)
+    inner = slice(100, 900)
+    np.testing.assert_allclose(figures.moving_average(falling)[inner], falling[inner], rtol=0.01)
+
+
+def test_bands_nearest_to_red_green_and_blue():
+    assert rgb_bands(8, WAVELENGTHS) == (4, 2, 0)
+    assert rgb_bands(8, WAVELENGTHS[::-1]) == (2, 4, 6)
+
+
+@pytest.mark.parametrize("wavelengths", [None, np.linspace(1000, 2500, 9)])
+def test_bands_are_spread_where_the_visible_is_not_there(wavelengths):
+    assert rgb_bands(9, wavelengths) == (6, 4, 2)
+    assert rgb_bands(1, None) == (0, 0, 0)
+
+
+def test_false_colour_stretches_between_percentiles_of_valid_pixels():
+    cube = np.repeat(np.arange(101, dtype=np.uint16).reshape(1, 101, 1), 3, axis=2)
+    cube[0, 0] = 60000
+    valid = cube[..., 0] < 60000
+    np.testing.assert_allclose(stretch_limits(cube, None, valid), [[2.98, 98.02]] * 3)
+    picture = false_colour(cube, None, valid=valid)
+    assert picture.shape == (1, 101, 3)
+    assert picture.dtype == np.uint8
+    assert picture[0, [0, 1, 2, 99, 100], 0].tolist() == [255, 0, 0, 255, 255]
+    assert picture[0, 50, 1] == round((50 - 2.98) / (98.02 - 2.98) * 255)
+
+
+def test_false_colour_takes_limits_and_survives_nothing_to_see():
+    cube = np.array([[[0.0, 5.0, 10.0], [np.nan, 5.0, 5.0]]])
+    limits = np.array([[0.0, 10.0]] * 3)
+    # Without wavelengths, red is the last quarter of the spectrum: bands 1.5 -> 2, 1, 0.5 -> 0.
+    assert false_colour(cube, None, limits=limits).tolist() == [[[255, 128, 0], [255, 255, 255]]]
+    assert (false_colour(np.full((2, 2, 3), np.nan), None) == 255).all()
+    assert (false_colour(np.full((2, 2, 3), 7), None) == 0).all()
+
+
+def test_full_disk_leaves_the_old_picture_and_no_debris(tmp_path, monkeypatch):
+    (tmp_path / "loss.png").write_text("old")
+
+    def full(figure, path, **options):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    with pytest.raises(OutputError, match=r"loss\.png' cannot be written: the disk is full"):
+        figures.loss_curve(tmp_path / "loss.png", [(1, 1.0)], "Loss")
+    assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]
+    assert (tmp_path / "loss.png").read_text() == "old"
+
+
+def test_state_of_matplotlib_is_left_alone(tmp_path):
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    figures.loss_curve(tmp_path / "loss.png", [(1, 1.0)], "Loss")
+    assert dict(mpl.rcParams) == before

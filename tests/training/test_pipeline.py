@@ -1,0 +1,246 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from spectraldiff.checkpoint import RunFolder, create_run, newest_run, next_run, open_run
+from spectraldiff.classifier import normaliser_of
+from spectraldiff.metrics import score
+from spectraldiff.pipeline import Monitor, Training
+from spectraldiff.presets import FAST, PAPER, Preset, preset_named
+from spectraldiff.reconstruction import example_spectra, labelled_part, reconstruct
+from spectraldiff.request import Request, check_source, default_split
+from spectraldiff.scene import Scene
+from spectraldiff.training import Compute
+from spectraldiff_runtime.errors import OutputError, RunError, UsageError
+
+
+class StopAfter(Monitor):
+    """Interrupts the training in a stage after some steps."""
+
+    def __init__(self, title: str, steps: int) -> None:
+        self.title, self.steps, self.current = title, steps, ""
+
+    def stage(self, title: str, unit: str) -> None:
+        self.current = title
+
+    def progress(self, done: int, total: int, loss: float | None = None) -> None:
+        if self.current == self.title and done == self.steps:
+            raise KeyboardInterrupt
+
+
+def test_finished_run_has_everything(tiny_run: RunFolder) -> None:
+    assert {p.relative_to(tiny_run.path).as_posix() for p in tiny_run.path.rglob("*.*")} == {
+        "run.json",
+        "model.json",
+        "model.safetensors",
+        "samples.safetensors",
+        "metrics.json",
+        "train_pixels.tif",
+        "train_pixels.tif.aux.xml",
+        "test_pixels.tif",
+        "test_pixels.tif.aux.xml",
+        "figures/map.png",
+        "figures/raw_map.png",
+        "figures/confusion.png",
+        "figures/raw_confusion.png",
+        "figures/diffusion_loss.png",
+        "figures/classifier_loss.png",
+        "figures/raw_loss.png",
+    }
+    assert tiny_run.finished
+
+
+def test_metrics_are_those_of_the_saved_model(tiny_run: RunFolder, tiny_scene: Scene) -> None:
+    model, facts = tiny_run.load_model()
+    with rasterio.open(tiny_run.path / "test_pixels.tif") as dataset:
+        test = dataset.read(1)
+    accuracy = score(test, model.predict(tiny_scene), 4)
+    metrics = json.loads((tiny_run.path / "metrics.json").read_text())
+    assert metrics["accuracy"] == accuracy.as_dict()
+    assert facts["accuracy"]["oa"] == accuracy.oa
+    assert accuracy.oa > 0.6  # four classes, told apart by a model trained for seconds
+    assert metrics["raw_accuracy"]["oa"] > 0.6
+
+
+def test_test_pixels_were_never_trained_on(tiny_run: RunFolder, tiny_scene: Scene) -> None:
+    with rasterio.open(tiny_run.path / "train_pixels.tif") as a, rasterio.open(tiny_run.path / "test_pixels.tif") as b:
+        train, test = a.read(1), b.read(1)
+        assert a.crs.to_string() == tiny_scene.crs
+    assert not ((train > 0) & (test > 0)).any()
+    np.testing.assert_array_equal(train + test, tiny_scene.labels)
+    assert np.bincount(train.ravel()).tolist()[1:] == [10] * 4
+
+
+@pytest.mark.parametrize(("title", "steps"), [("Denoiser", 11), ("SpectralViT", 7), ("SpectralViT on raw bands", 3)])
+def test_interrupted_run_ends_like_an_undisturbed_one(
+    title: str, steps: int, tiny_request: Request, tiny_scene: Scene, tiny_run: RunFolder, tmp_path: Path
+) -> None:
+    run = create_run(tmp_path / "run")
+    split, preset = tiny_request.make_split(tiny_scene), tiny_request.preset
+    with pytest.raises(KeyboardInterrupt):
+        Training(run, tiny_scene, split, preset, 0, Compute(), StopAfter(title, steps)).finish(compare_raw=True)
+    assert not run.finished
+    assert (run.path / "state.safetensors").is_file()
+    Training(run, tiny_scene, split, preset, 0, Compute(), Monitor()).finish(compare_raw=True)
+    assert not (run.path / "state.safetensors").exists()
+    one, other = run.load_tensors("model.safetensors"), tiny_run.load_tensors("model.safetensors")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_raw_features_need_no_denoiser(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
+    run, preset = create_run(tmp_path / "run"), tiny_request.preset.changed(features="raw")
+    Training(run, tiny_scene, tiny_request.make_split(tiny_scene), preset, 0, Compute(), Monitor()).finish()
+    model, _ = run.load_model()
+    assert model.extractor.denoiser is None
+    assert model.halo == preset.window // 2
+    with pytest.raises(RunError, match="no denoiser"):
+        reconstruct(model, tiny_scene, 5, 8, 3, 0, lambda done, total: None)
+
+
+def test_pixels_without_data_are_neither_learnt_nor_mapped(tiny_request: Request, tiny_scene: Scene) -> None:
+    cube = tiny_scene.cube.astype(np.float32)
+    cube[:4, :4, 2] = np.nan
+    cube[10, 10] = np.inf
+    scene = replace(tiny_scene, cube=cube)
+    split = tiny_request.make_split(scene)
+    assert not (split.train | split.test)[~scene.valid].any()
+    normaliser, fill = normaliser_of(scene)
+    assert torch.isfinite(normaliser.high).all()
+    assert torch.isfinite(fill).all()
+
+
+def test_paper_preset_goes_all_the_way(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
+    """The published recipe, apart from length and channels: the noise is predicted, Adam, constant rates."""
+    preset = PAPER.changed(diffusion_steps=2, diffusion_batch=2, epochs=1)
+    preset = replace(preset, components=8, instance=8, stem_channels=4, channels=(4, 6, 8))
+    run = create_run(tmp_path / "run")
+    Training(run, tiny_scene, tiny_request.make_split(tiny_scene), preset, 0, Compute(), Monitor()).finish()
+    model, facts = run.load_model()
+    assert facts["halo"] == model.halo == 17 + 6
+    assert facts["preset"]["parameterisation"] == "noise"
+
+
+def test_reconstruction_runs_from_noise_to_step_0(tiny_run: RunFolder, tiny_scene: Scene) -> None:
+    model, _ = tiny_run.load_model()
+    result = reconstruct(model, tiny_scene, 40, 16, 5, 0, lambda done, total: None)
+    assert [step for step, _ in result.frames] == [40, 30, 20, 10, 0]
+    assert result.error < result.noise_error
+    spectra = example_spectra(result, tiny_scene, 3)
+    assert len({s.label for s in spectra}) == 3
+    assert all(len(s.reconstructed) == 12 for s in spectra)
+
+
+def test_part_with_most_classes_is_reconstructed() -> None:
+    labels = np.zeros((20, 20), np.uint8)
+    labels[12:, 12:] = np.arange(64).reshape(8, 8) % 3 + 1
+    row, column = labelled_part(labels, 8)
+    assert len(np.unique(labels[row : row + 8, column : column + 8])) >= 3
+    assert (labels[row : row + 8, column : column + 8] > 0).all()
+
+
+def test_runs_are_numbered(tmp_path: Path) -> None:
+    assert next_run(tmp_path / "runs", "my scene", "fast").name == "my-scene-fast-001"
+    create_run(tmp_path / "runs" / "my-scene-fast-004")
+    assert next_run(tmp_path / "runs", "my scene", "fast").name == "my-scene-fast-005"
+    with pytest.raises(OutputError, match="exists"):
+        create_run(tmp_path / "runs" / "my-scene-fast-004")
+
+
+def test_newest_finished_run_is_found(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no finished run"):
+        newest_run(tmp_path)
+    for name, finished in (("b", "2026-01-02"), ("a", "2026-01-03"), ("c", "2026-01-01")):
+        create_run(tmp_path / name).write_json("model.json", {"finished": finished})
+    create_run(tmp_path / "d").write_json("run.json", {})
+    assert newest_run(tmp_path).path.name == "a"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: (path / "model.json").unlink(), "not finished"),
+        (lambda path: (path / "model.json").write_text("{"), "cannot be read"),
+        (lambda path: (path / "model.json").write_text("[]"), "no JSON object"),
+        (lambda path: (path / "model.json").write_text('{"format": 1}'), "damaged"),
+        (lambda path: (path / "model.json").write_text('{"format": 9}'), "format 9"),
+        (lambda path: (path / "model.safetensors").write_bytes(b"\0" * 40), "damaged"),
+        (lambda path: (path / "model.safetensors").unlink(), "no run folder"),
+        (lambda path: [p.unlink() for p in path.glob("*.json")], "no run folder"),
+    ],
+)
+def test_damaged_run_is_refused(damage: object, message: str, tiny_run: RunFolder, tmp_path: Path) -> None:
+    for name in ("model.json", "model.safetensors", "run.json"):
+        (tmp_path / name).write_bytes((tiny_run.path / name).read_bytes())
+    damage(tmp_path)  # type: ignore[operator]
+    with pytest.raises(RunError, match=message):
+        RunFolder(tmp_path).load_model()
+
+
+def test_missing_folder_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run folder"):
+        open_run(tmp_path / "nothing", tmp_path)
+
+
+def test_request_survives_json(tiny_request: Request) -> None:
+    assert Request.from_json(json.loads(json.dumps(tiny_request.to_json()))) == tiny_request
+    with pytest.raises(RunError, match="another version"):
+        Request.from_json({"seed": 1})
+
+
+@pytest.mark.parametrize("preset", [FAST, PAPER])
+def test_preset_survives_json(preset: Preset) -> None:
+    values = json.loads(json.dumps(preset.to_json()))
+    assert Preset.from_json(values) == preset
+    del values["window"]
+    with pytest.raises(RunError, match="window"):
+        Preset.from_json(values)
+
+
+def test_paper_preset_is_the_papers() -> None:
+    assert (PAPER.steps, PAPER.beta_first, PAPER.beta_last, PAPER.parameterisation) == (500, 1e-4, 0.02, "noise")
+    assert (PAPER.instance, PAPER.timestep, PAPER.layer) == (16, 5, 1)
+    assert (PAPER.diffusion.batch, PAPER.diffusion.lr, PAPER.diffusion.weight_decay) == (256, 1e-4, 0)
+    assert (PAPER.classifier.batch, PAPER.classifier.lr, PAPER.epochs) == (64, 1e-3, 20)
+    assert (PAPER.depth, PAPER.heads) == (5, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"timestep": 0}, "1 to 500"), ({"timestep": 501}, "1 to 500"), ({"layer": 3}, "0 to 2"), ({"layer": -1}, "0 to 2")],
+)
+def test_impossible_preset_is_refused(change: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        FAST.changed(**change)
+    with pytest.raises(UsageError, match="fast, paper"):
+        preset_named("slow")
+
+
+def test_sources_exclude_each_other() -> None:
+    for source in ((None, None, None), ("houston", "a.tif", "b.tif"), (None, "a.tif", None), ("houston", None, "b.tif")):
+        with pytest.raises(UsageError):
+            check_source(*source)
+    check_source("houston", None, None)
+    check_source(None, "a.tif", "b.tif")
+    assert default_split("houston") == "paper"
+    assert default_split("ksc") == default_split(None) == "fraction:0.1"
+
+
+def test_run_files_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = create_run(tmp_path / "run")
+    run.write_json("metrics.json", {"a": 1})
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match="full"):
+        run.write_json("metrics.json", {"a": 2})
+    assert run.read_json("metrics.json") == {"a": 1}
+    assert [p.name for p in run.path.iterdir()] == ["metrics.json"]
+

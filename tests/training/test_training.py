@@ -1,0 +1,202 @@
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spectraldiff import training
+from spectraldiff.classifier import new_denoiser
+from spectraldiff.presets import FAST, LoopSettings, Preset
+from spectraldiff.training import (
+    ClassifierTask,
+    Compute,
+    DiffusionTask,
+    Loop,
+    choose_compute,
+    learning_rate,
+    plateau,
+)
+from spectraldiff.vit import SpectralViT, ViTConfig
+from spectraldiff_runtime.errors import DeviceError
+
+SETTINGS = LoopSettings(8, 1e-2, "cosine", 0.2, 0.01, 0.99, 0.9, 0)
+
+
+def silent(step: int, total: int, loss: float) -> None:
+    """Report to nobody."""
+
+
+def classifier_loop(total: int = 12, dropout: float = 0.3, compute: Compute | None = None) -> Loop:
+    torch.manual_seed(0)
+    model = SpectralViT(ViTConfig(5, 3, 3, 8, 1, 2, 8, dropout))
+    features = torch.randn(12, 12, 5, generator=torch.Generator().manual_seed(3))
+    pixels = torch.cartesian_prod(torch.arange(5), torch.arange(4))
+    labels = torch.arange(20) % 3
+    task = ClassifierTask(model, features, pixels, labels, SETTINGS.batch, 0)
+    return Loop(model, task, total, SETTINGS, compute or Compute(), 5)
+
+
+def diffusion_loop(preset: Preset, total: int, compute: Compute | None = None) -> Loop:
+    """Learn a scene whose spectra lie on a line: much easier than the best linear denoiser by band makes of it."""
+    torch.manual_seed(0)
+    place = torch.rand(10, 11, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    scene = place * torch.linspace(-0.8, 0.8, 7)[:, None, None]
+    denoiser = new_denoiser(preset, 7, scene.mean((1, 2)), scene.std((1, 2)))
+    task = DiffusionTask(denoiser, scene, preset.instance, preset.diffusion.batch)
+    return Loop(denoiser, task, total, preset.diffusion, compute or Compute(), 5)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(11)
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_stopped_and_resumed_equals_undisturbed() -> None:
+    """Dropout, order, flips and moments all go on as if nothing had happened."""
+    whole = classifier_loop()
+    whole.run(silent)
+    first = classifier_loop()
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_seven(step: int, total: int, loss: float) -> None:
+        if step == 7:
+            raise Stop
+
+    with pytest.raises(Stop):
+        first.run(stop_at_seven)
+    state = {k: v.clone() for k, v in first.state().items()}
+    torch.randn(5)  # somebody else draws
+    second = classifier_loop()
+    second.restore(state)
+    second.run(silent)
+    assert second.history == whole.history
+    assert same(weights(second.average), weights(whole.average))
+
+
+def test_same_seed_same_denoiser(tiny_preset: Preset) -> None:
+    first, second = (diffusion_loop(tiny_preset, 4) for _ in range(2))
+    assert same(weights(first.run(silent)), weights(second.run(silent)))
+
+
+def test_denoiser_learns(tiny_preset: Preset) -> None:
+    """On the same noise, the trained denoiser errs less than the best linear one that it begins as."""
+    loop = diffusion_loop(replace(tiny_preset, diffusion=replace(tiny_preset.diffusion, lr=1e-2)), 100)
+    scene = cast("DiffusionTask", loop.task).scene
+
+    def error(model: Any) -> float:
+        with torch.no_grad():
+            return float(DiffusionTask(model.eval(), scene, 8, 100).loss(0, 0, 100, seeded()))
+
+    before = error(loop.average)
+    assert error(loop.run(silent)) < 0.9 * before
+
+
+def test_micro_batches_add_up_to_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without dropout and flips, the gradient summed over the shares is that of the batch."""
+    monkeypatch.setattr(training, "_turn", lambda x, axes, generator: x)
+    gradients = []
+    for compute in (Compute(), Compute(micro_batch=3)):
+        loop = classifier_loop(1, 0.0, compute)
+        loop.run(silent)
+        gradients.append([p.grad for p in loop.model.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
+def test_shares_split_the_batch() -> None:
+    assert Compute(micro_batch=16).shares(40) == [16, 16, 8]
+    assert Compute().shares(40) == [40]
+    assert Compute(micro_batch=16).shares(3) == [3]
+
+
+def test_average_follows_the_weights_slowly() -> None:
+    loop = classifier_loop(30)
+    start = weights(loop.model)["embed.weight"]
+    average = loop.run(silent).state_dict()["embed.weight"]
+    end = weights(loop.model)["embed.weight"]
+    assert 0 < float((average - start).norm()) < float((end - start).norm())
+
+
+def test_cosine_rises_then_falls_to_nothing() -> None:
+    rates = [learning_rate(SETTINGS, step, 100) for step in range(100)]
+    assert rates.index(max(rates)) in (19, 20)
+    assert max(rates) == pytest.approx(SETTINGS.lr)
+    assert rates[:20] == sorted(rates[:20])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert rates[-1] < 1e-2 * SETTINGS.lr
+
+
+def test_constant_rate_is_constant() -> None:
+    settings = replace(SETTINGS, schedule="constant")
+    assert {learning_rate(settings, step, 10) for step in range(10)} == {SETTINGS.lr}
+
+
+@pytest.mark.parametrize(
+    ("history", "patience", "stopped"),
+    [
+        ([1.0] * 20, 10, True),
+        ([1.0] * 10 + [0.9] * 10, 10, False),
+        ([1.0] * 10 + [0.9999] * 10, 10, True),
+        ([1.0] * 19, 10, False),
+        ([1.0] * 20, 0, False),
+        ([1.0] * 10 + [0.5] * 10 + [0.6] * 10, 10, True),
+    ],
+)
+def test_plateau(history: list[float], patience: int, stopped: bool) -> None:
+    assert plateau(history, patience) is stopped
+
+
+def test_loop_stops_at_a_plateau() -> None:
+    loop = classifier_loop(500)
+    loop.settings = replace(SETTINGS, patience=5, lr=0.0)
+    loop.run(silent)
+    assert loop.step < 500
+
+
+def test_every_training_pixel_is_seen_once_an_epoch() -> None:
+    loop = classifier_loop()
+    task: Any = loop.task
+    seen: list[int] = []
+    original = task.windows
+
+    def watched(pixels: Tensor) -> Tensor:
+        seen.extend((pixels[:, 0] * 4 + pixels[:, 1]).tolist())
+        return original(pixels)  # type: ignore[no-any-return]
+
+    task.windows = watched
+    assert task.steps == 3
+    for step in range(3):
+        task.loss(step, 0, task.size(step), torch.Generator().manual_seed(step))
+    assert sorted(seen) == list(range(20))
+
+
+def test_windows_lie_around_their_pixels() -> None:
+    task: Any = classifier_loop().task
+    windows = task.windows(torch.tensor([[2, 3], [0, 0]]))
+    torch.testing.assert_close(windows[0], task.features[2:5, 3:6])
+    torch.testing.assert_close(windows[1], task.features[:3, :3])
+
+
+def test_scene_smaller_than_an_instance_is_mirrored() -> None:
+    preset = replace(FAST, instance=8)
+    scene = torch.rand(7, 3, 5)
+    denoiser = new_denoiser(preset, 7, scene.mean((1, 2)), scene.std((1, 2)))
+    task = DiffusionTask(denoiser, scene, 8, 2)
+    assert min(task.scene.shape[1:]) >= 8
+    assert torch.isfinite(task.loss(0, 0, 2, torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
+def test_cuda_is_not_replaced_by_the_cpu() -> None:
+    with pytest.raises(DeviceError, match="--device cuda"):
+        choose_compute("cuda")
+    assert choose_compute("auto").device.type == "cpu"
