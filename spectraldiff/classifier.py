@@ -129,6 +129,7 @@ def new_denoiser(preset: Preset, bands: int, mean: Tensor, std: Tensor) -> Denoi
 
 def empty_classifier(preset: Preset, bands: int, classes: int, features: int, components: int) -> Classifier:
     """Return a classifier of the right shape to load weights into; `features` is D, `components` is P."""
+
     def zeros() -> Tensor:
         return torch.zeros(bands)  # one for each: loading fills them in place
 

@@ -174,6 +174,7 @@ class Training:
         if kept:
             loop.restore(kept)
         saver = _Saver(lambda: self._save(name, loop))
+        self._save(name, loop)
         self.monitor.stage(title, "steps")
         started = time.perf_counter()
         try:

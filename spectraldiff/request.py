@@ -8,7 +8,7 @@ from spectraldiff import datasets
 from spectraldiff.presets import Preset
 from spectraldiff.scene import Scene
 from spectraldiff.splits import PAPER_COUNTS, Split, make_split
-from spectraldiff_runtime.errors import RunError, UsageError
+from spectraldiff_runtime.errors import RunError, SceneError, UsageError
 from spectraldiff_runtime.raster import NODATA_OF_FILE, Nodata
 
 
@@ -46,7 +46,21 @@ class Request:
     nodata: Nodata = NODATA_OF_FILE
 
     def load_scene(self) -> Scene:
-        """Load the scene with its labels; the errors are those of `datasets.load` and `Scene.from_rasters`."""
+        """Load the scene with its labels.
+
+        Raises
+        ------
+        SceneError
+            No pixel of the scene has data; and the errors of `datasets.load` and `Scene.from_rasters`.
+        """
+        scene = self._load()
+        if not scene.valid.any():
+            raise SceneError(
+                f"the scene '{scene.name}' has no data in any pixel: see `sdiff info`, or give --nodata none"
+            )
+        return scene
+
+    def _load(self) -> Scene:
         if self.dataset is not None:
             return datasets.load(self.dataset, None if self.data_dir is None else Path(self.data_dir))
         assert self.scene is not None

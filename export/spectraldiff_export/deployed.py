@@ -215,10 +215,10 @@ class ReadOut(nn.Module):
         attention, width = block.attention, block.attention.out.out_features
         self.heads = attention.heads
         weight, bias = _scaled(block)
-        q, k, v = (w.unflatten(0, (self.heads, -1)) for w in weight.split(width))  # each (heads, C', C)
+        q, k, v = weight.view(3, self.heads, -1, width)  # each (heads, C', C)
         asked = k.transpose(1, 2) @ torch.cat([q, bias[:width].view(self.heads, -1, 1)], 2)  # (heads, C, C + 1)
         self.ask = _linear(asked[..., :-1].flatten(0, 1), asked[..., -1].flatten())
-        out = attention.out.weight.double().unflatten(1, (self.heads, -1)).transpose(0, 1)  # (heads, C, C')
+        out = attention.out.weight.double().view(width, self.heads, -1).transpose(0, 1)  # (heads, C, C')
         told = attention.out.bias.double() + attention.out.weight.double() @ bias[2 * width :]
         self.tell = _linear((out @ v).transpose(0, 1).flatten(1), told)
 

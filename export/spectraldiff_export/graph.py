@@ -4,20 +4,19 @@ PyTorch's exporter unrolls loops, so the part that runs once a row is exported b
 Parts and names are cleaned: a file holds no source paths, and the same model always gives the same bytes.
 """
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import onnx
+import onnxscript  # the exporter imports it late: whether it is there must be known at once
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from spectraldiff_export.deployed import DeployedClassifier
+from spectraldiff_export.quiet import quiet
 from spectraldiff_runtime.engine import CARD_KEY, OUTPUTS
+from spectraldiff_runtime.errors import VerificationError
 
 # The first opset with Gelu and LayerNormalization as single operators; ONNX Runtime reads it since 1.17.
 OPSET, IR_VERSION = 20, 9
@@ -56,9 +55,14 @@ def build(model: DeployedClassifier, card: str) -> onnx.ModelProto:
     return proto
 
 
+def example_tile(model: DeployedClassifier) -> Tensor:
+    """Return a tile to trace with: two of them, so that N is not taken for 1, and oblong, so that sides stay apart."""
+    return torch.zeros(2, model.bands, 2 * model.halo + 3, 2 * model.halo + 5)
+
+
 def _export_parts(model: DeployedClassifier) -> tuple[onnx.ModelProto, ...]:
-    """Export the three parts with examples of sizes that none of the network's constants has."""
-    tile = torch.zeros(2, model.bands, 2 * model.halo + 3, 2 * model.halo + 5)
+    """Export the three parts, every size dynamic but bands, window and width."""
+    tile = example_tile(model)
     rows = model.rows(tile)  # (3, 2, 5 + window - 1, window, C)
     scores = torch.stack([model.row(row) for row in rows])  # (3, 2, 5, K)
     return (
@@ -69,13 +73,13 @@ def _export_parts(model: DeployedClassifier) -> tuple[onnx.ModelProto, ...]:
 
 
 def _export(part: nn.Module, example: Tensor, dynamic: Sequence[int], name: str, outputs: Sequence[str]) -> Any:
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             part,
             (example,),
             dynamo=True,
             opset_version=OPSET,
-            dynamic_shapes=({axis: DYNAMIC for axis in dynamic},),
+            dynamic_shapes=(dict.fromkeys(dynamic, DYNAMIC),),
             input_names=[name],
             output_names=list(outputs),
             verbose=False,
@@ -84,40 +88,43 @@ def _export(part: nn.Module, example: Tensor, dynamic: Sequence[int], name: str,
     return program.model_proto
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter from printing, logging and warning: what matters of its result is verified."""
-    disabled = logging.root.manager.disable
-    sink = io.StringIO()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logging.disable(disabled)
-
-
 def _cleaned(proto: onnx.ModelProto, prefix: str) -> onnx.GraphProto:
     """Return a part's graph, its values and nodes renamed in order under `prefix`, without any notes."""
     graph = proto.graph
-    foreign = {node.domain for node in graph.node} - {""}
-    if foreign or proto.functions:
-        raise NotImplementedError(f"the exporter left functions or operators of {foreign} in the graph")
-    kept = {value.name for value in (*graph.input, *graph.output)} | {""}
-    names = {name: name for name in kept}
-    for constant in graph.initializer:
-        names.setdefault(constant.name, f"{prefix}.c{len(names)}")
-        constant.name = names[constant.name]
-        constant.doc_string = ""
-    for number, node in enumerate(graph.node):
-        for name in node.output:
-            names.setdefault(name, f"{prefix}.v{len(names)}")
-        inputs, outputs = [names[i] for i in node.input], [names[o] for o in node.output]
-        plain = helper.make_node(node.op_type, inputs, outputs, f"{prefix}.{number}.{node.op_type}")
-        plain.attribute.extend(node.attribute)
-        node.CopyFrom(plain)
-    return helper.make_graph(graph.node, prefix, graph.input, graph.output, graph.initializer)
+    foreign = sorted({node.domain for node in graph.node} - {""}) + [function.name for function in proto.functions]
+    if foreign:
+        raise VerificationError(
+            f"PyTorch {torch.__version__} with onnxscript {onnxscript.__version__} exported operators that ONNX does "
+            f"not have ({', '.join(foreign)}): install other versions of them; nothing is written"
+        )
+    names = {name: name for name in ("", *_names(graph.input), *_names(graph.output))}
+    for name in (*_names(graph.initializer), *(name for node in graph.node for name in node.output)):
+        names.setdefault(name, f"{prefix}.{len(names)}")
+    constants = [_constant(tensor, names[tensor.name]) for tensor in graph.initializer]
+    nodes = [_node(node, names, f"{prefix}.{n}.{node.op_type}") for n, node in enumerate(graph.node)]
+    inputs, outputs = ([_value(value) for value in values] for values in (graph.input, graph.output))
+    return helper.make_graph(nodes, prefix, inputs, outputs, constants)
+
+
+def _names(values: Iterable[Any]) -> list[str]:
+    return [value.name for value in values]
+
+
+def _constant(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    return numpy_helper.from_array(numpy_helper.to_array(tensor), name)
+
+
+def _node(node: onnx.NodeProto, names: dict[str, str], title: str) -> onnx.NodeProto:
+    plain = helper.make_node(node.op_type, [names[i] for i in node.input], [names[o] for o in node.output], title)
+    plain.attribute.extend(node.attribute)
+    return plain
+
+
+def _value(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    """Return an input or output whose varying sizes have no names."""
+    kind = value.type.tensor_type
+    sizes: list[int | str | None] = [int(d.dim_value) or None for d in kind.shape.dim]
+    return helper.make_tensor_value_info(value.name, kind.elem_type, sizes)
 
 
 def _inputs(model: DeployedClassifier) -> list[onnx.ValueInfoProto]:

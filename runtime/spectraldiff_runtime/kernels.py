@@ -12,6 +12,7 @@ import numpy as np
 from numba import config, get_num_threads, njit, prange, set_num_threads
 from numpy.typing import NDArray
 
+from .interrupts import interrupts_held_back
 from .tiling import Window, reflect
 
 
@@ -133,10 +134,11 @@ def _drive(
 
 
 def _run(*arguments: Any) -> None:
-    try:
-        _gather(*arguments)
-    except OSError:  # compiled, but Numba could not keep the result: its disk is full, say
-        _gather(*arguments)
+    with interrupts_held_back():
+        try:
+            _gather(*arguments)
+        except OSError:  # compiled, but Numba could not keep the result: its disk is full, say
+            _gather(*arguments)
 
 
 @_compiled

@@ -128,9 +128,23 @@ def test_paper_preset_goes_all_the_way(tiny_request: Request, tiny_scene: Scene,
 
 def test_reconstruction_runs_from_noise_to_step_0(tiny_run: RunFolder, tiny_scene: Scene) -> None:
     model, _ = tiny_run.load_model()
-    result = reconstruct(model, tiny_scene, 40, 16, 5, 0, lambda done, total: None)
+    result, again = (reconstruct(model, tiny_scene, 40, 16, 5, seed, lambda done, total: None) for seed in (0, 0))
     assert [step for step, _ in result.frames] == [40, 30, 20, 10, 0]
-    assert result.error < result.noise_error
+    assert np.array_equal(result.frames[-1][1], again.frames[-1][1])
+    assert result.original.shape == result.frames[-1][1].shape == (16, 16, 12)
+    denoiser = model.extractor.denoiser
+    assert denoiser is not None
+    noise = (1 - float(denoiser.schedule.alpha_bar[40])) ** 0.5
+    assert result.noise_error == pytest.approx(noise * (2 / np.pi) ** 0.5, rel=0.1)
+    assert 0 < result.error < 2 * result.noise_error
+    part = tiny_scene.cube[result.row : result.row + 16, result.column : result.column + 16].astype(np.float32)
+    normalised = model.normaliser(torch.from_numpy(part).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    np.testing.assert_allclose(result.original, normalised, atol=1e-6)
+
+
+def test_example_spectra_are_of_different_classes(tiny_run: RunFolder, tiny_scene: Scene) -> None:
+    model, _ = tiny_run.load_model()
+    result = reconstruct(model, tiny_scene, 2, 26, 2, 0, lambda done, total: None)
     spectra = example_spectra(result, tiny_scene, 3)
     assert len({s.label for s in spectra}) == 3
     assert all(len(s.reconstructed) == 12 for s in spectra)
@@ -212,7 +226,12 @@ def test_paper_preset_is_the_papers() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"timestep": 0}, "1 to 500"), ({"timestep": 501}, "1 to 500"), ({"layer": 3}, "0 to 2"), ({"layer": -1}, "0 to 2")],
+    [
+        ({"timestep": 0}, "1 to 500"),
+        ({"timestep": 501}, "1 to 500"),
+        ({"layer": 3}, "0 to 2"),
+        ({"layer": -1}, "0 to 2"),
+    ],
 )
 def test_impossible_preset_is_refused(change: dict[str, int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
@@ -222,7 +241,12 @@ def test_impossible_preset_is_refused(change: dict[str, int], message: str) -> N
 
 
 def test_sources_exclude_each_other() -> None:
-    for source in ((None, None, None), ("houston", "a.tif", "b.tif"), (None, "a.tif", None), ("houston", None, "b.tif")):
+    for source in (
+        (None, None, None),
+        ("houston", "a.tif", "b.tif"),
+        (None, "a.tif", None),
+        ("houston", None, "b.tif"),
+    ):
         with pytest.raises(UsageError):
             check_source(*source)
     check_source("houston", None, None)
@@ -243,4 +267,3 @@ def test_run_files_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Monke
         run.write_json("metrics.json", {"a": 2})
     assert run.read_json("metrics.json") == {"a": 1}
     assert [p.name for p in run.path.iterdir()] == ["metrics.json"]
-

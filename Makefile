@@ -1,0 +1,37 @@
+# `make demo` runs the main job on Indian Pines; `make test` runs lint, types and tests; `make bench` prints the tables.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test bench clean
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	rm -rf demo && mkdir demo
+	$(BIN)/sdiff datasets write indian-pines demo/scene.tif --labels demo/labels.tif
+	$(BIN)/sdiff train --dataset indian-pines --run demo/run
+	$(BIN)/sdiff export --run demo/run --out demo/model.onnx
+	$(BIN)/sdiff map demo/scene.tif --model demo/model.onnx --out demo/classes.tif --preview demo/map.png
+	$(BIN)/sdiff evaluate demo/classes.tif --labels demo/labels.tif --exclude demo/run/train_pixels.tif
+	@echo
+	@echo "The map:       demo/classes.tif (open it in QGIS)"
+	@echo "Its preview:   demo/map.png"
+	@echo "The run:       demo/run, its figures in demo/run/figures"
+	@echo "The model:     demo/model.onnx"
+
+test: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.map_speed --model demo/model.onnx
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,1 @@
+"""Benchmarks: one script a question; JSON out, a table for people."""

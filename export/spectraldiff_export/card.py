@@ -1,0 +1,68 @@
+"""The model card inside the file: what whoever runs it needs to know, and where it came from."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+
+import spectraldiff_runtime
+from spectraldiff.classifier import Classifier
+from spectraldiff_runtime.card import ModelCard
+from spectraldiff_runtime.class_map import LandCoverClass
+from spectraldiff_runtime.errors import ModelFileError, RunError
+
+
+def card_of(classifier: Classifier, facts: Mapping[str, Any]) -> ModelCard:
+    """Return the card of a trained model.
+
+    Parameters
+    ----------
+    classifier
+        The model.
+    facts
+        What the run's model.json says of scene, classes and accuracy.
+
+    Raises
+    ------
+    RunError
+        A fact is missing or not as it should be.
+    """
+    try:
+        card = _card(classifier, facts)
+        return ModelCard.from_json(card.to_json(), "the run")
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"the run's model.json is damaged ({error!r}): train again, or restore it") from error
+    except ModelFileError as error:
+        raise RunError(f"the run's model.json is damaged: {error}") from error
+
+
+def _card(classifier: Classifier, facts: Mapping[str, Any]) -> ModelCard:
+    nodata, wavelengths = facts["nodata"], facts["wavelengths"]
+    return ModelCard(
+        name=facts["name"],
+        preset=classifier.preset.name,
+        features=classifier.preset.features,
+        classes=tuple(LandCoverClass(c["value"], c["name"], tuple(c["colour"])) for c in facts["classes"]),
+        bands=len(classifier.fill),
+        wavelengths=None if wavelengths is None else tuple(wavelengths),
+        halo=classifier.halo,
+        nodata=nodata if nodata is not None and math.isfinite(nodata) else None,
+        fill=tuple(classifier.fill.tolist()),
+        sensor=facts["sensor"],
+        attribution=facts["attribution"],
+        accuracy=facts["accuracy"],
+        versions={**facts["versions"], **_versions()},
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of what makes and checks the file."""
+    return {
+        "spectraldiff": spectraldiff_runtime.__version__,
+        "torch": str(torch.__version__),
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }

@@ -1,0 +1,58 @@
+"""``sdiff export``: a finished run in, one verified model file out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import Json, Overwrite, Quiet, RunsDir, print_json, training_package
+
+if TYPE_CHECKING:
+    from spectraldiff_export import Export
+
+
+def export(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model file: .onnx, or .pt for TorchScript.")],
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder; the newest finished run by default.", show_default=False)
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write a trained model as one file that maps scenes without PyTorch.
+
+    The file holds the whole computation from raw pixels to classes, the weights and the model card. It is compared with
+    PyTorch on pixels of the training scene and appears under its name when both agree.
+    """
+    from ..outputs import check_output
+
+    with training_package("export"):
+        from spectraldiff.checkpoint import open_run
+        from spectraldiff_export import check_suffix, export_run
+    check_suffix(out)
+    check_output(out, overwrite)
+    folder = open_run(run, runs_dir)
+    if not quiet:
+        typer.echo(f"Exporting the run '{folder.path}'", err=True)
+    result = export_run(folder, out, overwrite)
+    if not quiet:
+        _summarise(result)
+    if json:
+        checked = {**vars(result.verification)}
+        facts = {"bytes": result.size, "halo": result.card.halo, "bands": result.card.bands}
+        print_json({"out": out, "run": folder.path, **facts, "verification": checked})
+
+
+def _summarise(result: "Export") -> None:
+    """Say what was written and how it was verified."""
+    card, checked = result.card, result.verification
+    what = f"{card.name}, preset {card.preset}, {card.bands} bands, {len(card.classes)} classes"
+    typer.echo(f"Wrote '{result.path}' ({result.size / 1e6:.1f} MB): {what}, halo {card.halo} pixels", err=True)
+    ties = f", {checked.near_ties} near-ties decided otherwise" if checked.near_ties else ", all classes equal"
+    typer.echo(
+        f"Verified against PyTorch on {checked.pixels:,} pixels: probabilities differ by {checked.probability:.1e} "
+        f"at most{ties}",
+        err=True,
+    )

@@ -1,0 +1,216 @@
+"""`sdiff train` and `sdiff reconstruct`: what they write, refuse and leave behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from spectraldiff.checkpoint import RunFolder
+from spectraldiff.scene import Scene
+from spectraldiff_runtime.class_map import write_class_raster
+from spectraldiff_runtime.cli import run
+
+SHORT = ["--diffusion-steps", "2", "--epochs", "1", "--components", "5", "--device", "cpu"]
+
+
+def own(files: tuple[Path, Path], *options: object) -> list[str]:
+    return ["train", str(files[0]), "--labels", str(files[1]), *SHORT, *map(str, options)]
+
+
+def labels_like(path: Path, labels: np.ndarray, scene: Scene) -> Path:
+    write_class_raster(path, labels, scene.classes, crs=scene.crs, transform=scene.transform)
+    return path
+
+
+def test_own_scene_from_files_to_run(tiny_files, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(own(tiny_files, "--split", "per-class:8", "--json")) == 0
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    folder = tmp_path / report["run"]
+    assert folder == tmp_path / "runs" / "scene-fast-001"
+    assert report["split"] == "per-class:8"
+    assert report["train_pixels"] == 32
+    assert RunFolder(folder).finished
+    assert "32 training and 540 test pixels" in printed.err
+    assert "sdiff export --run" in printed.err
+
+
+def test_raw_is_trained_beside(tiny_files, tmp_path, capsys):
+    options = ("--run", tmp_path / "run", "--compare-raw", "--split", "per-class:8")
+    assert run(own(tiny_files, *options)) == 0
+    printed = capsys.readouterr().err
+    assert "with diffusion features" in printed
+    assert "on raw bands" in printed
+
+
+def test_quiet_is_quiet(tiny_files, tmp_path, capsys):
+    assert run(own(tiny_files, "--run", tmp_path / "run", "-q", "--features", "raw")) == 0
+    printed = capsys.readouterr()
+    assert printed.out == printed.err == ""
+
+
+def refusals(tmp_path, tiny_files, scene):
+    scene_file, labels = map(str, tiny_files)
+    one = labels_like(tmp_path / "one.tif", np.where(scene.labels == 2, 2, 0).astype(np.uint8), scene)
+    small = labels_like(tmp_path / "small.tif", scene.labels[:-1], scene)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "file").write_text("x")
+    text = tmp_path / "text.tif"
+    text.write_text("this is no raster")
+    base = ["train", scene_file, "--labels", labels]
+    return {
+        "nothing": (["train"], 2, "--dataset NAME"),
+        "both": ([*base, "--dataset", "indian-pines"], 2, "either --dataset"),
+        "no labels": (["train", scene_file], 2, "--labels"),
+        "unknown data set": (["train", "--dataset", "indianpines"], 2, "indian-pines"),
+        "unknown preset": ([*base, "--preset", "slow"], 2, "slow"),
+        "unknown split": ([*base, "--split", "half"], 2, "per-class:N"),
+        "paper split of own scene": ([*base, "--split", "paper"], 2, "paper gives no training counts"),
+        "bad band list": ([*base, "--bands", "1-x"], 2, "--bands"),
+        "bands that are not there": ([*base, "--bands", "5-40"], 1, "12 bands"),
+        "bad nodata": ([*base, "--nodata", "some"], 2, "--nodata"),
+        "bad timestep": ([*base, "--timestep", "900"], 2, "1 to 500"),
+        "bad layer": ([*base, "--layer", "3"], 2, "0 to 2"),
+        "too few pixels": ([*base, "--split", "per-class:5000"], 1, "5000"),
+        "labels of another size": (["train", scene_file, "--labels", str(small)], 1, "25 rows x 31 columns"),
+        "one class only": (["train", scene_file, "--labels", str(one)], 1, "one class only"),
+        "scene missing": (["train", "missing.tif", "--labels", labels], 1, "missing.tif"),
+        "labels missing": (["train", scene_file, "--labels", "missing.tif"], 1, "missing.tif"),
+        "no raster": (["train", str(text), "--labels", labels], 1, "text.tif"),
+        "run exists": ([*base, "--run", str(tmp_path / "taken")], 1, "exists"),
+        "folder that cannot be": ([*base, "--run", str(tmp_path / "file" / "run")], 1, "cannot be written"),
+        "cuda": ([*base, "--device", "cuda"], 1, "--device cuda"),
+        "resume nothing": (["train", "--resume", str(tmp_path / "none")], 1, "no run folder"),
+        "resume no run": (["train", "--resume", str(tmp_path / "taken")], 1, "no run folder"),
+        "resume with options": (
+            ["train", "--resume", str(tmp_path / "taken"), "--epochs", "3"],
+            2,
+            "leave out --epochs",
+        ),
+    }
+
+
+CASES = [
+    "nothing", "both", "no labels", "unknown data set", "unknown preset", "unknown split", "paper split of own scene",
+    "bad band list", "bands that are not there", "bad nodata", "bad timestep", "bad layer", "too few pixels",
+    "labels of another size", "one class only", "scene missing", "labels missing", "no raster", "run exists",
+    "folder that cannot be", "cuda", "resume nothing", "resume no run", "resume with options",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_refused(case, tiny_files, tiny_scene, tmp_path, capsys, monkeypatch):
+    arguments, code, words = refusals(tmp_path, tiny_files, tiny_scene)[case]
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert run(arguments) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    last = printed.err.splitlines()[-1]
+    assert last.startswith("sdiff: error: ")
+    assert words in last
+    assert "Traceback" not in printed.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_scene_without_any_data(tiny_files, tiny_scene, tmp_path, capsys):
+    with rasterio.open(tiny_files[0]) as source:
+        profile = {**source.profile, "nodata": 7}
+    with rasterio.open(tmp_path / "empty.tif", "w", **profile) as target:
+        target.write(np.full((12, 26, 31), 7, np.uint16))
+    code = run(["train", str(tmp_path / "empty.tif"), "--labels", str(tiny_files[1]), "--run", str(tmp_path / "run")])
+    assert code == 1
+    assert "no data" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_finished_run_is_not_resumed(tiny_run, capsys):
+    assert run(["train", "--resume", str(tiny_run.path)]) == 1
+    assert "is finished" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_the_state_and_resume_goes_on(tiny_files, tmp_path):
+    """Exit 130, no partial files, and `--resume` finishes the run."""
+    folder = tmp_path / "run"
+    options = [
+        "--diffusion-steps",
+        "4000",
+        "--epochs",
+        "1",
+        "--components",
+        "5",
+        "--run",
+        str(folder),
+        "--threads",
+        "1",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "spectraldiff_runtime",
+        "train",
+        str(tiny_files[0]),
+        "--labels",
+        str(tiny_files[1]),
+    ]
+    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (folder / "state.safetensors").is_file() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert f"sdiff train --resume {folder}" in " ".join(errors.split())
+    assert (folder / "state.safetensors").is_file()
+    assert not list(folder.rglob("*.partial"))
+    request = json.loads((folder / "run.json").read_text())
+    done = len(RunFolder(folder).load_state()["diffusion.history"])
+    request["preset"]["diffusion_steps"] = done + 2
+    (folder / "run.json").write_text(json.dumps(request))
+    assert run(["train", "--resume", str(folder), "-q"]) == 0
+    assert RunFolder(folder).read_json("metrics.json")["steps"]["diffusion"] == done + 2
+
+
+def test_missing_extra_is_named(tiny_files, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert run(own(tiny_files)) == 1
+    assert "pip install 'spectraldiff[train]'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of file size are POSIX")
+def test_full_disk_is_one_line(tiny_files, tmp_path):
+    """No file may grow past 64 kB: the state of the training does not fit."""
+    script = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
+        "from spectraldiff_runtime.cli import run\n"
+        "sys.exit(run(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", script, *own(tiny_files, "--run", tmp_path / "run", "--threads", 1)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("sdiff: error: ")
+    assert "cannot be written" in last
+    assert not list((tmp_path / "run").rglob("*.partial"))
+
+
+def test_reconstruct_draws_strip_and_spectra(tiny_run, tmp_path, capsys):
+    command = ["reconstruct", "--run", str(tiny_run.path), "--step", "6", "--size", "12", "--panels", "3"]
+    assert run([*command, "--out", str(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["reconstruction.png", "spectra.png"]
+    assert report["noised"] > 0
+    assert run(["reconstruct", "--run", str(tiny_run.path), "--step", "501", "--out", str(tmp_path)]) == 1
+    assert "1 to 500" in capsys.readouterr().err

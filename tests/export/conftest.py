@@ -1,0 +1,144 @@
+"""Classifiers with random but telling weights: no part of them may be dropped without a test noticing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spectraldiff.classifier import Classifier, empty_classifier
+from spectraldiff.features import fit_pca
+from spectraldiff.presets import FAST, PAPER, Preset
+from spectraldiff_runtime.card import ModelCard
+from spectraldiff_runtime.class_map import LandCoverClass, palette
+from spectraldiff_runtime.cli import run
+
+CLASSES = 4
+SMALL = {
+    "stem_channels": 4, "channels": (5, 6, 7), "components": 12, "raw_components": 6,
+    "window": 5, "width": 16, "depth": 3, "heads": 4, "mlp": 24,
+}  # fmt: skip
+# Presets of all kinds, and the numbers of bands to try them with.
+KINDS: dict[str, tuple[Preset, int]] = {
+    "fast": (replace(FAST, **SMALL, positions=6, layer=2), 12),
+    "fast, layer 0, no timestep to speak of": (replace(FAST, **SMALL, positions=3, layer=0, timestep=1), 7),
+    "fast, beside raw bands": (replace(FAST, **SMALL, positions=3, layer=1, beside_raw=True), 7),
+    "paper": (replace(PAPER, **SMALL, resample_kernel=(4, 3, 3), layer=1), 5),
+    "paper, beside raw bands": (replace(PAPER, **SMALL, resample_kernel=(4, 3, 3), layer=0, beside_raw=True), 5),
+    "raw": (replace(FAST, **SMALL, features="raw"), 12),
+    "raw, one block": (replace(FAST, **{**SMALL, "depth": 1, "heads": 1}, features="raw"), 5),
+}
+
+
+def make_classifier(preset: Preset, bands: int, seed: int = 0) -> Classifier:
+    """Return a classifier as if trained: every weight, statistic and constant is random, band 2 is constant."""
+    torch.manual_seed(seed)
+    unet = preset.unet(bands)
+    channels, positions = unet.feature_shape(preset.layer)
+    features = bands if preset.features == "raw" else channels * positions + bands * preset.beside_raw
+    components = min(features, preset.wanted_components)
+    classifier = empty_classifier(preset, bands, CLASSES, features, components)
+    normaliser, extractor = classifier.normaliser, classifier.extractor
+    normaliser.low.uniform_(200, 3000)
+    normaliser.high.copy_(normaliser.low).add_(torch.rand(bands) * 4000 + 100)
+    normaliser.high[1] = normaliser.low[1]
+    classifier.fill.copy_((normaliser.low + normaliser.high) / 2)
+    if extractor.denoiser is not None:
+        extractor.denoiser.mean.uniform_(-0.4, 0.4)
+        extractor.denoiser.std.uniform_(0.1, 0.5)
+    for norm in (m for m in classifier.modules() if isinstance(m, nn.BatchNorm3d | nn.LayerNorm)):
+        norm.weight.data.uniform_(0.5, 1.5)
+        norm.bias.data.normal_(0, 0.3)
+    classifier.vit.cls.data.normal_(0, 0.5)
+    classifier.vit.position.data.normal_(0, 0.5)
+    return calibrated(classifier.eval())
+
+
+@torch.no_grad()
+def calibrated(classifier: Classifier) -> Classifier:
+    """Fit batch norms and PCA to random pixels and spread the scores, so that they vary as after training."""
+    tiles = make_tiles(classifier, 4, 8)
+    for norm in (m for m in classifier.modules() if isinstance(m, nn.BatchNorm3d)):
+        norm.momentum = 1.0
+    classifier.extractor.train()(classifier.normaliser(tiles))
+    classifier.eval()
+    features = classifier.extractor(classifier.normaliser(tiles)).movedim(1, -1).flatten(0, 2)
+    pca = fit_pca(iter([features]), len(classifier.pca_components))
+    classifier.pca_mean.copy_(pca.mean)
+    classifier.pca_components[: len(pca.components)] = pca.components
+    scores, last = classifier(tiles), classifier.vit.head[-1]
+    spread = 1.5 / scores.std((0, 2, 3))
+    last.weight *= spread[:, None]
+    last.bias.copy_((last.bias - scores.mean((0, 2, 3))) * spread)
+    return classifier
+
+
+def make_tiles(classifier: Classifier, count: int, side: int, seed: int = 1) -> Tensor:
+    """Return raw tiles (count, B, side + 2 halo, side + 2 halo) within and a little beyond the bands' ranges."""
+    side += 2 * classifier.halo
+    noise = torch.rand(count, len(classifier.fill), side, side, generator=torch.Generator().manual_seed(seed))
+    low, high = classifier.normaliser.low[:, None, None], classifier.normaliser.high[:, None, None]
+    return low + (high - low) * (1.2 * noise - 0.1)
+
+
+def make_card(classifier: Classifier) -> ModelCard:
+    colours = palette(CLASSES)
+    return ModelCard(
+        name="tiny",
+        preset=classifier.preset.name,
+        features=classifier.preset.features,
+        classes=tuple(LandCoverClass(i, f"Klasse {i} ä", c) for i, c in enumerate(colours, start=1)),
+        bands=len(classifier.fill),
+        wavelengths=None,
+        halo=classifier.halo,
+        nodata=None,
+        fill=tuple(classifier.fill.tolist()),
+    )
+
+
+@pytest.fixture(params=list(KINDS))
+def classifier(request: pytest.FixtureRequest) -> Classifier:
+    """A classifier of each kind."""
+    return make_classifier(*KINDS[request.param])
+
+
+@pytest.fixture(scope="session")
+def small() -> Classifier:
+    """The cheapest to export."""
+    return make_classifier(*KINDS["raw, one block"])
+
+
+@pytest.fixture(scope="session")
+def classifier_of() -> Callable[[str], Classifier]:
+    return lambda kind: make_classifier(*KINDS[kind])
+
+
+@pytest.fixture(scope="session")
+def tiles_for() -> Callable[..., Tensor]:
+    return make_tiles
+
+
+@pytest.fixture(scope="session")
+def card_for() -> Callable[[Classifier], ModelCard]:
+    return make_card
+
+
+@pytest.fixture
+def sdiff(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process; return exit code, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Callable[[], list[str]]:
+    """Return the names of all that lies in the test's folder, hidden or not."""
+    return lambda: sorted(path.name for path in tmp_path.iterdir())

@@ -1,0 +1,64 @@
+"""Signals are held back, and not lost."""
+
+import signal
+import threading
+
+import pytest
+
+from spectraldiff_runtime.interrupts import SIGNALS, interrupts_held_back
+
+
+def test_ctrl_c_waits_for_the_end_of_the_block():
+    steps = []
+    with pytest.raises(KeyboardInterrupt), interrupts_held_back():
+        signal.raise_signal(signal.SIGINT)
+        steps.append("went on")
+    assert steps == ["went on"]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_any_handler_is_called_once_and_stays(number):
+    calls = []
+
+    def handler(got, _):
+        calls.append(got)
+
+    before = signal.signal(number, handler)
+    try:
+        with interrupts_held_back():
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+            assert calls == []
+        assert calls == [number]
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
+
+
+def test_ignored_signals_stay_ignored():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with interrupts_held_back():
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_an_error_in_the_block_does_not_swallow_it():
+    with pytest.raises(KeyboardInterrupt), interrupts_held_back():
+        signal.raise_signal(signal.SIGINT)
+        raise ValueError
+
+
+def test_other_threads_are_left_alone():
+    handlers = []
+
+    def work():
+        with interrupts_held_back():
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGINT)]
