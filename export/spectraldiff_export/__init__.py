@@ -6,7 +6,7 @@
 """
 
 from spectraldiff_export.deployed import DeployedClassifier
-from spectraldiff_export.verify import Verification, verify
+from spectraldiff_export.verify import Verification
 from spectraldiff_export.writers import Export, check_suffix, export_model, export_run
 
 __all__ = [
@@ -16,5 +16,4 @@ __all__ = [
     "check_suffix",
     "export_model",
     "export_run",
-    "verify",
 ]

@@ -128,7 +128,7 @@ def _value(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
 
 
 def _inputs(model: DeployedClassifier) -> list[onnx.ValueInfoProto]:
-    shape = ["N", model.bands, "height", "width"]
+    shape: list[int | str | None] = ["N", model.bands, "height", "width"]
     return [helper.make_tensor_value_info("tile", TensorProto.FLOAT, shape)]
 
 

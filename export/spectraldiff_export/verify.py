@@ -106,10 +106,10 @@ def _cases(
     """Yield tiles (N, B, h + 2 halo, w + 2 halo) and their expected probabilities (N, K, h, w)."""
     largest = wanted.shape[-1]
     middle, tiles = (largest + 1) // 2, samples.numpy().astype(np.float32)
-    for count in (1, len(samples)):
+    for chosen in (slice(0, 1), slice(-2, None)):
         for h, w in ((1, 1), (middle, middle), (largest, largest), (middle, largest)):
-            cut = tiles[:count, :, : h + 2 * halo, : w + 2 * halo]
-            yield np.ascontiguousarray(cut), wanted[:count, :, :h, :w]
+            cut = tiles[chosen, :, : h + 2 * halo, : w + 2 * halo]
+            yield np.ascontiguousarray(cut), wanted[chosen, :, :h, :w]
 
 
 def _runner(file: Path, suffix: str, title: str) -> Runner:
@@ -145,7 +145,13 @@ def _torchscript_runner(file: Path) -> Runner:
 
 def _compare(title: str, run: Runner, tiles: NDArray[np.float32], wanted: NDArray[np.float32]) -> Verification:
     """Compare one batch: outputs, types and shapes, then values."""
-    outputs = run(tiles)
+    try:
+        outputs = run(tiles)
+    except MemoryError:
+        raise
+    except Exception as error:  # ONNX Runtime's and TorchScript's own exception types differ between versions
+        reason = str(error).partition("\n")[0]
+        raise VerificationError(f"{title} fails on tiles {tiles.shape} ({reason}): it is not written") from error
     count, _, height, width = wanted.shape
     shape = (count, height, width)
     _check_forms(title, outputs, (("uint8", shape), ("float32", shape), ("float32", wanted.shape)), tiles.shape)

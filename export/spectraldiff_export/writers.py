@@ -117,7 +117,7 @@ def torchscript_bytes(model: DeployedClassifier, card: str) -> bytes:
     """Return a TorchScript file with the card's JSON as `CARD_FILE`; `torch.jit.load` reads it without this package."""
     buffer = io.BytesIO()
     with torch.no_grad(), quiet():
-        torch.jit.save(_scripted(model), buffer, _extra_files={CARD_FILE: card.encode()})  # type: ignore[no-untyped-call]
+        torch.jit.save(_scripted(model), buffer, _extra_files={CARD_FILE: card.encode()})
     return _without_sources(buffer.getvalue())
 
 
@@ -137,7 +137,7 @@ def _scripted(model: DeployedClassifier) -> nn.Module:
 
 def _traced(part: nn.Module, example: torch.Tensor) -> nn.Module:
     # The file is verified as a whole, on more sizes than the tracer's own check would try.
-    traced: nn.Module = torch.jit.trace(part, example, check_trace=False)
+    traced: nn.Module = torch.jit.trace(part, example, check_trace=False)  # type: ignore[no-untyped-call]
     return traced
 
 

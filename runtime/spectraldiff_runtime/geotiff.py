@@ -25,6 +25,7 @@ from .class_map import (
     tiled_profile,
     write_class_sidecar,
 )
+from .interrupts import interrupts_held_back
 from .outputs import PartialFile, output_error
 from .raster import GDAL_ERRORS, quiet_gdal
 from .scene import Georeference
@@ -35,7 +36,7 @@ CONFIDENCE_NODATA = 0.0
 class _Recorder(io.FileIO):
     """A file that GDAL writes to; the first error is kept in `errors` and all later writes are dropped."""
 
-    def __init__(self, path: str, mode: str, errors: list[BaseException]) -> None:
+    def __init__(self, path: str, mode: str, errors: list[Exception]) -> None:
         super().__init__(path, mode)
         self._errors = errors
 
@@ -43,7 +44,7 @@ class _Recorder(io.FileIO):
         if not self._errors:
             try:
                 self._write_all(memoryview(data))
-            except BaseException as error:  # Ctrl-C too: GDAL would swallow it here
+            except Exception as error:  # GDAL would pass it over
                 self._errors.append(error)
         return len(data)
 
@@ -86,7 +87,7 @@ class RasterOutput(PartialFile):
     ) -> None:
         super().__init__(path, overwrite)
         self._classes: Sequence[LandCoverClass] | None = None
-        self._errors: list[BaseException] = []
+        self._errors: list[Exception] = []
         self._overviews = overviews
         self._height, self._width = int(profile["height"]), int(profile["width"])
         self._rows_written, self._pending = 0, np.empty((0, self._width), profile["dtype"])
@@ -205,19 +206,17 @@ class RasterOutput(PartialFile):
 
     def _close(self) -> None:
         dataset, self._dataset = self._dataset, None
-        with quiet_gdal():
+        with interrupts_held_back(), quiet_gdal():
             dataset.close()
 
     def _write(self, action: Callable[[], None]) -> None:
         """Do something that writes, and raise what went wrong in it, first of all in the file itself."""
-        failure: BaseException | None = None
+        failure: Exception | None = None
         try:
-            with quiet_gdal():
+            with interrupts_held_back(), quiet_gdal():
                 action()
         except GDAL_ERRORS as error:
             failure = error
         failure = self._errors[0] if self._errors else failure
-        if failure is not None and not isinstance(failure, Exception):
-            raise failure
         if failure is not None:
             raise output_error(self.path, failure) from failure

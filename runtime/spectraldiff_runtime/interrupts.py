@@ -25,14 +25,14 @@ def interrupts_held_back() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
     held = {number: handler for number, handler in before.items() if handler is not None}
     for number in held:
-        signal.signal(number, lambda got, frame: seen.append((got, frame)))
+        signal.signal(number, lambda *call: seen.append(call))
     try:
         yield
     finally:
         for number, handler in held.items():
             signal.signal(number, handler)
-        for number, frame in seen[:1]:
-            _deliver(held[signal.Signals(number)], number, frame)
+        for got, frame in seen[:1]:
+            _deliver(held[signal.Signals(got)], got, frame)
 
 
 def _deliver(handler: Any, number: int, frame: FrameType | None) -> None:

@@ -65,14 +65,14 @@ def test_stopped_and_resumed_equals_undisturbed() -> None:
     whole.run(silent)
     first = classifier_loop()
 
-    class Stop(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop_at_seven(step: int, total: int, loss: float) -> None:
         if step == 7:
-            raise Stop
+            raise StoppedError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StoppedError):
         first.run(stop_at_seven)
     state = {k: v.clone() for k, v in first.state().items()}
     torch.randn(5)  # somebody else draws

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ..errors import SpectralDiffError
-from . import datasets, evaluate, info, map, reconstruct, train
+from . import datasets, evaluate, export, info, map, reconstruct, train
 
 INTERRUPTED = 130
 
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train.train)
+app.command()(export.export)
 app.command()(map.map)
 app.command()(evaluate.evaluate)
 app.add_typer(datasets.app, name="datasets")

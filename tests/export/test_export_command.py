@@ -1,0 +1,134 @@
+"""`sdiff export`: the newest run becomes a file that maps the scene as training saw it; errors are one line."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spectraldiff.checkpoint import RunFolder
+from spectraldiff_runtime import Model, map_scene
+
+
+@pytest.fixture
+def runs(tiny_run: RunFolder, tmp_path: Path) -> Path:
+    """A folder with two finished runs, of which `second` is the newer, and one that is not finished."""
+    folder = tmp_path / "runs"
+    for name, finished in (("first", "2024-01-01T00:00:00+00:00"), ("second", "2024-01-02T00:00:00+00:00")):
+        shutil.copytree(tiny_run.path, folder / name)
+        run = RunFolder(folder / name)
+        run.write_json("model.json", {**run.read_json("model.json"), "finished": finished})
+    (folder / "third").mkdir()
+    shutil.copy(tiny_run.path / "run.json", folder / "third")
+    return folder
+
+
+def test_the_newest_run_is_exported_and_maps_as_it_trained(runs, sdiff, tmp_path, tiny_scene):
+    out = tmp_path / "model.onnx"
+    code, stdout, stderr = sdiff("export", "--out", out, "--runs-dir", runs)
+    assert (code, stdout) == (0, "")
+    lines = stderr.splitlines()
+    assert lines[0] == f"Exporting the run '{runs / 'second'}'"
+    assert lines[1].startswith(f"Wrote '{out}' (")
+    assert "scene, preset fast, 12 bands, 4 classes, halo " in lines[1]
+    assert lines[2].startswith("Verified against PyTorch on 3,027 pixels: probabilities differ by ")
+    assert len(lines) == 3
+    classifier, facts = RunFolder(runs / "second").load_model()
+    model = Model.open(out, "cpu", threads=1)
+    card = model.card
+    assert (card.name, card.halo, card.accuracy) == ("scene", classifier.halo, facts["accuracy"])
+    assert {"spectraldiff", "torch", "onnx", "onnxruntime", "python"} <= set(card.versions)
+    trained = classifier.predict(tiny_scene)
+    assert np.unique(trained).size == 4
+    for tile in (9, 64):
+        np.testing.assert_array_equal(map_scene(model, tiny_scene.cube, tile=tile).classes, trained)
+
+
+def test_a_run_that_is_named_as_torchscript_for_machines(runs, sdiff, tmp_path):
+    out = tmp_path / "model.pt"
+    code, stdout, stderr = sdiff("export", "-o", out, "--run", runs / "first", "-q", "--json")
+    assert (code, stderr) == (0, "")
+    found = json.loads(stdout)
+    assert (found["out"], found["run"], found["bytes"]) == (str(out), str(runs / "first"), out.stat().st_size)
+    assert (found["bands"], found["verification"]["pixels"]) == (12, 3027)
+    assert 0 < found["verification"]["probability"] < 1e-4
+
+
+def drop_samples(run: Path) -> None:
+    (run / "samples.safetensors").unlink()
+
+
+def cut_weights(run: Path) -> None:
+    path = run / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def cut_facts(run: Path) -> None:
+    path = run / "model.json"
+    path.write_text(path.read_text()[:-100])
+
+
+def drop_class_colours(run: Path) -> None:
+    facts = RunFolder(run).read_json("model.json")
+    RunFolder(run).write_json("model.json", {**facts, "classes": [{"value": 1}] * len(facts["classes"])})
+
+
+def other_samples(run: Path) -> None:
+    (run / "samples.safetensors").write_bytes((run / "model.safetensors").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (drop_samples, "samples.safetensors"),
+        (other_samples, "holds no tiles"),
+        (cut_weights, "model.safetensors' cannot be read"),
+        (cut_facts, "model.json' cannot be read"),
+        (drop_class_colours, "model.json is damaged"),
+    ],
+)
+def test_a_damaged_run(runs, sdiff, tmp_path, damage, message):
+    damage(runs / "second")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    code, stdout, stderr = sdiff("export", "--out", tmp_path / "model.pt", "--run", runs / "second", "-q")
+    assert (code, stdout) == (1, "")
+    assert stderr.startswith("sdiff: error: ")
+    assert message in stderr
+    assert len(stderr.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_runs_that_cannot_be_exported(runs, sdiff, tmp_path):
+    def error(*arguments: object) -> str:
+        code, _, stderr = sdiff("export", "--out", tmp_path / "model.pt", *arguments)
+        assert code == 1
+        assert len(stderr.splitlines()) <= 2  # the run's name may come first
+        return stderr.splitlines()[-1]
+
+    assert "is not finished" in error("--run", runs / "third")
+    assert "there is no run folder" in error("--run", runs / "fourth")
+    assert "there is no finished run in" in error("--runs-dir", tmp_path / "empty")
+    assert "is no run folder" in error("--run", runs)
+
+
+def test_outputs_that_cannot_be(runs, sdiff, tmp_path):
+    code, _, stderr = sdiff("export", "--out", tmp_path / "model.h5", "--runs-dir", runs)
+    assert (code, stderr.count("\n")) == (2, 1)
+    assert "wanted .onnx, or .pt for TorchScript" in stderr
+    (tmp_path / "model.pt").write_text("mine")
+    code, _, stderr = sdiff("export", "--out", tmp_path / "model.pt", "--runs-dir", runs)
+    assert (code, stderr.count("\n")) == (1, 1)
+    assert "exists: choose another name" in stderr
+    assert (tmp_path / "model.pt").read_text() == "mine"
+
+
+def test_a_missing_extra_is_named(runs, sdiff, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("spectraldiff_export")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    code, _, stderr = sdiff("export", "--out", tmp_path / "model.pt", "--runs-dir", runs)
+    assert (code, stderr.count("\n")) == (1, 1)
+    assert "onnxscript" in stderr
+    assert "pip install 'spectraldiff[train]'" in stderr

@@ -1,0 +1,103 @@
+"""The ONNX file: what is in the graph and what is not, and that ONNX Runtime computes what PyTorch does."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from spectraldiff_export.deployed import DeployedClassifier
+from spectraldiff_export.graph import OPSET
+from spectraldiff_export.writers import onnx_bytes
+from spectraldiff_runtime.engine import Model, read_card, unseal
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", params=["fast", "paper, beside raw bands"])
+def exported(request, classifier_of, card_for, tmp_path_factory):
+    """A classifier, and its ONNX file."""
+    classifier = classifier_of(request.param)
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    path.write_bytes(onnx_bytes(DeployedClassifier(classifier), card_for(classifier).to_json()))
+    return classifier, path
+
+
+def operators(graph: onnx.GraphProto) -> Counter[str]:
+    """Count the operators of a graph and of the graphs inside it."""
+    found: Counter[str] = Counter()
+    for node in graph.node:
+        found[node.op_type] += 1
+        for attribute in node.attribute:
+            found += operators(attribute.g) if attribute.HasField("g") else Counter()
+    return found
+
+
+def test_contract_of_inputs_and_outputs(exported):
+    classifier, path = exported
+    proto = onnx.load(path)
+    onnx.checker.check_model(proto, full_check=True)
+    assert [(o.domain, o.version) for o in proto.opset_import] == [("", OPSET)]
+
+    def shape(value):
+        return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+
+    assert {i.name: shape(i) for i in proto.graph.input} == {"tile": ["N", len(classifier.fill), "height", "width"]}
+    assert {o.name: shape(o) for o in proto.graph.output} == {
+        "classes": ["N", "rows", "columns"],
+        "confidence": ["N", "rows", "columns"],
+        "probabilities": ["N", 4, "rows", "columns"],
+    }
+
+
+def test_graph_holds_what_is_needed_and_no_more(exported):
+    classifier, path = exported
+    found, layer = operators(onnx.load(path).graph), classifier.preset.layer
+    # The stem, three for each block down, two for each block up before the tap, PCA and embedding as one.
+    assert found["Conv"] == 1 + 3 * len(classifier.preset.channels) + 2 * layer + 1
+    assert found["ConvTranspose"] == layer
+    assert found["Scan"] == 1
+    assert found["LayerNormalization"] == 2 * classifier.preset.depth + 1
+    assert found["Gelu"] == classifier.preset.depth + 1
+    assert found["Softmax"] == classifier.preset.depth + 1
+    assert not {"BatchNormalization", "Sin", "Cos", "Dropout", "Erf", "Loop", "If", "Constant"} & set(found)
+
+
+def test_card_is_inside_and_the_file_is_sealed(exported, card_for):
+    classifier, path = exported
+    unseal(path.read_bytes())
+    assert read_card(path) == card_for(classifier)
+
+
+def test_nothing_tells_where_it_was_made(exported):
+    _, path = exported
+    proto, data = onnx.load(path), path.read_bytes()
+    assert not any(text in data for text in (str(ROOT).encode(), b"site-packages", b"torch", b".py", b"Traceback"))
+    assert not proto.doc_string + proto.graph.doc_string
+    assert not any(node.doc_string or node.metadata_props for node in proto.graph.node)
+    assert {prop.key for prop in proto.metadata_props} == {
+        "spectraldiff.card", "spectraldiff.size", "spectraldiff.sha256",
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def test_onnx_runtime_agrees_at_every_size(exported, tiles_for):
+    classifier, path = exported
+    model, halo = Model.open(path, "cpu", threads=1), classifier.halo
+    tiles = tiles_for(classifier, 3, 7)
+    wanted = classifier(tiles).softmax(1).numpy()
+    assert np.unique(wanted.argmax(1)).size > 1
+    for count, height, width in ((1, 1, 1), (3, 7, 7), (2, 4, 7), (1, 7, 2)):
+        cut = tiles[:count, :, : height + 2 * halo, : width + 2 * halo].contiguous().numpy()
+        classes, confidence, probabilities = model.run(cut, confidence=True, probabilities=True)
+        expected = wanted[:count, :, :height, :width]
+        np.testing.assert_allclose(probabilities, expected, rtol=0, atol=3e-5)
+        np.testing.assert_allclose(confidence, expected.max(1), rtol=0, atol=3e-5)
+        np.testing.assert_array_equal(classes, probabilities.argmax(1) + 1)
+
+
+def test_the_same_model_gives_the_same_bytes(small, card_for):
+    card = card_for(small).to_json()
+    assert onnx_bytes(DeployedClassifier(small), card) == onnx_bytes(DeployedClassifier(small), card)
