@@ -64,6 +64,8 @@ class RunFolder:
                 f"the run '{self.path}' is not finished (it has no {FACTS}): "
                 f"go on with `sdiff train --resume {self.path}`"
             )
+        if self.finished:
+            return f"the run '{self.path}' is damaged (it has no {name}): train again, or restore it"
         return f"'{self.path}' is no run folder (it has no {name}): name a folder that `sdiff train` wrote"
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:

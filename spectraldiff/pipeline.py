@@ -1,5 +1,6 @@
 """One training from start to end: denoiser, features, classifier, accuracy, pictures, run folder."""
 
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -259,7 +260,7 @@ class Training:
             "name": scene.name,
             "classes": class_facts(scene),
             "wavelengths": None if scene.wavelengths is None else scene.wavelengths.tolist(),
-            "nodata": scene.nodata,
+            "nodata": None if scene.nodata is None or math.isnan(scene.nodata) else scene.nodata,
             "sensor": scene.sensor,
             "attribution": scene.attribution,
             "shape": list(scene.cube.shape),

@@ -209,11 +209,11 @@ FAST = replace(
     diffusion=LoopSettings(16, 2e-3, "cosine", 0.05, 0.01, 0.99, 0.995, 0),
     timestep=50,
     layer=2,
-    components=400,
+    components=200,
     raw_components=100,
     window=9,
     dropout=0.0,
-    epochs=30,
+    epochs=60,
     classifier=LoopSettings(64, 1e-3, "cosine", 0.3, 0.05, 0.999, 0.99, 0),
 )
 

@@ -32,7 +32,15 @@ def test_evaluation_of_the_map_is_what_training_reported(
 ) -> None:
     trained = json.loads((job / "runs" / "scene-fast-001" / "metrics.json").read_text())["accuracy"]
     exclude = job / "runs" / "scene-fast-001" / "train_pixels.tif"
-    command = ["evaluate", str(job / "classes.tif"), "--labels", str(tiny_files[1]), "--exclude", str(exclude), "--json"]
+    command = [
+        "evaluate",
+        str(job / "classes.tif"),
+        "--labels",
+        str(tiny_files[1]),
+        "--exclude",
+        str(exclude),
+        "--json",
+    ]
     assert run(command) == 0
     mapped = json.loads(capsys.readouterr().out)
     assert {key: mapped[key] for key in trained} == trained
@@ -60,7 +68,11 @@ def test_the_map_is_the_same_however_it_is_cut(job: Path, tiny_scene: object) ->
 
 
 def test_info_of_all_three(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for file, word in (("runs/scene-fast-001", "per-class:10"), ("model.onnx", "Meadow"), ("classes.tif", "EPSG:32616")):
+    for file, word in (
+        ("runs/scene-fast-001", "per-class:10"),
+        ("model.onnx", "Meadow"),
+        ("classes.tif", "EPSG:32616"),
+    ):
         assert run(["info", str(job / file)]) == 0
         assert word in capsys.readouterr().out
         assert run(["info", str(job / file), "--json"]) == 0

@@ -4,6 +4,7 @@ PyTorch runs the trained model as it is, nothing folded.  A valid convolution's 
 tile around it, so one run of PyTorch on the largest tiles is the reference for all smaller ones that are cut from them.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +87,13 @@ def verify(file: Path, classifier: Classifier, samples: Tensor, name: str | None
 
 @torch.no_grad()
 def reference(classifier: Classifier, tiles: Tensor) -> NDArray[np.float32]:
-    """Return PyTorch's probabilities, (N, K, h, w), of raw tiles (N, B, h + 2 halo, w + 2 halo), one by one."""
-    return np.asarray(torch.cat([classifier(tile[None]).softmax(1) for tile in tiles]).numpy())
+    """Return PyTorch's probabilities, (N, K, h, w), of raw tiles (N, B, h + 2 halo, w + 2 halo), one by one.
+
+    They are computed in float64, so that only the file's own rounding counts.
+    """
+    exact = copy.deepcopy(classifier).double()
+    found = torch.cat([exact(tile[None]).softmax(1) for tile in tiles.double()])
+    return np.asarray(found.float().numpy())
 
 
 def _check_samples(classifier: Classifier, samples: Tensor) -> None:

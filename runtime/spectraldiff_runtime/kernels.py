@@ -12,7 +12,7 @@ import numpy as np
 from numba import config, get_num_threads, njit, prange, set_num_threads
 from numpy.typing import NDArray
 
-from .interrupts import interrupts_held_back
+from .interrupts import interrupts_not_lost
 from .tiling import Window, reflect
 
 
@@ -134,7 +134,7 @@ def _drive(
 
 
 def _run(*arguments: Any) -> None:
-    with interrupts_held_back():
+    with interrupts_not_lost():
         try:
             _gather(*arguments)
         except OSError:  # compiled, but Numba could not keep the result: its disk is full, say

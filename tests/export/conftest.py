@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from spectraldiff.classifier import Classifier, empty_classifier
 from spectraldiff.features import fit_pca
 from spectraldiff.presets import FAST, PAPER, Preset
+from spectraldiff_export.deployed import DeployedClassifier
+from spectraldiff_export.writers import onnx_bytes
 from spectraldiff_runtime.card import ModelCard
 from spectraldiff_runtime.class_map import LandCoverClass, palette
 from spectraldiff_runtime.cli import run
@@ -108,6 +110,12 @@ def classifier(request: pytest.FixtureRequest) -> Classifier:
 def small() -> Classifier:
     """The cheapest to export."""
     return make_classifier(*KINDS["raw, one block"])
+
+
+@pytest.fixture(scope="session")
+def small_onnx(small: Classifier) -> bytes:
+    """The ONNX file of `small`."""
+    return onnx_bytes(DeployedClassifier(small), make_card(small).to_json())
 
 
 @pytest.fixture(scope="session")

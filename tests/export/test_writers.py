@@ -1,5 +1,6 @@
 """Files appear under their names when they are whole and verified, and never otherwise."""
 
+import copy
 import errno
 import json
 import subprocess
@@ -99,14 +100,22 @@ class Tampered(DeployedClassifier):
         self.rows.bias[0] += 0.5
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.pt"])
-def test_a_file_that_differs_from_pytorch_is_not_left(export, tmp_path, names, monkeypatch, name):
+def test_a_file_that_differs_from_pytorch_is_not_left(export, tmp_path, names, monkeypatch):
     monkeypatch.setattr(writers, "DeployedClassifier", Tampered)
-    (tmp_path / name).write_text("an older, better one")
-    with pytest.raises(VerificationError, match=rf"{name}' differs from PyTorch by \S+ in probabilities"):
-        export(tmp_path / name, overwrite=True)
-    assert names() == [name]
-    assert (tmp_path / name).read_text() == "an older, better one"
+    with pytest.raises(VerificationError, match=r"model.pt' differs from PyTorch by \S+ in probabilities"):
+        export(tmp_path / "model.pt")
+    assert names() == []
+
+
+def test_a_failed_export_keeps_what_was_there(small, small_onnx, card_for, tiles_for, tmp_path, names, monkeypatch):
+    monkeypatch.setitem(writers._ENCODERS, ".onnx", lambda model, card: small_onnx)
+    (tmp_path / "model.onnx").write_text("an older, better one")
+    trained = copy.deepcopy(small)
+    trained.vit.head[-1].bias.data[0] += 0.1  # so the file is not that of this model
+    with pytest.raises(VerificationError, match=r"model.onnx' differs from PyTorch by \S+ in probabilities"):
+        export_model(trained, card_for(small), tiles_for(small, 2, 6), tmp_path / "model.onnx", overwrite=True)
+    assert names() == ["model.onnx"]
+    assert (tmp_path / "model.onnx").read_text() == "an older, better one"
 
 
 def test_interrupted_export_leaves_nothing(export, tmp_path, names, monkeypatch):

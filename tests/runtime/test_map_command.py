@@ -186,7 +186,7 @@ def test_ctrl_c(slow_map, tmp_path, pause):
     time.sleep(pause)
     slow_map.send_signal(signal.SIGINT)
     err = slow_map.stderr.read()
-    assert slow_map.wait(timeout=20) == 130
+    assert slow_map.wait(timeout=60) == 130
     assert err.splitlines()[-1] == "sdiff: interrupted"
     assert "Traceback" not in err
     assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
@@ -194,7 +194,7 @@ def test_ctrl_c(slow_map, tmp_path, pause):
 
 def test_a_polite_kill(slow_map, tmp_path):
     slow_map.send_signal(signal.SIGTERM)
-    assert slow_map.wait(timeout=20) == 128 + signal.SIGTERM
+    assert slow_map.wait(timeout=60) == 128 + signal.SIGTERM
     assert "Traceback" not in slow_map.stderr.read()
     assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
 

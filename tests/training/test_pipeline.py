@@ -115,6 +115,14 @@ def test_pixels_without_data_are_neither_learnt_nor_mapped(tiny_request: Request
     assert torch.isfinite(fill).all()
 
 
+def test_nodata_may_be_nan(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
+    scene = replace(tiny_scene, cube=tiny_scene.cube.astype(np.float32), nodata=float("nan"))
+    preset = replace(tiny_request.preset.changed(features="raw"), epochs=1)
+    run = create_run(tmp_path / "run")
+    Training(run, scene, tiny_request.make_split(scene), preset, 0, Compute()).finish()
+    assert run.load_model()[1]["nodata"] is None
+
+
 def test_paper_preset_goes_all_the_way(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
     """The published recipe, apart from length and channels: the noise is predicted, Adam, constant rates."""
     preset = PAPER.changed(diffusion_steps=2, diffusion_batch=2, epochs=1)
@@ -184,7 +192,7 @@ def test_newest_finished_run_is_found(tmp_path: Path) -> None:
         (lambda path: (path / "model.json").write_text('{"format": 1}'), "damaged"),
         (lambda path: (path / "model.json").write_text('{"format": 9}'), "format 9"),
         (lambda path: (path / "model.safetensors").write_bytes(b"\0" * 40), "damaged"),
-        (lambda path: (path / "model.safetensors").unlink(), "no run folder"),
+        (lambda path: (path / "model.safetensors").unlink(), "damaged .it has no model.safetensors"),
         (lambda path: [p.unlink() for p in path.glob("*.json")], "no run folder"),
     ],
 )
