@@ -156,7 +156,9 @@ class Training:
         )
         self.seconds[f"{name} features"] = time.perf_counter() - started
         vit = SpectralViT(preset.vit(len(pca.components), len(self.scene.classes))).to(self.compute.device)
-        task = ClassifierTask(vit, features, *self._labelled(), preset.classifier.batch, self.seed)
+        task = ClassifierTask(
+            vit, features, *self._labelled(), preset.classifier.batch, preset.feature_noise, self.seed
+        )
         loop = Loop(vit, task, preset.epochs * task.steps, preset.classifier, self.compute, self.seed)
         trained = self._train(name, "SpectralViT" if denoiser else "SpectralViT on raw bands", loop)
         assert isinstance(trained, SpectralViT)

@@ -76,6 +76,8 @@ class Preset:
         P, principal components; `raw_components` for raw bands.
     window, width, depth, heads, mlp, dropout
         See `spectraldiff.vit.ViTConfig`.
+    feature_noise
+        Standard deviation of the noise added to the standardised features while the classifier learns.
     epochs, classifier
         Passes over the training pixels, and how.
     """
@@ -106,6 +108,7 @@ class Preset:
     heads: int
     mlp: int
     dropout: float
+    feature_noise: float
     epochs: int
     classifier: LoopSettings
 
@@ -192,6 +195,7 @@ PAPER = Preset(
     heads=4,
     mlp=128,  # open
     dropout=0.1,  # open
+    feature_noise=0.0,
     epochs=20,
     classifier=LoopSettings(64, 1e-3, "constant", 0.0, 0.0, 0.999, 0.99, 0),
 )
@@ -209,11 +213,12 @@ FAST = replace(
     diffusion=LoopSettings(16, 2e-3, "cosine", 0.05, 0.01, 0.99, 0.995, 0),
     timestep=50,
     layer=2,
-    components=200,
+    components=100,
     raw_components=100,
     window=9,
     dropout=0.0,
-    epochs=60,
+    feature_noise=0.3,
+    epochs=40,
     classifier=LoopSettings(64, 1e-3, "cosine", 0.3, 0.05, 0.999, 0.99, 0),
 )
 

@@ -271,15 +271,23 @@ class ClassifierTask:
         (n, 2) row and column of the training pixels.
     labels
         (n,) their classes, 0 .. K - 1.
-    batch, seed
-        Windows a step; the seed of the order of the pixels.
+    batch, noise, seed
+        Windows a step; standard deviation of the noise added to the standardised features; the seed of the order of
+        the pixels.
     """
 
     def __init__(
-        self, model: SpectralViT, features: Tensor, pixels: Tensor, labels: Tensor, batch: int, seed: int
+        self,
+        model: SpectralViT,
+        features: Tensor,
+        pixels: Tensor,
+        labels: Tensor,
+        batch: int,
+        noise: float = 0.0,
+        seed: int = 0,
     ) -> None:
         self.model, self.features, self.pixels, self.labels = model, features, pixels, labels
-        self.batch, self.seed = min(batch, len(labels)), seed
+        self.batch, self.noise, self.seed = min(batch, len(labels)), noise, seed
         self.steps = math.ceil(len(labels) / self.batch)  # an epoch
         self.offsets = torch.arange(model.config.window, device=features.device)
 
@@ -294,7 +302,9 @@ class ClassifierTask:
         )
         first = step % self.steps * self.batch + start
         chosen = order[first : first + count].to(self.labels.device)
-        windows = _turn(self.windows(self.pixels[chosen]), (1, 2), generator)
+        windows = _turn_each(self.windows(self.pixels[chosen]), generator)
+        if self.noise > 0:
+            windows = windows + self.noise * torch.randn(windows.shape, generator=generator).to(windows)
         return F.cross_entropy(self.model(windows).float(), self.labels[chosen])
 
     def windows(self, pixels: Tensor) -> Tensor:
@@ -312,6 +322,16 @@ def _turn(x: Tensor, axes: tuple[int, int], generator: torch.Generator) -> Tenso
     if flip_columns:
         x = x.flip(axes[1])
     return x.transpose(*axes) if transpose else x
+
+
+def _turn_each(windows: Tensor, generator: torch.Generator) -> Tensor:
+    """Give each window (n, w, w, P) one of the eight symmetries of the square."""
+    flip_rows, flip_columns, transpose = (torch.rand(3, len(windows), 1, 1, 1, generator=generator) < 0.5).to(
+        windows.device
+    )
+    windows = torch.where(flip_rows, windows.flip(1), windows)
+    windows = torch.where(flip_columns, windows.flip(2), windows)
+    return torch.where(transpose, windows.transpose(1, 2), windows)
 
 
 def _at_least(scene: Tensor, size: int) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 from numba import config, get_num_threads, njit, prange, set_num_threads
 from numpy.typing import NDArray
 
-from .interrupts import interrupts_not_lost
+from .interrupts import interrupts_held_back
 from .tiling import Window, reflect
 
 
@@ -134,7 +134,7 @@ def _drive(
 
 
 def _run(*arguments: Any) -> None:
-    with interrupts_not_lost():
+    with interrupts_held_back():
         try:
             _gather(*arguments)
         except OSError:  # compiled, but Numba could not keep the result: its disk is full, say
@@ -181,5 +181,6 @@ def _gather(
 def limit_threads(threads: int) -> None:
     """Let the kernels use at most `threads` threads (and no more than the machine has)."""
     wanted = max(1, min(threads, int(getattr(config, "NUMBA_NUM_THREADS", 1))))
-    if get_num_threads() != wanted:
-        set_num_threads(wanted)
+    with interrupts_held_back():
+        if get_num_threads() != wanted:
+            set_num_threads(wanted)

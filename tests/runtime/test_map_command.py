@@ -186,7 +186,7 @@ def test_ctrl_c(slow_map, tmp_path, pause):
     time.sleep(pause)
     slow_map.send_signal(signal.SIGINT)
     err = slow_map.stderr.read()
-    assert slow_map.wait(timeout=60) == 130
+    assert slow_map.wait(timeout=60) == 130, err
     assert err.splitlines()[-1] == "sdiff: interrupted"
     assert "Traceback" not in err
     assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]

@@ -33,7 +33,7 @@ def classifier_loop(total: int = 12, dropout: float = 0.3, compute: Compute | No
     features = torch.randn(12, 12, 5, generator=torch.Generator().manual_seed(3))
     pixels = torch.cartesian_prod(torch.arange(5), torch.arange(4))
     labels = torch.arange(20) % 3
-    task = ClassifierTask(model, features, pixels, labels, SETTINGS.batch, 0)
+    task = ClassifierTask(model, features, pixels, labels, SETTINGS.batch)
     return Loop(model, task, total, SETTINGS, compute or Compute(), 5)
 
 
@@ -103,7 +103,7 @@ def test_denoiser_learns(tiny_preset: Preset) -> None:
 
 def test_micro_batches_add_up_to_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without dropout and flips, the gradient summed over the shares is that of the batch."""
-    monkeypatch.setattr(training, "_turn", lambda x, axes, generator: x)
+    monkeypatch.setattr(training, "_turn_each", lambda windows, generator: windows)
     gradients = []
     for compute in (Compute(), Compute(micro_batch=3)):
         loop = classifier_loop(1, 0.0, compute)
@@ -177,6 +177,24 @@ def test_every_training_pixel_is_seen_once_an_epoch() -> None:
     for step in range(3):
         task.loss(step, 0, task.size(step), torch.Generator().manual_seed(step))
     assert sorted(seen) == list(range(20))
+
+
+def test_each_window_is_turned_by_itself() -> None:
+    """Every one of the eight symmetries occurs, and nothing else."""
+    window = torch.arange(9.0).view(1, 3, 3, 1)
+    turned = training._turn_each(window.repeat(200, 1, 1, 1), seeded())
+    found = {tuple(w.flatten().tolist()) for w in turned}
+    corners = {(w[0], w[2], w[6], w[8]) for w in found}
+    assert len(found) == len(corners) == 8
+    assert all(w[4] == 4 for w in found)
+
+
+def test_noise_is_added_to_the_features() -> None:
+    task: Any = classifier_loop(dropout=0.0).task
+    task.model.eval()
+    clean = float(task.loss(0, 0, 8, seeded()).detach())
+    task.noise = 0.5
+    assert float(task.loss(0, 0, 8, seeded()).detach()) != clean
 
 
 def test_windows_lie_around_their_pixels() -> None:
