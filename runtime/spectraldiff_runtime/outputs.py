@@ -14,6 +14,7 @@ from typing import Protocol, Self
 
 from .class_map import sidecar_path
 from .errors import OutputError
+from .interrupts import interrupts_held_back
 
 
 class Output(Protocol):
@@ -32,8 +33,9 @@ def commit(outputs: Sequence[Output]) -> None:
     """Finish all outputs, then name them all: after an error in any, none appears."""
     for output in outputs:
         output.finish()
-    for output in outputs:
-        output.publish()
+    with interrupts_held_back():
+        for output in outputs:
+            output.publish()
 
 
 def output_error(path: Path, error: BaseException) -> OutputError:

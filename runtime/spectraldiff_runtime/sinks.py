@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 from .card import ModelCard
 from .geotiff import RasterOutput
+from .interrupts import interrupts_held_back
 from .outputs import Output, check_apart, commit
 from .preview import PreviewOutput
 from .results import Block
@@ -86,33 +87,35 @@ class FileSink:
         inputs: Sequence[Path] = getattr(scene, "files", ())
         check_apart({option: path for option, path in paths.items() if path is not None}, inputs)
         self.confidence = confidence is not None
+        self._card, self._scene, self._overwrite = card, scene, overwrite
+        self._paths = out, confidence, preview
         self._rasters: list[RasterOutput] = []
         self._outputs: list[Output] = []
-        with ExitStack() as stack:
-            self._open(stack, card, scene, out, confidence, preview, overwrite)
-            self._stack = stack.pop_all()
+        self._stack = ExitStack()
 
-    def _open(
-        self,
-        stack: ExitStack,
-        card: ModelCard,
-        scene: Scene,
-        out: Path,
-        confidence: Path | None,
-        preview: Path | None,
-        overwrite: bool,
-    ) -> None:
+    def __enter__(self) -> Self:
+        try:
+            with interrupts_held_back():  # a file that was made is also one that will be removed
+                self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _open(self) -> None:
+        out, confidence, preview = self._paths
+        card, scene = self._card, self._scene
         size, place, tags = (scene.height, scene.width), scene.georeference, card_tags(card)
-        classes = RasterOutput.of_classes(out, *size, card.classes, place, tags, overwrite)
-        self._own(stack, classes)
+        classes = RasterOutput.of_classes(out, *size, card.classes, place, tags, self._overwrite)
+        self._own(classes)
         if confidence is not None:
-            self._own(stack, RasterOutput.of_confidence(confidence, *size, place, tags, overwrite))
+            self._own(RasterOutput.of_confidence(confidence, *size, place, tags, self._overwrite))
         if preview is not None:
             title = Path(scene.name).name
-            self._own(stack, PreviewOutput(preview, overwrite, classes.partial, card, title))
+            self._own(PreviewOutput(preview, self._overwrite, classes.partial, card, title))
 
-    def _own(self, stack: ExitStack, output: RasterOutput | PreviewOutput) -> None:
-        stack.enter_context(output)
+    def _own(self, output: RasterOutput | PreviewOutput) -> None:
+        self._stack.enter_context(output)
         self._outputs.append(output)
         if isinstance(output, RasterOutput):
             self._rasters.append(output)
@@ -125,9 +128,6 @@ class FileSink:
     def finish(self) -> None:
         """Finish all files and give them their names."""
         commit(self._outputs)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
