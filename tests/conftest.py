@@ -1,5 +1,6 @@
 """A tiny scene, and one run trained on it once a session."""
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from spectraldiff.scene import Scene
 from spectraldiff.training import Compute
 from spectraldiff_runtime.class_map import LandCoverClass, palette
 
+# A suite that a shell started in the background ignores Ctrl-C, and the programs that it tests would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The networks of the tests are so small that threads would only wait for each other.
 torch.set_num_threads(1)
 

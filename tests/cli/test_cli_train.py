@@ -167,7 +167,10 @@ def test_ctrl_c_keeps_the_state_and_resume_goes_on(tiny_files, tmp_path):
             time.sleep(0.1)
         time.sleep(1)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert f"sdiff train --resume {folder}" in " ".join(errors.split())

@@ -44,7 +44,7 @@ def reconstruct(
     title = f"{scene.name}: reverse process from step {step}"
     figures.reconstruction_strip(strip, result.frames, result.original, scene.wavelengths, title)
     figures.spectral_curves(
-        curves, example_spectra(result, scene, spectra), scene.wavelengths, title, "normalised radiance"
+        curves, example_spectra(result, scene, spectra), scene.wavelengths, title, "normalised value"
     )
     facts = {"run": folder.path, "step": step, "noised": result.noise_error, "reconstructed": result.error}
     if json:
