@@ -18,8 +18,6 @@ from spectraldiff_runtime.class_map import LandCoverClass, palette
 
 # A suite that a shell started in the background ignores Ctrl-C, and the programs that it tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# The networks of the tests are so small that threads would only wait for each other.
-torch.set_num_threads(1)
 
 NAMES = ("Water", "Meadow", "Forest", "Bare soil")
 HEIGHT, WIDTH, BANDS = 26, 31, 12
@@ -44,6 +42,15 @@ def make_scene() -> Scene:
         crs="EPSG:32616",
         transform=(20.0, 0.0, 500000.0, 0.0, -20.0, 4480000.0),
     )
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Give PyTorch one thread: more would only wait for each other, and sums depend on their number.
+
+    Numba sets the number anew for all OpenMP programs of the process whenever a kernel runs.
+    """
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +102,8 @@ def tiny_run(tiny_request: Request, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def train(request: Request, path: Path) -> RunFolder:
-    """Train as `sdiff train` does."""
+    """Train as `sdiff train` does, on one thread."""
+    torch.set_num_threads(1)
     scene = request.load_scene()
     split = request.make_split(scene)
     run = create_run(path)
