@@ -11,6 +11,7 @@ the SpectralViT.  Its networks are not trained here: that changes the map and no
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -89,9 +90,10 @@ def scene_tiles(extractor: torch.nn.Module, pixels: Tensor) -> Tensor:
     return torch.cat(rows, 1).permute(1, 2, 0)
 
 
-def measure(model_path: Path, dataset: str, data_dir: Path | None, repeats: int) -> dict[str, object]:
+def measure(model_path: Path, dataset: str, data_dir: Path | None, rows: int | None, repeats: int) -> dict[str, object]:
     """Run both on the same scene; return seconds, microseconds a pixel and their ratio."""
     scene = datasets.load(dataset, data_dir)
+    scene = replace(scene, cube=np.ascontiguousarray(scene.cube[:rows]), labels=scene.labels[:rows])
     pixels = scene.labels.size
     model = Model.open(model_path, "cpu")
     ours(model, scene)  # compiles the gather kernel
@@ -116,10 +118,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("model.onnx"))
     parser.add_argument("--dataset", default="indian-pines")
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--rows", type=int, help="map only the first rows of the scene")
     parser.add_argument("--repeats", type=int, default=3, help="maps with our model; the median counts")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    result = measure(options.model, options.dataset, options.data_dir, options.repeats)
+    result = measure(options.model, options.dataset, options.data_dir, options.rows, options.repeats)
     if options.json:
         options.json.write_text(json.dumps(result, indent=2))
     table = Table("Pipeline", "us a pixel", title=f"{result['scene']}, {result['pixels']:,} pixels, CPU")
