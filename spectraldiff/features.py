@@ -120,11 +120,16 @@ class PCA:
         return PCA(self.mean.to(device), self.components.to(device), self.explained)
 
 
+# A component's least standard deviation, as a share of the root mean square of the mean feature vector.
+SMALLEST_DEVIATION = 2e-3
+
+
 def fit_pca(batches: Iterator[Tensor], components: int) -> PCA:
     """Fit `components` principal components to feature vectors that arrive as (M, D) batches.
 
-    Fewer are kept where the covariance has a lower rank: a direction without variance cannot be scaled to unit
-    variance.
+    Fewer are kept where the covariance has a lower rank (a direction without variance cannot be scaled to unit
+    variance) or where a direction's deviation falls below `SMALLEST_DEVIATION` of the features themselves: scaling
+    it would amplify their float32 rounding into visible noise.
     """
     count, total, scatter = 0, torch.zeros(()), torch.zeros(())
     for batch in batches:
@@ -136,7 +141,8 @@ def fit_pca(batches: Iterator[Tensor], components: int) -> PCA:
     covariance = (scatter - count * torch.outer(mean, mean)) / max(count - 1, 1)
     variance, vectors = torch.linalg.eigh(covariance)
     variance, vectors = variance.flip(0), vectors.flip(1)
-    kept = min(components, int((variance > variance[0] * 1e-7).sum()))
+    floor = torch.maximum(variance[0] * 1e-7, mean.square().mean() * SMALLEST_DEVIATION**2)
+    kept = min(components, max(1, int((variance > floor).sum())))
     scaled = vectors[:, :kept] / variance[:kept].sqrt()
     explained = float(variance[:kept].sum() / variance.clamp_min(0).sum())
     return PCA(mean.float(), scaled.T.contiguous().float(), explained)

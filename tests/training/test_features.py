@@ -50,6 +50,12 @@ def test_pca_keeps_no_direction_without_variance() -> None:
     assert fit_pca(iter([rows]), 6).components.shape == (2, 6)
 
 
+def test_pca_keeps_no_direction_that_is_mostly_rounding() -> None:
+    deviations = torch.tensor([1.0, 0.1, 0.003, 0.001])
+    rows = 1 + torch.randn(5000, 4, generator=torch.Generator().manual_seed(0)) * deviations
+    assert fit_pca(iter([rows]), 4).components.shape == (3, 4)
+
+
 def test_scene_features_do_not_depend_on_the_tiles(
     extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
