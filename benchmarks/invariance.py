@@ -1,46 +1,157 @@
 """Map one scene in many ways and count the pixels whose class differs: none should.
 
-Tile sizes, batches and numbers of threads are combined; the whole scene as one tile is among them.
+Tile sizes, batches and numbers of threads are combined, the whole scene as one tile is among them; then the scene is
+stored in other layouts and types, cut by bounds and put together again, and mapped by Dask workers, one of which is
+killed half-way.
 
     python -m benchmarks.invariance --model demo/model.onnx
 """
 
 import argparse
 import json
-from itertools import product
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import rasterio
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
+from benchmarks.whole_scene import LAYOUTS
 from spectraldiff import datasets
-from spectraldiff_runtime import Model, map_scene
+from spectraldiff.scene import Scene
+from spectraldiff_runtime import MapResult, Model, map_scene
+from spectraldiff_runtime.cluster import ClusterOptions
 
 TILES, BATCHES, THREADS = (32, 48, 64, 96), (1, 3, 8), (1, 2)
+DTYPES = ("int16", "uint16", "float32")
+WORKERS = (1, 4)
+# Enough for eight of the largest tiles at once.
+MEMORY = 12 * 10**9
+
+Way = tuple[str, NDArray[np.uint8], NDArray[np.float32]]
 
 
-def measure(model_path: Path, dataset: str, data_dir: Path | None) -> dict[str, object]:
-    """Return how many maps were made, the most pixels that differ and the largest difference of confidence."""
-    scene = datasets.load(dataset, data_dir)
+def arrays(name: str, found: MapResult) -> Way:
+    """Return the name of a way of mapping, with its classes and confidences."""
+    assert found.classes is not None
+    assert found.confidence is not None
+    return name, found.classes, found.confidence
+
+
+def by_tiles(models: dict[int, Model], scene: Scene) -> Iterator[Way]:
+    """Map the array with every tile size, batch and number of threads."""
     whole = max(scene.labels.shape)
     ways = [*product(TILES, BATCHES, THREADS), *((whole, 1, threads) for threads in THREADS)]
+    for tile, batch, threads in ways:
+        found = map_scene(models[threads], scene.cube, tile=tile, batch=batch, confidence=True, max_memory=MEMORY)
+        yield arrays(f"tile {tile}, batch {batch}, threads {threads}", found)
+
+
+def write(scene: Scene, path: Path, layout: str, dtype: str) -> Path:
+    """Write the scene in a layout and a type."""
+    path = path / f"{layout}-{dtype}.{'img' if 'driver' in LAYOUTS[layout] else 'tif'}"
+    height, width, bands = scene.cube.shape
+    profile = {"driver": "GTiff", **LAYOUTS[layout], "crs": scene.crs, "transform": rasterio.Affine(*scene.transform)}
+    if "blockxsize" in profile:
+        profile |= {"blockxsize": 64, "blockysize": 64}
+    with rasterio.open(path, "w", height=height, width=width, count=bands, dtype=dtype, **profile) as dataset:
+        dataset.write(scene.cube.transpose(2, 0, 1).astype(dtype))
+    return path
+
+
+def by_files(model: Model, scene: Scene, folder: Path) -> Iterator[Way]:
+    """Map the scene from files of every layout and type."""
+    for layout, dtype in product(LAYOUTS, DTYPES):
+        path = write(scene, folder, layout, dtype)
+        yield arrays(f"{layout} {dtype}", map_scene(model, path, confidence=True))
+        path.unlink()
+
+
+def by_bounds(model: Model, path: Path) -> Way:
+    """Map nine pieces by their bounds and put them together again."""
+    with rasterio.open(path) as dataset:
+        (height, width), transform = dataset.shape, dataset.transform
+    classes, confidence = np.zeros((height, width), np.uint8), np.zeros((height, width), np.float32)
+    rows, cols = ([0, size // 3, size // 2 + 7, size] for size in (height, width))
+    for r0, r1 in pairwise(rows):
+        for c0, c1 in pairwise(cols):
+            west, north = transform.c + transform.a * c0, transform.f + transform.e * r0
+            east, south = transform.c + transform.a * c1, transform.f + transform.e * r1
+            found = map_scene(model, path, bounds=(west, south, east, north), confidence=True)
+            assert found.classes is not None
+            assert found.confidence is not None
+            classes[r0:r1, c0:c1] += found.classes
+            confidence[r0:r1, c0:c1] += found.confidence
+    return "nine bounds", classes, confidence
+
+
+def by_workers(model: Model, path: Path) -> Iterator[Way]:
+    """Map with Dask workers; the last time one of them is killed when half of the pixels are there."""
+    for workers in WORKERS:
+        cluster = ClusterOptions(None, workers, 1)
+        yield arrays(f"{workers} Dask workers", map_scene(model, path, confidence=True, cluster=cluster))
+    done, killed = 0, []
+
+    def kill(pixels: int) -> None:
+        nonlocal done
+        done += pixels
+        if not killed and done:
+            killed.append(worker_processes()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    found = map_scene(model, path, confidence=True, cluster=ClusterOptions(None, 4, 1), progress=kill)
+    assert killed
+    yield arrays("4 Dask workers, one killed", found)
+
+
+def worker_processes() -> list[int]:
+    """Return the process numbers of this process' Dask workers: those of its nannies' children that compute."""
+    import psutil
+
+    children = psutil.Process().children(recursive=True)
+    return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def measure(model_path: Path, scene: Scene) -> dict[str, Any]:
+    """Return for each way of mapping how many pixels differ from the first and how much the confidence does."""
     models = {threads: Model.open(model_path, "cpu", threads) for threads in THREADS}
-    first, pixels, confidence = None, 0, 0.0
-    for tile, batch, threads in track(ways, "Mapping", console=Console(stderr=True)):
-        found = map_scene(models[threads], scene.cube, tile=tile, batch=batch, confidence=True)
-        assert found.classes is not None
-        assert found.confidence is not None
-        first = first or found
-        pixels = max(pixels, int((found.classes != first.classes).sum()))
-        confidence = max(confidence, float(np.abs(found.confidence - first.confidence).max()))
+    found: list[dict[str, Any]] = []
+    first: Way | None = None
+    with tempfile.TemporaryDirectory() as name, Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("Mapping", total=None)
+        for way in every_way(models, scene, Path(name)):
+            first = first or way
+            label, classes, confidence = way
+            found.append({
+                "way": label,
+                "differing_pixels": int((classes != first[1]).sum()),
+                "largest_confidence_difference": float(np.abs(confidence - first[2]).max()),
+            })  # fmt: skip
+            bar.update(task, description=label, advance=1)
     return {
-        "scene": dataset,
-        "maps": len(ways),
+        "scene": scene.name,
         "pixels": scene.labels.size,
-        "differing_pixels": pixels,
-        "largest_confidence_difference": confidence,
+        "maps": len(found),
+        "differing_pixels": max(row["differing_pixels"] for row in found),
+        "largest_confidence_difference": max(row["largest_confidence_difference"] for row in found),
+        "ways": found,
     }
+
+
+def every_way(models: dict[int, Model], scene: Scene, folder: Path) -> Iterator[Way]:
+    """Map the scene in all ways."""
+    yield from by_tiles(models, scene)
+    yield from by_files(models[2], scene, folder)
+    path = write(scene, folder, "tiled", "uint16")
+    yield by_bounds(models[2], path)
+    yield from by_workers(models[2], path)
 
 
 def main() -> None:
@@ -50,7 +161,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="indian-pines")
     parser.add_argument("--data-dir", type=Path)
     options = parser.parse_args()
-    print(json.dumps(measure(options.model, options.dataset, options.data_dir), indent=2))
+    print(json.dumps(measure(options.model, datasets.load(options.dataset, options.data_dir)), indent=2))
 
 
 if __name__ == "__main__":

@@ -263,6 +263,7 @@ class Training:
             "classes": class_facts(scene),
             "wavelengths": None if scene.wavelengths is None else scene.wavelengths.tolist(),
             "nodata": None if scene.nodata is None or math.isnan(scene.nodata) else scene.nodata,
+            "scaled": scene.scaled,
             "sensor": scene.sensor,
             "attribution": scene.attribution,
             "shape": list(scene.cube.shape),

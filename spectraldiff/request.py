@@ -24,7 +24,7 @@ class Request:
         Folder of the data set's files.
     scene, labels
         The user's own scene and label raster.
-    bands, nodata
+    bands, nodata, scaled
         As `Scene.from_rasters` takes them, for own rasters.
     split, seed
         See `spectraldiff.splits.make_split`.
@@ -44,6 +44,7 @@ class Request:
     labels: str | None = None
     bands: tuple[int, ...] | None = None
     nodata: Nodata = NODATA_OF_FILE
+    scaled: bool = False
 
     def load_scene(self) -> Scene:
         """Load the scene with its labels.
@@ -65,7 +66,7 @@ class Request:
             return datasets.load(self.dataset, None if self.data_dir is None else Path(self.data_dir))
         assert self.scene is not None
         assert self.labels is not None
-        return Scene.from_rasters(self.scene, self.labels, bands=self.bands, nodata=self.nodata)
+        return Scene.from_rasters(self.scene, self.labels, bands=self.bands, nodata=self.nodata, scaled=self.scaled)
 
     def make_split(self, scene: Scene) -> Split:
         """Draw the training and test pixels; pixels without data are in neither."""

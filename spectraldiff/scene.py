@@ -16,7 +16,7 @@ from rasterio.io import MemoryFile
 from spectraldiff.labels import check_grids, classes_of, read_labels, sizes
 from spectraldiff_runtime.class_map import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, OutputError, SceneError
-from spectraldiff_runtime.geotiff import RasterOutput
+from spectraldiff_runtime.geotiff import ArrayRaster, class_spec
 from spectraldiff_runtime.outputs import Output, PartialFile, commit, output_error
 from spectraldiff_runtime.raster import (
     NODATA_OF_FILE,
@@ -52,6 +52,11 @@ class Scene:
         scene has no georeference.
     nodata
         The value that marks missing pixels; None for none.
+    missing
+        (H, W) bool, True for further pixels without data: by the raster's mask or alpha band, or because its
+        bands have different nodata values. None for none.
+    scaled
+        Whether the cube holds stored value x scale + offset, as float32.
     sensor, attribution, note
         Instrument, whom to name, and what a user must know of the data; may be empty.
     """
@@ -67,12 +72,16 @@ class Scene:
     sensor: str = ""
     attribution: str = ""
     note: str = ""
+    missing: NDArray[np.bool_] | None = None
+    scaled: bool = False
 
     def __post_init__(self) -> None:
         if self.cube.ndim != 3 or 0 in self.cube.shape:
             raise SceneError(f"the cube is {self.cube.shape}: wanted (height, width, bands), not empty")
         if self.labels.shape != self.cube.shape[:2]:
             raise LabelsError(sizes("the labels", self.labels.shape, "the scene", self.cube.shape))
+        if self.missing is not None and self.missing.shape != self.labels.shape:
+            raise SceneError(sizes("the mask", self.missing.shape, "the scene", self.cube.shape))
         if self.wavelengths is not None and self.wavelengths.shape != self.cube.shape[2:]:
             found, wanted = self.wavelengths.size, self.cube.shape[2]
             raise SceneError(f"there are {found} wavelengths for {wanted} bands: give one for each band")
@@ -86,10 +95,12 @@ class Scene:
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """(H, W) bool: no band of the pixel is nodata, NaN or infinite."""
+        """(H, W) bool: no band of the pixel is nodata, NaN or infinite, and it is not called missing."""
         good = np.isfinite(self.cube).all(axis=-1)
         if self.nodata is not None:
             good &= (self.cube != self.nodata).all(axis=-1)
+        if self.missing is not None:
+            good &= ~self.missing
         return np.asarray(good)
 
     @classmethod
@@ -101,6 +112,7 @@ class Scene:
         name: str | None = None,
         bands: Sequence[int] | None = None,
         nodata: Nodata = NODATA_OF_FILE,
+        scaled: bool = False,
     ) -> "Scene":
         """Read a scene and its labels from two rasters on the same grid.
 
@@ -114,9 +126,11 @@ class Scene:
         name
             Defaults to the scene's file name without suffix.
         bands
-            Numbers of the bands to use, from 1; all by default.
+            Numbers of the bands to use, from 1; by default all but those that the raster calls bad.
         nodata
-            ``"file"`` for the raster's own value, a number to use instead, or None for none.
+            ``"file"`` for the raster's own values, a number to use instead, or None for none.
+        scaled
+            Apply the raster's scale and offset; the cube is float32 then, and NaN where there is no data.
 
         Raises
         ------
@@ -125,9 +139,11 @@ class Scene:
         LabelsError
             The labels lie on another grid, hold other values, or name fewer than two classes.
         """
-        with RasterScene(scene_path, bands, nodata) as raster:
-            cube = np.ascontiguousarray(raster.read(0, raster.height, 0, raster.width).transpose(1, 2, 0))
-            place, wavelengths, missing = raster.georeference, raster.wavelengths, raster.nodata
+        with RasterScene(scene_path, bands, nodata, scaled=scaled) as raster:
+            cube = np.empty((raster.height, raster.width, len(raster.bands)), raster.dtype)
+            raster.read(0, raster.height, 0, raster.width, out=cube.transpose(2, 0, 1))
+            missing = _missing(raster, cube)
+            place, wavelengths, value = raster.georeference, raster.wavelengths, raster.nodata
         tags = _tags(scene_path)
         labels, labels_place = read_labels(labels_path)
         check_grids("the labels", labels.shape, labels_place, "the scene", cube.shape[:2], place)
@@ -140,7 +156,9 @@ class Scene:
             wavelengths=wavelengths,
             crs=None if place.crs is None else str(place.crs.to_string()),
             transform=None if place.transform is None else tuple(place.transform)[:6],
-            nodata=missing,
+            nodata=None if isinstance(value, tuple) else value,
+            missing=missing,
+            scaled=scaled,
             sensor=tags.get("SENSOR", ""),
             attribution=tags.get("ATTRIBUTION", ""),
             note=tags.get("NOTE", ""),
@@ -172,9 +190,8 @@ class Scene:
             outputs: list[Output] = [files.enter_context(_CubeOutput(self, path, overwrite))]
             if labels is not None:
                 height, width = self.labels.shape
-                raster = RasterOutput.of_classes(labels, height, width, self.classes, place, self._tags(), overwrite)
-                files.enter_context(raster).append(self.labels)
-                outputs.append(raster)
+                spec = class_spec(height, width, self.classes, place, self._tags())
+                outputs.append(files.enter_context(ArrayRaster(labels, overwrite, self.labels, spec)))
             commit(outputs)
 
     def _tags(self) -> dict[str, str]:
@@ -229,6 +246,17 @@ def _check_classes(labels: NDArray[np.uint8], path: str | Path) -> None:
     if len(found) < 2:
         what = f"one class only, {found[0]}" if found else "no class, only 0"
         raise LabelsError(f"'{path}' has {what}: wanted at least two classes to tell apart")
+
+
+def _missing(raster: RasterScene, cube: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Return what the cube and one nodata value alone do not say of missing pixels, (H, W); None for nothing."""
+    known = raster.mask(0, raster.height, 0, raster.width)
+    missing = np.zeros(cube.shape[:2], np.bool_) if known is None else ~known
+    if isinstance(raster.nodata, tuple):
+        for band, value in enumerate(raster.nodata):
+            if value is not None:
+                missing |= cube[..., band] == value
+    return missing if missing.any() else None
 
 
 def _tags(path: str | Path) -> dict[str, str]:

@@ -54,6 +54,7 @@ def _card(classifier: Classifier, facts: Mapping[str, Any]) -> ModelCard:
         sensor=facts["sensor"],
         attribution=facts["attribution"],
         accuracy=facts["accuracy"],
+        scaled=facts.get("scaled", False),
         versions={**facts["versions"], **_versions()},
     )
 

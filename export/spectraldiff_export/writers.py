@@ -3,9 +3,10 @@
 import copy
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import onnx
 import torch
 from torch import nn
 
@@ -17,9 +18,10 @@ from spectraldiff_export.graph import build, example_tile
 from spectraldiff_export.quiet import quiet
 from spectraldiff_export.verify import Verification, verify
 from spectraldiff_runtime.card import ModelCard
-from spectraldiff_runtime.engine import seal
+from spectraldiff_runtime.engine import CARD_KEY, seal
 from spectraldiff_runtime.errors import RunError, UsageError
 from spectraldiff_runtime.outputs import PartialFile, output_error
+from spectraldiff_runtime.workspace import measure_workspace
 
 # Where a TorchScript file keeps its card: torch.jit.load(file, _extra_files={"card.json": ""}).
 CARD_FILE = "card.json"
@@ -91,13 +93,21 @@ def export_model(
     encode = _ENCODERS[check_suffix(out)]
     with PartialFile(out, overwrite) as file:
         data = encode(DeployedClassifier(classifier), card.to_json())
-        try:
-            file.partial.write_bytes(data)
-        except OSError as error:
-            raise output_error(out, error) from error
+        _write(file, data)
         verification = verify(file.partial, classifier, samples, str(out))
+        if encode is onnx_bytes:
+            card = replace(card, workspace=measure_workspace(file.partial))
+            data = with_card(data, card)
+            _write(file, data)
         file.publish()
     return Export(out, len(data), card, verification)
+
+
+def _write(file: PartialFile, data: bytes) -> None:
+    try:
+        file.partial.write_bytes(data)
+    except OSError as error:
+        raise output_error(file.path, error) from error
 
 
 def check_suffix(out: Path) -> str:
@@ -111,6 +121,14 @@ def check_suffix(out: Path) -> str:
 def onnx_bytes(model: DeployedClassifier, card: str) -> bytes:
     """Return a sealed ONNX file with the card's JSON inside; the same model gives the same bytes."""
     return seal(build(model, card).SerializeToString(deterministic=True))
+
+
+def with_card(data: bytes, card: ModelCard) -> bytes:
+    """Return a sealed ONNX file with another card."""
+    model = onnx.load_model_from_string(data)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {CARD_KEY: card.to_json()})
+    return seal(model.SerializeToString(deterministic=True))
 
 
 def torchscript_bytes(model: DeployedClassifier, card: str) -> bytes:

@@ -34,6 +34,10 @@ class ModelCard:
         split, seed, train_pixels, test_pixels, oa, aa, kappa (fractions); None if never measured.
     versions
         Versions of the packages that made the file.
+    scaled
+        Whether the model takes stored value x scale + offset, by each scene's own scale and offset.
+    workspace
+        Bytes of working memory for each pixel of a padded tile, as measured; None if never measured.
     """
 
     name: str
@@ -49,6 +53,8 @@ class ModelCard:
     attribution: str = ""
     accuracy: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    scaled: bool = False
+    workspace: float | None = None
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -95,6 +101,7 @@ def _checked(raw: Mapping[str, Any], name: str) -> ModelCard:
     )
     known["fill"] = tuple(raw["fill"])
     known["wavelengths"] = None if raw.get("wavelengths") is None else tuple(raw["wavelengths"])
+    known["scaled"] = bool(raw.get("scaled"))
     return ModelCard(**{"nodata": None, **known})
 
 
@@ -151,4 +158,6 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "attribution": ("text", _or_none(_is_text)),
     "accuracy": ("a mapping or null", _or_none(_is_mapping)),
     "versions": ("a mapping", _or_none(_is_mapping)),
+    "scaled": ("true or false", lambda v: v is None or isinstance(v, bool)),
+    "workspace": ("a positive number or null", _or_none(lambda v: _is_number(v) and v > 0)),
 }

@@ -1,7 +1,7 @@
 """Class rasters: what the values mean, their colours, and how names get into the file.
 
-A class raster is uint8 with 0 = unclassified = nodata. GDAL keeps category names of a GeoTIFF in a
-sidecar, ``<name>.tif.aux.xml``, which QGIS reads; rasterio cannot write them, so we write the sidecar.
+A class raster is uint8, past 254 classes uint16, with 0 = unclassified = nodata. GDAL keeps category names of
+a GeoTIFF in a sidecar, ``<name>.tif.aux.xml``, which QGIS reads; rasterio cannot write them, so we write the sidecar.
 The names are also in the file's own ``CLASS_NAMES`` tag, because sidecars get lost.
 """
 
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 UNCLASSIFIED = "Unclassified"
 
+# The highest value of a class, and the highest that a uint8 raster holds: 255 stays free.
+HIGHEST, HIGHEST_UINT8 = 65535, 254
+
 # Bright, dark and in between, far from each other: Trubetskoy's "20 distinct colours" without the greys.
 FIRST_COLOURS = (
     (60, 180, 75), (230, 25, 75), (0, 130, 200), (255, 225, 25), (245, 130, 48), (145, 30, 180),
@@ -28,18 +31,29 @@ FIRST_COLOURS = (
 
 @dataclass(frozen=True)
 class LandCoverClass:
-    """One class of a map: its value in the raster (1..255), its name and its colour (RGB, 0..255)."""
+    """One class of a map: its value in the raster (1..65535), its name and its colour (RGB, 0..255)."""
 
     value: int
     name: str
     colour: tuple[int, int, int]
 
 
+def class_dtype(highest: int) -> np.dtype[Any]:
+    """Return the type of a class raster whose highest value is this one: uint8 or uint16."""
+    if not 0 <= highest <= HIGHEST:
+        raise ValueError(f"classes have values from 1 to {HIGHEST}, not {highest}")
+    return np.dtype(np.uint8 if highest <= HIGHEST_UINT8 else np.uint16)
+
+
 def palette(n: int) -> list[tuple[int, int, int]]:
-    """Return `n` colours that are easy to tell apart, the same ones every time (0 <= n <= 255)."""
-    if not 0 <= n <= 255:
-        raise ValueError(f"a palette has 0 to 255 colours, not {n}")
-    return list(_all_colours()[:n]) if n > len(FIRST_COLOURS) else list(FIRST_COLOURS[:n])
+    """Return `n` colours, the same ones every time (0 <= n <= 65535).
+
+    The first 255 are easy to tell apart. After them they begin again, for nobody tells more apart.
+    """
+    if not 0 <= n <= HIGHEST:
+        raise ValueError(f"a palette has 0 to {HIGHEST} colours, not {n}")
+    colours = FIRST_COLOURS if n <= len(FIRST_COLOURS) else _all_colours()
+    return [colours[i % len(colours)] for i in range(n)]
 
 
 @cache
@@ -137,7 +151,7 @@ def _sidecar_names(path: Path) -> list[str]:
         return []
     band = root.find("PAMRasterBand[@band='1']")
     names = [] if band is None else [item.text or "" for item in band.findall("CategoryNames/Category")]
-    return names[:256]
+    return names[: HIGHEST + 1]
 
 
 def _tag_names(tags: Mapping[str, str]) -> list[str]:
@@ -145,12 +159,12 @@ def _tag_names(tags: Mapping[str, str]) -> list[str]:
         names = json.loads(tags.get("CLASS_NAMES", "[]"))
     except json.JSONDecodeError:
         return []
-    return [str(name) for name in names[:256]] if isinstance(names, list) else []
+    return [str(name) for name in names[: HIGHEST + 1]] if isinstance(names, list) else []
 
 
 def _envi_names(tags: Mapping[str, str]) -> list[str]:
     text = tags.get("class_names", "").strip().strip("{}")
-    return [name.strip() for name in text.split(",")][:256] if text else []
+    return [name.strip() for name in text.split(",")][: HIGHEST + 1] if text else []
 
 
 def _colours_of(dataset: Any) -> dict[int, tuple[int, ...]]:
@@ -164,35 +178,9 @@ def _colour(found: tuple[int, ...] | None, otherwise: tuple[int, int, int]) -> t
     return (found[0], found[1], found[2]) if found else otherwise
 
 
-def class_profile(height: int, width: int) -> dict[str, Any]:
-    """Return rasterio's creation options of a class raster of this size."""
-    return {
-        "driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "uint8", "nodata": 0,
-        "photometric": "palette", **tiled_profile(),
-    }  # fmt: skip
-
-
-def tiled_profile() -> dict[str, Any]:
-    """Return the layout that all our rasters share: compressed tiles that GIS programs read in parts."""
-    return {
-        "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate",
-        "bigtiff": "if_safer",
-    }  # fmt: skip
-
-
-BLOCK = 256
-
-
-def describe_classes(dataset: Any, classes: Sequence[LandCoverClass]) -> None:
-    """Put the colour table and the names into an open class raster."""
-    dataset.write_colormap(1, colour_table(classes))
-    dataset.update_tags(CLASS_NAMES=json.dumps(category_names(classes), ensure_ascii=False))
-    dataset.set_band_description(1, "class")
-
-
 def write_class_raster(
     path: Path,
-    values: NDArray[np.uint8],
+    values: NDArray[Any],
     classes: Sequence[LandCoverClass],
     *,
     crs: str | None = None,
@@ -200,7 +188,7 @@ def write_class_raster(
     tags: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write classes that are in memory, (H, W) uint8, as a class raster with colours and names.
+    """Write classes that are in memory, (H, W) whole numbers, as a class raster with colours and names.
 
     Parameters
     ----------
@@ -214,12 +202,12 @@ def write_class_raster(
     OutputError
         The file exists and `overwrite` is not set, or it cannot be written.
     """
-    from .geotiff import RasterOutput
+    from .formats import class_spec
+    from .geotiff import ArrayRaster
     from .outputs import commit
     from .scene import Georeference
 
     height, width = values.shape
-    place = Georeference.of(crs, transform)
-    with RasterOutput.of_classes(path, height, width, classes, place, tags, overwrite) as output:
-        output.append(values)
+    spec = class_spec(height, width, classes, Georeference.of(crs, transform), tags or {})
+    with ArrayRaster(path, overwrite, values, spec) as output:
         commit([output])

@@ -199,6 +199,8 @@ class Model:
         CPU threads that inference and the kernels use.
     rectangular
         Whether the graph takes tiles whose height and width differ.
+    digest, size, path
+        SHA-256, bytes and absolute path of the file.
     """
 
     card: ModelCard
@@ -206,6 +208,9 @@ class Model:
     threads: int
     rectangular: bool
     session: Any
+    digest: str = ""
+    size: int = 0
+    path: str = ""
 
     @classmethod
     def open(
@@ -236,14 +241,26 @@ class Model:
         card = _card_of(data, path)
         count = threads or cpu_threads()
         session, used = open_session(data, device, count, f"'{path}'")
-        return cls(card, used, count, _check_graph(session, card, f"'{path}'"), session)
+        digest = hashlib.sha256(data).hexdigest()
+        rectangular = _check_graph(session, card, f"'{path}'")
+        return cls(card, used, count, rectangular, session, digest, len(data), str(Path(path).absolute()))
 
-    def run(self, tiles: NDArray[np.float32], *, confidence: bool = False, probabilities: bool = False) -> Prediction:
-        """Classify a batch of tiles, (N, B, h + 2 halo, w + 2 halo) float32 in raw units."""
+    def run(
+        self,
+        tiles: NDArray[np.float32],
+        *,
+        confidence: bool = False,
+        probabilities: bool = False,
+        options: Any = None,
+    ) -> Prediction:
+        """Classify a batch of tiles, (N, B, h + 2 halo, w + 2 halo) float32 in raw units.
+
+        `options` are ONNX Runtime's ``RunOptions``: another thread ends the run by setting their ``terminate``.
+        """
         asked = {"classes": True, "confidence": confidence, "probabilities": probabilities}
         names = [name for name, wanted in asked.items() if wanted]
         try:
-            arrays = self.session.run(names, {"tile": tiles})
+            arrays = self.session.run(names, {"tile": tiles}, options)
         except Exception as error:  # ONNX Runtime's own exception types differ between versions
             if re.search(r"alloc|memory", str(error), re.IGNORECASE):
                 raise MemoryError(f"inference on tiles of {tiles.shape}") from error

@@ -1,160 +1,193 @@
-"""GeoTIFFs that are written from top to bottom, and whose every write error is noticed.
-
-GDAL writes through a file object of ours: left to itself it reports a full disk late, or not at all,
-and on stderr.
-"""
+"""Rasters that are made whole from raw values: written by GDAL, read back and compared, or not there at all."""
 
 import contextlib
-import io
-from collections.abc import Callable, Mapping, Sequence
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
-from rasterio.windows import Window as RasterioWindow
 
-from . import __version__
-from .class_map import (
-    BLOCK,
-    LandCoverClass,
-    class_profile,
-    describe_classes,
-    tiled_profile,
-    write_class_sidecar,
-)
-from .interrupts import interrupts_held_back
+from .class_map import LandCoverClass, sidecar_path, write_class_sidecar
+from .errors import OutputError, UsageError
+from .formats import Format as Format
+from .formats import RasterSpec as RasterSpec
+from .formats import class_spec as class_spec
+from .formats import confidence_spec as confidence_spec
+from .formats import creation_options, vrt_text
+from .formats import probability_spec as probability_spec
 from .outputs import PartialFile, output_error
-from .raster import GDAL_ERRORS, quiet_gdal
+from .raster import open_dataset
 from .scene import Georeference
+from .transcode import Job, Outcome, run
 
-CONFIDENCE_NODATA = 0.0
-
-
-class _Recorder(io.FileIO):
-    """A file that GDAL writes to; the first error is kept in `errors` and all later writes are dropped."""
-
-    def __init__(self, path: str, mode: str, errors: list[Exception]) -> None:
-        super().__init__(path, mode)
-        self._errors = errors
-
-    def write(self, data: Any, /) -> int:
-        if not self._errors:
-            try:
-                self._write_all(memoryview(data))
-            except Exception as error:  # GDAL would pass it over
-                self._errors.append(error)
-        return len(data)
-
-    def _write_all(self, data: memoryview) -> None:
-        while data:
-            data = data[super().write(data) :]
+# Creation options that say what `Format.blocksize` says.
+TILE_OPTIONS = {"BLOCKSIZE", "BLOCKXSIZE", "BLOCKYSIZE", "TILED"}
+# What a disk may have left (bytes) when it counts as full: less than any write of GDAL's.
+FULL = 64 * 1024
+# What the system may say when it writes no more.
+SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
-class RasterOutput(PartialFile):
-    """A GeoTIFF that is written in rows from top to bottom.
+def encode(raw: Path, target: Path, name: Path, spec: RasterSpec, form: Format) -> None:
+    """Make a raster of a raw file, with overviews, names and colours, and compare it with the raw file.
+
+    It is done in another process (see `transcode`): this one needs no memory for it and can be interrupted. The same
+    values give the same bytes.
 
     Parameters
     ----------
-    profile
-        rasterio's creation options, with height, width and dtype.
-    place
-        Where the raster lies.
-    tags
-        Tags of the file.
-    describe
-        Called with the new dataset, for colours and names.
-    overviews
-        How pixels are merged in overviews.
+    raw
+        The values: a flat array (count, H, W), native byte order, no header.
+    target
+        The file to write, and ``<target>.aux.xml`` where there are classes. Nothing of it is left after an error.
+    name
+        The name that the file gets in the end, for messages.
 
     Raises
     ------
     OutputError
-        As `PartialFile`, and wherever writing fails.
+        The disk is full, GDAL cannot write the file, what it wrote is not what was in the raw file, or the raw
+        file has another size.
+    """
+    _remove(target)
+    try:
+        _check_size(raw, spec)
+        _encode(raw, target, spec, form)
+    except OSError as error:
+        _remove(target)
+        raise output_error(name, error) from error
+    except BaseException:
+        _remove(target)
+        raise
+
+
+def _check_size(raw: Path, spec: RasterSpec) -> None:
+    found = raw.stat().st_size
+    if found != spec.nbytes:
+        raise OutputError(
+            f"'{raw}' has {found:,} bytes and the raster has {spec.nbytes:,}: it was changed; remove it and run again"
+        )
+
+
+def _encode(raw: Path, target: Path, spec: RasterSpec, form: Format) -> Outcome:
+    options = creation_options(spec, form)
+    outcome = run(Job(vrt_text(spec, raw, form.blocksize), str(target.absolute()), form.driver, options))
+    if outcome.error is not None:
+        raise _cause(outcome, target)
+    if spec.classes is not None:
+        write_class_sidecar(target, spec.classes)
+    return outcome
+
+
+def _cause(outcome: Outcome, target: Path) -> OSError:
+    """Return what lies behind an error: GDAL seldom says that the disk is full."""
+    said = f"{outcome.error}\n{outcome.printed}\n" + "\n".join(outcome.warnings)
+    for number in SYSTEM_ERRORS:
+        if os.strerror(number) in said:
+            return OSError(number, os.strerror(number))
+    if shutil.disk_usage(target.parent).free < FULL:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return OSError(str(outcome.error).strip().rstrip("."))
+
+
+def _remove(target: Path) -> None:
+    """Remove a raster and what GDAL may have left beside it."""
+    for leftover in (target, sidecar_path(target), Path(f"{target}.ovr.tmp")):
+        with contextlib.suppress(OSError):
+            leftover.unlink(missing_ok=True)
+
+
+def check_format(form: Format, dtypes: Collection[str] = ("uint8",)) -> None:
+    """Refuse tiles and creation options that GDAL does not take, or that would lose or change anything.
+
+    GDAL passes over options that it does not know. So a small raster of each type is made with them, in a
+    temporary folder, and whatever GDAL says of it is an error.
+
+    Parameters
+    ----------
+    dtypes
+        Names of the types of the rasters that are to be written: uint8 or uint16 for classes, float32.
+
+    Raises
+    ------
+    UsageError
+    """
+    _check_blocksize(form)
+    asked = ", ".join(f"--co {key}={value}" for key, value in form.options.items())
+    owned = [key for key in form.options if key.upper() in TILE_OPTIONS]
+    if owned:
+        raise UsageError(f"--co {owned[0]} is not taken: give the side of the tiles with --blocksize")
+    for dtype in sorted(set(dtypes)) if asked else ():
+        problem = _try(form, dtype)
+        if problem:
+            raise UsageError(f"{asked} cannot be used for a {form.driver} of {dtype} values ({problem}): leave it out")
+
+
+def _check_blocksize(form: Format) -> None:
+    side = form.blocksize
+    if form.driver == "COG" and not (64 <= side <= 4096 and side & (side - 1) == 0):
+        raise UsageError(f"--blocksize {side} is no tile of a COG: choose a power of 2 from 64 to 4096")
+    if not 16 <= side <= 4096 or side % 16:
+        raise UsageError(f"--blocksize {side} is no tile of a GeoTIFF: choose a multiple of 16 from 16 to 4096")
+
+
+def _try(form: Format, dtype: str) -> str | None:
+    """Make a small raster of noise and return what is wrong with it, None if nothing is."""
+    side, place = form.blocksize + 16, Georeference.of("EPSG:32616", (20, 0, 480_000, 0, -20, 4_470_000))
+    classes = [LandCoverClass(300 if dtype == "uint16" else 3, "class", (1, 2, 3))]
+    spec = class_spec(side, side, classes, place, {})
+    values: NDArray[Any] = np.random.default_rng(0).integers(0, classes[0].value + 1, (side, side))
+    if dtype == "float32":
+        spec, values = confidence_spec(side, side, place, {}, percent=False), values / 3
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            raw, target = Path(folder, "raw"), Path(folder, "raster.tif")
+            raw.write_bytes(values.astype(dtype).tobytes())
+            outcome = _encode(raw, target, spec, form)
+            return outcome.warnings[0] if outcome.warnings else _unwanted(raw, target, spec)
+    except OSError as error:
+        return str(error)
+
+
+def _unwanted(raw: Path, target: Path, spec: RasterSpec) -> str | None:
+    """Return what creation options did beyond storing the same raster in one file."""
+    others = {path.name for path in target.parent.iterdir()} - {raw.name, target.name, sidecar_path(target).name}
+    if others:
+        return f"it makes another file beside the raster, {Path(min(others)).suffix}"
+    with open_dataset(target) as raster:
+        kept = raster.transform == spec.place.transform and raster.crs == rasterio.crs.CRS.from_user_input(
+            spec.place.crs
+        )
+        same = kept and raster.nodata == spec.nodata and raster.descriptions == spec.names
+    return None if same else "it changes or drops what the file says of itself"
+
+
+class EncodedRaster(PartialFile):
+    """A raster that is made of a raw file when it is finished.
+
+    Parameters
+    ----------
+    path, overwrite, token
+        As `PartialFile`.
+    raw, spec, form
+        As `encode`.
     """
 
     def __init__(
-        self,
-        path: Path,
-        profile: Mapping[str, Any],
-        place: Georeference,
-        tags: Mapping[str, str] | None,
-        overwrite: bool,
-        overviews: Resampling = Resampling.nearest,
-        describe: Callable[[Any], None] | None = None,
+        self, path: Path, overwrite: bool, raw: Path, spec: RasterSpec, form: Format, token: str | None = None
     ) -> None:
-        super().__init__(path, overwrite)
-        self._classes: Sequence[LandCoverClass] | None = None
-        self._errors: list[Exception] = []
-        self._overviews = overviews
-        self._height, self._width = int(profile["height"]), int(profile["width"])
-        self._rows_written, self._pending = 0, np.empty((0, self._width), profile["dtype"])
-        self._dataset: Any = None
-        try:
-            self._write(lambda: self._create(profile, place, tags or {}, describe))
-        except BaseException:
-            self.discard()
-            raise
-
-    @classmethod
-    def of_classes(
-        cls,
-        path: Path,
-        height: int,
-        width: int,
-        classes: Sequence[LandCoverClass],
-        place: Georeference,
-        tags: Mapping[str, str] | None,
-        overwrite: bool,
-    ) -> "RasterOutput":
-        """Start a class raster: uint8, 0 = nodata, with colours, names and overviews by majority."""
-        output = cls(
-            path,
-            class_profile(height, width),
-            place,
-            tags,
-            overwrite,
-            Resampling.mode,
-            lambda dataset: describe_classes(dataset, classes),
-        )
-        output._classes = classes
-        return output
-
-    @classmethod
-    def of_confidence(
-        cls,
-        path: Path,
-        height: int,
-        width: int,
-        place: Georeference,
-        tags: Mapping[str, str] | None,
-        overwrite: bool,
-    ) -> "RasterOutput":
-        """Start a confidence raster: float32 in 0..1, 0 = unclassified = nodata."""
-        profile = {
-            "driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "float32",
-            "nodata": CONFIDENCE_NODATA, "predictor": 3, **tiled_profile(),
-        }  # fmt: skip
-        return cls(path, profile, place, tags, overwrite, Resampling.average)
-
-    def append(self, rows: NDArray[Any]) -> None:
-        """Write the next rows, (h, W). They are kept until a row of the file's blocks is full."""
-        self._pending = np.concatenate([self._pending, rows])
-        while len(self._pending) >= BLOCK:
-            self._flush(BLOCK)
+        super().__init__(path, overwrite, token)
+        self._raw, self._spec, self._form = raw, spec, form
 
     def finish(self) -> None:
-        """Write the last rows, the overviews and the sidecar, and close the file."""
-        if len(self._pending):
-            self._flush(len(self._pending))
-        if self._rows_written != self._height:
-            raise ValueError(f"{self._rows_written} of {self._height} rows were written")
-        self._write(self._build_overviews)
-        self._write(self._close)
-        if self._classes is not None:
-            self._write(lambda: write_class_sidecar(self.partial, self._classes or ()))
+        """Write the whole raster under its other name."""
+        encode(self._raw, self.partial, self.path, self._spec, self._form)
 
     def publish(self) -> None:
         """Give the file its name; what belonged to the raster that it replaces goes."""
@@ -163,60 +196,31 @@ class RasterOutput(PartialFile):
                 self._target.with_name(self._target.name + suffix).unlink(missing_ok=True)
         super().publish()
 
-    def discard(self) -> None:
-        """Close the file if it is open, and remove what was not published."""
-        if self._dataset is not None:
-            self._errors.append(InterruptedError())  # nothing more needs to reach the disk
-            with contextlib.suppress(*GDAL_ERRORS):
-                self._close()
-        super().discard()
 
-    def _create(
+class ArrayRaster(EncodedRaster):
+    """A raster whose values, (H, W) or (count, H, W), are in memory; they fit the type of `spec`."""
+
+    def __init__(
         self,
-        profile: Mapping[str, Any],
-        place: Georeference,
-        tags: Mapping[str, str],
-        describe: Callable[[Any], None] | None,
+        path: Path,
+        overwrite: bool,
+        values: NDArray[Any],
+        spec: RasterSpec,
+        form: Format = Format(),  # noqa: B008 (frozen)
     ) -> None:
-        where = {"crs": place.crs, "transform": place.transform}
-        if place.transform is None and place.gcps:
-            where = {"crs": place.gcps_crs, "gcps": list(place.gcps)}
-        self._dataset = rasterio.open(self.partial, "w", opener=self._open, **profile, **where)
-        if place.rpcs is not None:
-            self._dataset.rpcs = place.rpcs
-        self._dataset.update_tags(TIFFTAG_SOFTWARE=f"spectraldiff {__version__}", **tags)
-        if describe is not None:
-            describe(self._dataset)
+        self._values = np.ascontiguousarray(values, spec.dtype)
+        if not np.array_equal(self._values, values, equal_nan=spec.dtype == "float32"):
+            raise ValueError(f"values up to {values.max()} do not fit {spec.dtype}")
+        super().__init__(path, overwrite, Path(), spec, form)
+        self._raw = self.partial.with_name(f"{self.partial.name}.raw")
 
-    def _open(self, path: str, mode: str = "rb") -> io.FileIO:
-        return _Recorder(path, mode.replace("b", ""), self._errors)
-
-    def _flush(self, rows: int) -> None:
-        part, self._pending = self._pending[:rows], self._pending[rows:]
-        window = RasterioWindow(0, self._rows_written, self._width, rows)
-        self._write(lambda: self._dataset.write(part, 1, window=window))
-        self._rows_written += rows
-
-    def _build_overviews(self) -> None:
-        longest, factors = max(self._height, self._width), [2]
-        while longest / factors[-1] > BLOCK:
-            factors.append(factors[-1] * 2)
-        if longest > BLOCK:
-            self._dataset.build_overviews(factors, self._overviews)
-
-    def _close(self) -> None:
-        dataset, self._dataset = self._dataset, None
-        with interrupts_held_back(), quiet_gdal():
-            dataset.close()
-
-    def _write(self, action: Callable[[], None]) -> None:
-        """Do something that writes, and raise what went wrong in it, first of all in the file itself."""
-        failure: Exception | None = None
+    def finish(self) -> None:
+        """Write the values to a raw file, and make the raster of it."""
         try:
-            with interrupts_held_back(), quiet_gdal():
-                action()
-        except GDAL_ERRORS as error:
-            failure = error
-        failure = self._errors[0] if self._errors else failure
-        if failure is not None:
-            raise output_error(self.path, failure) from failure
+            self._raw.write_bytes(self._values.data)
+            super().finish()
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                self._raw.unlink(missing_ok=True)

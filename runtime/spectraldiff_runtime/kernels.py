@@ -4,7 +4,7 @@ The public function checks, a private driver makes indices, a private kernel com
 takes any strides: Numba compiles one version for each type and memory order that it meets.
 """
 
-import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +13,12 @@ from numba import config, get_num_threads, njit, prange, set_num_threads
 from numpy.typing import NDArray
 
 from .interrupts import interrupts_held_back
+from .scene import NodataOfBands, nodata_of_each
+from .scene import native_nodata as native_nodata
 from .tiling import Window, reflect
+
+# Numba's own threads take one kernel at a time: a second launch from another thread ends the process.
+_LAUNCH = threading.Lock()
 
 
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
@@ -31,13 +36,15 @@ def gather_tiles(
     tiles: list[Window],
     halo: int,
     fill: NDArray[np.float32],
-    nodata: float | None,
+    nodata: NodataOfBands,
     size: tuple[int, int] | None = None,
+    mask: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Gather tiles with their halos into one batch, and say which of their pixels have data.
 
-    Beyond the scene's edges the scene is reflected. A pixel has no data where any band equals `nodata`
-    (compared in the block's own type) or is not finite as float32; its spectrum becomes `fill`.
+    Beyond the scene's edges the scene is reflected. A pixel has no data where `mask` is False, or any band
+    equals its `nodata` (compared in the block's own type) or is not finite as float32; its spectrum becomes
+    `fill`. Safe to call from several threads: they take turns.
 
     Parameters
     ----------
@@ -54,10 +61,13 @@ def gather_tiles(
     fill
         Shape (B,), raw units.
     nodata
-        None for none. A value that the block's type cannot hold never matches.
+        One value for all bands or a tuple of B; None for none. A value that the block's type cannot hold
+        never matches.
     size
         Height and width of the output part of the batch; as large as the largest tile if None. What lies
         beyond a smaller tile and its halo is `fill`, and beyond the tile nothing counts as data.
+    mask
+        Shape (h, w) as the block, True where there is data; None for everywhere.
 
     Returns
     -------
@@ -71,30 +81,28 @@ def gather_tiles(
     """
     if block.ndim != 3 or block.dtype.kind not in "iuf" or fill.shape != (block.shape[0],):
         raise ValueError(f"block {block.shape} {block.dtype} and fill {fill.shape} do not fit each other")
+    if mask is not None and mask.shape != block.shape[1:]:
+        raise ValueError(f"block {block.shape} and mask {mask.shape} do not fit each other")
     if not tiles:
         raise ValueError("no tiles to gather")
     height = max(t.height for t in tiles) if size is None else size[0]
     width = max(t.width for t in tiles) if size is None else size[1]
     rows = _indices([(t.row0, t.row1) for t in tiles], height, halo, scene_size[0], origin[0], block.shape[1])
     cols = _indices([(t.col0, t.col1) for t in tiles], width, halo, scene_size[1], origin[1], block.shape[2])
-    marker = native_nodata(nodata, block.dtype)
-    batch, valid = _drive(_native(block), rows, cols, halo, fill.astype(np.float32), marker)
-    for mask, tile in zip(valid, tiles, strict=True):
-        mask[tile.height :], mask[:, tile.width :] = False, False
+    batch, valid = _drive(_native(block), rows, cols, halo, fill.astype(np.float32), nodata, mask)
+    for good, tile in zip(valid, tiles, strict=True):
+        good[tile.height :], good[:, tile.width :] = False, False
     return batch, valid
 
 
-def native_nodata(nodata: float | None, dtype: np.dtype[Any]) -> Any:
-    """Return `nodata` as a scalar of `dtype`, or None where no value of that type can equal it."""
-    if nodata is None or math.isnan(nodata):
-        return None
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        fits = math.isfinite(nodata) and nodata == int(nodata) and limits.min <= nodata <= limits.max
-        return dtype.type(int(nodata)) if fits else None
-    with np.errstate(over="ignore"):
-        value = dtype.type(nodata)
-    return value if np.isfinite(value) else None
+def _markers(nodata: NodataOfBands, bands: int, dtype: np.dtype[Any]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    """Return for each band whether it has a nodata value, (B,), and that value in `dtype`, (B,)."""
+    values = nodata_of_each(nodata, bands)
+    if len(values) != bands:
+        raise ValueError(f"{len(values)} nodata values and {bands} bands do not fit each other")
+    native = [native_nodata(value, dtype) for value in values]
+    has_nodata = np.array([value is not None for value in native])
+    return has_nodata, np.array([0 if value is None else value for value in native], dtype)
 
 
 def _native(block: NDArray[Any]) -> NDArray[Any]:
@@ -120,21 +128,23 @@ def _drive(
     cols: NDArray[np.int64],
     halo: int,
     fill: NDArray[np.float32],
-    nodata: Any,
+    nodata: NodataOfBands,
+    mask: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     n, height = rows.shape
     width = cols.shape[1]
     batch = np.empty((n, block.shape[0], height, width), np.float32)
     valid = np.zeros((n, height - 2 * halo, width - 2 * halo), np.bool_)
     held = (cols >= 0).sum(axis=1)
-    has_nodata, marker = nodata is not None, block.dtype.type(0 if nodata is None else nodata)
+    markers = _markers(nodata, block.shape[0], block.dtype)
+    known = np.empty((0, 0), np.bool_) if mask is None else np.ascontiguousarray(mask, np.bool_)
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is no data
-        _run(block, rows, cols, held, halo, fill, has_nodata, marker, batch, valid)
+        _run(block, rows, cols, held, halo, fill, *markers, known, batch, valid)
     return batch, valid
 
 
 def _run(*arguments: Any) -> None:
-    with interrupts_held_back():
+    with _LAUNCH, interrupts_held_back():
         try:
             _gather(*arguments)
         except OSError:  # compiled, but Numba could not keep the result: its disk is full, say
@@ -149,8 +159,9 @@ def _gather(
     held: Any,
     halo: int,
     fill: Any,
-    has_nodata: bool,
+    has_nodata: Any,
     nodata: Any,
+    mask: Any,
     batch: Any,
     valid: Any,
 ) -> None:
@@ -163,12 +174,16 @@ def _gather(
         used = held[tile] if row >= 0 else 0
         bad = np.zeros(width, np.bool_)
         bad[used:] = True
+        if mask.size:
+            for x in range(used):
+                bad[x] = not mask[row, cols[tile, x]]
         for band in range(bands):
+            compared, marker = has_nodata[band], nodata[band]
             for x in range(used):
                 value = block[band, row, cols[tile, x]]
                 number = np.float32(value)
                 batch[tile, band, y, x] = number
-                bad[x] |= not np.isfinite(number) or (has_nodata and value == nodata)
+                bad[x] |= not np.isfinite(number) or (compared and value == marker)
         for x in range(width):
             if bad[x]:
                 for band in range(bands):

@@ -1,33 +1,36 @@
-"""From a scene to its class map: read, gather, infer, write.
-
-`map_block` is the unit of work: a pure function of model, scene and window. `map_scene` runs it over a
-scene, strip by strip, and hands the blocks to a sink.
-"""
+"""From a scene to its class map: `map_scene`, in this process or on a cluster."""
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .area import AreaMask, choose_window
+from .bands import fit_bands
 from .card import ModelCard
 from .engine import Model
-from .errors import SceneError, UsageError
-from .kernels import gather_tiles, limit_threads
-from .raster import RasterScene
+from .errors import UsageError
+from .geotiff import Format
+from .pipeline import Meter
+from .planning import DEFAULT_MEMORY, Plan, make_plan
 from .results import Block as Block
 from .results import MapResult as MapResult
-from .results import side_by_side
+from .runs import Job, Region, Source, Tally, run_here, run_there
 from .scene import NODATA_OF_FILE, ArrayScene, Nodata, Scene
-from .sinks import ArraySink, FileSink, Sink
-from .tiling import Window, source_window, strips, tiles_of
+from .sinks import ArraySink, FileSink, Outputs, Sink, count_values, mapped_already
+from .stages import Wanted
+from .stages import map_block as map_block
 
-# A strip of a wide scene is read in parts of about this many bytes.
-READ_BYTES = 256 * 2**20
+if TYPE_CHECKING:
+    from .cluster import ClusterOptions
+
+Box = tuple[float, float, float, float]
 
 
 def map_scene(
@@ -36,37 +39,69 @@ def map_scene(
     out: str | Path | None = None,
     *,
     confidence: bool | str | Path = False,
-    probabilities: bool = False,
+    percent: bool = False,
+    probabilities: bool | str | Path = False,
     preview: str | Path | None = None,
-    tile: int = 64,
-    batch: int = 1,
+    min_confidence: float = 0.0,
+    window: tuple[int, int, int, int] | None = None,
+    bounds: Box | None = None,
+    bounds_crs: str | None = None,
+    mask: str | Path | None = None,
     bands: Sequence[int] | None = None,
+    resample_bands: bool = False,
     nodata: Nodata = NODATA_OF_FILE,
+    max_memory: int = DEFAULT_MEMORY,
+    tile: int | None = None,
+    batch: int | None = None,
+    form: Format = Format(),  # noqa: B008 (frozen)
     overwrite: bool = False,
+    resume: bool = False,
+    cluster: "ClusterOptions | None" = None,
+    started: Callable[[Scene, Region, Plan], None] | None = None,
     progress: Callable[[int], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> MapResult:
-    """Map a whole scene.
+    """Map a scene, or a part of one.
 
     Parameters
     ----------
     scene
         A raster's path, a cube (H, W, B) in raw units, or any `Scene`.
     out
-        The GeoTIFF to write; None returns arrays instead.
+        The class raster to write; None returns arrays instead.
     confidence
-        The path of a float32 raster beside `out`, or True for an array where `out` is None.
+        The path of a raster beside `out`, or True for an array where `out` is None: float32 in 0..1.
+    percent
+        Whether the confidence raster is uint8, 1..100 percent with 0 = unclassified, instead.
     probabilities
-        Whether to return an array (K, H, W); only where `out` is None.
+        The path of a raster of K bands beside `out`, or True for an array (K, H, W) where `out` is None.
     preview
         The path of a picture of the map with a legend, PNG or JPEG; only with `out`.
-    tile, batch
-        Output pixels along a tile's side, and tiles for each run of the model. The map does not depend
-        on them.
+    min_confidence
+        Pixels of a lower confidence, 0..1, become 0.
+    window, bounds, bounds_crs, mask
+        The part to map: (column, row, width, height) in pixels; or (west, south, east, north) in the scene's CRS or
+        another one; and a vector file whose polygons hold the wanted pixels.
     bands, nodata
         As in `RasterScene`; an array has no nodata value but the one given here.
+    resample_bands
+        Whether bands are interpolated to the model's wavelengths where the scene has others.
+    max_memory
+        Bytes that the process may hold; tiles, batches and strips follow from it.
+    tile, batch
+        The most output pixels along a tile's side, and tiles for each run of the model; chosen if None. The map does
+        not depend on them.
+    form
+        How rasters are stored.
     overwrite
-        Whether outputs that exist are replaced.
+        Whether outputs that exist, and unfinished ones, are replaced.
+    resume
+        Whether an unfinished map is gone on with, and one that is finished already is left as it is. A map that is
+        interrupted is then kept as far as it is.
+    cluster
+        Where to run it, if not here.
+    started
+        Called once with scene, region and plan, before the first pixel is read.
     progress
         Called with the number of pixels done since the last call.
     warn
@@ -75,206 +110,129 @@ def map_scene(
     Raises
     ------
     SceneError, OutputError, UsageError
-        With nothing written and nothing left.
+        With nothing written; what a full disk stopped, or what ran with `resume`, is kept for the next run.
     """
     warn = warn or (lambda message: warnings.warn(message, stacklevel=3))
-    _check_options(out, confidence, probabilities, preview, tile, batch)
-    with _opened(scene, bands, nodata) as opened:
-        check_fits(model.card, opened, warn)
-        with _sink(model.card, opened, out, confidence, probabilities, preview, overwrite) as sink:
+    outputs = Outputs.of(out, confidence, probabilities, preview, percent)
+    _check_options(tile, batch, min_confidence)
+    source = Source(str(scene), None if bands is None else tuple(bands), nodata, resample_bands)
+    with _opened(model.card, scene, source, warn) as opened:
+        region = _region(opened, window, bounds, bounds_crs, mask)
+        wanted = Wanted(outputs.confidence, outputs.probabilities, min_confidence)
+        card, size = model.card, model.size
+        plan = make_plan(card, size, opened, region.window, max_memory=max_memory, tile=tile, batch=batch)
+        sink: Sink = ArraySink(card, region.window, wanted)
+        if outputs.out is not None:
+            facts = _facts(model, opened, region, wanted, outputs, form, cluster is not None)
+            if resume and mapped_already(outputs, facts):
+                return _skipped(card, opened, region, outputs.out)
+            sink = FileSink(card, opened, region.window, outputs, form, facts, plan, resume, overwrite)
+        with sink:
+            job = Job(model, opened, region, wanted, replace(sink.plan or plan, cache=plan.cache))
+            if started is not None:
+                started(opened, region, job.plan)
             start = time.perf_counter()
-            pixels = _map_into(sink, model, opened, tile, batch, progress)
-            whole = sink.finish()
-            seconds = time.perf_counter() - start
+            tally = Tally(progress)
+            by_path = source if isinstance(scene, str | Path) else None
+            meters = run_here(job, sink, tally) if cluster is None else run_there(job, sink, tally, by_path, cluster)
+            finish = Meter("finish")
+            ended = time.perf_counter()
+            whole, pixels = sink.finish()
+            finish.busy = time.perf_counter() - ended
+            finish.count(region.window.height * region.window.width)
     if not any(pixels[1:]):
-        warn(f"no pixel of '{opened.name}' has data in all bands: the map is unclassified everywhere")
+        warn(_nothing(opened.name, region, min_confidence))
+    return _result(card, opened, region, outputs.out, whole, pixels, time.perf_counter() - start, [*meters, finish])
+
+
+def _check_options(tile: int | None, batch: int | None, least: float) -> None:
+    if (tile is not None and tile < 1) or (batch is not None and batch < 1):
+        raise UsageError(f"tile is {tile} and batch is {batch}: wanted 1 or more")
+    if not 0 <= least <= 1:
+        raise UsageError(f"the least confidence is {least:g}: wanted a number from 0 to 1")
+
+
+def _opened(
+    card: ModelCard, scene: str | Path | NDArray[Any] | Scene, source: Source, warn: Callable[[str], None]
+) -> AbstractContextManager[Scene]:
+    if isinstance(scene, str | Path):
+        opened: AbstractContextManager[Scene] = source.open(card, warn)
+        return opened
+    if isinstance(scene, np.ndarray):
+        cube = scene if source.bands is None else scene[:, :, np.array(source.bands) - 1]
+        scene = ArrayScene(cube, None if source.nodata == NODATA_OF_FILE else source.nodata)
+    elif source.bands is not None or source.nodata != NODATA_OF_FILE:
+        raise UsageError("bands and nodata belong to the scene that was opened already: give them there")
+    explicit = source.bands is not None
+    return nullcontext(fit_bands(card, scene, explicit=explicit, resample=source.resample, warn=warn))
+
+
+def _region(
+    scene: Scene,
+    window: tuple[int, int, int, int] | None,
+    bounds: Box | None,
+    bounds_crs: str | None,
+    mask: str | Path | None,
+) -> Region:
+    """Find the part to map; without a window of its own, a mask gives the smallest that holds it."""
+    height, width, place, name = scene.height, scene.width, scene.georeference, scene.name
+    area = None if mask is None else AreaMask(mask, place, height, width, name)
+    if window is None and bounds is None and area is not None:
+        return Region(area.window, area)
+    return Region(choose_window(height, width, place, name, bounds=bounds, bounds_crs=bounds_crs, window=window), area)
+
+
+def _facts(
+    model: Model, scene: Scene, region: Region, wanted: Wanted, outputs: Outputs, form: Format, cluster: bool
+) -> dict[str, Any]:
+    """Return all that the map's files depend on."""
+    fingerprint = getattr(scene, "fingerprint", None)
+    return {
+        "model": model.digest,
+        "scene": None if fingerprint is None else fingerprint(),
+        **region.facts(),
+        "least confidence": wanted.least,
+        **outputs.facts(),
+        "format": asdict(form),
+        "way of working": "on a cluster" if cluster else "in one process",
+    }
+
+
+def _nothing(name: str, region: Region, least: float) -> str:
+    if region.mask is None and least == 0:
+        return f"no pixel of '{name}' has data in all bands: the map is unclassified everywhere"
+    return (
+        f"no pixel of '{name}' has data in all bands, lies inside the mask and reaches the least confidence: "
+        "the map is unclassified everywhere"
+    )
+
+
+def _skipped(card: ModelCard, scene: Scene, region: Region, out: Path) -> MapResult:
+    """Return the figures of a map that an earlier run has finished."""
+    pixels = count_values(out, len(card.classes))
+    return replace(_result(card, scene, region, out, None, pixels, 0.0, []), skipped=True)
+
+
+def _result(
+    card: ModelCard,
+    scene: Scene,
+    region: Region,
+    out: Path | None,
+    whole: Block | None,
+    pixels: tuple[int, ...],
+    seconds: float,
+    meters: Sequence[Meter],
+) -> MapResult:
     return MapResult(
         None if whole is None else whole.classes,
         None if whole is None else whole.confidence,
         None if whole is None else whole.probabilities,
-        None if out is None else Path(out),
-        model.card.classes,
+        out,
+        card.classes,
         pixels,
-        opened.height,
-        opened.width,
+        region.window.height,
+        region.window.width,
         seconds,
-        opened.georeference.hectares_per_pixel,
+        scene.georeference.hectares_per_pixel,
+        tuple(meter.as_dict(seconds) for meter in meters),
     )
-
-
-def map_block(
-    model: Model,
-    scene: Scene,
-    window: Window,
-    *,
-    tile: int = 64,
-    batch: int = 1,
-    confidence: bool = False,
-    probabilities: bool = False,
-) -> Block:
-    """Map a window of a scene; the result depends on model, scene and window alone.
-
-    Tiles start at the window's corner. Those without any valid pixel are not run.
-    """
-    card, scene_size = model.card, (scene.height, scene.width)
-    need = source_window(window, card.halo, *scene_size)
-    data, origin = scene.read(need.row0, need.row1, need.col0, need.col1), (need.row0, need.col0)
-    fill = np.array(card.fill, np.float32)
-    block = Block.empty(window.height, window.width, len(card.classes), confidence, probabilities)
-    for tiles in _batches(tiles_of(window, tile), batch):
-        size = _padded_size(tiles[0], model.rectangular)
-        inputs, valid = gather_tiles(data, origin, scene_size, tiles, card.halo, fill, scene.nodata, size)
-        _classify(model, inputs, valid, tiles, window, block)
-    return block
-
-
-def check_fits(card: ModelCard, scene: Scene, warn: Callable[[str], None]) -> None:
-    """Compare a scene with what the model was trained on.
-
-    Raises
-    ------
-    SceneError
-        The number of bands differs. Other wavelengths are a warning.
-    """
-    found = len(scene.bands)
-    if found != card.bands:
-        hint = f"choose {card.bands} of them with --bands, such as --bands 1-{card.bands}"
-        if found < card.bands:
-            hint = "map a scene of the sensor that the model was trained on, or choose others with --bands"
-        raise SceneError(f"'{scene.name}' has {found} bands in use and the model wants {card.bands}: {hint}")
-    difference = wavelength_difference(card, scene.wavelengths)
-    if difference is not None:
-        warn(f"'{scene.name}' {difference}: the map is likely to be wrong")
-
-
-def wavelength_difference(card: ModelCard, wavelengths: NDArray[np.float64] | None) -> str | None:
-    """Say how a scene's wavelengths (B,) in nm differ from the model's; None where they agree.
-
-    They agree within the larger of 2 nm and half the model's typical band spacing, or where one of the
-    two is unknown.
-    """
-    if card.wavelengths is None or wavelengths is None:
-        return None
-    own = np.array(card.wavelengths)
-    spacing = float(np.median(np.abs(np.diff(own)))) if own.size > 1 else 0.0
-    off = np.abs(wavelengths - own)
-    worst = int(off.argmax())
-    if off[worst] <= max(2.0, 0.5 * spacing):
-        return None
-    return (
-        f"has other wavelengths than the model: band {worst + 1} in use is at {wavelengths[worst]:.1f} nm "
-        f"and the model's at {own[worst]:.1f} nm (scene {wavelengths.min():.0f}-{wavelengths.max():.0f} nm, "
-        f"model {own.min():.0f}-{own.max():.0f} nm)"
-    )
-
-
-def _check_options(
-    out: str | Path | None,
-    confidence: bool | str | Path,
-    probabilities: bool,
-    preview: str | Path | None,
-    tile: int,
-    batch: int,
-) -> None:
-    if tile < 1 or batch < 1:
-        raise UsageError(f"tile is {tile} and batch is {batch}: wanted 1 or more")
-    named = isinstance(confidence, str | Path)
-    if out is None and (named or preview is not None):
-        raise UsageError("a confidence or preview file was named without `out`: name the class raster too")
-    if out is not None and (probabilities or confidence is True):
-        raise UsageError("with `out`, confidence is a file's name and probabilities are not written")
-
-
-def _opened(
-    scene: str | Path | NDArray[Any] | Scene, bands: Sequence[int] | None, nodata: Nodata
-) -> AbstractContextManager[Scene]:
-    if isinstance(scene, str | Path):
-        return RasterScene(scene, bands, nodata)
-    if isinstance(scene, np.ndarray):
-        cube = scene if bands is None else scene[:, :, np.array(bands) - 1]
-        return nullcontext(ArrayScene(cube, None if nodata == NODATA_OF_FILE else nodata))
-    if bands is not None or nodata != NODATA_OF_FILE:
-        raise UsageError("bands and nodata belong to the scene that was opened already: give them there")
-    return nullcontext(scene)
-
-
-def _sink(
-    card: ModelCard,
-    scene: Scene,
-    out: str | Path | None,
-    confidence: bool | str | Path,
-    probabilities: bool,
-    preview: str | Path | None,
-    overwrite: bool,
-) -> Sink:
-    if out is None:
-        return ArraySink(card, scene, bool(confidence), probabilities)
-    beside = None if isinstance(confidence, bool) else Path(confidence)
-    return FileSink(card, scene, Path(out), beside, None if preview is None else Path(preview), overwrite)
-
-
-def _map_into(
-    sink: Sink, model: Model, scene: Scene, tile: int, batch: int, progress: Callable[[int], None] | None
-) -> tuple[int, ...]:
-    """Map strip by strip; return the number of pixels of each value, 0..K."""
-    limit_threads(model.threads)
-    pixels = np.zeros(len(model.card.classes) + 1, np.int64)
-    for windows in strips(scene.height, scene.width, tile, _tiles_at_once(scene, tile, model.card.halo)):
-        parts = []
-        for window in windows:
-            wanted = {"confidence": sink.confidence, "probabilities": sink.probabilities}
-            parts.append(map_block(model, scene, window, tile=tile, batch=batch, **wanted))
-            if progress is not None:
-                progress(window.height * window.width)
-        strip = side_by_side(parts)
-        pixels += np.bincount(strip.classes.ravel(), minlength=pixels.size)
-        sink.append(strip)
-    return tuple(int(count) for count in pixels)
-
-
-def _tiles_at_once(scene: Scene, tile: int, halo: int) -> int:
-    rows = min(tile + 2 * halo, scene.height)
-    tile_bytes = rows * tile * len(scene.bands) * scene.dtype.itemsize
-    return int(max(1, READ_BYTES // tile_bytes))
-
-
-def _batches(tiles: Sequence[Window], batch: int) -> Iterator[list[Window]]:
-    """Yield tiles of equal size, at most `batch` at a time."""
-    by_size: dict[tuple[int, int], list[Window]] = {}
-    for tile in tiles:
-        by_size.setdefault((tile.height, tile.width), []).append(tile)
-    for same in by_size.values():
-        for at in range(0, len(same), batch):
-            yield same[at : at + batch]
-
-
-def _padded_size(tile: Window, rectangular: bool) -> tuple[int, int]:
-    """Return the size of the batch's output part: square where the graph takes nothing else."""
-    side = max(tile.height, tile.width)
-    return (tile.height, tile.width) if rectangular else (side, side)
-
-
-def _classify(
-    model: Model,
-    inputs: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    tiles: Sequence[Window],
-    window: Window,
-    block: Block,
-) -> None:
-    """Run a batch and copy what is valid of it into `block`."""
-    kept = np.flatnonzero(valid.any(axis=(1, 2)))
-    if not kept.size:
-        return
-    predicted = model.run(
-        inputs if kept.size == len(tiles) else inputs[kept],
-        confidence=block.confidence is not None,
-        probabilities=block.probabilities is not None,
-    )
-    results = [result for result in predicted if result is not None]
-    for i, k in enumerate(kept.tolist()):
-        tile, good = tiles[k], valid[k, : tiles[k].height, : tiles[k].width]
-        rows = slice(tile.row0 - window.row0, tile.row1 - window.row0)
-        cols = slice(tile.col0 - window.col0, tile.col1 - window.col0)
-        for into, result in zip(block.layers(), results, strict=True):
-            into[..., rows, cols] = np.where(good, result[i][..., : tile.height, : tile.width], 0)

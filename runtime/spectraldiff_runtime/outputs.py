@@ -1,6 +1,6 @@
 """Output files that appear under their names only when they are whole.
 
-Each is written beside its target as ``.<name>.<pid>.partial`` and renamed at the end.
+Each is written beside its target as ``.<name>.<token>.partial`` and renamed at the end.
 """
 
 import contextlib
@@ -61,6 +61,9 @@ class PartialFile:
         The name that it gets in the end. A link is followed.
     overwrite
         Whether a file of that name may be replaced.
+    token
+        What tells the other name from those of other processes; this process' number if None. Who makes sure that
+        there is one process only gives a fixed one, so that what a killed process left is written over.
 
     Raises
     ------
@@ -68,12 +71,12 @@ class PartialFile:
         The file exists, the folder is missing, or nothing can be written there.
     """
 
-    def __init__(self, path: Path, overwrite: bool) -> None:
+    def __init__(self, path: Path, overwrite: bool, token: str | None = None) -> None:
         self.path = Path(path)
         check_output(self.path, overwrite)
         target = Path(os.path.realpath(self.path))
         self._target = target
-        self.partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        self.partial = target.with_name(f".{target.name}.{token or os.getpid()}.partial")
         try:
             self.partial.write_bytes(b"")
         except OSError as error:

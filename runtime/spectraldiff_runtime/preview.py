@@ -34,10 +34,11 @@ class PreviewOutput(PartialFile):
         As `PartialFile`, or the suffix is neither PNG's nor JPEG's.
     """
 
-    def __init__(self, path: Path, overwrite: bool, raster: Path, card: ModelCard, title: str) -> None:
-        if path.suffix.lower() not in FORMATS:
-            raise OutputError(f"the preview '{path}' has the suffix '{path.suffix}': wanted .png or .jpg")
-        super().__init__(path, overwrite)
+    def __init__(
+        self, path: Path, overwrite: bool, raster: Path, card: ModelCard, title: str, token: str | None = None
+    ) -> None:
+        check_preview(path)
+        super().__init__(path, overwrite, token)
         self._raster, self._card, self._title = raster, card, title
 
     def finish(self) -> None:
@@ -49,6 +50,12 @@ class PreviewOutput(PartialFile):
                 picture.save(file, FORMATS[self.path.suffix.lower()])
         except OSError as error:
             raise output_error(self.path, error) from error
+
+
+def check_preview(path: Path) -> None:
+    """Raise OutputError where the suffix names no picture that is written."""
+    if path.suffix.lower() not in FORMATS:
+        raise OutputError(f"the preview '{path}' has the suffix '{path.suffix}': wanted .png or .jpg")
 
 
 def _subtitle(card: ModelCard, size: tuple[int, int]) -> str:

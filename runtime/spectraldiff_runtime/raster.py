@@ -1,95 +1,244 @@
 """Scenes on disk: any raster that GDAL reads, by windows, with our errors and none of GDAL's noise."""
 
-import math
-import os
+import copy
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from .errors import SceneError
+from .lines import open_lines
+from .metadata import alpha_bands, mask_bands, read_bad_bands, read_fwhm, read_scaling
+from .metadata import read_wavelengths as read_wavelengths
+from .opening import GDAL_ERRORS as GDAL_ERRORS
+from .opening import is_remote, open_raster, reason
+from .opening import open_dataset as open_dataset
+from .opening import quiet_gdal as quiet_gdal
 from .scene import NODATA_OF_FILE as NODATA_OF_FILE
 from .scene import ArrayScene as ArrayScene
 from .scene import Georeference as Georeference
 from .scene import Nodata as Nodata
+from .scene import NodataOfBands, check_dtype, native_nodata, nodata_of_each, one_nodata
 from .scene import Scene as Scene
-from .scene import check_dtype
 
-# What reading and writing through rasterio may raise; some of GDAL's errors come as they are.
-GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
-
-MICROMETRES = re.compile(r"um|µm|μm|micromet(er|re)s?|microns?", re.IGNORECASE)
-NANOMETRES = re.compile(r"nm|nanomet(er|re)s?", re.IGNORECASE)
+ARCHIVE = re.compile(r"(/vsi(zip|gzip|tar|7z|rar)/)+")
 
 
 class RasterScene:
-    """A raster that GDAL reads, opened for reading by windows; a context manager.
+    """A raster that GDAL reads, opened for reading by windows; a context manager. One thread at a time.
 
     Parameters
     ----------
     path
         A file, or any name that GDAL opens.
     bands
-        Numbers of the bands to use, from 1, in the model's order; None for all.
+        Numbers of the bands to use, from 1, in the model's order; None for all but an alpha band and those
+        that the ENVI header calls bad.
     nodata
-        ``"file"`` for the file's own value, a number to use instead, or None for none.
+        ``"file"`` for the file's own values, a number to use instead, or None for none.
+    scaled
+        Whether values are stored value x scale + offset, as float32, with NaN for nodata, by the file's
+        scale and offset (or ENVI ``reflectance scale factor``); 1 and 0 where it has none.
+
+    Attributes
+    ----------
+    bands, wavelengths, fwhm
+        Numbers of the bands in use; their centres and widths, (B,), nm, or None.
+    nodata
+        One value, or one for each band in use where they differ; None if scaled.
+    files
+        The local files that it is read from.
+    bad_bands
+        Numbers and centres (nm, or NaN) of the bands that were left out because the header calls them bad.
+    note
+        What a user may want to know of the bands in use.
 
     Raises
     ------
     SceneError
-        The raster is missing, unreadable, complex, cut short, or its bands differ in type or nodata.
+        The raster is missing, unreadable, complex or cut short, its bands differ in type, or its list of
+        bad bands or its scale makes no sense.
     """
 
-    def __init__(self, path: str | Path, bands: Sequence[int] | None = None, nodata: Nodata = NODATA_OF_FILE) -> None:
-        self.name = str(path)
-        self._dataset = _open(path)
+    def __init__(
+        self,
+        path: str | Path,
+        bands: Sequence[int] | None = None,
+        nodata: Nodata = NODATA_OF_FILE,
+        *,
+        scaled: bool = False,
+    ) -> None:
+        self.name, self.scaled = str(path), scaled
+        self._dataset = open_raster(path)
         try:
-            self._describe(bands, nodata)
+            self._lines = open_lines(self._dataset)
+            self._describe_file(nodata)
+            self._choose(self._good_bands() if bands is None else bands)
         except BaseException:
             self.close()
             raise
 
-    def _describe(self, bands: Sequence[int] | None, nodata: Nodata) -> None:
+    def _describe_file(self, nodata: Nodata) -> None:
         dataset = self._dataset
         self.height, self.width = dataset.height, dataset.width
-        self.bands = _chosen_bands(self.name, dataset, bands)
-        self.dtype = _one_dtype(self.name, [dataset.dtypes[band - 1] for band in self.bands])
-        file_nodata = [dataset.nodatavals[band - 1] for band in self.bands]
-        self.nodata = _one_nodata(self.name, file_nodata) if nodata == NODATA_OF_FILE else nodata
-        known = read_wavelengths(dataset)
-        self.wavelengths = None if known is None else known[np.array(self.bands) - 1]
         self.georeference = read_georeference(dataset)
-        self.files = tuple(Path(file) for file in dataset.files)
+        self.files = tuple(_local_files(dataset))
+        self.bad_bands: dict[int, float] = {}
+        self.note = ""
+        self._centres, self._widths = read_wavelengths(dataset), read_fwhm(dataset)
+        self._nodata_values = dataset.nodatavals if nodata == NODATA_OF_FILE else (nodata,) * dataset.count
+        self._by_rows = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "LINE"
 
-    def read(self, row0: int, row1: int, col0: int, col1: int) -> NDArray[Any]:
-        """Return a part, (B, h, w), native dtype.
+    def _good_bands(self) -> tuple[int, ...]:
+        """Return all bands but an alpha band and the bad ones, and keep in mind which those are."""
+        spectral = set(range(1, self._dataset.count + 1)) - set(alpha_bands(self._dataset))
+        try:
+            bad = [band for band in read_bad_bands(self._dataset) if band in spectral]
+        except ValueError as error:
+            raise SceneError(
+                f"'{self.name}' {error}: wanted 1 (good) or 0 (bad) for each; mend the header or choose with --bands"
+            ) from None
+        self.bad_bands = {b: float("nan") if self._centres is None else float(self._centres[b - 1]) for b in bad}
+        if bad:
+            self.note = f"{len(bad)} of {len(spectral)} bands were left out, its header calls them bad"
+        if not spectral - set(bad):
+            raise SceneError(f"'{self.name}' has no band that is neither alpha nor bad: choose with --bands")
+        return tuple(sorted(spectral - set(bad)))
+
+    def _choose(self, bands: Sequence[int]) -> None:
+        dataset = self._dataset
+        self.bands = _chosen_bands(self.name, dataset, bands)
+        at = np.array(self.bands) - 1
+        self._stored = _one_dtype(self.name, [dataset.dtypes[i] for i in at])
+        self._missing = one_nodata([self._nodata_values[i] for i in at])
+        self.dtype: np.dtype[Any] = np.dtype(np.float32) if self.scaled else self._stored
+        self.nodata: NodataOfBands = None if self.scaled else self._missing
+        self.wavelengths = None if self._centres is None or np.isnan(self._centres[at]).any() else self._centres[at]
+        self.fwhm = None if self._widths is None or np.isnan(self._widths[at]).any() else self._widths[at]
+        self.blocks: tuple[int, int] = tuple(dataset.block_shapes[at[0]])
+        self._masks = mask_bands(dataset)
+        self._alpha = [band for band in alpha_bands(dataset) if band not in self.bands]
+        if self.scaled:
+            self._scales, self._offsets = (values[at] for values in self._scaling())
+
+    def _scaling(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        scales, offsets = read_scaling(self._dataset)
+        if not (np.isfinite(scales) & (scales != 0) & np.isfinite(offsets)).all():
+            raise SceneError(
+                f"'{self.name}' has a scale or offset that is 0 or no number: wanted numbers, because the model "
+                "takes scaled values; mend the file (see `sdiff info`)"
+            )
+        return scales, offsets
+
+    def select(self, bands: Sequence[int], note: str = "") -> "RasterScene":
+        """Return the same open scene with other bands in use: numbers from 1, in the order wanted."""
+        other = copy.copy(self)
+        other._choose(bands)
+        other.note = note
+        return other
+
+    def read(self, row0: int, row1: int, col0: int, col1: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return a part, (B, h, w), of the scene's dtype: `out` of any strides, filled, where it is given.
 
         Raises
         ------
         SceneError
-            The file is damaged or cut short there.
+            The file is damaged or cut short there, or cannot be reached any more.
         """
+        if out is None:
+            out = np.empty((len(self.bands), row1 - row0, col1 - col0), self.dtype)
+        with self._reading(row0, row1):
+            if self.scaled:
+                # What float32 holds exactly is converted in place.
+                exact = np.can_cast(self._stored, np.float32)
+                stored = out if exact else np.empty(out.shape, self._stored)
+                self._fill(row0, row1, col0, col1, stored)
+                self._scale(stored, out)
+            else:
+                self._fill(row0, row1, col0, col1, out)
+        return out
+
+    def _fill(self, row0: int, row1: int, col0: int, col1: int, out: NDArray[Any]) -> None:
+        """Fill `out` with stored values."""
+        if self._lines is not None:
+            self._lines.read(self.bands, row0, row1, col0, col1, out)
+            return
+        # GDAL would read a file that is interleaved by line once for each few bands.
+        step = 1 if self._by_rows else row1 - row0
+        for row in range(row0, row1, step):
+            window = RasterioWindow(col0, row, col1 - col0, step)
+            self._dataset.read(list(self.bands), window=window, out=out[:, row - row0 : row - row0 + step])
+
+    def _scale(self, stored: NDArray[Any], out: NDArray[Any]) -> None:
+        """Turn stored values into physical ones, (B, h, w) both, perhaps the same array."""
+        for i, nodata in enumerate(nodata_of_each(self._missing, len(self.bands))):
+            marker = native_nodata(nodata, self._stored)
+            missing = None if marker is None else stored[i] == marker
+            with np.errstate(over="ignore", invalid="ignore"):
+                out[i] = stored[i] * float(self._scales[i]) + float(self._offsets[i])
+            if missing is not None:
+                out[i][missing] = np.nan
+
+    def mask(self, row0: int, row1: int, col0: int, col1: int) -> NDArray[np.bool_] | None:
+        """Return where the file's mask and alpha band say that there is data, (h, w); None if it has neither.
+
+        Raises
+        ------
+        SceneError
+            As `read`.
+        """
+        if not self._masks and not self._alpha:
+            return None
         window = RasterioWindow(col0, row0, col1 - col0, row1 - row0)
+        good = np.ones((row1 - row0, col1 - col0), np.bool_)
+        with self._reading(row0, row1):
+            if self._masks:
+                good &= (self._dataset.read_masks(list(self._masks), window=window) != 0).all(axis=0)
+            if self._alpha:
+                good &= (self._dataset.read(self._alpha, window=window) != 0).all(axis=0)
+        return good
+
+    @contextmanager
+    def _reading(self, row0: int, row1: int) -> Iterator[None]:
         try:
             with quiet_gdal():
-                return np.asarray(self._dataset.read(list(self.bands), window=window))
+                yield
         except GDAL_ERRORS as error:
             raise SceneError(
-                f"'{self.name}' cannot be read at rows {row0} to {row1} ({_reason(error)}): "
-                "the file is damaged or cut short; copy or download it again"
+                f"'{self.name}' cannot be read at rows {row0} to {row1} ({reason(error)}): "
+                + (
+                    "the connection failed; try again"
+                    if is_remote(self.name)
+                    else "the file is damaged or cut short; copy or download it again"
+                )
             ) from error
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return facts that tell this scene from another or a changed one, as plain values for JSON."""
+        missing = nodata_of_each(self._missing, 1)
+        facts = [(file.name, file.stat()) for file in self.files]
+        return {
+            "name": Path(self.name).name,
+            "height": self.height,
+            "width": self.width,
+            "bands": list(self.bands),
+            "dtype": str(self.dtype),
+            "nodata": [None if value is None else repr(float(value)) for value in missing],
+            "scaled": self.scaled,
+            "resampled": None,
+            "files": [{"name": name, "size": s.st_size, "mtime_ns": s.st_mtime_ns} for name, s in facts],
+        }
 
     def close(self) -> None:
         """Close the file."""
+        lines = getattr(self, "_lines", None)
+        if lines is not None:
+            lines.close()
         with quiet_gdal():
             self._dataset.close()
 
@@ -98,88 +247,6 @@ class RasterScene:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@contextmanager
-def quiet_gdal() -> Iterator[None]:
-    """Keep GDAL's own messages off stderr; errors still arrive as exceptions."""
-    with rasterio.Env(CPL_LOG=os.devnull), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
-
-
-@contextmanager
-def open_dataset(path: str | Path) -> Iterator[Any]:
-    """Open a raster for reading as a rasterio dataset, with our errors.
-
-    Raises
-    ------
-    SceneError
-        The file is missing, a folder, or nothing that GDAL reads as a raster.
-    """
-    with quiet_gdal():
-        dataset = _open(path)
-        try:
-            yield dataset
-        finally:
-            dataset.close()
-
-
-def _open(path: str | Path) -> Any:
-    try:
-        with quiet_gdal():
-            dataset = rasterio.open(path)
-    except (*GDAL_ERRORS, UnicodeError, ValueError) as error:
-        raise SceneError(_why_not_open(path, error)) from error
-    try:
-        _check_opened(path, dataset)
-    except BaseException:
-        dataset.close()
-        raise
-    return dataset
-
-
-def _why_not_open(path: str | Path, error: Exception) -> str:
-    if "\0" in str(path):
-        return f"{str(path)!r} is no file name: wanted a raster"
-    target = Path(path)
-    if target.is_dir():
-        return f"'{path}' is a folder: wanted a raster file that GDAL reads"
-    if "://" not in str(path) and not str(path).startswith("/vsi") and not target.exists():
-        return f"'{path}' does not exist: wanted a raster file; check the name"
-    return f"'{path}' cannot be opened as a raster ({_reason(error)}): wanted a file that GDAL reads"
-
-
-def _check_opened(path: str | Path, dataset: Any) -> None:
-    if dataset.count == 0:
-        inside = dataset.subdatasets
-        hint = f"it holds {len(inside)} data sets; name one of them, such as '{inside[0]}'" if inside else ""
-        raise SceneError(f"'{path}' has no bands: wanted a raster; {hint or 'check the file'}")
-    if dataset.driver == "ENVI":
-        _check_envi_size(path, dataset)
-
-
-def _check_envi_size(path: str | Path, dataset: Any) -> None:
-    """Refuse an ENVI file that is shorter than its header says: GDAL would read zeros there."""
-    header = dataset.tags(ns="ENVI")
-    data = Path(dataset.files[0]) if dataset.files else Path(path)
-    if header.get("file_compression", "0") != "0" or not data.is_file():
-        return
-    values = dataset.count * dataset.height * dataset.width
-    wanted = int(header.get("header_offset", "0")) + values * np.dtype(dataset.dtypes[0]).itemsize
-    found = data.stat().st_size
-    if found < wanted:
-        raise SceneError(
-            f"'{path}' is cut short: it has {found:,} bytes and its header wants {wanted:,}; copy or download it again"
-        )
-
-
-def _reason(error: BaseException) -> str:
-    """Return the first line of the innermost cause: GDAL's own words."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = str(getattr(error, "errmsg", "") or error) or type(error).__name__
-    return text.splitlines()[0].strip().rstrip(".")
 
 
 def _chosen_bands(name: str, dataset: Any, bands: Sequence[int] | None) -> tuple[int, ...]:
@@ -203,12 +270,11 @@ def _one_dtype(name: str, dtypes: Sequence[str]) -> np.dtype[Any]:
     return dtype
 
 
-def _one_nodata(name: str, values: Sequence[float | None]) -> float | None:
-    if len({"nan" if value != value else value for value in values}) > 1:
-        raise SceneError(
-            f"'{name}' has bands with different nodata values: wanted one; give --nodata VALUE or --nodata none"
-        )
-    return values[0]
+def _local_files(dataset: Any) -> Iterator[Path]:
+    """Yield the files on this machine that a raster is read from; an archive for what lies in it."""
+    for name in dict.fromkeys(dataset.files):
+        path = Path(ARCHIVE.sub("", name)) if ARCHIVE.match(name) else Path(name)
+        yield from [place for place in (path, *path.parents) if place.is_file()][:1]
 
 
 def read_georeference(dataset: Any) -> Georeference:
@@ -216,47 +282,3 @@ def read_georeference(dataset: Any) -> Georeference:
     gcps, gcps_crs = dataset.gcps
     transform = None if dataset.transform.is_identity else dataset.transform
     return Georeference(dataset.crs, transform, tuple(gcps), gcps_crs, dataset.rpcs)
-
-
-def read_wavelengths(dataset: Any) -> NDArray[np.float64] | None:
-    """Return the centre wavelengths of all bands of an open rasterio dataset.
-
-    Per-band tags ``wavelength`` and ``wavelength_units`` come first, then GDAL's
-    ``CENTRAL_WAVELENGTH_UM`` (which GDAL rounds to whole nanometres for ENVI files), then the ENVI
-    header's list. Without a unit, values below 100 are micrometres.
-
-    Returns
-    -------
-    ndarray of shape (B,), float64, or None
-        Nanometres, in band order; None unless every band has one.
-    """
-    numbers = range(1, dataset.count + 1)
-    tags = [dataset.tags(band) for band in numbers]
-    envi = dataset.tags(ns="ENVI")
-    unit = envi.get("wavelength_units")
-    per_band = [_nanometres(t.get("wavelength"), t.get("wavelength_units", unit)) for t in tags]
-    if None in per_band:
-        imagery = [dataset.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM") for band in numbers]
-        per_band = [_nanometres(text, "um") for text in imagery]
-    if None in per_band:
-        texts = envi.get("wavelength", "").strip().strip("{}").split(",")
-        per_band = [_nanometres(text, unit) for text in texts]
-    if None in per_band or len(per_band) != dataset.count:
-        return None
-    return np.array(per_band, dtype=np.float64)
-
-
-def _nanometres(text: str | None, unit: str | None) -> float | None:
-    """Return a wavelength in nm; None where the text is no positive number or the unit is unknown."""
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    if not math.isfinite(value) or value <= 0:
-        return None
-    name = (unit or "").strip()
-    if name.lower() in {"", "unknown"}:
-        return value * 1000 if value < 100 else value
-    if MICROMETRES.fullmatch(name):
-        return value * 1000
-    return value if NANOMETRES.fullmatch(name) else None

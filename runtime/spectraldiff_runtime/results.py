@@ -1,6 +1,6 @@
 """What mapping gives: blocks of the map, and the figures of a whole one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .class_map import LandCoverClass
+from .class_map import LandCoverClass, class_dtype
 
 
 @dataclass(frozen=True)
 class Block:
     """A window of the map.
 
-    `classes` (h, w) uint8 holds 0..K. `confidence` (h, w) and `probabilities` (K, h, w) are float32 in
-    0..1, 0 where the class is 0, and None unless they were asked for.
+    `classes` (h, w) holds 0..K, as uint8 up to 254 classes and as uint16 past that. `confidence` (h, w) and
+    `probabilities` (K, h, w) are float32 in 0..1, 0 where the pixel has no data or is not wanted, and None unless they
+    were asked for.
     """
 
-    classes: NDArray[np.uint8]
+    classes: NDArray[Any]
     confidence: NDArray[np.float32] | None
     probabilities: NDArray[np.float32] | None
 
@@ -27,7 +28,7 @@ class Block:
     def empty(cls, height: int, width: int, classes: int, confidence: bool, probabilities: bool) -> "Block":
         """Return a block of zeros."""
         return cls(
-            np.zeros((height, width), np.uint8),
+            np.zeros((height, width), class_dtype(classes)),
             np.zeros((height, width), np.float32) if confidence else None,
             np.zeros((classes, height, width), np.float32) if probabilities else None,
         )
@@ -36,19 +37,16 @@ class Block:
         """Return the arrays that are there: classes first."""
         return [a for a in (self.classes, self.confidence, self.probabilities) if a is not None]
 
+    def within(self, inside: NDArray[np.bool_]) -> "Block":
+        """Return the block with zeros where `inside`, (h, w), is False."""
+        kept = [None if a is None else a * inside for a in (self.classes, self.confidence, self.probabilities)]
+        return Block(kept[0], kept[1], kept[2])  # type: ignore[arg-type]
 
-def side_by_side(parts: Sequence[Block]) -> Block:
-    """Join blocks of equal height from left to right."""
-
-    def join(arrays: Sequence[NDArray[Any] | None]) -> Any:
-        present = [array for array in arrays if array is not None]
-        return np.concatenate(present, axis=-1) if present else None
-
-    return Block(
-        join([p.classes for p in parts]),
-        join([p.confidence for p in parts]),
-        join([p.probabilities for p in parts]),
-    )
+    def paste(self, piece: "Block", row: int, col: int) -> None:
+        """Copy a smaller block of the same layers to (row, col)."""
+        height, width = piece.classes.shape
+        for into, values in zip(self.layers(), piece.layers(), strict=True):
+            into[..., row : row + height, col : col + width] = values
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,13 @@ class MapResult:
         Wall time from the first read to the last write.
     hectares_per_pixel
         None unless the scene has a projected CRS.
+    profile
+        One entry for each stage: what it did and what it waited for.
+    skipped
+        Whether the map was there already, so that nothing was done.
     """
 
-    classes: NDArray[np.uint8] | None
+    classes: NDArray[Any] | None
     confidence: NDArray[np.float32] | None
     probabilities: NDArray[np.float32] | None
     out: Path | None
@@ -81,11 +83,18 @@ class MapResult:
     width: int
     seconds: float
     hectares_per_pixel: float | None
+    profile: tuple[Mapping[str, Any], ...] = ()
+    skipped: bool = False
 
     @property
     def pixels_per_second(self) -> float:
         """Pixels of the scene for each second."""
         return self.height * self.width / max(self.seconds, 1e-9)
+
+    @property
+    def bounding_stage(self) -> Mapping[str, Any] | None:
+        """The stage that worked longest; None without a profile."""
+        return max(self.profile, key=lambda stage: stage["busy_s"], default=None)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all figures, without the arrays, in types that JSON knows."""
@@ -95,8 +104,10 @@ class MapResult:
             "width": self.width,
             "seconds": self.seconds,
             "pixels_per_second": self.pixels_per_second,
-            "nodata_pixels": self.pixels[0],
+            "unclassified_pixels": self.pixels[0],
+            "skipped": self.skipped,
             "classes": [self._row(c) for c in self.legend],
+            "profile": list(self.profile),
         }
 
     def _row(self, c: LandCoverClass) -> dict[str, Any]:

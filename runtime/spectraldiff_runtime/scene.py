@@ -1,7 +1,8 @@
 """What a scene is to the mapping: a protocol, arrays that fulfil it, and where a raster lies."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -12,6 +13,8 @@ from .errors import SceneError
 
 NODATA_OF_FILE: Literal["file"] = "file"
 Nodata = float | None | Literal["file"]
+# What marks missing values: one value for all bands in use, or one for each of them.
+NodataOfBands = float | None | tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,13 @@ class Scene(Protocol):
         ...
 
     @property
-    def nodata(self) -> float | None:
-        """The value of missing pixels."""
+    def nodata(self) -> NodataOfBands:
+        """The value of missing pixels; a tuple of one for each band in use where they differ."""
+        ...
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Height and width of the blocks that it is stored in."""
         ...
 
     @property
@@ -80,12 +88,33 @@ class Scene(Protocol):
         ...
 
     @property
+    def bad_bands(self) -> Mapping[int, float]:
+        """Numbers of the bands that the scene itself calls bad, with their centres in nm (NaN if not known)."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """How the bands in use were chosen, where the model decided on them; else empty."""
+        ...
+
+    @property
     def georeference(self) -> Georeference:
         """Where it lies."""
         ...
 
-    def read(self, row0: int, row1: int, col0: int, col1: int) -> NDArray[Any]:
-        """Return rows row0..row1 and columns col0..col1 (ends excluded), (B, h, w), native dtype."""
+    def read(self, row0: int, row1: int, col0: int, col1: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return rows row0..row1 and columns col0..col1 (ends excluded), (B, h, w), of the scene's dtype.
+
+        With `out`, an array of that shape and dtype with any strides, that array is filled and returned.
+        """
+        ...
+
+    def mask(self, row0: int, row1: int, col0: int, col1: int) -> NDArray[np.bool_] | None:
+        """Return where a mask stored with the scene says that there is data, (h, w); None without a mask."""
+        ...
+
+    def select(self, bands: Sequence[int], note: str = "") -> "Scene":
+        """Return the same scene with other bands in use: numbers from 1, in the order wanted."""
         ...
 
 
@@ -98,14 +127,21 @@ class ArrayScene:
     cube
         Shape (H, W, B). It is neither copied nor changed.
     nodata
-        The value that marks missing pixels, or None. NaN and infinities are always missing.
+        The value that marks missing pixels, one for all bands or a tuple of one for each band in use, or
+        None. NaN and infinities are always missing.
+    wavelengths
+        Centres of the bands in use, (B,), nm.
+    chosen
+        Numbers of the bands in use, from 1; None for all.
     """
 
     cube: NDArray[Any]
-    nodata: float | None = None
+    nodata: NodataOfBands = None
     wavelengths: NDArray[np.float64] | None = None
     georeference: Georeference = field(default_factory=Georeference)
     name: str = "array"
+    chosen: tuple[int, ...] | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.cube.ndim != 3 or 0 in self.cube.shape:
@@ -125,17 +161,77 @@ class ArrayScene:
 
     @property
     def bands(self) -> tuple[int, ...]:
-        """Band numbers from 1."""
-        return tuple(range(1, self.cube.shape[2] + 1))
+        """Numbers of the bands in use, from 1."""
+        return self.chosen or tuple(range(1, self.cube.shape[2] + 1))
+
+    @property
+    def bad_bands(self) -> Mapping[int, float]:
+        """None: an array does not say."""
+        return {}
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """One row."""
+        return 1, self.width
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the values."""
         return self.cube.dtype
 
-    def read(self, row0: int, row1: int, col0: int, col1: int) -> NDArray[Any]:
-        """Return a part as a view, (B, h, w)."""
-        return self.cube[row0:row1, col0:col1].transpose(2, 0, 1)
+    def read(self, row0: int, row1: int, col0: int, col1: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return a part, (B, h, w): a view where all bands are in use, or `out`, filled."""
+        part = self.cube[row0:row1, col0:col1].transpose(2, 0, 1)
+        if self.chosen is not None:
+            part = part[np.array(self.chosen) - 1]
+        if out is None:
+            return part
+        out[...] = part
+        return out
+
+    def mask(self, row0: int, row1: int, col0: int, col1: int) -> NDArray[np.bool_] | None:
+        """None: an array has no mask."""
+        return None
+
+    def select(self, bands: Sequence[int], note: str = "") -> "ArrayScene":
+        """Return the same scene with others of the bands in use; the cube is shared."""
+        at = [self.bands.index(band) for band in bands]
+        return replace(
+            self,
+            chosen=tuple(bands),
+            nodata=nodata_at(self.nodata, at),
+            wavelengths=None if self.wavelengths is None else self.wavelengths[at],
+            note=note,
+        )
+
+
+def nodata_of_each(nodata: NodataOfBands, bands: int) -> tuple[float | None, ...]:
+    """Return the nodata value of each of so many bands."""
+    return nodata if isinstance(nodata, tuple) else (nodata,) * bands
+
+
+def nodata_at(nodata: NodataOfBands, at: Sequence[int]) -> NodataOfBands:
+    """Return the nodata of some of the bands, by their places in the tuple."""
+    return one_nodata([nodata[i] for i in at]) if isinstance(nodata, tuple) else nodata
+
+
+def one_nodata(values: Sequence[float | None]) -> NodataOfBands:
+    """Return one value where all bands have the same one (NaN is NaN), else a tuple of all."""
+    same = len({"nan" if value != value else value for value in values}) == 1
+    return values[0] if same else tuple(values)
+
+
+def native_nodata(nodata: float | None, dtype: np.dtype[Any]) -> Any:
+    """Return `nodata` as a scalar of `dtype`, or None where no value of that type can equal it."""
+    if nodata is None or math.isnan(nodata):
+        return None
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        fits = math.isfinite(nodata) and nodata == int(nodata) and limits.min <= nodata <= limits.max
+        return dtype.type(int(nodata)) if fits else None
+    with np.errstate(over="ignore"):
+        value = dtype.type(nodata)
+    return value if np.isfinite(value) else None
 
 
 def check_dtype(dtype: np.dtype[Any], name: str) -> None:

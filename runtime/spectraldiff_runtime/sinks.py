@@ -1,26 +1,44 @@
-"""Where the blocks of a map go: arrays in memory, or files that appear together at the end."""
+"""Where the windows of a map go: arrays in memory, or files that appear together at the end."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from .area import moved
 from .card import ModelCard
-from .geotiff import RasterOutput
+from .class_map import class_dtype
+from .errors import OutputError, SceneError, UsageError
+from .geotiff import EncodedRaster, Format, RasterSpec, check_format, class_spec, confidence_spec, probability_spec
 from .interrupts import interrupts_held_back
-from .outputs import Output, check_apart, commit
-from .preview import PreviewOutput
+from .journal import Journal, Layer, is_begun
+from .outputs import PartialFile, check_apart, check_output
+from .planning import Plan
+from .preview import PreviewOutput, check_preview
+from .raster import open_dataset
 from .results import Block
 from .scene import Scene
+from .stages import Wanted
+from .tiling import Window, tiles_of
+
+FINGERPRINT = "SPECTRALDIFF_FINGERPRINT"
+# One process at a time writes a map, see `journal`: what a killed one left of its outputs is written over.
+TOKEN = "map"  # noqa: S105 (a part of a file name)
+# Values that are counted at once, and the side of the windows that a raster is counted in.
+CHUNK, SIDE = 2**24, 2048
 
 
 class Sink(Protocol):
-    """A context manager that takes blocks of the scene's full width, from top to bottom."""
+    """A context manager that takes windows of a map, in the scene's rows and columns and in any order."""
 
-    confidence: bool
-    probabilities: bool
+    plan: Plan | None
 
     def __enter__(self) -> Self: ...
 
@@ -28,33 +46,98 @@ class Sink(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def append(self, block: Block) -> None:
-        """Take the next rows."""
+    def is_done(self, window: Window) -> bool:
+        """Whether an earlier run has done this window."""
         ...
 
-    def finish(self) -> Block | None:
-        """Make the result whole; return it if it is in memory."""
+    def write(self, window: Window, block: Block | None) -> None:
+        """Take a window; None where no pixel of it has a class."""
         ...
+
+    def finish(self) -> tuple[Block | None, tuple[int, ...]]:
+        """Make the result whole; return it if it is in memory, and the pixels of each value, 0..K."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Which values are wanted and the files that they go to; without `out`, arrays are wanted."""
+
+    out: Path | None
+    confidence: bool
+    probabilities: bool
+    confidence_path: Path | None = None
+    probabilities_path: Path | None = None
+    preview: Path | None = None
+    percent: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        out: str | Path | None,
+        confidence: bool | str | Path,
+        probabilities: bool | str | Path,
+        preview: str | Path | None,
+        percent: bool,
+    ) -> "Outputs":
+        """Sort what was asked for; UsageError where it does not go together."""
+        named = [value for value in (confidence, probabilities, preview) if isinstance(value, str | Path)]
+        if out is None and (named or percent):
+            raise UsageError("a file beside the class raster was asked for without `out`: name the class raster too")
+        if out is not None and (confidence is True or probabilities is True):
+            raise UsageError("with `out`, confidence and probabilities are the names of files")
+        return cls(
+            _path(out),
+            bool(confidence),
+            bool(probabilities),
+            _path(confidence),
+            _path(probabilities),
+            _path(preview),
+            percent,
+        )
+
+    def paths(self) -> dict[str, Path]:
+        """Return the files by the option that names them, the class raster first."""
+        named = {
+            "--out": self.out,
+            "--confidence": self.confidence_path,
+            "--probabilities": self.probabilities_path,
+            "--preview": self.preview,
+        }
+        return {option: path for option, path in named.items() if path is not None}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the files' contents depend on."""
+        return {"layers": sorted(option for option in self.paths() if option != "--preview"), "percent": self.percent}
+
+
+def _path(value: bool | str | Path | None) -> Path | None:
+    return Path(value) if isinstance(value, str | Path) else None
 
 
 class ArraySink:
     """Keeps a map in memory."""
 
-    def __init__(self, card: ModelCard, scene: Scene, confidence: bool, probabilities: bool) -> None:
-        self.confidence, self.probabilities = confidence, probabilities
-        self._map = Block.empty(scene.height, scene.width, len(card.classes), confidence, probabilities)
-        self._row = 0
+    plan: Plan | None = None
 
-    def append(self, block: Block) -> None:
-        """Copy the next rows."""
-        end = self._row + block.classes.shape[0]
-        for whole, part in zip(self._map.layers(), block.layers(), strict=True):
-            whole[..., self._row : end, :] = part
-        self._row = end
+    def __init__(self, card: ModelCard, window: Window, wanted: Wanted) -> None:
+        self._window = window
+        size = window.height, window.width
+        self._map = Block.empty(*size, len(card.classes), wanted.confidence, wanted.probabilities)
+        self._values = len(card.classes) + 1
 
-    def finish(self) -> Block:
+    def is_done(self, window: Window) -> bool:
+        """Return False: nothing is there yet."""
+        return False
+
+    def write(self, window: Window, block: Block | None) -> None:
+        """Copy a window."""
+        if block is not None:
+            self._map.paste(block, window.row0 - self._window.row0, window.col0 - self._window.col0)
+
+    def finish(self) -> tuple[Block, tuple[int, ...]]:
         """Return the whole map."""
-        return self._map
+        return self._map, _counts([self._map.classes], self._values)
 
     def __enter__(self) -> Self:
         return self
@@ -64,75 +147,204 @@ class ArraySink:
 
 
 class FileSink:
-    """Writes a map to a class raster and, where asked for, a confidence raster and a picture.
+    """Writes a map to a class raster and, where asked for, to rasters and a picture beside it.
+
+    The map grows in raw files (see `journal`) and becomes rasters at the end.
 
     Raises
     ------
     OutputError
-        A file exists, cannot be written, or is the scene itself.
+        A file exists, cannot be written, or is the scene itself; or there is an unfinished map.
+    UsageError
+        A creation option that GDAL does not know.
     """
-
-    probabilities = False
 
     def __init__(
         self,
         card: ModelCard,
         scene: Scene,
-        out: Path,
-        confidence: Path | None,
-        preview: Path | None,
+        window: Window,
+        outputs: Outputs,
+        form: Format,
+        facts: Mapping[str, Any],
+        plan: Plan,
+        resume: bool,
         overwrite: bool,
     ) -> None:
-        paths = {"--out": out, "--confidence": confidence, "--preview": preview}
+        assert outputs.out is not None
+        check_format(form, {layer.dtype.name for layer in layers_of(card, outputs)})
         inputs: Sequence[Path] = getattr(scene, "files", ())
-        check_apart({option: path for option, path in paths.items() if path is not None}, inputs)
-        self.confidence = confidence is not None
-        self._card, self._scene, self._overwrite = card, scene, overwrite
-        self._paths = out, confidence, preview
-        self._rasters: list[RasterOutput] = []
-        self._outputs: list[Output] = []
-        self._stack = ExitStack()
+        check_apart(outputs.paths(), inputs)
+        if outputs.preview is not None:
+            check_preview(outputs.preview)
+        self._card, self._scene, self._window, self._outputs, self._form = card, scene, window, outputs, form
+        self._facts, self._overwrite, self._resume, self._first_plan = facts, overwrite, resume, plan
+        self.plan: Plan | None = None
+        self._journal: Journal
 
     def __enter__(self) -> Self:
-        try:
-            with interrupts_held_back():  # a file that was made is also one that will be removed
-                self._open()
-        except BaseException:
-            self._stack.close()
-            raise
+        for path in self._outputs.paths().values():
+            check_output(path, overwrite=True)
+        with ExitStack() as begun:
+            with interrupts_held_back():  # a folder that was made is also one that will be removed
+                self._journal = begun.enter_context(self._begin())
+            for path in self._outputs.paths().values():
+                check_output(path, self._overwrite or self._journal.published)
+            self.plan = self._plan_of_journal()
+            begun.pop_all()
         return self
 
-    def _open(self) -> None:
-        out, confidence, preview = self._paths
-        card, scene = self._card, self._scene
-        size, place, tags = (scene.height, scene.width), scene.georeference, card_tags(card)
-        classes = RasterOutput.of_classes(out, *size, card.classes, place, tags, self._overwrite)
-        self._own(classes)
-        if confidence is not None:
-            self._own(RasterOutput.of_confidence(confidence, *size, place, tags, self._overwrite))
-        if preview is not None:
-            title = Path(scene.name).name
-            self._own(PreviewOutput(preview, self._overwrite, classes.partial, card, title))
+    def _plan_of_journal(self) -> Plan:
+        try:
+            return Plan.of(self._journal.plan)
+        except (TypeError, ValueError) as error:
+            raise OutputError(
+                f"the journal in '{self._journal.folder}' cannot be read: begin again with --overwrite"
+            ) from error
 
-    def _own(self, output: RasterOutput | PreviewOutput) -> None:
-        self._stack.enter_context(output)
-        self._outputs.append(output)
-        if isinstance(output, RasterOutput):
-            self._rasters.append(output)
+    def _begin(self) -> Journal:
+        out = self._outputs.out
+        assert out is not None
+        if not (self._resume and is_begun(out)):
+            for path in self._outputs.paths().values():
+                check_output(path, self._overwrite)
+        size = self._window.height, self._window.width
+        return Journal(
+            out, size, layers_of(self._card, self._outputs), self._facts, self._first_plan.as_dict(),
+            resume=self._resume, discard=self._overwrite,
+        )  # fmt: skip
 
-    def append(self, block: Block) -> None:
-        """Write the next rows."""
-        for raster, rows in zip(self._rasters, block.layers(), strict=True):
-            raster.append(rows)
+    def is_done(self, window: Window) -> bool:
+        """Whether an earlier run has done this window."""
+        return self._journal.is_done(self._own(window))
 
-    def finish(self) -> None:
-        """Finish all files and give them their names."""
-        commit(self._outputs)
+    def write(self, window: Window, block: Block | None) -> None:
+        """Write a window, and its line in the journal when it has reached the disk."""
+        values: dict[str, NDArray[Any]] = {}
+        if block is not None:
+            named = {
+                "classes": block.classes,
+                "confidence": block.confidence,
+                "probabilities": block.probabilities,
+            }
+            values = {name: array for name, array in named.items() if array is not None}
+            if self._outputs.percent and block.confidence is not None:
+                values["confidence"] = percent_of(block.confidence)
+        self._journal.write(self._own(window), values)
+
+    def _own(self, window: Window) -> Window:
+        """Return a window in the map's rows and columns."""
+        row, col = self._window.row0, self._window.col0
+        return Window(window.row0 - row, window.row1 - row, window.col0 - col, window.col1 - col)
+
+    def finish(self) -> tuple[None, tuple[int, ...]]:
+        """Make rasters of the raw files and give them their names."""
+        try:
+            self._journal.sync()
+            with ExitStack() as files:
+                outputs = self._finished(files)
+                pixels = _counts(_chunks(self._journal.raw("classes"), class_dtype(self._values - 1)), self._values)
+                self._journal.announce_publishing()
+                with interrupts_held_back():
+                    for output in outputs:
+                        output.publish()
+                    self._journal.remove()
+        except (OSError, OutputError) as error:
+            raise self._journal.failed(error) from error
+        return None, pixels
+
+    @property
+    def _values(self) -> int:
+        return len(self._card.classes) + 1
+
+    def _finished(self, files: ExitStack) -> list[PartialFile]:
+        """Write all files under other names."""
+        outputs: list[PartialFile] = []
+        for path, raw, spec in self._rasters():
+            raster = EncodedRaster(path, True, raw, spec, self._form, TOKEN)
+            files.enter_context(raster).finish()
+            outputs.append(raster)
+        if self._outputs.preview is not None:
+            title = Path(self._scene.name).name
+            picture = PreviewOutput(self._outputs.preview, True, outputs[0].partial, self._card, title, TOKEN)
+            files.enter_context(picture).finish()
+            outputs.append(picture)
+        # The class raster comes last: where it is, all others are.
+        return [*outputs[1:], outputs[0]]
+
+    def _rasters(self) -> list[tuple[Path, Path, RasterSpec]]:
+        classes, outputs = self._card.classes, self._outputs
+        size = self._window.height, self._window.width
+        place = moved(self._scene.georeference, self._window)
+        tags = {**card_tags(self._card), FINGERPRINT: fingerprint(self._facts)}
+        specs = {
+            "--out": ("classes", class_spec(*size, classes, place, tags)),
+            "--confidence": ("confidence", confidence_spec(*size, place, tags, percent=outputs.percent)),
+            "--probabilities": ("probabilities", probability_spec(*size, classes, place, tags)),
+        }
+        named = outputs.paths()
+        return [(named[o], self._journal.raw(layer), spec) for o, (layer, spec) in specs.items() if o in named]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        self._journal.__exit__(kind, error, trace)
+
+
+def layers_of(card: ModelCard, outputs: Outputs) -> list[Layer]:
+    """Return the raw files that a map grows in."""
+    count = len(card.classes)
+    layers = [Layer("classes", class_dtype(count))]
+    if outputs.confidence:
+        layers.append(Layer("confidence", np.dtype(np.uint8 if outputs.percent else np.float32)))
+    if outputs.probabilities:
+        layers.append(Layer("probabilities", np.dtype(np.float32), count))
+    return layers
+
+
+def percent_of(confidence: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return confidences as whole percent, at least 1 where there is any: 0 says that a pixel has no class."""
+    return np.where(confidence > 0, np.maximum(np.rint(100 * confidence), 1), 0).astype(np.uint8)
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """Return a SHA-256 of all that a map depends on."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def mapped_already(outputs: Outputs, facts: Mapping[str, Any]) -> bool:
+    """Whether all files are there and the class raster was made from the same facts."""
+    if outputs.out is None or not all(path.is_file() for path in outputs.paths().values()):
+        return False
+    try:
+        with open_dataset(outputs.out) as dataset:
+            found = dataset.tags().get(FINGERPRINT)
+    except SceneError:
+        return False
+    return bool(found == fingerprint(facts))
+
+
+def count_values(path: Path, classes: int) -> tuple[int, ...]:
+    """Return the pixels of each value, 0..K, of a class raster."""
+    with open_dataset(path) as dataset:
+        windows = tiles_of(Window(0, dataset.height, 0, dataset.width), SIDE)
+        parts = (dataset.read(1, window=((w.row0, w.row1), (w.col0, w.col1))) for w in windows)
+        return _counts(parts, classes + 1)
+
+
+def _chunks(raw: Path, dtype: np.dtype[Any]) -> Any:
+    """Yield the values of a raw file, not all at once."""
+    with raw.open("rb") as file:
+        while (values := np.fromfile(file, dtype, CHUNK)).size:
+            yield values
+
+
+def _counts(parts: Any, values: int) -> tuple[int, ...]:
+    total = np.zeros(values, np.int64)
+    for part in parts:
+        for row in np.array_split(part.ravel(), max(1, part.size // 2**20)):
+            total += np.bincount(row, minlength=values)
+    return tuple(int(count) for count in total)
 
 
 def card_tags(card: ModelCard) -> dict[str, str]:

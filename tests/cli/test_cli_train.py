@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import rasterio
 
 from spectraldiff.checkpoint import RunFolder
 from spectraldiff.scene import Scene
+from spectraldiff_export.card import card_of
 from spectraldiff_runtime.class_map import write_class_raster
 from spectraldiff_runtime.cli import run
 
@@ -57,6 +59,23 @@ def test_quiet_is_quiet(tiny_files, tmp_path, capsys):
     assert printed.out == printed.err == ""
 
 
+@pytest.mark.parametrize("options", [(), ("--scaled",)])
+def test_the_model_knows_whether_it_takes_scaled_values(tiny_files, tmp_path, options):
+    scene = shutil.copy(tiny_files[0], tmp_path / "scaled.tif")
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.scales, dataset.offsets = [0.5] * dataset.count, [10.0] * dataset.count
+    folder = tmp_path / "run"
+    short = ("--run", folder, "--features", "raw", "-q", *options)
+    assert run(own((scene, tiny_files[1]), *short)) == 0
+    model, facts = RunFolder(folder).load_model()
+    assert facts["scaled"] == bool(options)
+    assert card_of(model, facts).scaled == bool(options)
+    with rasterio.open(scene) as dataset:
+        mean = dataset.read().mean(axis=(1, 2))
+    np.testing.assert_allclose(model.fill.numpy(), 0.5 * mean + 10 if options else mean, rtol=1e-4)
+    assert card_of(model, {k: v for k, v in facts.items() if k != "scaled"}).scaled is False  # runs of before
+
+
 def refusals(tmp_path, tiny_files, scene):
     scene_file, labels = map(str, tiny_files)
     one = labels_like(tmp_path / "one.tif", np.where(scene.labels == 2, 2, 0).astype(np.uint8), scene)
@@ -70,6 +89,8 @@ def refusals(tmp_path, tiny_files, scene):
         "nothing": (["train"], 2, "--dataset NAME"),
         "both": ([*base, "--dataset", "indian-pines"], 2, "either --dataset"),
         "no labels": (["train", scene_file], 2, "--labels"),
+        "scaled data set": (["train", "--dataset", "indian-pines", "--scaled"], 2, "--scaled is for your own scene"),
+        "resume scaled": (["train", "--resume", str(tmp_path / "taken"), "--scaled"], 2, "leave out --scaled"),
         "unknown data set": (["train", "--dataset", "indianpines"], 2, "indian-pines"),
         "unknown preset": ([*base, "--preset", "slow"], 2, "slow"),
         "unknown split": ([*base, "--split", "half"], 2, "per-class:N"),
@@ -102,7 +123,8 @@ CASES = [
     "nothing", "both", "no labels", "unknown data set", "unknown preset", "unknown split", "paper split of own scene",
     "bad band list", "bands that are not there", "bad nodata", "bad timestep", "bad layer", "too few pixels",
     "labels of another size", "one class only", "scene missing", "labels missing", "no raster", "run exists",
-    "folder that cannot be", "cuda", "resume nothing", "resume no run", "resume with options",
+    "folder that cannot be", "scaled data set", "resume scaled", "cuda", "resume nothing", "resume no run",
+    "resume with options",
 ]  # fmt: skip
 
 

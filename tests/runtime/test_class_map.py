@@ -1,13 +1,14 @@
 """Class rasters, as GDAL itself reads them."""
 
 import ctypes
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 
-from spectraldiff_runtime.class_map import LandCoverClass, palette, read_classes, write_class_raster
+from spectraldiff_runtime.class_map import LandCoverClass, class_dtype, palette, read_classes, write_class_raster
 from spectraldiff_runtime.errors import OutputError, SceneError
 
 
@@ -52,12 +53,13 @@ def test_the_raster_is_what_gis_programs_expect(class_raster, card):
         assert all(dataset.colormap(1)[c.value][:3] == c.colour for c in card.classes)
         assert dataset.profile["tiled"]
         assert dataset.profile["compress"] == "deflate"
-        assert dataset.overviews(1) == [2, 4]
+        assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert dataset.overviews(1) == [2]
         assert dataset.tags()["TIFFTAG_SOFTWARE"].startswith("spectraldiff ")
 
 
 def test_overviews_are_by_majority(tmp_path, card):
-    values = np.ones((512, 512), np.uint8)
+    values = np.ones((1024, 1024), np.uint8)
     values[::2, ::2] = 4  # a quarter of each 2 x 2: nearest would show 4 everywhere
     path = tmp_path / "classes.tif"
     write_class_raster(path, values, card.classes, transform=(20, 0, 5, 0, -20, 9))
@@ -118,19 +120,48 @@ def test_existing_files_stay(class_raster, card, listing):
     assert set(listing()) == set(before)
 
 
-def test_255_classes(tmp_path):
-    classes = [LandCoverClass(v, f"class {v}", c) for v, c in enumerate(palette(255), start=1)]
+@pytest.mark.parametrize("count", [254, 255, 300])
+def test_many_classes(tmp_path, count):
+    classes = [LandCoverClass(v, f"class {v}", c) for v, c in enumerate(palette(count), start=1)]
+    values = np.arange(count + 1, dtype=np.uint16).repeat(3)[None]
     path = tmp_path / "classes.tif"
-    write_class_raster(path, np.arange(256, dtype=np.uint8).reshape(16, 16), classes)
+    write_class_raster(path, values, classes, transform=(20, 0, 5, 0, -20, 9))
     assert read_classes(path) == classes
+    assert gdal_category_names(path) == ["Unclassified", *(c.name for c in classes)]
+    path.with_name(path.name + ".aux.xml").unlink()
+    assert read_classes(path) == classes
+    with rasterio.open(path) as dataset:
+        assert dataset.dtypes[0] == ("uint8" if count == 254 else "uint16")
+        assert dataset.colorinterp[0].name == "palette"
+        np.testing.assert_array_equal(dataset.read(1), values)
+
+
+@pytest.mark.parametrize("value", [-1, 256, 0.5])
+def test_values_that_do_not_fit_are_a_defect(tmp_path, card, value):
+    with pytest.raises(ValueError, match="do not fit uint8"):
+        write_class_raster(tmp_path / "classes.tif", np.full((2, 2), value), card.classes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_type_follows_the_highest_value():
+    assert [class_dtype(value).name for value in (0, 254, 255, 65535)] == ["uint8", "uint8", "uint16", "uint16"]
+    with pytest.raises(ValueError, match="1 to 65535"):
+        class_dtype(65536)
 
 
 @pytest.mark.parametrize("n", [0, 1, 16, 18, 40, 255])
 def test_palettes_have_different_colours_and_keep_them(n):
     colours = palette(n)
     assert len(colours) == len(set(colours)) == n
-    assert palette(255)[:n] == colours
+    assert palette(65535)[:n] == colours
     assert all(0 <= level <= 255 for colour in colours for level in colour)
+
+
+def test_palettes_go_on():
+    colours = palette(65535)
+    assert len(colours) == 65535
+    assert set(colours) == set(palette(255))
+    assert all(one != other for one, other in pairwise(colours))
 
 
 def test_colours_are_far_apart():
@@ -139,7 +170,7 @@ def test_colours_are_far_apart():
     assert distances.min() > 30
 
 
-@pytest.mark.parametrize("n", [-1, 256])
-def test_palettes_end_at_255(n):
-    with pytest.raises(ValueError, match="0 to 255"):
+@pytest.mark.parametrize("n", [-1, 65536])
+def test_palettes_end_at_65535(n):
+    with pytest.raises(ValueError, match="0 to 65535"):
         palette(n)

@@ -4,6 +4,7 @@ import json
 import zipfile
 
 import pytest
+import rasterio
 
 from spectraldiff_runtime import map_scene
 
@@ -49,6 +50,39 @@ def test_wavelengths_and_nodata(sdiff, write_scene):
     facts = json.loads(sdiff("info", path, "--json")[1])
     assert (facts["wavelengths_nm"], facts["nodata"]) == ([400.5, 406.5], 3)
     assert "400.5 to 406.5" in sdiff("info", path)[1]
+
+
+def test_what_a_header_says_of_the_bands(sdiff, write_scene):
+    path = write_scene("scene.img", driver="ENVI", nodata=3)
+    lines = "wavelength units = um\nwavelength = {.4, .41, .42, .43, .44, .45, .46}"
+    header = path.with_suffix(".hdr")
+    more = "fwhm = {.01, .01, .01, .01, .01, .01, .02}\nbbl = {1, 0, 1, 1, 1, 1, 0}\nreflectance scale factor = 5000"
+    header.write_text(f"{header.read_text()}\n{lines}\n{more}\n")
+    facts = json.loads(sdiff("info", path, "--json")[1])
+    assert (facts["nodata"], facts["bad_bands"], facts["scale"], facts["offset"]) == (3, [2, 7], 0.0002, None)
+    assert facts["wavelengths_nm"] == pytest.approx([400, 460])
+    assert facts["fwhm_nm"] == pytest.approx([10, 20])
+    assert (facts["mask"], facts["alpha_bands"], facts["bad_bands_error"]) == (None, [], None)
+    header.write_text(header.read_text().replace("bbl = {1,", "bbl = {"))
+    assert "7 bands and a list of bad bands (bbl) of 6 values" in sdiff("info", path)[1]
+
+
+def test_masks_scales_and_nodata_of_each_band(sdiff, write_scene, tmp_path):
+    path = write_scene()
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = [0.5] * 7, [1.0, 2, 3, 4, 5, 6, 7]
+        dataset.write_mask(True)
+    facts = json.loads(sdiff("info", path, "--json")[1])
+    assert (facts["scale"], facts["offset"], facts["mask"]) == (0.5, [1, 2, 3, 4, 5, 6, 7], "mask band")
+    alpha = "<ColorInterp>Alpha</ColorInterp>"
+    inner = [f"<NoDataValue>{band}</NoDataValue>" for band in (1, 2)]
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{b}">{x}</VRTRasterBand>' for b, x in enumerate([*inner, alpha], 1)
+    )
+    vrt = tmp_path / "bands.vrt"
+    vrt.write_text(f'<VRTDataset rasterXSize="3" rasterYSize="2">{bands}</VRTDataset>')
+    facts = json.loads(sdiff("info", vrt, "--json")[1])
+    assert (facts["nodata"], facts["mask"], facts["alpha_bands"]) == ([1, 2, None], "alpha band", [3])
 
 
 def test_a_class_map(sdiff, model, write_scene, tmp_path):

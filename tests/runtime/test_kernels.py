@@ -1,6 +1,7 @@
 """Kernels against slow twins that anyone can check by reading."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def mirrored(i: int, n: int) -> int:
     return at
 
 
-def twin(scene, tiles, halo, fill, nodata, size):
+def twin(scene, tiles, halo, fill, nodata, size, mask=None):
     """Gather pixel by pixel from a whole scene (B, H, W)."""
     bands, height, width = scene.shape
     batch = np.empty((len(tiles), bands, size[0] + 2 * halo, size[1] + 2 * halo), np.float32)
@@ -40,15 +41,16 @@ def twin(scene, tiles, halo, fill, nodata, size):
                     with np.errstate(over="ignore"):
                         as_float = spectrum.astype(np.float32)
                     good = bool(np.isfinite(as_float).all())
-                    if nodata is not None:
-                        good = good and not any(value == nodata for value in spectrum.tolist())
+                    missing = nodata if isinstance(nodata, tuple) else [nodata] * bands
+                    good = good and not any(v == m for v, m in zip(spectrum.tolist(), missing, strict=True))
+                    good = good and (mask is None or bool(mask[row, col]))
                 batch[n, :, y, x] = as_float if good else fill
                 if halo <= y < tile.height + halo and halo <= x < tile.width + halo:
                     valid[n, y - halo, x - halo] = good
     return batch, valid
 
 
-def both(scene, window, tile, halo, nodata=None, size=None):
+def both(scene, window, tile, halo, nodata=None, size=None, mask=None):
     """Run kernel and twin on a scene (B, H, W); the kernel sees only the block that it is promised."""
     height, width = scene.shape[1:]
     fill = np.linspace(3, 4, scene.shape[0], dtype=np.float32)
@@ -56,8 +58,9 @@ def both(scene, window, tile, halo, nodata=None, size=None):
     need = source_window(window, halo, height, width)
     block = scene[:, need.row0 : need.row1, need.col0 : need.col1]
     side = size or (max(t.height for t in tiles), max(t.width for t in tiles))
-    found = gather_tiles(block, (need.row0, need.col0), (height, width), tiles, halo, fill, nodata, size)
-    return found, twin(scene, tiles, halo, fill, nodata, side)
+    part = None if mask is None else mask[need.row0 : need.row1, need.col0 : need.col1]
+    found = gather_tiles(block, (need.row0, need.col0), (height, width), tiles, halo, fill, nodata, size, part)
+    return found, twin(scene, tiles, halo, fill, nodata, side, mask)
 
 
 def assert_same(found, wanted):
@@ -141,6 +144,33 @@ def test_one_band_without_data_is_enough():
     np.testing.assert_array_equal(batch[0, :, 1, 2], np.linspace(3, 4, 3, dtype=np.float32))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "float64"])
+@pytest.mark.parametrize("nodata", [(77, None, 78), (None, -1.5, 1e300), (None, None, None), (77, 77, float("nan"))])
+def test_nodata_of_each_band(dtype, nodata):
+    scene = random_scene(dtype)
+    scene[0, 1, 1], scene[1, 2, 2], scene[2, 3, 3], scene[2, 4, 4] = 77, 77, 78, 77
+    assert_same(*both(scene, Window(0, 9, 0, 11), 5, 2, nodata=nodata))
+
+
+@pytest.mark.parametrize("window", [(0, 9, 0, 11), (5, 9, 7, 11)])
+def test_a_mask(window):
+    mask = np.random.default_rng(0).random((9, 11)) < 0.7
+    found, wanted = both(random_scene("uint16"), Window(*window), 4, 3, nodata=5, mask=mask)
+    assert_same(found, wanted)
+    assert (~found[1]).any()
+    for view in (mask.astype(np.uint8) > 0, np.asfortranarray(mask), mask[::-1].copy()[::-1]):
+        assert_same(both(random_scene("uint16"), Window(*window), 4, 3, nodata=5, mask=view)[0], wanted)
+
+
+def test_several_threads_at_once():
+    scene, fill = random_scene("uint16", (2, 9, 9)), np.zeros(2, np.float32)
+    arguments = (scene, (0, 0), (9, 9), [Window(0, 9, 0, 9)], 2, fill, None)
+    wanted = twin(scene, *arguments[3:], (9, 9))
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: gather_tiles(*arguments), range(100)):
+            assert_same(found, wanted)
+
+
 def test_surplus_of_a_padded_batch_is_fill_without_data():
     found, wanted = both(random_scene("int32"), Window(0, 3, 0, 11), 8, 2, size=(8, 8))
     assert_same(found, wanted)
@@ -176,6 +206,8 @@ def test_large_integers_are_compared_exactly():
         {"tiles": []},
         {"tiles": [Window(0, 3, 0, 3)], "halo": 1, "scene_size": (9, 9)},
         {"size": (2, 2)},
+        {"nodata": (1, None, 2)},
+        {"mask": np.ones((3, 4), bool)},
     ],
 )
 def test_what_does_not_fit_is_refused(arguments):

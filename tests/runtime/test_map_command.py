@@ -59,7 +59,7 @@ def test_bands_and_nodata(sdiff, write_scene, model_path, model, cube, tmp_path)
             "map", scene, "-o", out, "-m", model_path, "--bands", "3-9", "--nodata", nodata, "--json", "--overwrite"
         )
         assert code == 0
-        assert json.loads(text)["nodata_pixels"] == missing
+        assert json.loads(text)["unclassified_pixels"] == missing
 
 
 def test_an_unclassified_scene_is_a_warning(sdiff, write_scene, model_path, cube, tmp_path):
@@ -70,9 +70,14 @@ def test_an_unclassified_scene_is_a_warning(sdiff, write_scene, model_path, cube
     assert err.count("\n") == 1
 
 
-def test_other_wavelengths_are_a_warning(sdiff, write_scene, model_path, tmp_path):
+def test_other_wavelengths_are_refused_unless_bands_are_named(sdiff, write_scene, model_path, tmp_path):
     scene = write_scene(waves=range(1000, 1700, 100))
-    code, _, err = sdiff("map", scene, "--out", tmp_path / "classes.tif", "--model", model_path, "-q")
+    arguments = ["map", scene, "--out", tmp_path / "classes.tif", "--model", model_path, "-q"]
+    code, _, err = sdiff(*arguments)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "1000" in err
+    assert "700" in err
+    code, _, err = sdiff(*arguments, "--bands", "1-7")
     assert code == 0
     assert "sdiff: warning: " in err
     assert "other wavelengths" in err
@@ -171,7 +176,7 @@ def slow_map(write_scene, model_path, tmp_path, subprocess_environment):
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=subprocess_environment)
     deadline = time.monotonic() + 60
-    while not any(p.stat().st_size for p in tmp_path.glob(".classes.tif.*.partial")):
+    while not (tmp_path / "classes.tif.unfinished" / "journal").exists():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -245,12 +250,12 @@ def test_a_reader_that_goes_away(subprocess_environment, model_path):
 
 
 def test_running_out_of_memory_is_one_line(sdiff, write_scene, model_path, tmp_path, monkeypatch, listing):
-    from spectraldiff_runtime import mapping
+    from spectraldiff_runtime import stages
 
     def exhausted(*_, **__):
         raise MemoryError("tiles")
 
-    monkeypatch.setattr(mapping, "gather_tiles", exhausted)
+    monkeypatch.setattr(stages, "gather_tiles", exhausted)
     scene = write_scene()
     before = listing()
     code, _, err = sdiff("map", scene, "--out", tmp_path / "out.tif", "--model", model_path, "-q")

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import rasterio
 
-from spectraldiff_runtime import ArrayScene, Model, RasterScene, map_block, map_scene, mapping
+from spectraldiff_runtime import ArrayScene, Model, RasterScene, map_block, map_scene, planning
 from spectraldiff_runtime.errors import OutputError, SceneError, UsageError
-from spectraldiff_runtime.mapping import wavelength_difference
+from spectraldiff_runtime.geotiff import Format
+from spectraldiff_runtime.planning import Plan
+from spectraldiff_runtime.sinks import percent_of
+from spectraldiff_runtime.stages import Wanted
 from spectraldiff_runtime.tiling import Window
 
 
@@ -57,9 +60,9 @@ def test_a_model_that_wants_squares_gives_the_same_map(model, square_model, cube
     original = square_model.session.run
 
     class Watched:
-        def run(self, names, feeds):
+        def run(self, names, feeds, options):
             shapes.add(feeds["tile"].shape[2:])
-            return original(names, feeds)
+            return original(names, feeds, options)
 
     object.__setattr__(square_model, "session", Watched())
     np.testing.assert_array_equal(map_scene(square_model, cube, tile=tile).classes, untiled(model, cube)[0])
@@ -73,16 +76,23 @@ def test_scenes_smaller_than_the_halo(model, cube, shape, tile):
     np.testing.assert_array_equal(map_scene(model, small, tile=tile).classes, untiled(model, small)[0])
 
 
-def test_the_order_of_reading_does_not_matter(model, cube, monkeypatch):
-    whole = map_scene(model, cube, tile=8).classes
-    monkeypatch.setattr(mapping, "READ_BYTES", 1)  # one tile at a time
-    np.testing.assert_array_equal(map_scene(model, cube, tile=8).classes, whole)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1000), (3, 1000), (16, 1000), (1, 16), (8, 5), (16, 16)])
+def test_strips_and_panels_do_not_change_the_map(model, laid_out_scene, cube, rows, columns, monkeypatch):
+    monkeypatch.setattr(planning, "_part", lambda *_: (rows, columns))
+    seen = []
+    result = map_scene(
+        model, laid_out_scene, confidence=True, tile=8, started=lambda scene, region, plan: seen.append(plan)
+    )
+    classes, confidence = untiled(model, cube)
+    assert (seen[0].rows, seen[0].columns) == (rows, columns)
+    np.testing.assert_array_equal(result.classes, classes)
+    np.testing.assert_allclose(result.confidence, confidence, atol=1e-5)
 
 
 def test_any_window_is_a_part_of_the_map(model, cube):
     whole, _ = untiled(model, cube)
     for window in (Window(0, 29, 0, 37), Window(3, 11, 30, 37), Window(28, 29, 0, 1)):
-        block = map_block(model, ArrayScene(cube), window, tile=4, batch=2, probabilities=True)
+        block = map_block(model, ArrayScene(cube), window, tile=4, batch=2, wanted=Wanted(probabilities=True))
         np.testing.assert_array_equal(block.classes, whole[window.row0 : window.row1, window.col0 : window.col1])
         assert block.confidence is None
         assert block.probabilities.shape == (4, window.height, window.width)
@@ -138,9 +148,9 @@ def test_tiles_without_data_are_not_run(model, cube):
     original = model.session
 
     class Watched:
-        def run(self, names, feeds):
+        def run(self, names, feeds, options):
             seen.append(feeds["tile"].shape[0])
-            return original.run(names, feeds)
+            return original.run(names, feeds, options)
 
     object.__setattr__(counted, "session", Watched())
     data = cube[:16, :16].copy()
@@ -179,7 +189,8 @@ def test_wrong_band_count(model, bands, words):
     "options",
     [
         {"tile": 0}, {"batch": 0}, {"preview": "x.png"}, {"confidence": "x.tif"},
-        {"out": "y.tif", "probabilities": True}, {"out": "y.tif", "confidence": True},
+        {"out": "y.tif", "probabilities": True}, {"out": "y.tif", "confidence": True}, {"percent": True},
+        {"min_confidence": 1.5}, {"min_confidence": -0.1}, {"resample_bands": True},
     ],
 )  # fmt: skip
 def test_options_that_do_not_go_together(model, cube, options):
@@ -192,24 +203,6 @@ def test_an_open_scene_has_its_bands_and_nodata(model, write_scene):
         assert map_scene(model, scene).classes.shape == (29, 37)
         with pytest.raises(UsageError, match="opened already"):
             map_scene(model, scene, nodata=3)
-
-
-@pytest.mark.parametrize(("shift", "differs"), [(0.0, False), (1.9, False), (24.9, False), (25.1, True), (-60.0, True)])
-def test_wavelengths_within_half_a_band(card, shift, differs):
-    scene = np.array(card.wavelengths)
-    scene[3] += shift
-    assert (wavelength_difference(card, scene) is not None) == differs
-    assert wavelength_difference(card, None) is None
-
-
-def test_other_wavelengths_are_a_warning(model, write_scene, tmp_path):
-    same = write_scene("same.tif", waves=[400, 450, 500, 550, 600, 650, 700])
-    other = write_scene("other.tif", waves=[1400, 1450, 1500, 1550, 1600, 1650, 1700])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        map_scene(model, same)
-    with pytest.warns(UserWarning, match=r"other wavelengths .* 1400.0 nm .* 400.0 nm"):
-        map_scene(model, other)
 
 
 def test_the_scene_is_never_overwritten(model, write_scene, listing):
@@ -262,5 +255,202 @@ def test_the_map_says_what_made_it(model, write_scene, tmp_path):
     map_scene(model, write_scene(), tmp_path / "classes.tif")
     with rasterio.open(tmp_path / "classes.tif") as dataset:
         tags = dataset.tags()
+    assert len(tags["SPECTRALDIFF_FINGERPRINT"]) == 64
     assert (tags["SPECTRALDIFF_MODEL"], tags["SPECTRALDIFF_PRESET"]) == ("tiny", "fast")
     assert '"oa": 0.9' in tags["SPECTRALDIFF_ACCURACY"]
+
+
+def read(path, band=1):
+    with rasterio.open(path) as dataset:
+        return dataset.read(band)
+
+
+def test_all_layers_in_files(model, write_scene, cube, tmp_path):
+    names = {name: tmp_path / f"{name}.tif" for name in ("confidence", "probabilities")}
+    map_scene(model, write_scene(), tmp_path / "classes.tif", **names, tile=8, batch=2)
+    arrays = map_scene(model, cube, confidence=True, probabilities=True)
+    np.testing.assert_array_equal(read(tmp_path / "classes.tif"), arrays.classes)
+    np.testing.assert_allclose(read(names["confidence"]), arrays.confidence, atol=1e-5)
+    with rasterio.open(names["probabilities"]) as dataset:
+        np.testing.assert_allclose(dataset.read(), arrays.probabilities, atol=1e-5)
+        assert dataset.descriptions == tuple(c.name for c in model.card.classes)
+
+
+def test_confidence_in_percent(model, write_scene, cube, tmp_path):
+    map_scene(model, write_scene(), tmp_path / "classes.tif", confidence=tmp_path / "c.tif", percent=True)
+    found, wanted = read(tmp_path / "c.tif"), map_scene(model, cube, confidence=True).confidence
+    assert found.dtype == np.uint8
+    assert np.abs(found / 100 - wanted).max() <= 0.005 + 1e-5
+    values = np.array([0, 1e-6, 0.004, 0.006, 0.5, 0.999, 1], np.float32)
+    assert percent_of(values).tolist() == [0, 1, 1, 1, 50, 100, 100]
+
+
+def test_weak_pixels_lose_their_class_and_keep_their_confidence(model, write_scene, cube, tmp_path):
+    whole = map_scene(model, cube, confidence=True)
+    least = float(np.median(whole.confidence))
+    result = map_scene(model, cube, min_confidence=least, confidence=True)
+    weak = whole.confidence < least
+    assert 0 < weak.sum() < weak.size
+    np.testing.assert_array_equal(result.classes, np.where(weak, 0, whole.classes))
+    np.testing.assert_array_equal(result.confidence, whole.confidence)
+    assert result.pixels[0] == weak.sum()
+    map_scene(model, write_scene(), tmp_path / "classes.tif", min_confidence=least)
+    np.testing.assert_array_equal(read(tmp_path / "classes.tif"), result.classes)
+
+
+@pytest.mark.parametrize("window", [(0, 0, 37, 29), (5, 3, 9, 11), (36, 28, 1, 1), (0, 20, 37, 9)])
+def test_a_window_is_a_part_of_the_map(model, laid_out_scene, cube, tmp_path, window):
+    col, row, width, height = window
+    result = map_scene(model, laid_out_scene, tmp_path / "part.tif", window=window, tile=8)
+    whole = map_scene(model, cube).classes
+    part = whole[row : row + height, col : col + width]
+    np.testing.assert_array_equal(read(tmp_path / "part.tif"), part)
+    assert (result.height, result.width) == (height, width)
+    assert sum(result.pixels) == height * width
+    with rasterio.open(tmp_path / "part.tif") as made:
+        assert made.transform == rasterio.Affine(20, 0, 480_000 + 20 * col, 0, -20, 4_470_000 - 20 * row)
+
+
+def test_bounds_put_together_again_are_the_map(model, write_scene, cube, tmp_path):
+    scene = write_scene()
+    with rasterio.open(scene) as dataset:
+        west, south, east, north = dataset.bounds
+    middle_x, middle_y = west + 13 * 20, north - 11 * 20
+    whole, made = map_scene(model, cube).classes, np.zeros((29, 37), np.uint8)
+    for w, e in ((west, middle_x), (middle_x, east)):
+        for s, n in ((south, middle_y), (middle_y, north)):
+            path = tmp_path / f"{w}-{s}.tif"
+            map_scene(model, scene, path, bounds=(w, s, e, n), tile=8)
+            with rasterio.open(path) as part:
+                row, col = round((north - part.bounds.top) / 20), round((part.bounds.left - west) / 20)
+                made[row : row + part.height, col : col + part.width] += part.read(1)
+    np.testing.assert_array_equal(made, whole)
+
+
+def polygons(path, *boxes):
+    """Write boxes in the scene's pixels, (col0, row0, col1, row1), as polygons."""
+    import pyogrio
+    import shapely
+
+    shapes = [
+        shapely.box(480_000 + 20 * c0, 4_470_000 - 20 * r1, 480_000 + 20 * c1, 4_470_000 - 20 * r0)
+        for c0, r0, c1, r1 in boxes
+    ]
+    pyogrio.raw.write(
+        path, shapely.to_wkb(np.array(shapes)), [], [], geometry_type="Polygon", crs="EPSG:32616", driver="GPKG"
+    )
+    return path
+
+
+def test_only_what_lies_inside_the_mask(model, write_scene, cube, tmp_path):
+    mask = polygons(tmp_path / "aoi.gpkg", (2, 3, 10, 9), (20, 15, 30, 25))
+    inside = np.zeros((29, 37), bool)
+    inside[3:9, 2:10] = inside[15:25, 20:30] = True
+    whole = np.where(inside, map_scene(model, cube).classes, 0)
+    runs, original = [], model.session.run
+
+    class Watched:
+        def run(self, names, feeds, options):
+            runs.append(feeds["tile"].shape)
+            return original(names, feeds, options)
+
+    counted = Model(model.card, "cpu", 1, True, Watched())
+    done = []
+    result = map_scene(counted, write_scene(), tmp_path / "classes.tif", mask=mask, tile=4, progress=done.append)
+    np.testing.assert_array_equal(read(tmp_path / "classes.tif"), whole[3:25, 2:30])
+    assert result.pixels[0] == 22 * 28 - inside.sum()
+    assert sum(done) == 22 * 28
+    assert len(runs) <= 2 * 2 + 3 * 4
+    full = map_scene(model, write_scene("again.tif"), mask=mask, window=(0, 0, 37, 29), confidence=True)
+    np.testing.assert_array_equal(full.classes, whole)
+    assert not full.confidence[~inside].any()
+
+
+def test_plain_geotiff_with_options(model, write_scene, tmp_path):
+    form = Format("GTiff", 128, {"COMPRESS": "LZW"})
+    map_scene(model, write_scene(), tmp_path / "classes.tif", form=form)
+    with rasterio.open(tmp_path / "classes.tif") as dataset:
+        assert dataset.compression.name == "lzw"
+        assert dataset.block_shapes == [(128, 128)]
+
+
+def test_the_profile_adds_up(model, write_scene, tmp_path):
+    result = map_scene(model, write_scene(), tmp_path / "classes.tif", tile=8)
+    stages = {row["stage"]: row for row in result.as_dict()["profile"]}
+    assert list(stages) == ["read", "gather", "infer", "write", "finish"]
+    assert all(row["pixels"] == 29 * 37 for name, row in stages.items() if name != "read")
+    assert stages["read"]["bytes"] == 29 * 37 * 7 * 2
+    assert result.bounding_stage in result.profile
+    for row in stages.values():
+        assert 0 <= row["busy_s"] + row["waiting_for_input_s"] + row["waiting_for_room_s"] <= result.seconds * 1.01
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(8, 1000), (8, 8), (1, 1), (5, 16)])
+def test_every_pixel_is_read_once(model, laid_out_scene, monkeypatch, rows, columns):
+    monkeypatch.setattr(planning, "_part", lambda *_: (rows, columns))
+    result = map_scene(model, laid_out_scene, tile=8)
+    assert result.profile[0]["bytes"] == 29 * 37 * 7 * 2
+
+
+def test_a_finished_map_is_left_alone_with_resume(model, write_scene, tmp_path, listing):
+    scene, out = write_scene(), tmp_path / "classes.tif"
+    first = map_scene(model, scene, out, resume=True)
+    before = listing()
+    again = map_scene(model, scene, out, resume=True)
+    assert (first.skipped, again.skipped) == (False, True)
+    assert again.pixels == first.pixels
+    assert listing() == before
+    with pytest.raises(OutputError, match="--overwrite"):
+        map_scene(model, scene, out, resume=True, min_confidence=0.3)
+    with pytest.raises(OutputError, match="--overwrite"):
+        map_scene(model, scene, out)
+    assert listing() == before
+
+
+class InterruptError(Exception):
+    """Stands for whatever ends a map early."""
+
+
+def stop_after(pixels):
+    """Return a progress callback that ends the map when so many pixels are done."""
+    total = 0
+
+    def progress(done):
+        nonlocal total
+        total += done
+        if total >= pixels:
+            raise InterruptError
+
+    return progress
+
+
+@pytest.mark.parametrize("pixels", [1, 300, 800])
+def test_a_map_that_was_cut_off_goes_on_and_is_the_same(model, write_scene, tmp_path, listing, pixels):
+    scene = write_scene()
+    layers = {"confidence": tmp_path / "c.tif", "probabilities": tmp_path / "p.tif", "preview": tmp_path / "m.png"}
+    out = tmp_path / "classes.tif"
+    map_scene(model, scene, out, **layers, tile=4)
+    whole = listing()
+    for path in (out, *layers.values(), out.with_name("classes.tif.aux.xml")):
+        path.unlink()
+    with pytest.raises(InterruptError):
+        map_scene(model, scene, out, **layers, tile=4, resume=True, progress=stop_after(pixels))
+    assert not out.exists()
+    assert (tmp_path / "classes.tif.unfinished" / "journal").exists()
+    seen = []
+    map_scene(model, scene, out, **layers, tile=9, resume=True, started=lambda scene, region, plan: seen.append(plan))
+    assert seen[0].tile == 4  # it goes on as it was begun
+    assert listing() == whole
+
+
+def test_a_map_that_was_interrupted_leaves_nothing_unless_asked(model, write_scene, tmp_path, listing):
+    scene = write_scene()
+    before = listing()
+    with pytest.raises(InterruptError):
+        map_scene(model, scene, tmp_path / "classes.tif", tile=4, progress=stop_after(1))
+    assert listing() == before
+
+
+def test_panels_of_a_plan_are_kept_on_resume():
+    plan = Plan(4, 1, 8, 16, 10)
+    assert Plan.of(plan.as_dict()) == plan

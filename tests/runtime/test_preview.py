@@ -60,7 +60,7 @@ def test_other_formats_are_refused_before_any_work(model, write_scene, tmp_path,
 
 def test_large_maps_are_read_reduced(model, write_scene, tmp_path):
     wide = np.zeros((3, 2 * LARGEST, 7), np.uint8)
-    map_scene(model, write_scene(values=wide), tmp_path / "classes.tif", tile=512)
+    map_scene(model, write_scene(values=wide), tmp_path / "classes.tif")
     values, full = read_reduced(tmp_path / "classes.tif", LARGEST)
     assert (values.shape, full) == ((2, LARGEST), (3, 2 * LARGEST))
 

@@ -1,12 +1,19 @@
 """Scenes on disk and in memory."""
 
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
 from rasterio.control import GroundControlPoint
 
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.raster import ArrayScene, Georeference, RasterScene, quiet_gdal, read_wavelengths
+from spectraldiff_runtime.raster import ArrayScene, Georeference, RasterScene
 
 
 def test_windows_of_every_layout(laid_out_scene, cube):
@@ -16,11 +23,67 @@ def test_windows_of_every_layout(laid_out_scene, cube):
         np.testing.assert_array_equal(scene.read(3, 20, 5, 37), cube[3:20, 5:37].transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize("bands", [None, (7, 2, 3)])
+@pytest.mark.parametrize("part", [(0, 29, 0, 37), (3, 20, 0, 37), (28, 29, 5, 6), (2, 19, 30, 37)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 1, 0), (1, 0, 2)])
+def test_reading_into_memory_of_any_order(laid_out_scene, cube, bands, part, order):
+    row0, row1, col0, col1 = part
+    wanted = cube[row0:row1, col0:col1, [b - 1 for b in bands or range(1, 8)]].transpose(2, 0, 1)
+    room = np.zeros([wanted.shape[axis] + 2 for axis in order], np.uint16).transpose(np.argsort(order))
+    out = room[1:-1, 1:-1, 1:-1]
+    with RasterScene(laid_out_scene, bands) as scene:
+        assert scene.read(*part, out=out) is out
+        np.testing.assert_array_equal(scene.read(*part), wanted)
+    np.testing.assert_array_equal(out, wanted)
+    assert room.sum() == out.sum()  # nothing beside it was written
+
+
+def test_blocks_of_the_file(write_scene):
+    with RasterScene(write_scene(tiled=True, blockxsize=16, blockysize=32)) as scene:
+        assert scene.blocks == (32, 16)
+    with RasterScene(write_scene("scene.img", driver="ENVI", interleave="bil")) as scene:
+        assert scene.blocks == (1, 37)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system counts bytes read on Linux only")
+@pytest.mark.parametrize("panel", [1, 2])
+@pytest.mark.parametrize("interleave", ["bsq", "bil", "bip"])
+def test_each_byte_is_read_about_once(write_scene, interleave, panel):
+    values = np.random.default_rng(0).integers(0, 60_000, (512, 200, 40)).astype(np.uint16)
+    path = write_scene("scene.img", values, driver="ENVI", interleave=interleave)
+    if panel > 1 and interleave != "bil":
+        pytest.skip("GDAL reads whole lines")
+    with RasterScene(path) as scene:
+        before = bytes_read()
+        for col in range(0, 200, 200 // panel):
+            for row in range(0, 512, 128):
+                part = scene.read(row, row + 128, col, col + 200 // panel)
+                assert part[5, 77, 9] == values[row + 77, col + 9, 5]
+        read = bytes_read() - before
+    assert values.nbytes <= read <= 1.05 * values.nbytes
+
+
+def bytes_read() -> int:
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
 def test_an_array_is_the_same_scene(cube):
     scene = ArrayScene(cube)
     assert (scene.height, scene.width, len(scene.bands), scene.dtype) == (29, 37, 7, cube.dtype)
     assert np.shares_memory(scene.read(1, 3, 4, 6), cube)
     np.testing.assert_array_equal(scene.read(1, 3, 4, 6), cube[1:3, 4:6].transpose(2, 0, 1))
+
+
+def test_bands_of_an_array(cube):
+    waves = np.arange(400.0, 407.0)
+    scene = ArrayScene(cube, (1, 2, 3, 4, 5, 6, 7), waves).select([7, 1], "chosen")
+    assert (scene.bands, scene.nodata, scene.wavelengths.tolist(), scene.note) == ((7, 1), (7, 1), [406, 400], "chosen")
+    out = np.empty((2, 1, 3), np.uint16)
+    assert scene.read(4, 5, 1, 4, out=out) is out
+    np.testing.assert_array_equal(out, cube[4:5, 1:4, [6, 0]].transpose(2, 0, 1))
+    assert scene.select([1]).nodata == 1
+    assert scene.cube is cube
+    assert (scene.mask(0, 1, 0, 1), scene.blocks, dict(scene.bad_bands)) == (None, (1, 37), {})
 
 
 @pytest.mark.parametrize("values", [np.zeros((3, 4)), np.zeros((3, 0, 2)), np.zeros((3, 4, 2), complex)])
@@ -41,16 +104,30 @@ def test_nodata_of_the_file_or_the_one_given(write_scene, given, wanted):
         assert scene.nodata == wanted
 
 
-def test_bands_with_different_nodata(tmp_path):
+NODATA_OF_BANDS = (9, None, -3.5)
+
+
+@pytest.fixture
+def per_band_nodata(tmp_path):
+    """Write a VRT of zeros (2, 3) whose three bands have their own nodata values."""
+    tags = ["" if value is None else f"<NoDataValue>{value}</NoDataValue>" for value in NODATA_OF_BANDS]
+    bands = "".join(f'<VRTRasterBand dataType="Float32" band="{b}">{t}</VRTRasterBand>' for b, t in enumerate(tags, 1))
     path = tmp_path / "scene.vrt"
-    bands = "".join(
-        f'<VRTRasterBand dataType="Byte" band="{b}"><NoDataValue>{b}</NoDataValue></VRTRasterBand>' for b in (1, 2)
-    )
     path.write_text(f'<VRTDataset rasterXSize="3" rasterYSize="2">{bands}</VRTDataset>')
-    with pytest.raises(SceneError, match="--nodata"):
-        RasterScene(path)
-    with RasterScene(path, nodata=None) as scene:
+    return path
+
+
+def test_bands_with_different_nodata(per_band_nodata):
+    with RasterScene(per_band_nodata) as scene:
+        assert scene.nodata == NODATA_OF_BANDS
+        assert scene.select([3, 1]).nodata == (-3.5, 9)
+        assert scene.select([3]).nodata == -3.5
+    with RasterScene(per_band_nodata, bands=(3, 2)) as scene:
+        assert scene.nodata == (-3.5, None)
+    with RasterScene(per_band_nodata, nodata=None) as scene:
         assert scene.nodata is None
+    with RasterScene(per_band_nodata, nodata=4) as scene:
+        assert scene.nodata == 4
 
 
 def test_bands_of_different_types(tmp_path):
@@ -59,48 +136,6 @@ def test_bands_of_different_types(tmp_path):
     path.write_text(f'<VRTDataset rasterXSize="3" rasterYSize="2">{bands}</VRTDataset>')
     with pytest.raises(SceneError, match="different types"):
         RasterScene(path)
-
-
-ENVI_HEADER = """ENVI
-samples = 2
-lines = 1
-bands = 3
-header offset = 0
-file type = ENVI Standard
-data type = 1
-interleave = bsq
-byte order = 0
-"""
-
-
-@pytest.mark.parametrize(
-    ("lines", "wanted"),
-    [
-        ("wavelength units = Nanometers\nwavelength = {399.87, 410.2, 405}\n", [399.87, 410.2, 405]),
-        ("wavelength units = Micrometers\nwavelength = {0.39987, 0.4102, 2.5}\n", [399.87, 410.2, 2500]),
-        ("wavelength = {0.4, 0.5, 2.5}\n", [400, 500, 2500]),
-        ("wavelength = {400, 500, 2500}\n", [400, 500, 2500]),
-        ("wavelength units = Index\nwavelength = {1, 2, 3}\n", None),
-        ("wavelength units = Nanometers\nwavelength = {400, 500}\n", None),
-        ("", None),
-    ],
-)
-def test_wavelengths_of_envi_headers(tmp_path, lines, wanted):
-    path = tmp_path / "scene.img"
-    path.write_bytes(bytes(6))
-    path.with_suffix(".hdr").write_text(ENVI_HEADER + lines)
-    with quiet_gdal(), rasterio.open(path) as dataset:
-        found = read_wavelengths(dataset)
-    assert found is None if wanted is None else np.allclose(found, wanted, rtol=1e-12, atol=0)
-
-
-def test_wavelengths_of_imagery_tags(write_scene):
-    path = write_scene()
-    with rasterio.open(path, "r+") as dataset:
-        for band in range(1, 8):
-            dataset.update_tags(band, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=str(0.4 + band / 100))
-    with rasterio.open(path) as dataset:
-        np.testing.assert_allclose(read_wavelengths(dataset), [410, 420, 430, 440, 450, 460, 470])
 
 
 def test_one_band_without_a_wavelength_means_none(write_scene):
@@ -168,3 +203,192 @@ def test_a_folder_is_no_raster(tmp_path):
 def test_complex_values(write_scene):
     with pytest.raises(SceneError, match="complex64"):
         RasterScene(write_scene(values=np.zeros((3, 3, 7), "complex64")))
+
+
+HIDDEN = (slice(2, 5), slice(7, 9))
+
+
+def known(row0, row1, col0, col1):
+    mask = np.ones((29, 37), bool)
+    mask[HIDDEN] = False
+    return mask[row0:row1, col0:col1]
+
+
+@pytest.mark.parametrize("internal", [True, False])
+def test_masks_inside_and_beside_the_file(write_scene, internal):
+    path = write_scene()
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(known(0, 29, 0, 37))
+    with RasterScene(path) as scene:
+        assert len(scene.files) == (1 if internal else 2)
+        np.testing.assert_array_equal(scene.mask(1, 20, 3, 37), known(1, 20, 3, 37))
+
+
+def test_files_without_a_mask(write_scene):
+    for path in (write_scene("a.tif"), write_scene("b.tif", nodata=3)):
+        with RasterScene(path) as scene:
+            assert scene.mask(0, 29, 0, 37) is None
+
+
+@pytest.mark.parametrize("bands", [2, 4, 7])
+def test_an_alpha_band_is_a_mask_and_no_spectral_band(write_scene, cube, bands):
+    values = cube[..., :bands].copy()
+    values[..., -1] = known(0, 29, 0, 37) * 60_000
+    path = write_scene(values=values, photometric="minisblack", alpha="unspecified")
+    with rasterio.open(path, "r+") as dataset:
+        kinds = [rasterio.enums.ColorInterp.undefined] * (bands - 1)
+        dataset.colorinterp = [*kinds, rasterio.enums.ColorInterp.alpha]
+    with RasterScene(path) as scene:
+        assert scene.bands == tuple(range(1, bands))
+        np.testing.assert_array_equal(scene.mask(0, 29, 0, 37), known(0, 29, 0, 37))
+    with RasterScene(path, bands=range(1, bands + 1)) as scene:
+        assert len(scene.bands) == bands
+        assert scene.mask(0, 29, 0, 37) is None
+
+
+def scale_tags(path, scales, offsets):
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = scales, offsets
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64"])
+def test_scaled_values(write_scene, cube, dtype):
+    values = (cube % 200).astype(dtype)
+    values[3, 4, 2] = values[5, 6, 0] = 7
+    path = write_scene(values=values, nodata=7)
+    scales, offsets = [0.5 + b for b in range(7)], [10.0 * b for b in range(7)]
+    scale_tags(path, scales, offsets)
+    wanted = np.where(values == 7, np.nan, values * np.array(scales) + offsets)
+    out = np.zeros((29, 37, 7), np.float32).transpose(2, 0, 1)
+    with RasterScene(path, scaled=True) as scene, RasterScene(path) as plain:
+        assert (scene.dtype, scene.nodata, plain.dtype) == (np.float32, None, np.dtype(dtype))
+        assert scene.read(0, 29, 0, 37, out=out) is out
+        np.testing.assert_allclose(out, wanted.transpose(2, 0, 1), rtol=1e-6)
+        np.testing.assert_array_equal(scene.read(2, 9, 3, 8), out[:, 2:9, 3:8])
+        np.testing.assert_array_equal(plain.read(0, 29, 0, 37), values.transpose(2, 0, 1))
+        some = scene.select([6, 2]).read(0, 29, 0, 37)
+        np.testing.assert_array_equal(some, out[[5, 1]])
+
+
+def test_nodata_is_compared_before_scaling(write_scene):
+    values = np.zeros((3, 3, 7), np.int32)
+    values[0, 0], values[1, 1] = 2**31 - 1, 2**31 - 2  # the same number as float32
+    with RasterScene(write_scene(values=values, nodata=2**31 - 1), scaled=True) as scene:
+        part = scene.read(0, 3, 0, 3)
+    assert np.isnan(part[:, 0, 0]).all()
+    assert np.isfinite(part[:, 1, 1]).all()
+
+
+def test_scaling_a_file_without_scale_changes_nothing(write_scene, cube):
+    with RasterScene(write_scene(), scaled=True) as scene:
+        np.testing.assert_array_equal(scene.read(0, 29, 0, 37), cube.transpose(2, 0, 1).astype(np.float32))
+
+
+@pytest.mark.parametrize("interleave", ["bsq", "bil", "bip"])
+def test_reflectance_scale_factor(write_scene, cube, interleave):
+    path = write_scene("scene.img", driver="ENVI", interleave=interleave, nodata=int(cube[0, 0, 0]))
+    add_header(path, "reflectance scale factor = 10000")
+    with RasterScene(path, scaled=True) as scene, RasterScene(path) as plain:
+        found = scene.read(0, 29, 0, 37)
+        assert plain.nodata == cube[0, 0, 0]
+    wanted = np.where(cube == cube[0, 0, 0], np.nan, cube / 10_000)
+    np.testing.assert_allclose(found, wanted.transpose(2, 0, 1), rtol=1e-6)
+
+
+def test_a_scale_that_makes_no_sense(write_scene):
+    path = write_scene("scene.img", driver="ENVI")
+    add_header(path, "reflectance scale factor = none")
+    RasterScene(path).close()
+    with pytest.raises(SceneError, match="no number"):
+        RasterScene(path, scaled=True)
+
+
+def add_header(path, line):
+    header = path.with_suffix(".hdr")
+    header.write_text(f"{header.read_text().rstrip()}\n{line}\n")
+
+
+def test_bad_bands_stay_out(write_scene, cube):
+    path = write_scene("scene.img", driver="ENVI")
+    add_header(path, "wavelength units = nm\nwavelength = {400, 410, 420, 430, 440, 450, 460}")
+    add_header(path, "fwhm = {1, 2, 3, 4, 5, 6, 7}\nbbl = {1, 0, 1.0, 1, 0.0, 1, 1}")
+    with RasterScene(path) as scene:
+        assert (scene.bands, scene.bad_bands) == ((1, 3, 4, 6, 7), {2: 410, 5: 440})
+        assert (scene.wavelengths.tolist(), scene.fwhm.tolist()) == ([400, 420, 430, 450, 460], [1, 3, 4, 6, 7])
+        assert "2 of 7 bands were left out" in scene.note
+        np.testing.assert_array_equal(scene.read(0, 29, 0, 37), cube[..., [0, 2, 3, 5, 6]].transpose(2, 0, 1))
+    with RasterScene(path, bands=(1, 2)) as scene:
+        assert (scene.bands, scene.bad_bands, scene.note) == ((1, 2), {}, "")
+
+
+@pytest.mark.parametrize(
+    ("bbl", "words"),
+    [
+        ("{1, 0, 1}", r"7 bands and a list of bad bands \(bbl\) of 3 values"),
+        ("{1, 1, 1, 1, 1, 1, x}", "no number"),
+        ("{}", "of 0 values"),
+        ("{0, 0, 0, 0, 0, 0, 0}", "neither alpha nor bad"),
+    ],
+)
+def test_a_list_of_bad_bands_that_makes_no_sense(write_scene, bbl, words):
+    path = write_scene("scene.img", driver="ENVI")
+    add_header(path, f"bbl = {bbl}")
+    with pytest.raises(SceneError, match=f"{words}.*--bands"):
+        RasterScene(path)
+    with RasterScene(path, bands=range(1, 8)) as scene:
+        assert len(scene.bands) == 7
+
+
+def test_the_fingerprint_tells_scenes_apart(write_scene):
+    path = write_scene(nodata=3)
+
+    def of(**options):
+        with RasterScene(path, **options) as scene:
+            return json.loads(json.dumps(scene.fingerprint(), allow_nan=False))
+
+    first = of()
+    assert first == of()
+    assert first["files"][0]["size"] == path.stat().st_size
+    for options in ({"bands": (1, 2)}, {"nodata": 4}, {"nodata": None}, {"nodata": float("nan")}, {"scaled": True}):
+        assert of(**options) != first, options
+    os.utime(path, ns=(0, 1))
+    assert of() != first
+
+
+def test_the_files_of_an_archive(write_scene, tmp_path):
+    scene = write_scene()
+    with zipfile.ZipFile(tmp_path / "scenes.zip", "w") as archive:
+        archive.write(scene, "inner/scene.tif")
+    with RasterScene(f"/vsizip/{tmp_path}/scenes.zip/inner/scene.tif") as found:
+        assert found.files == (tmp_path / "scenes.zip",)
+        assert found.fingerprint()["files"][0]["name"] == "scenes.zip"
+
+
+@pytest.fixture
+def address(tmp_path):
+    """Serve the test's folder; return host and port."""
+    command = [sys.executable, Path(__file__).with_name("range_server.py"), tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        yield f"127.0.0.1:{server.stdout.readline().strip()}"
+        server.kill()
+
+
+@pytest.mark.parametrize("start", ["/vsicurl/http", "http"])
+def test_a_scene_on_another_machine(address, write_scene, cube, start):
+    write_scene(tiled=True, blockxsize=16, blockysize=16)
+    with RasterScene(f"{start}://{address}/scene.tif") as scene:
+        assert scene.files == ()
+        assert scene.fingerprint()["name"] == "scene.tif"
+        np.testing.assert_array_equal(scene.read(3, 20, 5, 37), cube[3:20, 5:37].transpose(2, 0, 1))
+
+
+def test_a_connection_that_fails(address, write_scene):
+    with pytest.raises(SceneError, match="check the address") as caught:
+        RasterScene(f"http://{address}/missing.tif")
+    assert "\n" not in str(caught.value)
+    values = np.random.default_rng(0).integers(0, 60_000, (300, 200, 7)).astype(np.uint16)
+    path = write_scene("large.tif", values)
+    with RasterScene(f"/vsicurl/http://{address}/large.tif") as scene:
+        path.unlink()
+        with pytest.raises(SceneError, match="the connection failed; try again"):
+            scene.read(250, 300, 0, 200)

@@ -87,6 +87,69 @@ def test_valid_is_false_where_any_band_is_missing(small_scene):
     assert sorted(zip(*np.nonzero(~valid), strict=True)) == [(0, 0), (1, 2), (2, 2)]
 
 
+def test_missing_pixels_are_not_valid(small_scene):
+    missing = np.zeros((9, 7), bool)
+    missing[2, 3] = True
+    np.testing.assert_array_equal(replace(small_scene, missing=missing).valid, ~missing)
+
+
+@pytest.mark.parametrize("internal", [True, False])
+def test_the_mask_of_a_raster(small_scene, tmp_path, internal):
+    small_scene.write(tmp_path / "s.tif", labels=tmp_path / "l.tif")
+    known = np.random.default_rng(1).random((9, 7)) < 0.8
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(tmp_path / "s.tif", "r+") as dataset:
+        dataset.write_mask(known)
+    found = Scene.from_rasters(tmp_path / "s.tif", tmp_path / "l.tif")
+    np.testing.assert_array_equal(found.valid, known)
+
+
+def test_an_alpha_band_is_a_mask(small_scene, tmp_path):
+    small_scene.write(tmp_path / "s.tif", labels=tmp_path / "l.tif")
+    with rasterio.open(tmp_path / "s.tif", "r+") as dataset:
+        kinds = [rasterio.enums.ColorInterp.undefined] * 3
+        dataset.colorinterp = [*kinds, rasterio.enums.ColorInterp.alpha]
+        dataset.write((small_scene.labels != 1).astype(np.uint16) * 65_535, 4)
+    found = Scene.from_rasters(tmp_path / "s.tif", tmp_path / "l.tif")
+    np.testing.assert_array_equal(found.cube, small_scene.cube[..., :3])
+    np.testing.assert_array_equal(found.wavelengths, WAVELENGTHS[:3])
+    np.testing.assert_array_equal(found.valid, small_scene.labels != 1)
+
+
+def test_nodata_of_each_band(small_scene, tmp_path):
+    small_scene.write(tmp_path / "s.tif", labels=tmp_path / "l.tif")
+    values = [int(small_scene.cube[row, 2, band]) for band, row in enumerate((1, 3, 5))]
+    bands = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{band}">{tag}<SimpleSource><SourceFilename relativeToVRT="1">s.tif'
+        f"</SourceFilename><SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+        for band, tag in enumerate([*[f"<NoDataValue>{value}</NoDataValue>" for value in values], ""], start=1)
+    )
+    place = "<SRS>EPSG:32616</SRS><GeoTransform>500240, 20, 0, 4480260, 0, -20</GeoTransform>"
+    (tmp_path / "s.vrt").write_text(f'<VRTDataset rasterXSize="7" rasterYSize="9">{place}{bands}</VRTDataset>')
+    found = Scene.from_rasters(tmp_path / "s.vrt", tmp_path / "l.tif")
+    assert found.nodata is None
+    np.testing.assert_array_equal(found.valid, (small_scene.cube[..., :3] != values).all(axis=-1))
+    assert not found.valid[[1, 3, 5], 2].any()
+    assert Scene.from_rasters(tmp_path / "s.vrt", tmp_path / "l.tif", nodata=None).valid.all()
+
+
+def test_scale_and_offset_are_applied_only_where_asked_for(small_scene, tmp_path):
+    scene = replace(small_scene, nodata=7.0)
+    scene.cube[4, 4, 1] = 7
+    scene.write(tmp_path / "s.tif", labels=tmp_path / "l.tif")
+    with rasterio.open(tmp_path / "s.tif", "r+") as dataset:
+        dataset.scales, dataset.offsets = [0.5, 2, 1, 1], [1, 0, 0, -3]
+    plain = Scene.from_rasters(tmp_path / "s.tif", tmp_path / "l.tif")
+    scaled = Scene.from_rasters(tmp_path / "s.tif", tmp_path / "l.tif", scaled=True)
+    assert (plain.scaled, scaled.scaled, plain.nodata, scaled.nodata) == (False, True, 7, None)
+    np.testing.assert_array_equal(plain.cube, scene.cube)
+    assert scaled.cube.dtype == np.float32
+    wanted = scene.cube * np.array([0.5, 2, 1, 1]) + [1, 0, 0, -3]
+    wanted[scene.cube == 7] = np.nan
+    np.testing.assert_allclose(scaled.cube, wanted, rtol=1e-6)
+    np.testing.assert_array_equal(scaled.valid, plain.valid)
+    assert not scaled.valid[4, 4]
+
+
 def test_chosen_bands_and_nodata(small_scene, tmp_path):
     small_scene.write(tmp_path / "s.tif", labels=tmp_path / "l.tif")
     found = Scene.from_rasters(tmp_path / "s.tif", tmp_path / "l.tif", bands=(4, 1), nodata=7)
@@ -214,6 +277,7 @@ def test_full_disk_leaves_the_old_file_and_no_debris(small_scene, tmp_path, monk
         ({"labels": np.zeros((9, 8), np.uint8)}, LabelsError, "9 rows x 8 columns"),
         ({"labels": np.full((9, 7), 3, np.uint8)}, LabelsError, "up to 3"),
         ({"labels": np.zeros((9, 7))}, LabelsError, "float64"),
+        ({"missing": np.zeros((9, 8), bool)}, SceneError, "9 rows x 8 columns"),
         ({"wavelengths": np.zeros(3)}, SceneError, "3 wavelengths for 4 bands"),
         ({"classes": CLASSES[1:]}, LabelsError, "gaps"),
     ],

@@ -2,7 +2,7 @@
 
 import json as jsonlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,6 +110,7 @@ def _model_facts(path: Path, card: "ModelCard") -> dict[str, Any]:
         "wavelengths_nm": None if waves is None else [min(waves), max(waves)],
         "halo": card.halo,
         "nodata": card.nodata,
+        "scaled": card.scaled,
         "accuracy": card.accuracy,
         "attribution": card.attribution,
         "versions": card.versions,
@@ -120,10 +121,9 @@ def _model_facts(path: Path, card: "ModelCard") -> dict[str, Any]:
 def describe_raster(file: str) -> dict[str, Any]:
     """Return the facts of a raster."""
     from ..class_map import read_classes
-    from ..raster import open_dataset, read_wavelengths
+    from ..raster import open_dataset
 
     with open_dataset(file) as dataset:
-        waves = read_wavelengths(dataset)
         interleave = dataset.profile.get("interleave")
         facts = {
             "kind": "raster",
@@ -137,12 +137,47 @@ def describe_raster(file: str) -> dict[str, Any]:
             "blocks": list(dataset.block_shapes[0]),
             "crs": None if dataset.crs is None else dataset.crs.to_string(),
             "transform": None if dataset.transform.is_identity else list(dataset.transform)[:6],
-            "nodata": dataset.nodata,
-            "wavelengths_nm": None if waves is None else [float(waves.min()), float(waves.max())],
+            **_band_facts(dataset),
         }
     classes = read_classes(Path(file)) if facts["bands"] == 1 else []
     listed = [{"value": c.value, "name": c.name, "colour": list(c.colour)} for c in classes]
     return {**facts, "classes": listed} if listed else facts
+
+
+def _band_facts(dataset: Any) -> dict[str, Any]:
+    """Return what a raster says of its bands; one value where all bands have the same, else a list."""
+    from ..metadata import alpha_bands, mask_bands, read_bad_bands, read_fwhm, read_scaling, read_wavelengths
+
+    try:
+        bad, wrong = list(read_bad_bands(dataset)), None
+    except ValueError as error:
+        bad, wrong = [], str(error)
+    scales, offsets = read_scaling(dataset)
+    alpha = list(alpha_bands(dataset))
+    return {
+        "nodata": _common(dataset.nodatavals),
+        "mask": "alpha band" if alpha else "mask band" if mask_bands(dataset) else None,
+        "alpha_bands": alpha,
+        "wavelengths_nm": _range(read_wavelengths(dataset)),
+        "fwhm_nm": _range(read_fwhm(dataset)),
+        "bad_bands": bad,
+        "bad_bands_error": wrong,
+        "scale": None if (scales == 1).all() else _common(scales.tolist()),
+        "offset": None if (offsets == 0).all() else _common(offsets.tolist()),
+    }
+
+
+def _common(values: Sequence[float | None]) -> Any:
+    """Return the one value that all bands share, or the list of all."""
+    different = {"nan" if value != value else value for value in values}
+    return values[0] if len(different) == 1 else list(values)
+
+
+def _range(values: Any) -> list[float] | None:
+    """Return least and largest of (B,) values, without those of alpha bands."""
+    import numpy as np
+
+    return None if values is None else [float(np.nanmin(values)), float(np.nanmax(values))]
 
 
 def describe_run(folder: Path) -> dict[str, Any]:

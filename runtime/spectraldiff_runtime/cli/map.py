@@ -1,12 +1,15 @@
-"""``sdiff map``: a scene and a model file in, a class map out."""
+"""``sdiff map``: scenes and a model file in, class maps out."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import SpectralDiffError, UsageError
 from .options import (
     Device,
     Json,
@@ -16,104 +19,350 @@ from .options import (
     check_verbosity,
     parse_bands,
     parse_nodata,
+    parse_options,
+    parse_size,
     print_json,
     warn,
 )
 
 if TYPE_CHECKING:
     from ..engine import Model
-    from ..raster import RasterScene
+    from ..planning import Plan
     from ..results import MapResult
+    from ..runs import Region
+    from ..scene import Scene
 
-TILE, BATCH = 64, 1
+
+class Driver(StrEnum):
+    """The formats of rasters."""
+
+    COG = "COG"
+    GTIFF = "GTiff"
+
+
+class ConfidenceType(StrEnum):
+    """How confidences are stored."""
+
+    FLOAT32 = "float32"
+    UINT8 = "uint8"
 
 
 def map(
-    scene: Annotated[str, typer.Argument(help="The raster to map: anything that GDAL reads.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The class map, a GeoTIFF.")],
+    scenes: Annotated[list[str], typer.Argument(help="Rasters to map: anything that GDAL reads, also by URL.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The class map of one scene.", show_default=False)
+    ] = None,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option(help="A folder for the maps of many scenes, each under its scene's name.", show_default=False),
+    ] = None,
     model: Annotated[Path, typer.Option("--model", "-m", help="The model file.")] = Path("model.onnx"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with unfinished maps, and leave finished ones as they are.")
+    ] = False,
+    overwrite: Overwrite = False,
     confidence: Annotated[
         Path | None,
-        typer.Option(help="Also write the confidence, float32 in 0..1, 0 where unclassified."),
+        typer.Option(help="Also write the confidence, 0 where unclassified; with --out-dir, a folder."),
     ] = None,
-    preview: Annotated[Path | None, typer.Option(help="Also draw the map with its legend, .png or .jpg.")] = None,
-    tile: Annotated[int, typer.Option(min=1, help="Output pixels along a side of a tile.")] = TILE,
-    batch: Annotated[int, typer.Option(min=1, help="Tiles that run through the model at once.")] = BATCH,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.", show_default=False)] = None,
-    device: Annotated[Device, typer.Option(help="Where the model runs.")] = Device.AUTO,
-    bands: Annotated[
-        str | None, typer.Option(help="Bands to use, counted from 1: 1-100,110-200.", show_default=False)
+    confidence_type: Annotated[
+        ConfidenceType, typer.Option(help="Confidence as float32 in 0..1, or as uint8 in whole percent.")
+    ] = ConfidenceType.FLOAT32,
+    probabilities: Annotated[
+        Path | None,
+        typer.Option(help="Also write the probability of each class, a band a class; with --out-dir, a folder."),
+    ] = None,
+    min_confidence: Annotated[
+        float, typer.Option(help="Pixels of a lower confidence (0 to 1) become unclassified.")
+    ] = 0.0,
+    preview: Annotated[
+        Path | None,
+        typer.Option(help="Also draw the map with its legend, .png or .jpg; with --out-dir, a folder."),
+    ] = None,
+    bounds: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(help="Map this box only: west, south, east, north.", metavar="W S E N", show_default=False),
+    ] = None,
+    bounds_crs: Annotated[
+        str | None, typer.Option(help="CRS of --bounds, such as EPSG:4326; the scene's by default.", show_default=False)
+    ] = None,
+    window: Annotated[
+        tuple[int, int, int, int] | None,
+        typer.Option(
+            help="Map these pixels only: first column and row, width, height.",
+            metavar="COL ROW WIDTH HEIGHT",
+            show_default=False,
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Map inside the polygons of this vector file only: aoi.gpkg.", show_default=False),
     ] = None,
     nodata: Annotated[
         str | None,
-        typer.Option(help="Value of pixels without data, or 'none'; the file's own by default."),
+        typer.Option(help="Value of pixels without data, or 'none'; the file's own by default.", show_default=False),
     ] = None,
-    overwrite: Overwrite = False,
+    bands: Annotated[
+        str | None, typer.Option(help="Bands to use, counted from 1: 1-100,110-200.", show_default=False)
+    ] = None,
+    resample_bands: Annotated[
+        bool, typer.Option("--resample-bands", help="Interpolate bands to the model's wavelengths.")
+    ] = False,
+    driver: Annotated[
+        Driver, typer.Option("--of", help="A Cloud-Optimized GeoTIFF or a plain one.", case_sensitive=False)
+    ] = Driver.COG,
+    creation: Annotated[
+        list[str] | None,
+        typer.Option("--co", help="A creation option of GDAL; repeatable.", metavar="KEY=VALUE", show_default=False),
+    ] = None,
+    blocksize: Annotated[int, typer.Option(help="Pixels along a side of the output's tiles.")] = 512,
+    max_memory: Annotated[
+        str, typer.Option(help="What the process may hold; tiles, batches and queues follow from it.")
+    ] = "2GB",
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="The most output pixels along a side of a tile; chosen by default.", show_default=False
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Tiles that run through the model at once.", show_default=False)
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.", show_default=False)] = None,
+    device: Annotated[Device, typer.Option(help="Where the model runs.")] = Device.AUTO,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Map on the workers of a Dask scheduler: tcp://host:8786.", show_default=False),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Map in this many processes of this machine, with Dask.", show_default=False)
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print what each stage did and what it waited for.")
+    ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Map a scene with a model file.
+    """Map scenes with a model file.
 
-    The map keeps the scene's CRS, transform and size. It is uint8 with 0 for unclassified and carries
-    class names and colours. It appears under its name when it is whole.
+    A map keeps its scene's CRS, transform and size. It is a Cloud-Optimized GeoTIFF with 0 for unclassified and carries
+    class names and colours. It appears under its name when it is whole; a map that was cut off goes on with --resume.
     """
     check_verbosity(quiet, verbose)
+    size = parse_size(max_memory)
     chosen = None if bands is None else parse_bands(bands)
     missing = parse_nodata(nodata)
+    asked = parse_options(creation or [])
     from ..engine import Model
-    from ..mapping import map_scene
-    from ..raster import RasterScene
+    from ..geotiff import Format
 
-    _check_outputs({"--out": out, "--confidence": confidence, "--preview": preview}, model, overwrite)
-    with RasterScene(scene, chosen, missing) as opened:
-        engine = Model.open(model, device.value, threads)
+    targets = _targets(
+        scenes, out, out_dir, {"confidence": confidence, "probabilities": probabilities, "preview": preview}
+    )
+    for target in targets:
+        target.check(model, overwrite or resume)
+    engine = Model.open(model, device.value, threads)
+    options = {
+        "percent": confidence_type is ConfidenceType.UINT8,
+        "min_confidence": min_confidence,
+        "window": window,
+        "bounds": bounds,
+        "bounds_crs": bounds_crs,
+        "mask": mask,
+        "bands": chosen,
+        "resample_bands": resample_bands,
+        "nodata": missing,
+        "max_memory": size,
+        "tile": tile,
+        "batch": batch,
+        "form": Format(driver.value, blocksize, asked),
+        "overwrite": overwrite,
+        "resume": resume,
+        "cluster": _cluster(cluster, workers, threads),
+    }
+    if out_dir is None:
+        result = _map_one(engine, targets[0], options, quiet, verbose)
         if not quiet:
-            _announce(engine, opened, verbose)
-        with _progress(opened.height * opened.width, quiet) as advance:
-            result = map_scene(
+            _summarise(result, targets[0], profile)
+        if json:
+            print_json({**targets[0].as_dict(), "model": model, "device": engine.device, **result.as_dict()})
+        return
+    _map_many(engine, targets, options, quiet, verbose, profile, json, model)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One scene and the files that its map goes to."""
+
+    scene: str
+    out: Path
+    confidence: Path | None = None
+    probabilities: Path | None = None
+    preview: Path | None = None
+
+    def beside(self) -> dict[str, Path]:
+        """Return the files beside the class map that were asked for."""
+        named = {"confidence": self.confidence, "probabilities": self.probabilities, "preview": self.preview}
+        return {name: path for name, path in named.items() if path is not None}
+
+    def check(self, model: Path, overwrite: bool) -> None:
+        """Refuse outputs that cannot be, before anything is opened."""
+        from ..outputs import check_apart, check_output
+
+        named = {"--out": self.out, **{f"--{name}": path for name, path in self.beside().items()}}
+        check_apart(named, [model])
+        for path in named.values():
+            check_output(path, overwrite)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the names for JSON."""
+        return {
+            "scene": self.scene,
+            "confidence": self.confidence,
+            "probabilities": self.probabilities,
+            "preview": self.preview,
+        }
+
+
+def _targets(
+    scenes: Sequence[str], out: Path | None, out_dir: Path | None, beside: dict[str, Path | None]
+) -> list[Target]:
+    """Return what goes where: one scene to --out, or each to its own name in --out-dir."""
+    if (out is None) == (out_dir is None):
+        raise UsageError("give --out classes.tif for one scene, or --out-dir maps/ for many")
+    if out is not None:
+        if len(scenes) > 1:
+            raise UsageError(f"{len(scenes)} scenes cannot all go to '{out}': give --out-dir maps/")
+        return [Target(scenes[0], out, **beside)]
+    assert out_dir is not None
+    for folder in (out_dir, *beside.values()):
+        _make_folder(folder)
+    targets = [_in_folders(scene, out_dir, beside) for scene in scenes]
+    first: dict[Path, str] = {}
+    for target in targets:
+        other = first.setdefault(target.out, target.scene)
+        if other is not target.scene:
+            raise UsageError(f"'{other}' and '{target.scene}' would both be mapped to '{target.out}': rename one")
+    return targets
+
+
+def _make_folder(folder: Path | None) -> None:
+    if folder is None:
+        return
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"'{folder}' is no folder and cannot be made ({error.strerror}): with --out-dir, outputs go to folders"
+        ) from error
+
+
+def _in_folders(scene: str, out_dir: Path, beside: dict[str, Path | None]) -> Target:
+    stem = Path(scene.rstrip("/")).stem
+    suffixes = {"confidence": ".tif", "probabilities": ".tif", "preview": ".png"}
+    files = {name: None if folder is None else folder / f"{stem}{suffixes[name]}" for name, folder in beside.items()}
+    return Target(scene, out_dir / f"{stem}.tif", **files)
+
+
+def _cluster(address: str | None, workers: int | None, threads: int | None) -> Any:
+    if address is None and workers is None:
+        return None
+    from ..cluster import ClusterOptions
+
+    return ClusterOptions(address, workers, threads)
+
+
+def _map_one(engine: "Model", target: Target, options: dict[str, Any], quiet: bool, verbose: bool) -> "MapResult":
+    from ..mapping import map_scene
+
+    with _progress(quiet) as (begin, advance):
+
+        def started(scene: "Scene", region: "Region", plan: "Plan") -> None:
+            if not quiet:
+                _announce(engine, scene, region, plan, verbose)
+            begin(region.window.height * region.window.width)
+
+        try:
+            return map_scene(
                 engine,
-                opened,
-                out,
-                confidence=confidence or False,
-                preview=preview,
-                tile=tile,
-                batch=batch,
-                overwrite=overwrite,
+                target.scene,
+                target.out,
+                **target.beside(),  # type: ignore[arg-type]
+                **options,
+                started=started,
                 progress=advance,
                 warn=warn,
             )
+        except (KeyboardInterrupt, SystemExit) as error:
+            for note in getattr(error, "__notes__", ()):
+                typer.echo(f"sdiff: {note}", err=True)
+            raise
+
+
+def _map_many(
+    engine: "Model",
+    targets: Sequence[Target],
+    options: dict[str, Any],
+    quiet: bool,
+    verbose: bool,
+    profile: bool,
+    json: bool,
+    model: Path,
+) -> None:
+    """Map scene after scene, one line each; a scene that fails does not stop the others.
+
+    Raises
+    ------
+    typer.Exit
+        With code 1 where any failed.
+    """
+    failed, facts = 0, []
+    for number, target in enumerate(targets, start=1):
+        label = f"[{number}/{len(targets)}] '{target.scene}'"
+        try:
+            result = _map_one(engine, target, options, quiet=True, verbose=False)
+        except (SpectralDiffError, MemoryError) as error:
+            failed += 1
+            typer.echo(f"{label}: error: {error}", err=True)
+            facts.append({**target.as_dict(), "out": target.out, "error": str(error)})
+            continue
+        if not quiet:
+            how = "is mapped already" if result.skipped else _rate(result)
+            typer.echo(f"{label} -> '{target.out}' ({how})", err=True)
+            if profile:
+                _print_profile(result)
+        facts.append({**target.as_dict(), **result.as_dict()})
+    skipped = sum(bool(fact.get("skipped")) for fact in facts)
     if not quiet:
-        _summarise(result, confidence, preview)
+        done = len(targets) - failed - skipped
+        typer.echo(f"{done} mapped, {skipped} mapped already, {failed} failed", err=True)
     if json:
-        names = {"scene": scene, "model": model, "confidence": confidence, "preview": preview}
-        print_json({**names, "device": engine.device, **result.as_dict()})
+        print_json({"model": model, "device": engine.device, "scenes": facts})
+    if failed:
+        raise typer.Exit(1)
 
 
-def _check_outputs(outputs: Mapping[str, Path | None], model: Path, overwrite: bool) -> None:
-    """Refuse outputs that cannot be, before anything is opened."""
-    from ..outputs import check_apart, check_output
-
-    named = {option: path for option, path in outputs.items() if path is not None}
-    check_apart(named, [model])
-    for path in named.values():
-        check_output(path, overwrite)
-
-
-def _announce(model: "Model", scene: "RasterScene", verbose: bool) -> None:
+def _announce(model: "Model", scene: "Scene", region: "Region", plan: "Plan", verbose: bool) -> None:
     """Say what runs where."""
     card = model.card
-    what = f"'{scene.name}' with the {card.preset} model of {card.name}"
-    typer.echo(f"Mapping {what} on {model.device}", err=True)
+    typer.echo(f"Mapping '{scene.name}' with the {card.preset} model of {card.name} on {model.device}", err=True)
+    note = getattr(scene, "note", "")
+    if note:
+        typer.echo(f"  {note}", err=True)
     if verbose:
+        window = region.window
         facts = [f"{scene.height} x {scene.width} pixels", f"{len(scene.bands)} bands", str(scene.dtype)]
         facts += [f"nodata {scene.nodata}", f"{model.threads} threads", f"halo {card.halo}"]
+        typer.echo("  " + ", ".join(facts), err=True)
+        facts = [f"window {window.height} x {window.width}", f"tiles up to {plan.tile}", f"batches of {plan.batch}"]
+        facts += [f"{plan.rows} rows at a time", f"panels of {plan.columns} columns"]
         typer.echo("  " + ", ".join(facts), err=True)
 
 
 @contextmanager
-def _progress(pixels: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr with pixels a second and the time left; yield what advances it."""
+def _progress(quiet: bool) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """Show a bar on stderr with pixels a second and the time left; yield what begins it and what advances it."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -123,24 +372,33 @@ def _progress(pixels: int, quiet: bool) -> Iterator[Callable[[int], None]]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet, expand=True) as bar:
-        task = bar.add_task("map", total=pixels, rate="")
+    bar = Progress(*columns, console=Console(stderr=True), disable=quiet, expand=True)
 
-        def advance(done: int) -> None:
-            bar.advance(task, done)
-            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            bar.update(task, rate=f"{speed:,.0f} pixels/s" if speed else "")
+    def begin(pixels: int) -> None:
+        bar.start()
+        bar.add_task("map", total=pixels, rate="")
 
-        yield advance
+    def advance(done: int) -> None:
+        task = bar.tasks[0]
+        bar.advance(task.id, done)
+        speed = task.finished_speed or task.speed
+        bar.update(task.id, rate=f"{speed:,.0f} pixels/s" if speed else "")
+
+    try:
+        yield begin, advance
+    finally:
+        bar.stop()
 
 
-def _summarise(result: "MapResult", confidence: Path | None, preview: Path | None) -> None:
-    """Print pixels, share and, where the CRS has metres, hectares of each class."""
+def _summarise(result: "MapResult", target: Target, profile: bool) -> None:
+    """Print pixels, share and, where the CRS is projected, hectares of each class."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(stderr=True, highlight=False)
+    if result.skipped:
+        typer.echo(f"'{target.out}' is mapped already by this model with these options", err=True)
+        return
     table = Table(box=None, pad_edge=False)
     table.add_column("Class")
     columns = ["Pixels", "Share"] + (["Hectares"] if result.hectares_per_pixel is not None else [])
@@ -149,12 +407,16 @@ def _summarise(result: "MapResult", confidence: Path | None, preview: Path | Non
     for name, style, value in _lines(result):
         cells = _cells(result, value)
         table.add_row(Text("\u25a0 ", style).append(name, "default"), *cells[: len(columns)])
-    console.print(table)
-    rate = f"{result.seconds:.1f} s, {result.pixels_per_second:,.0f} pixels/s"
-    typer.echo(f"Wrote '{result.out}' ({rate})", err=True)
-    for path in (confidence, preview):
-        if path is not None:
-            typer.echo(f"Wrote '{path}'", err=True)
+    Console(stderr=True, highlight=False).print(table)
+    if profile:
+        _print_profile(result)
+    typer.echo(f"Wrote '{result.out}' ({_rate(result)})", err=True)
+    for path in target.beside().values():
+        typer.echo(f"Wrote '{path}'", err=True)
+
+
+def _rate(result: "MapResult") -> str:
+    return f"{result.seconds:.1f} s, {result.pixels_per_second:,.0f} pixels/s"
 
 
 def _lines(result: "MapResult") -> list[tuple[str, str, int]]:
@@ -167,3 +429,29 @@ def _cells(result: "MapResult", value: int) -> list[str]:
     pixels = result.pixels[value]
     share = pixels / (result.height * result.width)
     return [f"{pixels:,}", f"{share:.1%}", f"{pixels * (result.hectares_per_pixel or 0):,.1f}"]
+
+
+def _print_profile(result: "MapResult") -> None:
+    """Print a line a stage, and which of them bound the run."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("Stage")
+    for name in ("Busy s", "of run", "No input s", "No room s", "MB", "Pixels/s"):
+        table.add_column(name, justify="right")
+    for row in result.profile:
+        speed = row["pixels_per_second"]
+        table.add_row(
+            row["stage"],
+            f"{row['busy_s']:.2f}",
+            f"{row['busy_share'] or 0:.0%}",
+            f"{row['waiting_for_input_s']:.2f}",
+            f"{row['waiting_for_room_s']:.2f}",
+            f"{row['bytes'] / 1e6:,.1f}",
+            "" if speed is None or not row["pixels"] else f"{speed:,.0f}",
+        )
+    Console(stderr=True, highlight=False).print(table)
+    bound = result.bounding_stage
+    if bound is not None:
+        typer.echo(f"The run was bound by '{bound['stage']}', busy {bound['busy_share']:.0%} of the time", err=True)

@@ -147,3 +147,37 @@ def parse_nodata(text: str | None) -> float | Literal["file"] | None:
         return float(text)
     except ValueError:
         raise UsageError(f"--nodata has '{text}': wanted a number or 'none'") from None
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Parse ``"2GB"``, ``"500M"`` or a number of bytes; a kilobyte has 1,000 bytes.
+
+    Raises
+    ------
+    UsageError
+        The text is no size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"--max-memory has '{text}': wanted a size such as 2GB or 800MB")
+    return int(float(match[1]) * 1000 ** " kmgt".index(match[2].lower() or " "))
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, str]:
+    """Parse GDAL's creation options, ``["COMPRESS=zstd"]``; keys become upper case.
+
+    Raises
+    ------
+    UsageError
+        A text is not of the form KEY=VALUE.
+    """
+    options = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            raise UsageError(f"--co has '{text}': wanted KEY=VALUE, such as COMPRESS=ZSTD")
+        options[key.strip().upper()] = value.strip()
+    return options

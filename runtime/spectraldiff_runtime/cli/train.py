@@ -83,6 +83,9 @@ def train(
     nodata: Annotated[
         str | None, typer.Option(help="Value of pixels without data, or none; the file's own by default.")
     ] = None,
+    scaled: Annotated[
+        bool, typer.Option("--scaled", help="Apply your scene's scale and offset; maps of the model do so too.")
+    ] = False,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.AUTO,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.", show_default=False)] = None,
     run: Annotated[
@@ -102,7 +105,7 @@ def train(
     classes from its features at the training pixels. Ctrl-C keeps what was done: `--resume` goes on from there.
     """
     source = {"dataset": dataset, "scene": scene, "labels": labels}
-    options = {"bands": bands, "nodata": nodata, "data_dir": data_dir, "split": split}
+    options = {"bands": bands, "nodata": nodata, "scaled": scaled or None, "data_dir": data_dir, "split": split}
     changes = {
         "features": features.value if features is Features.RAW else None,
         "timestep": timestep,
@@ -144,7 +147,11 @@ def _request(
     from spectraldiff.presets import preset_named
     from spectraldiff.request import Request, check_source, default_split
 
+    from ..errors import UsageError
+
     check_source(source["dataset"], source["scene"], source["labels"])
+    if options["scaled"] and source["dataset"] is not None:
+        raise UsageError("--scaled is for your own scene: a benchmark scene is used as published; leave it out")
     paths = {**{k: source[k] for k in ("scene", "labels")}, "data_dir": options["data_dir"]}
     return Request(
         preset=preset_named(preset).changed(**changes),
@@ -154,6 +161,7 @@ def _request(
         dataset=source["dataset"],
         bands=None if options["bands"] is None else parse_bands(options["bands"]),
         nodata=parse_nodata(options["nodata"]),
+        scaled=bool(options["scaled"]),
         **{name: None if path is None else str(path.absolute()) for name, path in paths.items()},
     )
 

@@ -1,0 +1,385 @@
+"""A map in progress: raw layers and a journal of what is done, in a folder beside the output.
+
+A window counts as done when its pixels have reached the disk and then its line in the journal has. So after a kill, a
+power cut or a full disk the journal never promises more than there is, and the next run does the rest. The folder lives
+under another name than the output and is removed when the output is whole.
+"""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import sys
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import OutputError
+from .interrupts import interrupts_held_back
+from .outputs import output_error
+from .tiling import Window
+
+if sys.platform != "win32":
+    import fcntl
+
+SUFFIX = ".unfinished"
+JOURNAL = "journal"
+FORMAT = 1
+# The lines of windows whose pixels have reached the disk are written together about this often.
+SYNC_SECONDS = 1.0
+PUBLISHING = "publishing"
+
+
+def folder_of(out: Path) -> Path:
+    """Return the folder of the unfinished map of `out`; a link is followed."""
+    target = Path(os.path.realpath(out))
+    return target.with_name(target.name + SUFFIX)
+
+
+def is_begun(out: Path) -> bool:
+    """Whether there is an unfinished map of `out`."""
+    return (folder_of(out) / JOURNAL).exists()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One raw file of a map in progress: (count, height, width) of `dtype`, band after band, zeros at first."""
+
+    name: str
+    dtype: np.dtype[Any]
+    count: int = 1
+
+
+class Journal:
+    """The folder of a map in progress; a context manager that closes its files and keeps or removes the folder.
+
+    Parameters
+    ----------
+    out
+        The map's final name; the folder lies beside it.
+    size
+        Height and width of the map.
+    layers
+        The raw files.
+    facts
+        What the map depends on, as JSON: a map is only gone on with where all of them are the same.
+    plan
+        How the work is cut up; `plan` of an earlier run replaces it.
+    resume
+        Whether an earlier run's folder is gone on with.
+    discard
+        Whether an earlier run's folder may be thrown away.
+
+    Raises
+    ------
+    OutputError
+        There is an earlier run's folder and neither is asked for, it belongs to a map of other facts, another process
+        is at work on it, or the disk takes nothing.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        size: tuple[int, int],
+        layers: Sequence[Layer],
+        facts: Mapping[str, Any],
+        plan: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        discard: bool = False,
+    ) -> None:
+        self.out, self.folder = out, folder_of(out)
+        self._size, self._layers = size, {layer.name: layer for layer in layers}
+        self.plan, self.published = dict(plan), False
+        self._done: set[Window] = set()
+        self._fresh: list[Window] = []
+        self._files: dict[str, io.FileIO] = {}
+        self._keep = resume
+        self._log: io.FileIO | None = None
+        self._synced_at = 0.0
+        try:
+            self._begin(dict(facts), resume, discard)
+        except BaseException:
+            self.close()
+            raise
+
+    # -- beginning -------------------------------------------------------------------------------------------------
+
+    def _begin(self, facts: dict[str, Any], resume: bool, discard: bool) -> None:
+        if is_begun(self.out):
+            self._log = self._locked()
+            if not resume and not discard:
+                raise OutputError(
+                    f"'{self.folder}' holds an unfinished map of '{self.out}' ({self._how_far()}): "
+                    "go on with --resume, or throw it away with --overwrite"
+                )
+            if resume:
+                self._go_on(facts)
+                return
+            self._log.close()
+        self._start(facts)
+
+    def _start(self, facts: dict[str, Any]) -> None:
+        """Make the folder; its journal comes last, so that a folder without one is none."""
+        try:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir()
+            self._open_layers("x")
+            head = json.dumps({"format": FORMAT, "plan": self.plan, "facts": facts}, allow_nan=False)
+            beginning = self.folder / f"{JOURNAL}.new"
+            beginning.write_text(_line(head))
+            _sync(beginning)
+            beginning.rename(self.folder / JOURNAL)
+            _sync_folder(self.folder)
+            self._log = self._locked()
+            self._log.seek(0, os.SEEK_END)
+        except OSError as error:
+            self.remove()
+            raise output_error(self.out, error) from error
+
+    def _locked(self) -> io.FileIO:
+        """Open the journal for this process alone; the system lets go of it however the process ends."""
+        try:
+            log = io.FileIO(self.folder / JOURNAL, "r+")
+            if sys.platform != "win32":
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.close()
+            raise OutputError(
+                f"another process is writing the map '{self.out}' now: wait for it, or choose another name"
+            ) from None
+        except OSError as error:
+            raise output_error(self.folder / JOURNAL, error) from error
+        return log
+
+    def _go_on(self, facts: dict[str, Any]) -> None:
+        assert self._log is not None
+        head, lines, end = _read(self._log)
+        self._check(head, facts)
+        try:
+            self._open_layers("r+")
+            self._log.truncate(end)  # a line that a power cut left half-written
+            self._log.seek(end)
+        except OSError as error:
+            raise output_error(self.out, error) from error
+        self.plan = head["plan"]
+        self.published = PUBLISHING in lines
+        self._done = {window for line in lines if (window := _window(line)) is not None}
+
+    def _check(self, head: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Refuse a folder of another map, and say in what it differs."""
+        found = head.get("facts")
+        if head.get("format") != FORMAT or not isinstance(found, dict) or not isinstance(head.get("plan"), dict):
+            raise OutputError(f"the journal in '{self.folder}' cannot be read: begin again with --overwrite")
+        wanted = json.loads(json.dumps(facts))
+        for key in [*wanted, *found]:
+            if found.get(key) != wanted.get(key):
+                raise OutputError(
+                    f"'{self.folder}' was begun with another {key} ({_short(found.get(key))}; now "
+                    f"{_short(wanted.get(key))}): give the same, or begin again with --overwrite"
+                )
+
+    def _open_layers(self, mode: str) -> None:
+        for layer in self._layers.values():
+            size = layer.count * self._size[0] * self._size[1] * layer.dtype.itemsize
+            file = io.FileIO(self.raw(layer.name), mode + ("" if "+" in mode else "+"))
+            self._files[layer.name] = file
+            if mode == "x":
+                file.truncate(size)
+            elif os.fstat(file.fileno()).st_size != size:
+                raise OutputError(f"'{self.raw(layer.name)}' was changed: begin again with --overwrite")
+
+    def _how_far(self) -> str:
+        assert self._log is not None
+        _, lines, _ = _read(self._log)
+        pixels = sum(w.height * w.width for line in lines if (w := _window(line)) is not None)
+        return f"{pixels / (self._size[0] * self._size[1]):.0%} done"
+
+    # -- going on --------------------------------------------------------------------------------------------------
+
+    def raw(self, name: str) -> Path:
+        """Return the path of a layer's raw file."""
+        return self.folder / f"{name}.raw"
+
+    @property
+    def done_pixels(self) -> int:
+        """Pixels of the map that are done."""
+        return sum(w.height * w.width for w in self._done)
+
+    def is_done(self, window: Window) -> bool:
+        """Whether an earlier run has done exactly this window."""
+        return window in self._done
+
+    def write(self, window: Window, values: Mapping[str, NDArray[Any]]) -> None:
+        """Write layers of a window of the map, each (h, w) or (count, h, w); none at all for a window of zeros.
+
+        Parameters
+        ----------
+        window
+            In the map's own rows and columns.
+
+        Raises
+        ------
+        OutputError
+            The disk is full or fails; what is done stays for --resume.
+        """
+        try:
+            for name, array in values.items():
+                self._write_layer(self._files[name], self._layers[name], window, array)
+            self._fresh.append(window)
+            now = time.monotonic()
+            if now - self._synced_at > SYNC_SECONDS:
+                self.sync()
+        except OSError as error:
+            raise self.failed(error) from error
+
+    def _write_layer(self, file: io.FileIO, layer: Layer, window: Window, array: NDArray[Any]) -> None:
+        height, width = self._size
+        bands = np.ascontiguousarray(array, layer.dtype).reshape(layer.count, window.height, window.width)
+        for band, plane in enumerate(bands):
+            start = (band * height + window.row0) * width + window.col0
+            if window.width == width:
+                _write_at(file, start * layer.dtype.itemsize, plane)
+                continue
+            for row in plane:
+                _write_at(file, start * layer.dtype.itemsize, row)
+                start += width
+
+    def sync(self) -> None:
+        """Have the pixels reach the disk, and then the journal's lines that say so."""
+        if not self._fresh or self._log is None:
+            return
+        for file in self._files.values():
+            os.fsync(file.fileno())
+        text = "".join(_line(f"{w.row0} {w.row1} {w.col0} {w.col1}") for w in self._fresh)
+        self._append(text)
+        self._fresh.clear()
+        self._synced_at = time.monotonic()
+
+    def announce_publishing(self) -> None:
+        """Note that outputs are getting their names: from here on those that exist may be this map's own."""
+        try:
+            self._append(_line(PUBLISHING))
+        except OSError as error:
+            raise self.failed(error) from error
+        self.published = True
+
+    def _append(self, text: str) -> None:
+        assert self._log is not None
+        data, start = text.encode(), self._log.tell()
+        try:
+            while data:
+                data = data[self._log.write(data) :]
+            os.fsync(self._log.fileno())
+        except OSError:  # half a line would hide all that come after it
+            with contextlib.suppress(OSError):
+                self._log.truncate(start)
+            self._log.seek(start)
+            raise
+
+    def failed(self, error: OSError | OutputError) -> OutputError:
+        """Return the error that says why the map cannot be written, and keep what is done."""
+        self._keep = True
+        known = error if isinstance(error, OutputError) else output_error(self.out, error)
+        return OutputError(f"{known}; what is done is kept: go on with --resume")
+
+    # -- ending ----------------------------------------------------------------------------------------------------
+
+    def remove(self) -> None:
+        """Remove the folder, its journal first: a folder without one is none."""
+        self._close_files()
+        with contextlib.suppress(OSError):
+            (self.folder / JOURNAL).unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Close the files; the folder stays."""
+        with contextlib.suppress(OSError):
+            self.sync()
+        self._close_files()
+
+    def _close_files(self) -> None:
+        for file in [*self._files.values(), *([self._log] if self._log is not None else [])]:
+            with contextlib.suppress(OSError):
+                file.close()
+        self._files, self._log = {}, None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the files after an error, and remove the folder unless what is done is to be kept."""
+        if kind is None:
+            return
+        with interrupts_held_back():
+            if self._keep:
+                self.close()
+            else:
+                self.remove()
+        if self._keep and error is not None and not isinstance(error, OutputError):
+            error.add_note(f"what is done is kept in '{self.folder}': go on with --resume")
+
+
+def _write_at(file: io.FileIO, position: int, values: NDArray[Any]) -> None:
+    data = memoryview(values.data).cast("B")
+    file.seek(position)
+    while data:
+        data = data[file.write(data) :]
+
+
+def _line(text: str) -> str:
+    """Return a line of the journal: its checksum tells a whole line from one that was cut."""
+    return f"{text} {zlib.crc32(text.encode()):08x}\n"
+
+
+def _read(log: io.FileIO) -> tuple[dict[str, Any], list[str], int]:
+    """Return the head, the lines after it, and where the last whole line ends."""
+    log.seek(0)
+    texts, end = [], 0
+    for line in log.readall().splitlines(keepends=True):
+        text, _, check = line.decode(errors="replace").rstrip("\n").rpartition(" ")
+        if not line.endswith(b"\n") or check != f"{zlib.crc32(text.encode()):08x}":
+            break
+        texts.append(text)
+        end += len(line)
+    head: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):
+        parsed = json.loads(texts[0]) if texts else {}
+        head = parsed if isinstance(parsed, dict) else {}
+    return head, texts[1:], end
+
+
+def _window(line: str) -> Window | None:
+    parts = line.split()
+    return Window(*map(int, parts)) if len(parts) == 4 and all(p.isdigit() for p in parts) else None
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a folder's new names reach the disk, where the system can."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,158 @@
+"""What a raster says of its bands: wavelengths, widths, bad ones, scale and offset, alpha and masks.
+
+Every function takes an open rasterio dataset and speaks of all its bands, in their order.
+"""
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
+
+MICROMETRES = re.compile(r"um|µm|μm|micromet(er|re)s?|microns?", re.IGNORECASE)
+NANOMETRES = re.compile(r"nm|nanomet(er|re)s?", re.IGNORECASE)
+
+
+def read_wavelengths(dataset: Any) -> NDArray[np.float64] | None:
+    """Return the centre wavelengths of all bands of an open rasterio dataset.
+
+    Per-band tags ``wavelength`` and ``wavelength_units`` come first, then GDAL's
+    ``CENTRAL_WAVELENGTH_UM`` (which GDAL rounds to whole nanometres for ENVI files), then the ENVI
+    header's list. Without a unit, values below 100 are micrometres. An alpha band needs none.
+
+    Returns
+    -------
+    ndarray of shape (B,), float64, or None
+        Nanometres, in band order (NaN for an alpha band); None unless every other band has one.
+    """
+    numbers = range(1, dataset.count + 1)
+    tags = [dataset.tags(band) for band in numbers]
+    envi = dataset.tags(ns="ENVI")
+    unit = envi.get("wavelength_units")
+    per_band = [_nanometres(t.get("wavelength"), t.get("wavelength_units", unit)) for t in tags]
+    found = _complete(dataset, per_band)
+    if found is None:
+        imagery = [dataset.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM") for band in numbers]
+        found = _complete(dataset, [_nanometres(text, "um") for text in imagery])
+    if found is None:
+        found = _complete(dataset, [_nanometres(text, unit) for text in _listed(envi.get("wavelength", ""))])
+    return found
+
+
+def read_fwhm(dataset: Any) -> NDArray[np.float64] | None:
+    """Return the full widths at half maximum of all bands.
+
+    The ENVI header's list ``fwhm`` comes first (in the unit of its wavelengths), then GDAL's ``FWHM_UM``,
+    which GDAL rounds to whole nanometres for ENVI files.
+
+    Returns
+    -------
+    ndarray of shape (B,), float64, or None
+        Nanometres, in band order (NaN for an alpha band); None unless every other band has one.
+    """
+    envi = dataset.tags(ns="ENVI")
+    factor = _factor(envi.get("wavelength_units"), _listed(envi.get("wavelength", "")))
+    widths = [_positive(text) for text in _listed(envi.get("fwhm", ""))]
+    found = _complete(dataset, [None if factor is None or w is None else w * factor for w in widths])
+    if found is None:
+        imagery = [dataset.tags(band, ns="IMAGERY").get("FWHM_UM") for band in range(1, dataset.count + 1)]
+        found = _complete(dataset, [_nanometres(text, "um") for text in imagery])
+    return found
+
+
+def read_bad_bands(dataset: Any) -> tuple[int, ...]:
+    """Return the numbers, from 1, of the bands that the ENVI header's list ``bbl`` marks with 0.
+
+    Raises
+    ------
+    ValueError
+        The list has another length than the raster has bands, or holds something that is no number.
+    """
+    text = dataset.tags(ns="ENVI").get("bbl")
+    if text is None:
+        return ()
+    marks = _listed(text)
+    if len(marks) != dataset.count:
+        raise ValueError(f"has {dataset.count} bands and a list of bad bands (bbl) of {len(marks)} values")
+    try:
+        return tuple(band for band, mark in enumerate(marks, start=1) if float(mark) == 0)
+    except ValueError:
+        raise ValueError("has a list of bad bands (bbl) with something that is no number") from None
+
+
+def read_scaling(dataset: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return scale and offset of all bands: physical value = stored value x scale + offset.
+
+    GDAL's scale and offset come first; where no band has any, 1 over the ENVI header's
+    ``reflectance scale factor``.
+
+    Returns
+    -------
+    scales, offsets : ndarray of shape (B,), float64
+        1 and 0 where nothing is said; NaN where the header's factor is no positive number.
+    """
+    scales, offsets = np.array(dataset.scales, np.float64), np.array(dataset.offsets, np.float64)
+    text = dataset.tags(ns="ENVI").get("reflectance_scale_factor")
+    if text is not None and (scales == 1).all() and (offsets == 0).all():
+        factor = _positive(text)
+        scales[:] = math.nan if factor is None else 1 / factor
+    return scales, offsets
+
+
+def alpha_bands(dataset: Any) -> tuple[int, ...]:
+    """Return the numbers of the bands that say how opaque a pixel is: no spectral bands."""
+    return tuple(band for band, kind in enumerate(dataset.colorinterp, start=1) if kind == ColorInterp.alpha)
+
+
+def mask_bands(dataset: Any) -> tuple[int, ...]:
+    """Return the numbers of bands whose masks, taken together, say where there is data.
+
+    One band where the file has one mask for all, each band that has its own, and none where there are only
+    nodata values or an alpha band.
+    """
+    flags = list(enumerate(dataset.mask_flag_enums, start=1))
+    shared = [band for band, kinds in flags if MaskFlags.per_dataset in kinds and MaskFlags.alpha not in kinds]
+    return tuple(shared[:1] + [band for band, kinds in flags if not kinds])
+
+
+def _listed(text: str) -> list[str]:
+    """Return the items of an ENVI header's list, ``{a, b}``."""
+    inner = text.strip().strip("{}").strip()
+    return [item.strip() for item in inner.split(",")] if inner else []
+
+
+def _complete(dataset: Any, values: list[float | None]) -> NDArray[np.float64] | None:
+    """Return one value for each band, or None where a band that is no alpha band lacks one."""
+    alpha = alpha_bands(dataset)
+    if len(values) != dataset.count or not set(range(1, dataset.count + 1)) - set(alpha):
+        return None
+    known = [math.nan if band in alpha else value for band, value in enumerate(values, start=1)]
+    return None if None in known else np.array(known, dtype=np.float64)
+
+
+def _positive(text: str | None) -> float | None:
+    """Return a positive finite number; None for anything else."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None
+
+
+def _factor(unit: str | None, wavelengths: list[str]) -> float | None:
+    """Return what turns a unit into nm; without one, the size of the wavelengths tells. None if unknown."""
+    name = (unit or "").strip()
+    if name.lower() in {"", "unknown"}:
+        first = _positive(wavelengths[0]) if wavelengths else None
+        return None if first is None else 1000.0 if first < 100 else 1.0
+    if MICROMETRES.fullmatch(name):
+        return 1000.0
+    return 1.0 if NANOMETRES.fullmatch(name) else None
+
+
+def _nanometres(text: str | None, unit: str | None) -> float | None:
+    """Return a wavelength in nm; None where the text is no positive number or the unit is unknown."""
+    value, factor = _positive(text), _factor(unit, [text or ""])
+    return None if value is None or factor is None else value * factor

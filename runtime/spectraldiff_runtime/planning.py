@@ -1,0 +1,242 @@
+"""How a scene is cut up: parts that are read once, tiles that are run, all within a bound on memory.
+
+The file is read in parts of whole storage blocks, from left to right and from top to bottom. What the halo of later
+parts needs of this one is kept, so no block is read twice; a part's map therefore ends a halo before the last row and
+column that were read.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from .card import ModelCard
+from .errors import UsageError
+from .scene import Scene
+from .tiling import Window, cuts, reach, source_window
+
+MEGABYTE = 10**6
+DEFAULT_MEMORY = 2000 * MEGABYTE
+
+# What a mapping process holds before it reads anything: Python, NumPy, Numba's compiler, GDAL and ONNX Runtime.
+BASE = 400 * MEGABYTE
+# How the rest is shared out; what is left over is for the queues of results, the journal and the allocators.
+INFERENCE_SHARE, PARTS_SHARE, BATCHES_SHARE, CACHE_SHARE = 0.45, 0.25, 0.12, 0.08
+
+# One part is gathered from, one waits, one is being read.
+PARTS_HELD = 3
+PART_BYTES = 64 * MEGABYTE
+# Batches that may wait between two stages, and those that the two stages hold themselves.
+DEPTH, BATCHES_HELD = 2, 2
+
+# A tile of this many halos computes a third more pixels than it keeps.
+TILE_IN_HALOS = 12.5
+SMALLEST_TILE, COMMON_TILE, LARGEST_TILE = 8, 64, 256
+
+# Bytes of working memory for each band and padded pixel, where the model's card does not say.
+WORKSPACE_PER_BAND = 400
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a scene is cut up.
+
+    Attributes
+    ----------
+    tile
+        The most output pixels along a side of a tile.
+    batch
+        Tiles for each run of the model.
+    rows, columns
+        What is read at a time: multiples of the file's blocks where memory allows.
+    cache
+        Bytes of GDAL's block cache.
+    """
+
+    tile: int
+    batch: int
+    rows: int
+    columns: int
+    cache: int
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the plan as JSON knows it."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Plan":
+        """Return the plan that `as_dict` described; ValueError or TypeError if it is none."""
+        plan = cls(**{key: int(value) for key, value in values.items()})
+        if min(plan.tile, plan.batch, plan.rows, plan.columns) < 1:
+            raise ValueError(values)
+        return plan
+
+
+def make_plan(
+    card: ModelCard,
+    model_bytes: int,
+    scene: Scene,
+    window: Window,
+    *,
+    max_memory: int = DEFAULT_MEMORY,
+    tile: int | None = None,
+    batch: int | None = None,
+) -> Plan:
+    """Fit tiles, batches and strips into `max_memory` bytes.
+
+    Parameters
+    ----------
+    model_bytes
+        Size of the model file: its weights are held twice.
+    tile, batch
+        What the user asked for; None to choose.
+
+    Raises
+    ------
+    UsageError
+        Not even the smallest tile fits, or not the one asked for.
+    """
+    left = max_memory - BASE - 2 * model_bytes
+    room = _Room(card, left)
+    chosen = tile or room.tile(_preferred_tile(card.halo))
+    if left <= 0 or not room.holds(chosen, batch or 1):
+        least = BASE + 2 * model_bytes + room.wanted(tile or SMALLEST_TILE, batch or 1)
+        raise UsageError(
+            f"--max-memory {max_memory // MEGABYTE}MB does not hold this model on tiles of {chosen} pixels: "
+            f"give at least {-(-least // MEGABYTE)}MB" + (" or a smaller --tile or --batch" if tile or batch else "")
+        )
+    rows, columns = _part(card, scene, window, chosen, left * PARTS_SHARE)
+    height, width = scene.blocks
+    block = height * width * len(scene.bands) * scene.dtype.itemsize
+    cache = int(max(16 * MEGABYTE, min(2 * block, left * CACHE_SHARE)))
+    return Plan(chosen, batch or 1, rows, columns, cache)
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What tiles need of the memory that is left."""
+
+    card: ModelCard
+    left: int
+
+    def _bytes(self, tile: int, batch: int) -> tuple[float, float]:
+        """Return the bytes of inference, and of the batches on their way to it."""
+        workspace = self.card.workspace or WORKSPACE_PER_BAND * self.card.bands
+        pixels = batch * (tile + 2 * self.card.halo) ** 2
+        return workspace * pixels, 4 * self.card.bands * pixels * (DEPTH + BATCHES_HELD)
+
+    def holds(self, tile: int, batch: int) -> bool:
+        inference, batches = self._bytes(tile, batch)
+        return inference <= self.left * INFERENCE_SHARE and batches <= self.left * BATCHES_SHARE
+
+    def wanted(self, tile: int, batch: int) -> int:
+        inference, batches = self._bytes(tile, batch)
+        return int(max(inference / INFERENCE_SHARE, batches / BATCHES_SHARE)) + 1
+
+    def tile(self, preferred: int) -> int:
+        """Return the largest tile up to `preferred` that fits."""
+        tile = preferred
+        while tile > SMALLEST_TILE and not self.holds(tile, 1):
+            tile -= 8
+        return tile
+
+
+def _preferred_tile(halo: int) -> int:
+    wanted = -(-int(TILE_IN_HALOS * halo) // 16) * 16
+    return min(max(wanted, COMMON_TILE), LARGEST_TILE)
+
+
+def _part(card: ModelCard, scene: Scene, window: Window, tile: int, share: float) -> tuple[int, int]:
+    """Return the rows and columns to read at a time."""
+    block_rows, block_columns = min(scene.blocks[0], scene.height), min(scene.blocks[1], scene.width)
+    pixel = len(scene.bands) * scene.dtype.itemsize
+    source, rim = source_window(window, card.halo, scene.height, scene.width), 2 * card.halo
+    kept = 2 * rim * source.width * pixel  # the rows for the parts below, and those of the parts above
+    limit = max(share - kept, share / 2) / PARTS_HELD
+
+    def fitting(other: int, size: float) -> int:
+        """Return how many rows (or columns) beside the halo's fit, where there are `other` columns (or rows)."""
+        return int(size / ((other + rim) * pixel)) - rim
+
+    rows = -(-tile // block_rows) * block_rows
+    if fitting(block_columns, limit) < rows:
+        rows = min(block_rows, max(1, fitting(block_columns, limit)))
+    columns = max(min(fitting(rows, PART_BYTES), source.width), min(tile, fitting(rows, limit)), 1)
+    columns = -(-columns // block_columns) * block_columns
+    if fitting(rows, limit) < columns:
+        columns = max(fitting(rows, limit) // block_columns, 1) * block_columns
+    if columns >= source.width:  # a narrow scene: more rows
+        wanted = min(fitting(source.width, PART_BYTES), fitting(source.width, limit))
+        rows = max(rows, wanted // block_rows * block_rows)
+    return rows, columns
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A part of the scene that is read at once.
+
+    Attributes
+    ----------
+    output
+        The window of the map that it is enough for.
+    source
+        The pixels that this takes.
+    fresh
+        The first row and the first column of them that no part before has read.
+    keep
+        The first row that the parts below need.
+    """
+
+    output: Window
+    source: Window
+    fresh: tuple[int, int]
+    keep: int
+
+
+class _Span(NamedTuple):
+    """The same along one axis."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    fresh: int
+
+
+def strips(window: Window, plan: Plan, halo: int, height: int, width: int) -> Iterator[Strip]:
+    """Yield the parts of a window of a scene (height, width), from left to right and from top to bottom.
+
+    What is fresh ends at multiples of `plan.rows` and `plan.columns` of the file.
+    """
+    bands = _spans(window.row0, window.row1, plan.rows, halo, height)
+    columns = _spans(window.col0, window.col1, plan.columns, halo, width)
+    for row, below in zip(bands, [*bands[1:], None], strict=True):
+        for col in columns:
+            output = Window(row.start, row.stop, col.start, col.stop)
+            source = Window(row.first, row.last, col.first, col.last)
+            yield Strip(output, source, (row.fresh, col.fresh), row.last if below is None else below.first)
+
+
+def _spans(start: int, stop: int, step: int, halo: int, n: int) -> list[_Span]:
+    """Cut start..stop of an axis of `n` pixels where enough has been read of it."""
+    first, last = reach(start, stop, halo, n)
+    spans, done, read = [], start, first
+    while done < stop:
+        end, read_to = done, read
+        while end == done:  # a step may be less than the halo
+            read_to = min((read_to // step + 1) * step, last)
+            end = stop if read_to == last else max(done, min(read_to - halo, stop))
+        top = reach(done, stop, halo, n)[0]
+        spans.append(_Span(done, end, top, read_to, max(read, top)))
+        done, read = end, read_to
+    return spans
+
+
+def tiles_of_strip(strip: Window, tile: int) -> list[Window]:
+    """Cut a strip into tiles of at most `tile` pixels a side, all about as large, row by row."""
+    columns = _even(strip.col0, strip.col1, tile)
+    return [Window(r0, r1, c0, c1) for r0, r1 in _even(strip.row0, strip.row1, tile) for c0, c1 in columns]
+
+
+def _even(start: int, stop: int, most: int) -> list[tuple[int, int]]:
+    pieces = -(-(stop - start) // most)
+    return cuts(start, stop, -(-(stop - start) // pieces))

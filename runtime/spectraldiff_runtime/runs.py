@@ -1,0 +1,243 @@
+"""How a map is run: overlapped in this process, or window by window on a cluster."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+import rasterio
+from numpy.typing import NDArray
+
+from .area import AreaMask
+from .bands import fit_bands
+from .card import ModelCard
+from .devices import Device
+from .engine import Model
+from .errors import ModelFileError, UsageError
+from .kernels import limit_threads
+from .pipeline import Meter, Pipeline, Stage
+from .planning import DEPTH, Plan, strips, tiles_of_strip
+from .raster import RasterScene
+from .results import Block
+from .scene import Nodata, Scene
+from .sinks import Sink
+from .stages import Batch, Part, StripReader, Wanted, classify, gather, map_block
+from .tiling import Window, tiles_of
+
+if TYPE_CHECKING:
+    from .cluster import ClusterOptions
+
+# Pixels along the side of a window that a cluster's worker maps at once, and how many each should get at least.
+CLUSTER_SIDE, WINDOWS_PER_WORKER = 512, 4
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a raster is opened: what a cluster's worker needs to open it again."""
+
+    path: str
+    bands: tuple[int, ...] | None
+    nodata: Nodata
+    resample: bool
+
+    def open(self, card: ModelCard, warn: Callable[[str], None]) -> Any:
+        """Open the raster and give the model the bands that it wants; a scene that is a context manager."""
+        scene = RasterScene(self.path, self.bands, self.nodata, scaled=card.scaled)
+        try:
+            return fit_bands(card, scene, explicit=self.bands is not None, resample=self.resample, warn=warn)
+        except BaseException:
+            scene.close()
+            raise
+
+
+@dataclass(frozen=True)
+class Region:
+    """Which pixels of a scene are mapped: a window, and in it those that a mask holds."""
+
+    window: Window
+    mask: AreaMask | None = None
+
+    def touches(self, window: Window) -> bool:
+        """Whether any pixel of `window` may be wanted."""
+        return self.mask is None or self.mask.touches(window)
+
+    @property
+    def inside(self) -> Callable[[Window], NDArray[np.bool_]] | None:
+        """Says which pixels of a window are wanted; None for all."""
+        return None if self.mask is None else self.mask.inside
+
+    def facts(self) -> dict[str, Any]:
+        """Return what identifies the region."""
+        w = self.window
+        return {
+            "window": [w.row0, w.row1, w.col0, w.col1],
+            "mask": None if self.mask is None else self.mask.fingerprint(),
+        }
+
+
+@dataclass(frozen=True)
+class Job:
+    """One map to make: where from and what of."""
+
+    model: Model
+    scene: Scene
+    region: Region
+    wanted: Wanted
+    plan: Plan
+
+
+class Tally:
+    """Counts pixels in the stages and tells them to whoever watches, in the thread that waits."""
+
+    def __init__(self, progress: Callable[[int], None] | None) -> None:
+        self._progress, self._lock, self._new = progress, threading.Lock(), 0
+
+    def add(self, window: Window) -> None:
+        """Count the pixels of a window."""
+        with self._lock:
+            self._new += window.height * window.width
+
+    def show(self) -> None:
+        """Report what was counted since the last time."""
+        with self._lock:
+            new, self._new = self._new, 0
+        if new and self._progress is not None:
+            self._progress(new)
+
+
+def run_here(job: Job, sink: Sink, tally: Tally) -> list[Meter]:
+    """Read, gather, infer and write at the same time; return what each stage did."""
+    options = onnxruntime.RunOptions()
+
+    def read(_: Iterator[Any], meter: Meter) -> Iterator[tuple[Part, list[Window]]]:
+        reader, scene = StripReader(job.scene), job.scene
+        with rasterio.Env(GDAL_CACHEMAX=job.plan.cache):
+            for strip in strips(job.region.window, job.plan, job.model.card.halo, scene.height, scene.width):
+                tiles = _undone(job, sink, tally, tiles_of_strip(strip.output, job.plan.tile))
+                if tiles:
+                    yield reader.read(strip, meter), tiles
+
+    def gathered(parts: Iterator[tuple[Part, list[Window]]], meter: Meter) -> Iterator[Batch]:
+        limit_threads(job.model.threads)
+        for part, tiles in parts:
+            for batch in gather(job.model, job.scene, part, tiles, job.plan.batch, job.region.inside):
+                meter.count(_pixels(batch.tiles), batch.inputs.nbytes)
+                yield batch
+            part.release()
+
+    def infer(batches: Iterator[Batch], meter: Meter) -> Iterator[list[tuple[Window, Block | None]]]:
+        for batch in batches:
+            meter.count(_pixels(batch.tiles))
+            yield list(classify(job.model, batch, job.wanted, options))
+
+    def cancel() -> None:
+        options.terminate = True
+
+    stages = [
+        Stage("read", read),
+        Stage("gather", gathered, DEPTH),
+        Stage("infer", infer, DEPTH),
+        Stage("write", lambda results, meter: _write(results, meter, sink, tally)),
+    ]
+    Pipeline(stages, cancel).run(tally.show)
+    return [stage.meter for stage in stages]
+
+
+def run_there(job: Job, sink: Sink, tally: Tally, source: Source | None, where: "ClusterOptions") -> list[Meter]:
+    """Have a cluster's workers map window after window; blocks come back to one writer."""
+    from .cluster import WindowCluster
+
+    if source is None or not job.model.path:
+        raise UsageError("a cluster's workers open scene and model themselves: give the paths of both")
+    task = WindowTask(job.model.path, job.model.digest, job.model.device, where.threads, source, job.wanted, job.plan)
+    stop = threading.Event()
+
+    def there(_: Iterator[Any], meter: Meter) -> Iterator[list[tuple[Window, Block | None]]]:
+        with WindowCluster(where) as cluster:
+            windows = _undone(job, sink, tally, tiles_of(job.region.window, _side(job, where)))
+            for window, block in cluster.run(task, windows, stop):
+                meter.count(window.height * window.width)
+                inside = job.region.inside
+                yield [(window, block if inside is None else block.within(inside(window)))]
+
+    stages = [
+        Stage("cluster", there, DEPTH),
+        Stage("write", lambda results, meter: _write(results, meter, sink, tally)),
+    ]
+    Pipeline(stages, stop.set).run(tally.show)
+    return [stage.meter for stage in stages]
+
+
+def _side(job: Job, where: "ClusterOptions") -> int:
+    """Return the side of a worker's windows: small enough that each gets several."""
+    window, workers = job.region.window, where.workers or 1
+    share = (window.height * window.width / (WINDOWS_PER_WORKER * workers)) ** 0.5
+    return max(min(CLUSTER_SIDE, int(share)), min(job.plan.tile, CLUSTER_SIDE), 1)
+
+
+def _undone(job: Job, sink: Sink, tally: Tally, windows: Sequence[Window]) -> list[Window]:
+    """Return the windows that are still to be done and hold any pixel that is wanted."""
+    undone = []
+    for window in windows:
+        if job.region.touches(window) and not sink.is_done(window):
+            undone.append(window)
+        else:
+            tally.add(window)
+    return undone
+
+
+def _write(
+    results: Iterator[list[tuple[Window, Block | None]]], meter: Meter, sink: Sink, tally: Tally
+) -> Iterator[None]:
+    for pieces in results:
+        for window, block in pieces:
+            sink.write(window, block)
+            size = 0 if block is None else sum(layer.nbytes for layer in block.layers())
+            meter.count(window.height * window.width, size)
+            tally.add(window)
+        yield None
+
+
+def _pixels(tiles: Sequence[Window]) -> int:
+    return sum(tile.height * tile.width for tile in tiles)
+
+
+@dataclass(frozen=True)
+class WindowTask:
+    """What a cluster's worker does: opens model and scene once, and maps the windows that it is given."""
+
+    model: str
+    digest: str
+    device: Device
+    threads: int | None
+    source: Source
+    wanted: Wanted
+    plan: Plan
+
+    def __call__(self, window: Window) -> Block:
+        """Map a window of the scene."""
+        model = _model(self.model, self.digest, self.device, self.threads)
+        limit_threads(model.threads)
+        scene = _scene(self.source, model.card)
+        return map_block(model, scene, window, tile=self.plan.tile, batch=self.plan.batch, wanted=self.wanted)
+
+
+@lru_cache(maxsize=2)
+def _model(path: str, digest: str, device: Device, threads: int | None) -> Model:
+    model = Model.open(path, device, threads)
+    if model.digest != digest:
+        raise ModelFileError(f"a worker finds another model at '{path}': wanted storage that all workers share")
+    return model
+
+
+_opened = threading.local()  # GDAL's data sets belong to one thread
+
+
+def _scene(source: Source, card: ModelCard) -> Scene:
+    if getattr(_opened, "source", None) != source:
+        _opened.scene, _opened.source = source.open(card, lambda _: None), source
+    scene: Scene = _opened.scene
+    return scene

@@ -1,0 +1,260 @@
+"""The journal: what it promises is there, and what is not promised is done again."""
+
+import contextlib
+import errno
+import json
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+
+from spectraldiff_runtime import journal as module
+from spectraldiff_runtime.errors import OutputError
+from spectraldiff_runtime.journal import JOURNAL, Journal, Layer, folder_of
+from spectraldiff_runtime.tiling import Window, tiles_of
+
+SIZE = 20, 30
+LAYERS = [Layer("classes", np.dtype(np.uint8)), Layer("probabilities", np.dtype(np.float32), 3)]
+FACTS = {"model": "abc", "scene": {"name": "x.tif", "size": 5}, "layers": ["--out"]}
+WINDOWS = tiles_of(Window(0, 20, 0, 30), 8)
+
+
+def begin(out, facts=FACTS, plan=None, layers=LAYERS, **options):
+    return Journal(out, SIZE, layers, facts, plan or {"tile": 8}, **options)
+
+
+def abandon(log):
+    """End a map as an error in it does."""
+    with contextlib.suppress(RuntimeError), log:
+        raise RuntimeError
+
+
+def values(window, seed=1):
+    rng = np.random.default_rng([seed, window.row0, window.col0])
+    size = window.height, window.width
+    return {
+        "classes": rng.integers(1, 9, size).astype(np.uint8),
+        "probabilities": rng.random((3, *size)).astype(np.float32),
+    }
+
+
+def assert_holds(found, windows):
+    """The raw files hold the values of these windows and zeros elsewhere."""
+    for layer in LAYERS:
+        wanted = np.zeros((layer.count, *SIZE), layer.dtype)
+        for w in windows:
+            wanted[:, w.row0 : w.row1, w.col0 : w.col1] = values(w)[layer.name]
+        raw = np.fromfile(found.raw(layer.name), layer.dtype).reshape(wanted.shape)
+        np.testing.assert_array_equal(raw, wanted)
+
+
+def test_windows_in_any_order(tmp_path):
+    with_zeros = WINDOWS[::-1]
+    log = begin(tmp_path / "map.tif")
+    for window in with_zeros:
+        log.write(window, values(window) if window != WINDOWS[4] else {})
+    log.sync()
+    assert_holds(log, [w for w in WINDOWS if w != WINDOWS[4]])
+    log.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unfinished_map_goes_on(tmp_path):
+    out = tmp_path / "map.tif"
+    log = begin(out, resume=True)
+    for window in WINDOWS[:5]:
+        log.write(window, values(window))
+    abandon(log)
+    again = begin(out, plan={"tile": 99}, resume=True)
+    assert again.plan == {"tile": 8}
+    assert [again.is_done(w) for w in WINDOWS] == [True] * 5 + [False] * (len(WINDOWS) - 5)
+    for window in WINDOWS[5:]:
+        again.write(window, values(window))
+    again.sync()
+    assert_holds(again, WINDOWS)
+    again.remove()
+
+
+def test_an_error_says_what_was_kept(tmp_path):
+    with pytest.raises(KeyboardInterrupt) as caught, begin(tmp_path / "map.tif", resume=True):
+        raise KeyboardInterrupt
+    assert "go on with --resume" in caught.value.__notes__[0]
+
+
+def test_an_interrupted_map_is_kept_only_when_asked(tmp_path):
+    log = begin(tmp_path / "map.tif")
+    log.write(WINDOWS[0], values(WINDOWS[0]))
+    abandon(log)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cut", [1, 3, 12, 30, 60])
+def test_a_line_that_was_cut_is_no_line(tmp_path, cut):
+    out = tmp_path / "map.tif"
+    log = begin(out, resume=True)
+    for window in WINDOWS:
+        log.write(window, values(window))
+    log.close()
+    path = folder_of(out) / JOURNAL
+    path.write_bytes(path.read_bytes()[:-cut])
+    again = begin(out, resume=True)
+    done = [w for w in WINDOWS if again.is_done(w)]
+    assert done == WINDOWS[: len(done)]
+    assert len(WINDOWS) - 4 <= len(done) < len(WINDOWS)
+    again.write(WINDOWS[-1], values(WINDOWS[-1]))
+    again.close()
+    third = begin(out, resume=True)
+    assert [w for w in WINDOWS if third.is_done(w)] == [*done, WINDOWS[-1]]
+    third.remove()
+
+
+def test_a_changed_line_ends_what_is_believed(tmp_path):
+    out = tmp_path / "map.tif"
+    log = begin(out, resume=True)
+    for window in WINDOWS:
+        log.write(window, values(window))
+    log.close()
+    path = folder_of(out) / JOURNAL
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace(b" ", b"  ", 1)
+    path.write_bytes(b"".join(lines))
+    again = begin(out, resume=True)
+    assert [w for w in WINDOWS if again.is_done(w)] == WINDOWS[:2]
+    again.remove()
+
+
+def test_leftovers_are_named_and_not_touched(tmp_path, listing):
+    out = tmp_path / "map.tif"
+    log = begin(out, resume=True)
+    log.write(WINDOWS[0], values(WINDOWS[0]))
+    log.close()
+    before = listing()
+    with pytest.raises(OutputError, match=r"map.tif.unfinished' holds .* \(11% done\).*--resume.*--overwrite"):
+        begin(out)
+    assert listing() == before
+    fresh = begin(out, discard=True)
+    assert not fresh.is_done(WINDOWS[0])
+    assert_holds(fresh, [])
+    fresh.remove()
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({**FACTS, "model": "xyz"}, 'another model ("abc"; now "xyz")'),
+        ({**FACTS, "scene": {"name": "x.tif", "size": 6}}, "another scene"),
+        ({**FACTS, "new": 1}, "another new (null; now 1)"),
+        ({"model": "abc", "scene": FACTS["scene"]}, "another layers"),
+    ],
+)
+def test_another_map_is_not_gone_on_with(tmp_path, listing, facts, words):
+    out = tmp_path / "map.tif"
+    begin(out, resume=True).close()
+    before = listing()
+    with pytest.raises(OutputError) as caught:
+        begin(out, facts, resume=True)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert listing() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense\n", b'{"format": 1} 00000000\n', b"\xff\xfe" * 40])
+def test_a_journal_that_is_none(tmp_path, content):
+    out = tmp_path / "map.tif"
+    begin(out, resume=True).close()
+    (folder_of(out) / JOURNAL).write_bytes(content)
+    with pytest.raises(OutputError, match="cannot be read: begin again with --overwrite"):
+        begin(out, resume=True)
+
+
+def test_a_raw_file_of_another_size(tmp_path):
+    out = tmp_path / "map.tif"
+    log = begin(out, resume=True)
+    log.close()
+    with log.raw("classes").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(OutputError, match="was changed"):
+        begin(out, resume=True)
+
+
+def test_a_folder_without_a_journal_is_none(tmp_path):
+    out = tmp_path / "map.tif"
+    folder_of(out).mkdir()
+    (folder_of(out) / "classes.raw").write_bytes(b"half")
+    log = begin(out)
+    assert_holds(log, [])
+    log.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def _try_to_begin(out, queue):
+    try:
+        begin(out, resume=True)
+    except OutputError as error:
+        queue.put(str(error))
+    else:
+        queue.put("")
+
+
+def test_two_processes_do_not_write_one_map(tmp_path):
+    out = tmp_path / "map.tif"
+    log = begin(out, resume=True)
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    process = context.Process(target=_try_to_begin, args=(out, queue))
+    process.start()
+    assert "another process is writing the map" in queue.get()
+    process.join()
+    log.remove()
+
+
+def test_a_full_disk_keeps_what_is_done_and_no_half_line(tmp_path, monkeypatch):
+    out = tmp_path / "map.tif"
+    log = begin(out)
+    log.write(WINDOWS[0], values(WINDOWS[0]))
+    log.sync()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write_at", full)
+        with pytest.raises(OutputError, match=r"disk is full .*what is done is kept: go on with --resume"):
+            log.write(WINDOWS[1], values(WINDOWS[1]))
+    size = (folder_of(out) / JOURNAL).stat().st_size
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "fsync", full)
+        log.write(WINDOWS[2], values(WINDOWS[2]))
+        with pytest.raises(OSError, match="No space"):
+            log._append("text\n")
+    assert (folder_of(out) / JOURNAL).stat().st_size == size
+    abandon(log)
+    again = begin(out, resume=True)
+    assert [again.is_done(w) for w in WINDOWS[:3]] == [True, False, True]
+    again.remove()
+
+
+def test_publishing_is_remembered(tmp_path):
+    out = tmp_path / "map.tif"
+    log = begin(out, resume=True)
+    assert not log.published
+    log.announce_publishing()
+    log.close()
+    again = begin(out, resume=True)
+    assert again.published
+    again.remove()
+
+
+def test_no_place_for_the_folder(tmp_path):
+    (tmp_path / "map.tif.unfinished").write_text("mine")
+    with pytest.raises(OutputError, match="cannot be written"):
+        begin(tmp_path / "map.tif")
+    assert (tmp_path / "map.tif.unfinished").read_text() == "mine"
+
+
+def test_the_head_is_plain_json(tmp_path):
+    out = tmp_path / "map.tif"
+    begin(out, resume=True).close()
+    head = (folder_of(out) / JOURNAL).read_text().splitlines()[0].rpartition(" ")[0]
+    assert json.loads(head) == {"format": 1, "plan": {"tile": 8}, "facts": FACTS}

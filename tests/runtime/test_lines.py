@@ -1,0 +1,94 @@
+"""Files that are interleaved by line."""
+
+import numpy as np
+import pytest
+import rasterio
+
+from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.lines import header_offset, open_lines
+from spectraldiff_runtime.raster import RasterScene, quiet_gdal
+
+HEADER = """ENVI
+samples = {2}
+lines = {1}
+bands = {0}
+header offset = {offset}
+file type = ENVI Standard
+data type = {kind}
+interleave = {interleave}
+byte order = {order}
+"""
+
+
+@pytest.fixture
+def write_lines(tmp_path):
+    """Write (B, H, W) values line by line, with a rim of other bytes before them."""
+
+    def write(values, kind, order=0, offset=0, interleave="bil", more=""):
+        path = tmp_path / "scene.img"
+        stored = values.transpose(1, 0, 2).astype(values.dtype.newbyteorder("<>"[order]))
+        path.write_bytes(b"x" * offset + stored.tobytes())
+        text = HEADER.format(*values.shape, offset=offset, kind=kind, interleave=interleave, order=order)
+        path.with_suffix(".hdr").write_text(text + more)
+        return path
+
+    return write
+
+
+def values_of(dtype, shape=(5, 6, 4)):
+    return np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("interleave", ["bil", "BIL", "Bil"])
+@pytest.mark.parametrize(("order", "offset"), [(0, 0), (1, 0), (0, 13), (1, 7)])
+@pytest.mark.parametrize(("kind", "dtype"), [(1, "u1"), (2, "i2"), (12, "u2"), (3, "i4"), (4, "f4"), (5, "f8")])
+def test_every_type_and_byte_order(write_lines, kind, dtype, order, offset, interleave):
+    values = values_of(dtype)
+    path = write_lines(values, kind, order, offset, interleave)
+    with quiet_gdal(), rasterio.open(path) as dataset:
+        lines = open_lines(dataset)
+        assert lines is not None
+        lines.close()
+        np.testing.assert_array_equal(dataset.read(), values)  # GDAL sees the same file
+    with RasterScene(path) as scene:
+        np.testing.assert_array_equal(scene.read(0, 6, 0, 4), values)
+        np.testing.assert_array_equal(scene.read(2, 5, 1, 3), values[:, 2:5, 1:3])
+
+
+def test_lines_are_read_in_parts(write_lines, monkeypatch):
+    values = values_of("u2", (5, 23, 4))
+    monkeypatch.setattr("spectraldiff_runtime.lines.CHUNK", 3 * values[:, 0].nbytes + 1)
+    with RasterScene(write_lines(values, 12), bands=(5, 1)) as scene:
+        np.testing.assert_array_equal(scene.read(1, 23, 0, 4), values[[4, 0], 1:])
+
+
+@pytest.mark.parametrize("part", [(0, 6, 0, 4), (5, 6, 3, 4)])
+def test_a_file_that_shrinks_while_it_is_read(write_lines, part):
+    path = write_lines(values_of("u2"), 12)
+    with RasterScene(path) as scene:
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(SceneError, match=r"ends too early.*cut short"):
+            scene.read(*part)
+
+
+def test_other_files_are_left_to_gdal(write_scene, write_lines):
+    compressed = write_lines(values_of("u2"), 12, more="major frame offsets = {1, 1}\n")
+    for path in (write_scene(), write_scene("bsq.img", driver="ENVI", interleave="bsq"), compressed):
+        with quiet_gdal(), rasterio.open(path) as dataset:
+            assert open_lines(dataset) is None
+
+
+def test_another_format_that_is_interleaved_by_line(tmp_path):
+    values = values_of("u2")
+    path = tmp_path / "scene.bil"
+    path.write_bytes(values.transpose(1, 0, 2).tobytes())
+    path.with_suffix(".hdr").write_text("NROWS 6\nNCOLS 4\nNBANDS 5\nNBITS 16\nLAYOUT BIL\nBYTEORDER I\n")
+    with RasterScene(path) as scene:
+        np.testing.assert_array_equal(scene.read(0, 6, 0, 4), values)
+        np.testing.assert_array_equal(scene.read(2, 5, 1, 3), values[:, 2:5, 1:3])
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("12", 12), ("-3", 0), ("some", 0)])
+def test_offsets(text, wanted):
+    assert header_offset({"header_offset": text}) == wanted
+    assert header_offset({}) == 0

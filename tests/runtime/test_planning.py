@@ -1,0 +1,130 @@
+"""Strips cover a window once, hold what their tiles need, and read no row twice."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.planning import MEGABYTE, Plan, make_plan, strips, tiles_of_strip
+from spectraldiff_runtime.tiling import Window, source_window
+
+PLAN = Plan(tile=16, batch=1, rows=8, columns=1000, cache=0)
+
+
+@dataclass
+class FakeScene:
+    """Size, type and blocks are all that planning asks for."""
+
+    height: int
+    width: int
+    count: int
+    blocks: tuple[int, int]
+    dtype = np.dtype(np.uint16)
+
+    @property
+    def bands(self):
+        return tuple(range(1, self.count + 1))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 5), (40, 33), (64, 20), (100, 100)])
+@pytest.mark.parametrize("halo", [0, 2, 11, 30])
+@pytest.mark.parametrize("rows", [1, 8, 13, 64])
+@pytest.mark.parametrize("columns", [9, 1000])
+def test_parts_cover_the_scene_once_and_hold_what_they_need(height, width, halo, rows, columns):
+    plan = replace(PLAN, rows=rows, columns=columns)
+    covered, read = np.zeros((height, width), int), np.zeros((height, width), int)
+    for strip in strips(Window(0, height, 0, width), plan, halo, height, width):
+        out, source, (row, col) = strip.output, strip.source, strip.fresh
+        covered[out.row0 : out.row1, out.col0 : out.col1] += 1
+        need = source_window(out, halo, height, width)
+        assert source.row0 <= need.row0 <= need.row1 <= source.row1
+        assert source.col0 <= need.col0 <= need.col1 <= source.col1
+        assert read[source.row0 : row, source.col0 : source.col1].all()  # what is not fresh was read before
+        assert read[row : source.row1, source.col0 : col].all()
+        read[row : source.row1, col : source.col1] += 1
+        assert source.row1 == height or source.row1 % rows == 0
+        assert source.col1 == width or source.col1 % columns == 0
+        assert strip.keep <= source.row1
+    assert (covered == 1).all()
+    assert (read == 1).all()
+
+
+@pytest.mark.parametrize("window", [Window(10, 30, 5, 25), Window(0, 1, 0, 40), Window(39, 40, 39, 40)])
+def test_strips_of_a_window(window):
+    covered = np.zeros((40, 40), int)
+    for strip in strips(window, replace(PLAN, columns=7), 3, 40, 40):
+        covered[strip.output.row0 : strip.output.row1, strip.output.col0 : strip.output.col1] += 1
+    inside = np.zeros((40, 40), bool)
+    inside[window.row0 : window.row1, window.col0 : window.col1] = True
+    np.testing.assert_array_equal(covered, inside)
+
+
+@pytest.mark.parametrize("tile", [1, 5, 16, 100])
+def test_tiles_are_about_as_large_as_each_other(tile):
+    strip = Window(3, 40, 0, 145)
+    tiles = tiles_of_strip(strip, tile)
+    assert sum(t.height * t.width for t in tiles) == 37 * 145
+    assert max(t.height for t in tiles) <= tile
+    assert max(t.width for t in tiles) <= tile
+    assert len(tiles) == -(-37 // tile) * -(-145 // tile) or tile == 1
+
+
+@pytest.mark.parametrize(
+    ("blocks", "shape", "columns"),
+    [
+        ((1, 8000), (8000, 8000), 8000),
+        ((256, 256), (8000, 8000), None),
+        ((512, 512), (8000, 8000), None),
+        ((512, 512), (3000, 900), 900),
+        ((1, 145), (145, 145), 145),
+    ],
+)
+def test_parts_follow_the_blocks_and_memory_does_not_follow_the_scene(card, blocks, shape, columns):
+    scene = FakeScene(*shape, 50, blocks)
+    plan = make_plan(card, 1000, scene, Window(0, shape[0], 0, shape[1]))
+    assert plan.rows % blocks[0] == 0
+    assert plan.columns % blocks[1] == 0 or plan.columns >= shape[1]
+    assert columns is None or plan.columns >= columns
+    assert plan.rows * min(plan.columns, shape[1]) * 100 < 100 * MEGABYTE
+    assert plan.rows * min(plan.columns, shape[1]) * 100 > 25 * MEGABYTE or shape[0] < 8000
+
+
+@pytest.mark.parametrize("count", [50, 200, 400])
+@pytest.mark.parametrize("blocks", [(1, 50_000), (512, 512), (9000, 9000)])
+def test_what_is_held_fits_into_memory(card, blocks, count):
+    scene = FakeScene(9000, 9000, count, (min(blocks[0], 9000), min(blocks[1], 9000)))
+    plan = make_plan(card, 1000, scene, Window(0, 9000, 0, 9000))
+    assert plan.rows >= 1
+    held = 3 * (plan.rows + 4) * (min(plan.columns, 9000) + 4) * count * 2
+    assert held <= 0.25 * 1600 * MEGABYTE or plan.rows == 1
+
+
+def test_less_memory_means_smaller_tiles_until_nothing_fits(card):
+    scene, window = FakeScene(500, 500, 7, (1, 500)), Window(0, 500, 0, 500)
+    hungry = replace(card, workspace=100_000.0, halo=10)
+    sizes = [make_plan(hungry, 0, scene, window, max_memory=m * MEGABYTE).tile for m in (4000, 2000, 1000, 600)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[-1] >= 8
+    with pytest.raises(UsageError, match=r"--max-memory 450MB .* at least (\d+)MB") as caught:
+        make_plan(hungry, 0, scene, window, max_memory=450 * MEGABYTE)
+    least = int(str(caught.value).split("at least ")[1].split("MB")[0])
+    assert make_plan(hungry, 0, scene, window, max_memory=least * MEGABYTE).tile == 8
+    with pytest.raises(UsageError, match=r"at least"):
+        make_plan(hungry, 0, scene, window, max_memory=(least - 2) * MEGABYTE)
+
+
+def test_what_the_user_asks_for_is_taken_or_refused(card):
+    scene, window = FakeScene(500, 500, 7, (1, 500)), Window(0, 500, 0, 500)
+    plan = make_plan(card, 0, scene, window, tile=37, batch=3)
+    assert (plan.tile, plan.batch) == (37, 3)
+    with pytest.raises(UsageError, match="smaller --tile or --batch"):
+        make_plan(replace(card, workspace=1e5), 0, scene, window, tile=1000)
+
+
+def test_a_plan_survives_json():
+    assert Plan.of(PLAN.as_dict()) == PLAN
+    with pytest.raises(ValueError, match="tile"):
+        Plan.of({**PLAN.as_dict(), "tile": 0})
+    with pytest.raises(TypeError):
+        Plan.of({"tile": 3})
