@@ -77,14 +77,14 @@ class Classifier(nn.Module):
         return self.vit.slide(tokens)
 
     @torch.no_grad()
-    def predict(self, scene: Scene, report: Callable[[int, int], None] = lambda done, total: None) -> NDArray[np.uint8]:
-        """Return the class map of a scene, (H, W) uint8, 0 where the scene has no data.
+    def predict(self, scene: Scene, report: Callable[[int, int], None] = lambda done, total: None) -> NDArray[Any]:
+        """Return the class map of a scene, (H, W) of the labels' type, 0 where the scene has no data.
 
         This is the deployed computation in float32: mirrored edges, missing pixels filled, tile by tile.
         """
         padded = mirrored(filled(scene, self.fill), self.halo)
         height, width = scene.labels.shape
-        classes = np.zeros((height, width), np.uint8)
+        classes = np.zeros((height, width), scene.labels.dtype)
         corners = [(r, c) for r in range(0, height, TILE) for c in range(0, width, TILE)]
         for done, (row, column) in enumerate(corners, start=1):
             side = TILE + 2 * self.halo
@@ -93,7 +93,7 @@ class Classifier(nn.Module):
             target = classes[row : row + TILE, column : column + TILE]
             target[:] = block[: target.shape[0], : target.shape[1]]
             report(done, len(corners))
-        return np.where(scene.valid, classes, 0).astype(np.uint8)
+        return np.where(scene.valid, classes, 0).astype(scene.labels.dtype)
 
 
 def extractor_for(preset: Preset, denoiser: Denoiser | None) -> FeatureExtractor:

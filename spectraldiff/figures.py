@@ -177,7 +177,7 @@ def class_maps(scene: Scene, reference: NDArray[Any], predicted: NDArray[Any], t
 
 def paint(values: NDArray[Any], classes: Sequence[LandCoverClass]) -> NDArray[np.uint8]:
     """Return the (H, W, 3) uint8 picture of a class map (H, W); values without a class are white."""
-    table = np.full((256, 3), NO_CLASS, dtype=np.uint8)
+    table = np.full((1 + max((c.value for c in classes), default=0), 3), NO_CLASS, dtype=np.uint8)
     for c in classes:
         table[c.value] = c.colour
     return np.asarray(table[values])

@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spectraldiff_runtime.class_map import LandCoverClass, palette, read_classes
+from spectraldiff_runtime.class_map import HIGHEST, LandCoverClass, class_dtype, palette, read_classes
 from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.raster import Georeference, RasterScene
 
 
-def read_labels(path: str | Path) -> tuple[NDArray[np.uint8], Georeference]:
+def read_labels(path: str | Path) -> tuple[NDArray[Any], Georeference]:
     """Read a label or class raster.
 
     Returns
     -------
     labels
-        (H, W) uint8; the raster's nodata value and NaN have become 0.
+        (H, W) uint8, past 254 classes uint16; the raster's nodata value and NaN have become 0.
     georeference
         Where it lies.
 
@@ -26,7 +26,7 @@ def read_labels(path: str | Path) -> tuple[NDArray[np.uint8], Georeference]:
     SceneError
         The raster cannot be read.
     LabelsError
-        It has several bands, or values that are not whole numbers from 0 to 255.
+        It has several bands, or values that are not whole numbers from 0 to 65535.
     """
     with RasterScene(path) as raster:
         if len(raster.bands) != 1:
@@ -35,12 +35,12 @@ def read_labels(path: str | Path) -> tuple[NDArray[np.uint8], Georeference]:
         nodata, place = raster.nodata, raster.georeference
     missing = np.isnan(values) if nodata is None else (values == nodata) | np.isnan(values)
     values = np.where(missing, 0, values)
-    if values.min() < 0 or values.max() > 255 or not np.array_equal(values, np.rint(values)):
+    if values.min() < 0 or values.max() > HIGHEST or not np.array_equal(values, np.rint(values)):
         raise LabelsError(
             f"'{path}' has values from {values.min():g} to {values.max():g}: "
-            "wanted whole numbers, 0 for unlabelled and 1 to 255 for classes"
+            f"wanted whole numbers, 0 for unlabelled and 1 to {HIGHEST} for classes"
         )
-    return values.astype(np.uint8), place
+    return values.astype(class_dtype(int(values.max()))), place
 
 
 def classes_of(path: str | Path, count: int) -> tuple[LandCoverClass, ...]:

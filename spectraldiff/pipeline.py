@@ -294,5 +294,5 @@ class _Saver:
 def write_pixels(run: RunFolder, scene: Scene, split: Split) -> None:
     """Write the labels of the training and of the test pixels as class rasters into the run folder."""
     for name, mask in ((checkpoint.TRAIN_PIXELS, split.train), (checkpoint.TEST_PIXELS, split.test)):
-        labels = np.where(mask, scene.labels, 0).astype(np.uint8)
+        labels = np.where(mask, scene.labels, 0).astype(scene.labels.dtype)
         write_class_raster(run.path / name, labels, scene.classes, crs=scene.crs, transform=scene.transform)

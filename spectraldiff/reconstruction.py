@@ -93,7 +93,7 @@ def reconstruct(
     return Reconstruction(_image(x0), frames, row, column)
 
 
-def labelled_part(labels: NDArray[np.uint8], size: int) -> tuple[int, int]:
+def labelled_part(labels: NDArray[Any], size: int) -> tuple[int, int]:
     """Return the upper left corner of the `size` x `size` part with the most classes, then the most labels."""
     height, width = labels.shape
     step = max(1, size // 4)

@@ -1,6 +1,6 @@
 """A labelled hyperspectral scene in memory: cube, labels, classes, wavelengths and georeference.
 
-Labels follow one rule everywhere: 0 is unlabelled, classes are 1..K, in uint8.
+Labels follow one rule everywhere: 0 is unlabelled, classes are 1..K, in uint8 (past 254 classes in uint16).
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Scene:
     cube
         (H, W, B), raw units in the sensor's type (uint16, int16, float32).
     labels
-        (H, W) uint8, 0 = unlabelled, 1..K.
+        (H, W) uint8 or uint16, 0 = unlabelled, 1..K.
     classes
         The K classes in order: value i + 1 at index i.
     wavelengths
@@ -63,7 +63,7 @@ class Scene:
 
     name: str
     cube: NDArray[Any]
-    labels: NDArray[np.uint8]
+    labels: NDArray[Any]
     classes: tuple[LandCoverClass, ...]
     wavelengths: NDArray[np.float64] | None = None
     crs: str | None = None
@@ -87,10 +87,10 @@ class Scene:
             raise SceneError(f"there are {found} wavelengths for {wanted} bands: give one for each band")
         if tuple(c.value for c in self.classes) != tuple(range(1, len(self.classes) + 1)):
             raise LabelsError("the classes have gaps or another order: wanted the values 1, 2, ... K")
-        if self.labels.dtype != np.uint8 or self.labels.max() > len(self.classes):
+        if self.labels.dtype not in (np.uint8, np.uint16) or self.labels.max() > len(self.classes):
             raise LabelsError(
                 f"the labels are {self.labels.dtype} up to {self.labels.max()}: "
-                f"wanted uint8 from 0 to {len(self.classes)}, the number of classes"
+                f"wanted uint8 or uint16 from 0 to {len(self.classes)}, the number of classes"
             )
 
     @property
@@ -121,7 +121,7 @@ class Scene:
         scene_path
             A raster that GDAL reads.
         labels_path
-            A raster with one band of whole numbers 0..255; its nodata value counts as 0. Names and
+            A raster with one band of whole numbers 0..65535; its nodata value counts as 0. Names and
             colours come from the raster where it has them, else they are "Class 1", ... and `palette`.
         name
             Defaults to the scene's file name without suffix.
@@ -241,7 +241,7 @@ class _CubeOutput(PartialFile):
             raise output_error(self.path, error) from error
 
 
-def _check_classes(labels: NDArray[np.uint8], path: str | Path) -> None:
+def _check_classes(labels: NDArray[Any], path: str | Path) -> None:
     found = [int(value) for value in np.unique(labels) if value]
     if len(found) < 2:
         what = f"one class only, {found[0]}" if found else "no class, only 0"

@@ -54,7 +54,7 @@ def paper_scenes() -> tuple[str, ...]:
 
 
 def make_split(
-    labels: NDArray[np.uint8],
+    labels: NDArray[Any],
     spec: str,
     seed: int,
     dataset: str | None = None,
@@ -98,7 +98,7 @@ def make_split(
     return _draw(labels, spec, seed, wanted)
 
 
-def _draw(labels: NDArray[np.uint8], spec: str, seed: int, wanted: Mapping[int, int]) -> Split:
+def _draw(labels: NDArray[Any], spec: str, seed: int, wanted: Mapping[int, int]) -> Split:
     generator = np.random.Generator(np.random.PCG64(seed))
     flat = labels.ravel()
     drawn = np.zeros(flat.size, dtype=np.bool_)

@@ -21,6 +21,7 @@ from spectraldiff.classifier import Classifier
 from spectraldiff.features import FeatureExtractor
 from spectraldiff.unet import Conv, DenoisingUNet, DoubleLayer
 from spectraldiff.vit import Block, SpectralViT
+from spectraldiff_runtime.class_map import HIGHEST_UINT8
 
 
 class DeployedClassifier(nn.Module):
@@ -52,7 +53,7 @@ class DeployedClassifier(nn.Module):
         with torch.no_grad():
             self.rows: nn.Module = TokenRows(classifier)
             self.row: nn.Module = RowClassifier(classifier.vit)
-            self.verdict: nn.Module = Verdict()
+            self.verdict: nn.Module = Verdict(classifier.vit.config.classes)
         self.to(classifier.fill.dtype).eval().requires_grad_(False)
 
     def forward(self, tile: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,7 +67,8 @@ class DeployedClassifier(nn.Module):
         Returns
         -------
         tuple
-            Classes, (N, h, w) uint8, 1..K; confidence, (N, h, w), 0..1; probabilities, (N, K, h, w).
+            Classes, (N, h, w) uint8 (past 254 classes int32), 1..K; confidence, (N, h, w), 0..1; and probabilities,
+            (N, K, h, w).
         """
         scores = [self.row(row) for row in self.rows(tile).unbind(0)]
         classes, confidence, probabilities = self.verdict(torch.stack(scores))
@@ -231,9 +233,13 @@ class ReadOut(nn.Module):
 class Verdict(nn.Module):
     """From class scores (h, N, w, K) to classes, confidence and probabilities."""
 
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.kind = torch.uint8 if classes <= HIGHEST_UINT8 else torch.int32
+
     def forward(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         probabilities = scores.permute(1, 3, 0, 2).softmax(1)  # (N, K, h, w)
-        classes = (probabilities.argmax(1) + 1).to(torch.uint8)  # (N, h, w)
+        classes = (probabilities.argmax(1) + 1).to(self.kind)  # (N, h, w)
         return classes, probabilities.amax(1), probabilities
 
 

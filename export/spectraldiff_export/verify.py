@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spectraldiff.classifier import Classifier
 from spectraldiff_export.quiet import quiet
+from spectraldiff_runtime.class_map import HIGHEST_UINT8
 from spectraldiff_runtime.engine import OUTPUTS, Model
 from spectraldiff_runtime.errors import ModelFileError, RunError, VerificationError
 
@@ -160,7 +161,8 @@ def _compare(title: str, run: Runner, tiles: NDArray[np.float32], wanted: NDArra
         raise VerificationError(f"{title} fails on tiles {tiles.shape} ({reason}): it is not written") from error
     count, _, height, width = wanted.shape
     shape = (count, height, width)
-    _check_forms(title, outputs, (("uint8", shape), ("float32", shape), ("float32", wanted.shape)), tiles.shape)
+    kind = "uint8" if wanted.shape[1] <= HIGHEST_UINT8 else "int32"
+    _check_forms(title, outputs, ((kind, shape), ("float32", shape), ("float32", wanted.shape)), tiles.shape)
     classes, confidence, probabilities = outputs
     return Verification(
         batches=1,
@@ -196,7 +198,7 @@ def _difference(title: str, name: str, found: NDArray[Any], wanted: NDArray[np.f
 
 
 def _compare_classes(
-    title: str, classes: NDArray[np.uint8], probabilities: NDArray[np.float32], wanted: NDArray[np.float32]
+    title: str, classes: NDArray[Any], probabilities: NDArray[np.float32], wanted: NDArray[np.float32]
 ) -> int:
     """Return the number of near-ties decided otherwise than by PyTorch."""
     torn = int((classes != probabilities.argmax(1) + 1).sum())

@@ -26,7 +26,7 @@ def fit_bands(card: ModelCard, scene: Scene, *, explicit: bool, resample: bool, 
     resample
         Interpolate linearly between neighbouring bands to the model's centres, as float32.
     warn
-        Called with each warning.
+        Called with each warning, also those that the scene itself has.
 
     Returns
     -------
@@ -40,6 +40,9 @@ def fit_bands(card: ModelCard, scene: Scene, *, explicit: bool, resample: bool, 
     UsageError
         Resampling without wavelengths on both sides.
     """
+    doubt = getattr(scene, "doubt", "")
+    if doubt:
+        warn(doubt)
     if card.wavelengths is None or scene.wavelengths is None:
         if resample:
             lacking = "the model" if card.wavelengths is None else f"'{scene.name}'"

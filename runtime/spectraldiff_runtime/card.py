@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .class_map import LandCoverClass
+from .class_map import HIGHEST, LandCoverClass
 from .errors import ModelFileError
 
 FORMAT = 1
@@ -118,7 +118,7 @@ def _is_count(least: int, most: int) -> Callable[[Any], bool]:
 
 
 def _are_classes(value: Any) -> bool:
-    return isinstance(value, list) and 1 <= len(value) <= 255 and all(map(_is_class, value, range(1, 256)))
+    return isinstance(value, list) and 1 <= len(value) <= HIGHEST and all(map(_is_class, value, range(1, HIGHEST + 1)))
 
 
 def _is_class(value: Any, number: int) -> bool:
@@ -148,7 +148,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "name": ("a name", _is_text),
     "preset": ("a name", _is_text),
     "features": ("'diffusion' or 'raw'", lambda v: v in ("diffusion", "raw")),
-    "classes": ("a list of classes 1 to K (K at most 255) with value, name and colour", _are_classes),
+    "classes": ("a list of classes 1 to K (K at most 65535) with value, name and colour", _are_classes),
     "bands": ("a number of bands", _is_count(1, 1_000_000)),
     "wavelengths": ("a list of numbers or null", _or_none(_are_numbers)),
     "halo": ("a number of pixels", _is_count(0, 10_000)),

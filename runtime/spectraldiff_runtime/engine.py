@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .card import ModelCard as ModelCard
+from .class_map import HIGHEST_UINT8
 from .devices import Device, cpu_threads, open_session
 from .errors import ModelFileError, UsageError
 
@@ -176,11 +177,11 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
 class Prediction(NamedTuple):
     """What a batch of tiles gave; what was not asked for is None.
 
-    `classes` (N, h, w) uint8 with 1..K, `confidence` (N, h, w) float32 in 0..1, `probabilities`
-    (N, K, h, w) float32.
+    `classes` (N, h, w) uint8 (past 254 classes int32) with 1..K, `confidence` (N, h, w) float32 in 0..1 and
+    `probabilities` (N, K, h, w) float32.
     """
 
-    classes: NDArray[np.uint8]
+    classes: NDArray[Any]
     confidence: NDArray[np.float32] | None
     probabilities: NDArray[np.float32] | None
 
@@ -277,7 +278,8 @@ def _check_graph(session: Any, card: ModelCard, name: str) -> bool:
         found = f"{', '.join(inputs)} -> {', '.join(outputs)}"
         raise ModelFileError(f"{name} computes {found}: wanted tile -> {', '.join(OUTPUTS)}; export it again")
     kinds = inputs["tile"][0], *(outputs[key][0] for key in OUTPUTS)
-    if kinds != ("tensor(float)", "tensor(uint8)", "tensor(float)", "tensor(float)"):
+    kind = "tensor(uint8)" if len(card.classes) <= HIGHEST_UINT8 else "tensor(int32)"
+    if kinds != ("tensor(float)", kind, "tensor(float)", "tensor(float)"):
         raise ModelFileError(f"{name} has values of types {', '.join(kinds)}: export it again")
     shape, classes = inputs["tile"][1], outputs["probabilities"][1][1]
     bands_agree = len(shape) == 4 and shape[1] == card.bands

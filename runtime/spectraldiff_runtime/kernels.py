@@ -6,6 +6,7 @@ takes any strides: Numba compiles one version for each type and memory order tha
 
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,16 @@ from .tiling import Window, reflect
 _LAUNCH = threading.Lock()
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile for all cores without the GIL, and keep the result on disk where some folder takes it."""
+# Batches up to this size are gathered by the calling thread alone: waking others would take longer.
+SMALL_BYTES = 8 * 2**20
+
+
+def _compiled(function: Callable[..., None], parallel: bool = False) -> Callable[..., None]:
+    """Compile without the GIL, and keep the result on disk where some folder takes it."""
     try:
-        return njit(parallel=True, nogil=True, cache=True)(function)
+        return njit(nogil=True, cache=True, parallel=parallel)(function)
     except RuntimeError:  # no folder for the cache can be written: compile at each start instead
-        return njit(parallel=True, nogil=True)(function)
+        return njit(nogil=True, parallel=parallel)(function)
 
 
 def gather_tiles(
@@ -95,6 +100,7 @@ def gather_tiles(
     return batch, valid
 
 
+@lru_cache(maxsize=64)
 def _markers(nodata: NodataOfBands, bands: int, dtype: np.dtype[Any]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
     """Return for each band whether it has a nodata value, (B,), and that value in `dtype`, (B,)."""
     values = nodata_of_each(nodata, bands)
@@ -139,20 +145,23 @@ def _drive(
     markers = _markers(nodata, block.shape[0], block.dtype)
     known = np.empty((0, 0), np.bool_) if mask is None else np.ascontiguousarray(mask, np.bool_)
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is no data
-        _run(block, rows, cols, held, halo, fill, *markers, known, batch, valid)
+        _run(block, rows, cols, held, halo, fill, *markers, known, block.dtype.kind == "f", batch, valid)
     return batch, valid
 
 
 def _run(*arguments: Any) -> None:
+    batch: NDArray[np.float32] = arguments[-2]
+    gather = _gather if batch.nbytes > SMALL_BYTES else _gather_alone
     with _LAUNCH, interrupts_held_back():
         try:
-            _gather(*arguments)
+            gather(*arguments)
         except OSError:  # compiled, but Numba could not keep the result: its disk is full, say
-            _gather(*arguments)
+            gather(*arguments)
 
 
 @_compiled
-def _gather(
+def _gather_line(
+    line: int,
     block: Any,
     rows: Any,
     cols: Any,
@@ -162,35 +171,90 @@ def _gather(
     has_nodata: Any,
     nodata: Any,
     mask: Any,
+    fractional: bool,
     batch: Any,
     valid: Any,
 ) -> None:
-    """Fill `batch` and `valid`: one row of one tile at a time, all bands of it while it is in the cache."""
-    n, bands, height, width = batch.shape
-    for line in prange(n * height):
-        tile = line // height
-        y = line % height
-        row = rows[tile, y]
-        used = held[tile] if row >= 0 else 0
-        bad = np.zeros(width, np.bool_)
-        bad[used:] = True
-        if mask.size:
+    """Fill one row of one tile, all bands of it while it is in the cache."""
+    _, bands, height, width = batch.shape
+    tile = line // height
+    y = line % height
+    row = rows[tile, y]
+    used = held[tile] if row >= 0 else 0
+    bad = np.zeros(width, np.bool_)
+    bad[used:] = True
+    if mask.size:
+        for x in range(used):
+            bad[x] = not mask[row, cols[tile, x]]
+    first = cols[tile, 0]
+    straight = used > 0 and cols[tile, used - 1] - first == used - 1  # no mirrored column: loops without indices
+    for band in range(bands):
+        source, target, marker = block[band, row], batch[tile, band, y], nodata[band]
+        if straight:
             for x in range(used):
-                bad[x] = not mask[row, cols[tile, x]]
-        for band in range(bands):
-            compared, marker = has_nodata[band], nodata[band]
+                target[x] = np.float32(source[first + x])
+        else:
             for x in range(used):
-                value = block[band, row, cols[tile, x]]
-                number = np.float32(value)
-                batch[tile, band, y, x] = number
-                bad[x] |= not np.isfinite(number) or (compared and value == marker)
-        for x in range(width):
-            if bad[x]:
-                for band in range(bands):
-                    batch[tile, band, y, x] = fill[band]
-        if halo <= y < height - halo:
-            for x in range(halo, width - halo):
-                valid[tile, y - halo, x - halo] = not bad[x]
+                target[x] = np.float32(source[cols[tile, x]])
+        if fractional:
+            for x in range(used):
+                bad[x] |= not np.isfinite(target[x])
+        if has_nodata[band]:
+            for x in range(used):
+                bad[x] |= source[cols[tile, x]] == marker
+    for x in range(width):
+        if bad[x]:
+            for band in range(bands):
+                batch[tile, band, y, x] = fill[band]
+    if halo <= y < height - halo:
+        for x in range(halo, width - halo):
+            valid[tile, y - halo, x - halo] = not bad[x]
+
+
+def _gather_together(
+    block: Any,
+    rows: Any,
+    cols: Any,
+    held: Any,
+    halo: int,
+    fill: Any,
+    has_nodata: Any,
+    nodata: Any,
+    mask: Any,
+    fractional: bool,
+    batch: Any,
+    valid: Any,
+) -> None:
+    """Fill `batch` and `valid`, with all threads."""
+    for line in prange(batch.shape[0] * batch.shape[2]):
+        _gather_line(
+            line, block, rows, cols, held, halo, fill, has_nodata, nodata, mask, fractional, batch, valid
+        )  # fmt: skip
+
+
+_gather = _compiled(_gather_together, parallel=True)
+
+
+@_compiled
+def _gather_alone(
+    block: Any,
+    rows: Any,
+    cols: Any,
+    held: Any,
+    halo: int,
+    fill: Any,
+    has_nodata: Any,
+    nodata: Any,
+    mask: Any,
+    fractional: bool,
+    batch: Any,
+    valid: Any,
+) -> None:
+    """Fill `batch` and `valid`, with this thread."""
+    for line in range(batch.shape[0] * batch.shape[2]):
+        _gather_line(
+            line, block, rows, cols, held, halo, fill, has_nodata, nodata, mask, fractional, batch, valid
+        )  # fmt: skip
 
 
 def limit_threads(threads: int) -> None:

@@ -17,8 +17,8 @@ from .scene import Georeference
 # West, south, east, north.
 Box = tuple[float, float, float, float]
 
-# rasterio's error for a CRS that it does not know is none of its other errors.
-CRS_ERRORS = (*GDAL_ERRORS, CRSError)
+# rasterio's error for a CRS that it does not know is none of its other errors; "EPSG:abc" is a ValueError.
+CRS_ERRORS = (*GDAL_ERRORS, CRSError, ValueError)
 
 # Straight sides bend when they are reprojected: so many points along each put them right to centimetres.
 SIDE_POINTS = 101

@@ -10,6 +10,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from .errors import SceneError
+from .opening import check_plain, quiet_gdal
 from .placing import (
     CRS_ERRORS,
     SIDE_POINTS,
@@ -23,7 +24,6 @@ from .placing import (
     moved_points,
     scene_box_of,
 )
-from .raster import quiet_gdal
 from .scene import Georeference
 
 # The polygons of a layer, and its CRS.
@@ -72,6 +72,7 @@ def _read_layers(path: str, scene_crs: Any, name: str) -> list[Layer]:
     import pyogrio
     import shapely
 
+    check_plain(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # GDAL's remarks on files that it reads all the same

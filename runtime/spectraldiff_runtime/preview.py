@@ -66,7 +66,7 @@ def _subtitle(card: ModelCard, size: tuple[int, int]) -> str:
     return "  |  ".join(parts)
 
 
-def read_reduced(path: Path, longest: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+def read_reduced(path: Path, longest: int) -> tuple[NDArray[Any], tuple[int, int]]:
     """Read a class raster with at most `longest` pixels a side; return it and its full (height, width)."""
     with open_dataset(path) as dataset:
         full = dataset.height, dataset.width
@@ -76,7 +76,7 @@ def read_reduced(path: Path, longest: int) -> tuple[NDArray[np.uint8], tuple[int
 
 
 def draw_preview(
-    values: NDArray[np.uint8], classes: Sequence[LandCoverClass], title: str, subtitle: str = ""
+    values: NDArray[Any], classes: Sequence[LandCoverClass], title: str, subtitle: str = ""
 ) -> Image.Image:
     """Draw a class map, (H, W) with 0..K, in its colours beside or above its legend.
 
@@ -146,8 +146,8 @@ class _Layout:
         return self.legend_at[0] + column * (self.column + MARGIN), self.legend_at[1] + row * ROW
 
 
-def _map_picture(values: NDArray[np.uint8], classes: Sequence[LandCoverClass]) -> Image.Image:
-    colours = np.full((256, 3), 255, np.uint8)
+def _map_picture(values: NDArray[Any], classes: Sequence[LandCoverClass]) -> Image.Image:
+    colours = np.full((1 + max((c.value for c in classes), default=0), 3), 255, np.uint8)
     for c in classes:
         colours[c.value] = c.colour
     factor = max(1, SMALLEST // max(values.shape))
@@ -155,8 +155,8 @@ def _map_picture(values: NDArray[np.uint8], classes: Sequence[LandCoverClass]) -
     return Image.fromarray(picture)
 
 
-def _legend_rows(values: NDArray[np.uint8], classes: Sequence[LandCoverClass]) -> list[_Row]:
-    shares = np.bincount(values.ravel(), minlength=256) / values.size
+def _legend_rows(values: NDArray[Any], classes: Sequence[LandCoverClass]) -> list[_Row]:
+    shares = np.bincount(values.ravel(), minlength=1 + max((c.value for c in classes), default=0)) / values.size
     rows = [_Row(_plain(c.name), float(shares[c.value]), c.colour) for c in classes]
     return rows + ([_Row(UNCLASSIFIED, float(shares[0]), PAPER)] if shares[0] else [])
 

@@ -16,7 +16,7 @@ from .lines import open_lines
 from .metadata import alpha_bands, mask_bands, read_bad_bands, read_fwhm, read_scaling
 from .metadata import read_wavelengths as read_wavelengths
 from .opening import GDAL_ERRORS as GDAL_ERRORS
-from .opening import is_remote, open_raster, reason
+from .opening import doubt_about, is_remote, open_raster, reason
 from .opening import open_dataset as open_dataset
 from .opening import quiet_gdal as quiet_gdal
 from .scene import NODATA_OF_FILE as NODATA_OF_FILE
@@ -57,6 +57,8 @@ class RasterScene:
         Numbers and centres (nm, or NaN) of the bands that were left out because the header calls them bad.
     note
         What a user may want to know of the bands in use.
+    doubt
+        Why the file may be another than its header describes; empty without a doubt.
 
     Raises
     ------
@@ -89,7 +91,7 @@ class RasterScene:
         self.georeference = read_georeference(dataset)
         self.files = tuple(_local_files(dataset))
         self.bad_bands: dict[int, float] = {}
-        self.note = ""
+        self.note, self.doubt = "", doubt_about(self.name, dataset)
         self._centres, self._widths = read_wavelengths(dataset), read_fwhm(dataset)
         self._nodata_values = dataset.nodatavals if nodata == NODATA_OF_FILE else (nodata,) * dataset.count
         self._by_rows = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "LINE"

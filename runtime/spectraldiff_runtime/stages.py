@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .class_map import class_dtype
 from .engine import Model
 from .kernels import gather_tiles
 from .pipeline import Meter
@@ -248,6 +249,7 @@ def gather(
 
 def classify(model: Model, batch: Batch, wanted: Wanted, options: Any = None) -> Iterator[tuple[Window, Block | None]]:
     """Run a batch; yield each tile with its block, or with None where no pixel of it has data."""
+    kind = class_dtype(len(model.card.classes))
     order = {k: i for i, k in enumerate(batch.kept.tolist())}
     layers: list[NDArray[Any]] = []
     if order:
@@ -264,15 +266,15 @@ def classify(model: Model, batch: Batch, wanted: Wanted, options: Any = None) ->
             continue
         good = batch.valid[k, : tile.height, : tile.width]
         pieces = [np.where(good, layer[order[k]][..., : tile.height, : tile.width], 0) for layer in layers]
-        yield tile, _block(pieces, wanted)
+        yield tile, _block(pieces, wanted, kind)
 
 
-def _block(layers: list[NDArray[Any]], wanted: Wanted) -> Block:
+def _block(layers: list[NDArray[Any]], wanted: Wanted, kind: np.dtype[Any]) -> Block:
     """Sort a tile's layers into a block; those below the least confidence lose their class."""
-    classes, rest = layers[0], layers[1:]
+    classes, rest = layers[0].astype(kind, copy=False), layers[1:]
     confidence = rest.pop(0) if wanted.confidence or wanted.least > 0 else None
     if confidence is not None and wanted.least > 0:
-        classes = np.where(confidence < wanted.least, 0, classes).astype(classes.dtype)
+        classes = np.where(confidence < wanted.least, 0, classes).astype(kind)
     return Block(classes, confidence if wanted.confidence else None, rest[0] if rest else None)
 
 
