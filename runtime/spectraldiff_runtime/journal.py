@@ -14,16 +14,15 @@ import sys
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OutputError
 from .interrupts import interrupts_held_back
+from .layers import Layer, RawFiles
 from .outputs import output_error
 from .tiling import Window
 
@@ -47,15 +46,6 @@ def folder_of(out: Path) -> Path:
 def is_begun(out: Path) -> bool:
     """Whether there is an unfinished map of `out`."""
     return (folder_of(out) / JOURNAL).exists()
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One raw file of a map in progress: (count, height, width) of `dtype`, band after band, zeros at first."""
-
-    name: str
-    dtype: np.dtype[Any]
-    count: int = 1
 
 
 class Journal:
@@ -97,11 +87,10 @@ class Journal:
         discard: bool = False,
     ) -> None:
         self.out, self.folder = out, folder_of(out)
-        self._size, self._layers = size, {layer.name: layer for layer in layers}
+        self._size, self._raws = size, RawFiles(self.folder, size, layers)
         self.plan, self.published = dict(plan), False
         self._done: set[Window] = set()
         self._fresh: list[Window] = []
-        self._files: dict[str, io.FileIO] = {}
         self._keep = resume
         self._log: io.FileIO | None = None
         self._synced_at = 0.0
@@ -132,7 +121,7 @@ class Journal:
         try:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir()
-            self._open_layers("x")
+            self._raws.create()
             head = json.dumps({"format": FORMAT, "plan": self.plan, "facts": facts}, allow_nan=False)
             beginning = self.folder / f"{JOURNAL}.new"
             beginning.write_text(_line(head))
@@ -165,7 +154,7 @@ class Journal:
         head, lines, end = _read(self._log)
         self._check(head, facts)
         try:
-            self._open_layers("r+")
+            self._raws.open()
             self._log.truncate(end)  # a line that a power cut left half-written
             self._log.seek(end)
         except OSError as error:
@@ -187,16 +176,6 @@ class Journal:
                     f"{_short(wanted.get(key))}): give the same, or begin again with --overwrite"
                 )
 
-    def _open_layers(self, mode: str) -> None:
-        for layer in self._layers.values():
-            size = layer.count * self._size[0] * self._size[1] * layer.dtype.itemsize
-            file = io.FileIO(self.raw(layer.name), mode + ("" if "+" in mode else "+"))
-            self._files[layer.name] = file
-            if mode == "x":
-                file.truncate(size)
-            elif os.fstat(file.fileno()).st_size != size:
-                raise OutputError(f"'{self.raw(layer.name)}' was changed: begin again with --overwrite")
-
     def _how_far(self) -> str:
         assert self._log is not None
         _, lines, _ = _read(self._log)
@@ -207,7 +186,7 @@ class Journal:
 
     def raw(self, name: str) -> Path:
         """Return the path of a layer's raw file."""
-        return self.folder / f"{name}.raw"
+        return self._raws.path(name)
 
     @property
     def done_pixels(self) -> int:
@@ -233,7 +212,7 @@ class Journal:
         """
         try:
             for name, array in values.items():
-                self._write_layer(self._files[name], self._layers[name], window, array)
+                self._raws.write(name, window, array)
             self._fresh.append(window)
             now = time.monotonic()
             if now - self._synced_at > SYNC_SECONDS:
@@ -241,24 +220,11 @@ class Journal:
         except OSError as error:
             raise self.failed(error) from error
 
-    def _write_layer(self, file: io.FileIO, layer: Layer, window: Window, array: NDArray[Any]) -> None:
-        height, width = self._size
-        bands = np.ascontiguousarray(array, layer.dtype).reshape(layer.count, window.height, window.width)
-        for band, plane in enumerate(bands):
-            start = (band * height + window.row0) * width + window.col0
-            if window.width == width:
-                _write_at(file, start * layer.dtype.itemsize, plane)
-                continue
-            for row in plane:
-                _write_at(file, start * layer.dtype.itemsize, row)
-                start += width
-
     def sync(self) -> None:
         """Have the pixels reach the disk, and then the journal's lines that say so."""
         if not self._fresh or self._log is None:
             return
-        for file in self._files.values():
-            os.fsync(file.fileno())
+        self._raws.sync()
         text = "".join(_line(f"{w.row0} {w.row1} {w.col0} {w.col1}") for w in self._fresh)
         self._append(text)
         self._fresh.clear()
@@ -307,10 +273,11 @@ class Journal:
         self._close_files()
 
     def _close_files(self) -> None:
-        for file in [*self._files.values(), *([self._log] if self._log is not None else [])]:
+        self._raws.close()
+        if self._log is not None:
             with contextlib.suppress(OSError):
-                file.close()
-        self._files, self._log = {}, None
+                self._log.close()
+        self._log = None
 
     def __enter__(self) -> Self:
         return self
@@ -328,13 +295,6 @@ class Journal:
                 self.remove()
         if self._keep and error is not None and not isinstance(error, OutputError):
             error.add_note(f"what is done is kept in '{self.folder}': go on with --resume")
-
-
-def _write_at(file: io.FileIO, position: int, values: NDArray[Any]) -> None:
-    data = memoryview(values.data).cast("B")
-    file.seek(position)
-    while data:
-        data = data[file.write(data) :]
 
 
 def _line(text: str) -> str:

@@ -18,7 +18,8 @@ from .class_map import class_dtype
 from .errors import OutputError, SceneError, UsageError
 from .geotiff import EncodedRaster, Format, RasterSpec, check_format, class_spec, confidence_spec, probability_spec
 from .interrupts import interrupts_held_back
-from .journal import Journal, Layer, is_begun
+from .journal import Journal, is_begun
+from .layers import Layer
 from .outputs import PartialFile, check_apart, check_output
 from .planning import Plan
 from .preview import PreviewOutput, check_preview

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from spectraldiff_runtime import geotiff, journal, sinks
+from spectraldiff_runtime import geotiff, journal, layers, sinks
 from spectraldiff_runtime.cli import run
 from spectraldiff_runtime.raster import quiet_gdal
 
@@ -114,9 +114,9 @@ def when(monkeypatch, place, name: str, do: Callable[[], None], call: int = 1) -
 
 # When the disk is filled: before which call of what, and how many bytes are left.
 PHASES = {
-    "first pixels": (journal, "_write_at", 1, 0),
-    "pixels half-way": (journal, "_write_at", 900, 0),
-    "pixels of one layer only": (journal, "_write_at", 40, 8192),
+    "first pixels": (layers.RawFiles, "write", 1, 0),
+    "pixels half-way": (layers.RawFiles, "write", 20, 0),
+    "pixels of one layer only": (layers.RawFiles, "write", 3, 8192),
     "journal": (journal.Journal, "sync", 1, 0),
     "first raster": (geotiff, "encode", 1, 0),
     "middle of a raster": (geotiff, "encode", 2, 16_384),
@@ -150,7 +150,7 @@ def test_a_disk_that_fills_up(small_disk, sdiff_map, whole, monkeypatch, phase):
 def test_a_disk_that_stays_full(small_disk, sdiff_map, whole, monkeypatch):
     """Trying again changes nothing, neither in what is kept nor in what is said."""
     with monkeypatch.context() as patched:
-        when(patched, journal, "_write_at", lambda: small_disk.fill(), 900)
+        when(patched, layers.RawFiles, "write", small_disk.fill, 20)
         _, first = sdiff_map(small_disk.maps)
     raw = {name: data for name, data in small_disk.files().items() if name.endswith(".raw")}
     for options in (["--resume"], ["--resume", "--quiet"]):

@@ -9,9 +9,10 @@ import os
 import numpy as np
 import pytest
 
-from spectraldiff_runtime import journal as module
+from spectraldiff_runtime import layers as module
 from spectraldiff_runtime.errors import OutputError
-from spectraldiff_runtime.journal import JOURNAL, Journal, Layer, folder_of
+from spectraldiff_runtime.journal import JOURNAL, Journal, folder_of
+from spectraldiff_runtime.layers import Layer
 from spectraldiff_runtime.tiling import Window, tiles_of
 
 SIZE = 20, 30
@@ -224,7 +225,7 @@ def test_a_full_disk_keeps_what_is_done_and_no_half_line(tmp_path, monkeypatch):
             log.write(WINDOWS[1], values(WINDOWS[1]))
     size = (folder_of(out) / JOURNAL).stat().st_size
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         log.write(WINDOWS[2], values(WINDOWS[2]))
         with pytest.raises(OSError, match="No space"):
             log._append("text\n")

@@ -150,6 +150,81 @@ def test_everything_that_is_refused(sdiff, write_scene, model_path, tmp_path, li
         assert listing() == before, arguments
 
 
+@pytest.fixture
+def many(write_scene, tmp_path, cube):
+    """Three scenes, of which the second is broken."""
+    write_scene("one.tif")
+    write_scene("two.tif").write_bytes(b"no raster")
+    write_scene("three.tif", values=cube[:20])
+    return [tmp_path / f"{name}.tif" for name in ("one", "two", "three")]
+
+
+def test_many_scenes_and_one_that_fails(sdiff, many, model_path, tmp_path, cube, model):
+    arguments = ["map", *many, "--out-dir", tmp_path / "maps", "--model", model_path, "--resume"]
+    code, out, err = sdiff(*arguments, "--json", "--preview", tmp_path / "pictures")
+    lines = err.splitlines()
+    assert (code, len(lines)) == (1, 4), err
+    assert [line[:5] for line in lines[:3]] == ["[1/3]", "[2/3]", "[3/3]"]
+    assert "error: " in lines[1]
+    assert "cannot be opened as a raster" in lines[1]
+    assert lines[3] == "2 mapped, 0 mapped already, 1 failed"
+    facts = json.loads(out)["scenes"]
+    assert [("error" in fact, fact.get("skipped")) for fact in facts] == [(False, False), (True, None), (False, False)]
+    assert sorted(p.name for p in (tmp_path / "maps").glob("*.tif")) == ["one.tif", "three.tif"]
+    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["one.png", "three.png"]
+    with rasterio.open(tmp_path / "maps" / "three.tif") as dataset:
+        np.testing.assert_array_equal(dataset.read(1), map_scene(model, cube[:20]).classes)
+
+
+def test_many_scenes_again_do_what_is_missing(sdiff, many, write_scene, model_path, tmp_path):
+    arguments = ["map", *many, "--out-dir", tmp_path / "maps", "--model", model_path]
+    assert sdiff(*arguments)[0] == 1
+    write_scene("two.tif")
+    before = (tmp_path / "maps" / "one.tif").stat().st_mtime_ns
+    code, _, err = sdiff(*arguments, "--resume")
+    assert code == 0
+    assert "'one.tif'" not in err
+    assert err.splitlines()[-1] == "1 mapped, 2 mapped already, 0 failed"
+    assert err.count("is mapped already") == 2
+    assert (tmp_path / "maps" / "one.tif").stat().st_mtime_ns == before
+    code, _, err = sdiff(*arguments)
+    assert code == 1
+    assert err.count("--overwrite") == 3
+
+
+def test_which_outputs_go_together(sdiff, many, model_path, tmp_path, listing):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "one.tif").write_bytes(many[0].read_bytes())
+    before = listing()
+    for arguments, words in (
+        ([many[0]], "--out-dir maps/ for many"),
+        ([many[0], "--out", tmp_path / "a.tif", "--out-dir", tmp_path / "maps"], "--out-dir maps/ for many"),
+        ([*many, "--out", tmp_path / "a.tif"], "3 scenes cannot all go to"),
+        ([*many, "--out-dir", tmp_path / "file"], "is no folder"),
+        ([many[0], tmp_path / "sub" / "one.tif", "--out-dir", tmp_path], "would both be mapped to"),
+    ):
+        code, _, err = sdiff("map", *arguments, "--model", model_path)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert words in err
+    assert listing() == before
+
+
+def test_profile(sdiff, write_scene, model_path, tmp_path):
+    code, _, err = sdiff("map", write_scene(), "--out", tmp_path / "c.tif", "--model", model_path, "--profile")
+    assert code == 0
+    assert all(f"\n{stage} " in err for stage in ("read", "gather", "infer", "write", "finish"))
+    assert "The run was bound by '" in err
+
+
+def test_resume_says_when_nothing_is_to_be_done(sdiff, write_scene, model_path, tmp_path):
+    arguments = ["map", write_scene(), "--out", tmp_path / "c.tif", "--model", model_path, "--resume"]
+    assert sdiff(*arguments)[0] == 0
+    code, _, err = sdiff(*arguments)
+    assert code == 0
+    assert "is mapped already" in err
+
+
 def test_cuda_where_there_is_none(sdiff, write_scene, model_path, tmp_path, listing):
     from spectraldiff_runtime import devices
 
@@ -195,6 +270,26 @@ def test_ctrl_c(slow_map, tmp_path, pause):
     assert err.splitlines()[-1] == "sdiff: interrupted"
     assert "Traceback" not in err
     assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
+
+
+def test_what_is_done_is_kept_with_resume(subprocess_environment, write_scene, model_path, tmp_path):
+    rng = np.random.default_rng(0)
+    scene = write_scene(values=rng.integers(0, 1000, (900, 900, 7)).astype(np.uint16))
+    command = [
+        sys.executable, "-m", "spectraldiff_runtime", "map", scene, "--out", tmp_path / "classes.tif",
+        "--model", model_path, "--tile", "2", "--resume",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=subprocess_environment)
+    while not (tmp_path / "classes.tif.unfinished" / "journal").exists():
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 130, err
+    assert "what is done is kept in" in err
+    assert err.splitlines()[-1] == "sdiff: interrupted"
+    assert {p.name for p in tmp_path.iterdir()} == {"scene.tif", "classes.tif.unfinished"}
 
 
 def test_a_polite_kill(slow_map, tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -104,21 +105,49 @@ main()
 """
 
 
-@pytest.mark.parametrize("limit", [0, 1000, 20_000])
-def test_no_room_for_the_file(python, write_scene, model_path, tmp_path, listing, limit):
-    """As a full disk, but where nothing can be mounted."""
+@pytest.fixture
+def limited_map(python, write_scene, model_path, tmp_path):
+    """Map a scene of 400 x 300 pixels where no file may grow past a limit; return how it ended."""
     rng = np.random.default_rng(0)
     scene = write_scene(values=rng.integers(0, 1000, (400, 300, 7)).astype(np.uint16))
-    before = listing()
-    done = python(
-        "-c", LIMITED.format(limit=limit), "map", scene, "--out", tmp_path / "classes.tif", "--model", model_path,
-        "--confidence", tmp_path / "confidence.tif", "--preview", tmp_path / "map.png", "-q",
-    )  # fmt: skip
+
+    def run(limit: int, *options: object) -> subprocess.CompletedProcess[str]:
+        return python(
+            "-c", LIMITED.format(limit=limit), "map", scene, "--out", tmp_path / "classes.tif", "--model", model_path,
+            "--confidence", tmp_path / "confidence.tif", "--preview", tmp_path / "map.png", "-q", *options,
+        )  # fmt: skip
+
+    return run
+
+
+def assert_too_large(done: subprocess.CompletedProcess[str]) -> str:
+    """Assert that one line says that a file was too large, and return it."""
     lines = done.stderr.splitlines()
     assert (done.returncode, len(lines)) == (1, 1), done.stderr
     assert lines[0].startswith("sdiff: error: '")
     assert "cannot be written (File too large)" in lines[0]
+    return lines[0]
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 20_000])
+def test_no_room_to_begin(limited_map, listing, limit):
+    """As a full disk, but where nothing can be mounted: nothing was begun, and nothing is left."""
+    before = listing()
+    assert "--resume" not in assert_too_large(limited_map(limit))
     assert listing() == before
+
+
+def test_no_room_for_the_rasters(limited_map, listing, tmp_path):
+    """The raw values have room, up to 480,000 bytes, and a raster of whole tiles has not: they are kept."""
+    plain = ["--of", "GTiff", "--co", "COMPRESS=NONE"]
+    line = assert_too_large(limited_map(500_000, *plain))
+    assert line.endswith("what is done is kept: go on with --resume")
+    assert {Path(name).parts[0] for name in listing()} == {"scene.tif", "classes.tif.unfinished"}
+    done = limited_map(5_000_000, *plain, "--resume")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "scene.tif", "classes.tif", "classes.tif.aux.xml", "confidence.tif", "map.png",
+    }  # fmt: skip
 
 
 def test_no_room_for_the_cache_of_compiled_kernels(python, write_scene, model_path, tmp_path):

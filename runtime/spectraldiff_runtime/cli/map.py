@@ -160,8 +160,8 @@ def map(
     targets = _targets(
         scenes, out, out_dir, {"confidence": confidence, "probabilities": probabilities, "preview": preview}
     )
-    for target in targets:
-        target.check(model, overwrite or resume)
+    if out_dir is None:
+        targets[0].check(model, overwrite or resume)
     engine = Model.open(model, device.value, threads)
     options = {
         "percent": confidence_type is ConfidenceType.UINT8,
@@ -321,6 +321,7 @@ def _map_many(
     for number, target in enumerate(targets, start=1):
         label = f"[{number}/{len(targets)}] '{target.scene}'"
         try:
+            target.check(model, overwrite=True)
             result = _map_one(engine, target, options, quiet=True, verbose=False)
         except (SpectralDiffError, MemoryError) as error:
             failed += 1

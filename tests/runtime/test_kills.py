@@ -1,0 +1,232 @@
+"""Maps that are killed, interrupted or stopped by an error, at chosen instants: nothing is lost and nothing is left."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from spectraldiff_runtime import journal, runs
+from spectraldiff_runtime.cli import run
+from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.mapping import map_scene
+from spectraldiff_runtime.raster import RasterScene, quiet_gdal
+
+LAYERS = {"--out": "classes.tif", "--confidence": "confidence.tif", "--probabilities": "p.tif", "--preview": "map.png"}
+UNFINISHED = "classes.tif.unfinished"
+PROMPT = 2.0  # seconds that a map may take to end
+
+# Sends itself a signal just before the n-th call of a function of the package.
+SIGNALLED = """
+import os, sys
+from importlib import import_module
+from spectraldiff_runtime.cli import main
+
+module, path, call, number = sys.argv[1], sys.argv[2].split("."), int(sys.argv[3]), int(sys.argv[4])
+place, calls = import_module("spectraldiff_runtime." + module), []
+for part in path[:-1]:
+    place = getattr(place, part)
+original = getattr(place, path[-1])
+
+def wrapped(*arguments, **options):
+    calls.append(1)
+    if len(calls) == call:
+        os.kill(os.getpid(), number)
+    return original(*arguments, **options)
+
+setattr(place, path[-1], wrapped)
+del sys.argv[1:5]
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("scene") / "scene.tif"
+    values = np.random.default_rng(0).integers(0, 1000, (7, 120, 100)).astype(np.uint16)
+    place = {"crs": "EPSG:32616", "transform": rasterio.Affine(20, 0, 480_000, 0, -20, 4_470_000)}
+    with (
+        quiet_gdal(),
+        rasterio.open(path, "w", driver="GTiff", height=120, width=100, count=7, dtype="uint16", **place) as dataset,
+    ):
+        dataset.write(values)
+    return path
+
+
+def command(scene: Path, model: Path, folder: Path, *options: str) -> list[str]:
+    named = [part for option, name in LAYERS.items() for part in (option, str(folder / name))]
+    return ["map", str(scene), "--model", str(model), *named, "--tile", "16", "-q", *options]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(scene, model_path, tmp_path_factory) -> dict[str, bytes]:
+    """What the files of an undisturbed map hold."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run(command(scene, model_path, folder)) == 0
+    found = contents(folder)
+    assert set(found) == {*LAYERS.values(), "classes.tif.aux.xml"}
+    return found
+
+
+@pytest.fixture
+def resumed(scene, model_path, tmp_path, capfd) -> Callable[[], dict[str, bytes]]:
+    """Go on with the map in the test's folder and return the files that are then there."""
+
+    def call() -> dict[str, bytes]:
+        capfd.readouterr()
+        code = run(command(scene, model_path, tmp_path, "--resume"))
+        assert (code, capfd.readouterr().err) == (0, "")
+        return contents(tmp_path)
+
+    return call
+
+
+# Just before which call the process is killed, and what is then on the disk (a name, or a part of one).
+KILLS = {
+    "the folder has no journal": ("journal", "_sync", 1, f"{UNFINISHED}/journal.new"),
+    "the journal has just begun": ("layers", "RawFiles.write", 1, f"{UNFINISHED}/journal"),
+    "half-way": ("layers", "RawFiles.write", 90, f"{UNFINISHED}/classes.raw"),
+    "between pixels and journal": ("journal", "Journal._append", 2, f"{UNFINISHED}/journal"),
+    "all pixels are there": ("geotiff", "encode", 1, ".classes.tif.map.partial"),
+    "two rasters are there": ("geotiff", "encode", 3, ".confidence.tif.map.partial"),
+    "no name is given": ("outputs", "PartialFile.publish", 1, ".map.png.map.partial"),
+    "one name is given": ("outputs", "PartialFile.publish", 2, "confidence.tif"),
+    "all names but the map's": ("outputs", "PartialFile.publish", 4, "map.png"),
+    "all names are given": ("journal", "Journal.remove", 1, "classes.tif"),
+}
+
+
+@pytest.mark.parametrize("instant", KILLS)
+def test_a_kill(scene, model_path, tmp_path, python, whole, resumed, instant):
+    module, function, call, there = KILLS[instant]
+    line = command(scene, model_path, tmp_path, "--resume")
+    done = python("-c", SIGNALLED, module, function, call, int(signal.SIGKILL), *line)
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+    left = contents(tmp_path)
+    assert there in left
+    assert left != whole
+    assert resumed() == whole
+    assert resumed() == whole  # and leaves it as it is
+
+
+def test_a_kill_without_resume_is_noticed_and_can_go_on(scene, model_path, tmp_path, python, whole, resumed, capfd):
+    line = command(scene, model_path, tmp_path)
+    python("-c", SIGNALLED, "layers", "RawFiles.write", 70, int(signal.SIGKILL), *line)
+    before = contents(tmp_path)
+    capfd.readouterr()
+    assert run(line) == 1
+    assert f"'{tmp_path / UNFINISHED}' holds an unfinished map" in capfd.readouterr().err
+    assert contents(tmp_path) == before
+    assert resumed() == whole
+
+
+@pytest.mark.parametrize("seen", [".classes.tif.map.partial", ".p.tif.map.partial"])
+def test_a_kill_while_a_raster_is_encoded(scene, model_path, tmp_path, subprocess_environment, whole, resumed, seen):
+    """GDAL is at work in a process of its own, which must not go on without this one."""
+    line = [sys.executable, "-m", "spectraldiff_runtime", *command(scene, model_path, tmp_path, "--resume")]
+    process = subprocess.Popen(line, env=subprocess_environment)
+    deadline = time.monotonic() + 60
+    while not ((tmp_path / seen).exists() and (tmp_path / seen).stat().st_size):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert (tmp_path / UNFINISHED / "journal").exists()
+    assert resumed() == whole
+
+
+@pytest.mark.parametrize(("module", "function", "call"), [("layers", "RawFiles.write", 70), ("geotiff", "encode", 2)])
+def test_ctrl_c_with_resume_keeps_what_is_done(
+    scene, model_path, tmp_path, python, whole, resumed, module, function, call
+):
+    line = command(scene, model_path, tmp_path, "--resume")
+    done = python("-c", SIGNALLED, module, function, call, int(signal.SIGINT), *line)
+    note = f"sdiff: what is done is kept in '{tmp_path / UNFINISHED}': go on with --resume"
+    assert (done.returncode, done.stderr.splitlines()) == (130, [note, "sdiff: interrupted"])
+    assert {Path(name).parts[0] for name in contents(tmp_path)} == {UNFINISHED}
+    assert resumed() == whole
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("module", "function", "call"), [("layers", "RawFiles.write", 70), ("geotiff", "encode", 2)])
+def test_an_interruption_without_resume_leaves_nothing(
+    scene, model_path, tmp_path, python, module, function, call, number
+):
+    line = command(scene, model_path, tmp_path)
+    done = python("-c", SIGNALLED, module, function, call, int(number), *line)
+    said = ["sdiff: interrupted"] if number == signal.SIGINT else []
+    code = 130 if number == signal.SIGINT else 128 + number
+    assert (done.returncode, done.stderr.splitlines()) == (code, said)
+    assert list(tmp_path.iterdir()) == []
+
+
+class BrokenError(Exception):
+    """Stands for any error."""
+
+
+class Failure:
+    """Raises at the n-th call, and knows when that was."""
+
+    def __init__(self, original: Callable, call: int) -> None:
+        self._original, self._left, self.at = original, call, 0.0
+
+    def __get__(self, instance: object, owner: type) -> Callable:
+        return lambda *arguments, **options: self(instance, *arguments, **options)
+
+    def __call__(self, *arguments, **options):
+        self._left -= 1
+        if self._left == 0:
+            self.at = time.monotonic()
+            raise BrokenError
+        return self._original(*arguments, **options)
+
+
+STAGES = {
+    "reading": (RasterScene, "read", 2),
+    "gathering": (runs, "gather", 2),
+    "inferring": (runs, "classify", 3),
+    "writing": (journal.Journal, "write", 5),
+    "counting": (runs.Tally, "add", 4),
+    "showing": (runs.Tally, "show", 2),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_error_in_any_stage_ends_the_map_soon(model, scene, tmp_path, monkeypatch, stage):
+    place, name, call = STAGES[stage]
+    monkeypatch.setattr("spectraldiff_runtime.planning.PART_BYTES", 60_000)  # several parts of so small a scene
+    failure = Failure(getattr(place, name), call)
+    monkeypatch.setattr(place, name, failure)
+    with pytest.raises(BrokenError):
+        map_scene(model, scene, tmp_path / "classes.tif", tile=8)
+    assert time.monotonic() - failure.at < PROMPT
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("sdiff-")] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_scene_that_ends_half_way(model, scene, tmp_path, monkeypatch, resume):
+    """What was mapped before stays with --resume only."""
+    monkeypatch.setattr("spectraldiff_runtime.planning.PART_BYTES", 10_000)
+    cut, out = tmp_path / "cut.tif", tmp_path / "classes.tif"
+    cut.write_bytes(scene.read_bytes()[: scene.stat().st_size // 2])
+    start = time.monotonic()
+    with pytest.raises(SceneError, match="cut short"):
+        map_scene(model, cut, out, tile=4, resume=resume)
+    assert time.monotonic() - start < 10 * PROMPT
+    left = {path.name for path in tmp_path.iterdir()} - {"cut.tif"}
+    assert left == ({UNFINISHED} if resume else set())
+    if resume:
+        lines = (tmp_path / UNFINISHED / "journal").read_text().splitlines()
+        assert len(lines) > 2
