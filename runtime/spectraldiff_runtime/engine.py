@@ -109,6 +109,8 @@ def read_model_bytes(path: str | Path) -> bytes:
     if target.is_dir():
         raise ModelFileError(f"'{path}' is a folder: wanted a model file such as model.onnx")
     try:
+        if target.exists() and not target.is_file():  # a pipe would be waited for
+            raise ModelFileError(f"'{path}' is no plain file: wanted a model file such as model.onnx")
         data = target.read_bytes()
     except FileNotFoundError:
         raise ModelFileError(
@@ -136,8 +138,10 @@ def read_card(path: str | Path) -> ModelCard:
 def _card_of(data: bytes, path: str | Path) -> ModelCard:
     try:
         text = read_metadata(data).get(CARD_KEY)
-    except (IndexError, UnicodeDecodeError, ValueError) as error:
-        raise ModelFileError(f"'{path}' holds no ONNX model ({error}): export it again") from error
+    except (KeyError, IndexError, UnicodeDecodeError, ValueError) as error:
+        raise ModelFileError(
+            f"'{path}' is not a SpectralDiff model file: it holds no ONNX model ({error}): export it again"
+        ) from error
     if text is None:
         raise ModelFileError(f"'{path}' has no model card inside: export it again")
     return ModelCard.from_json(text, f"'{path}'")

@@ -24,7 +24,7 @@ from .formats import probability_spec as probability_spec
 from .outputs import PartialFile, output_error
 from .raster import open_dataset
 from .scene import Georeference
-from .transcode import Job, Outcome, run
+from .transcode import Job, Outcome, Transcoder, run
 
 # Creation options that say what `Format.blocksize` says.
 TILE_OPTIONS = {"BLOCKSIZE", "BLOCKXSIZE", "BLOCKYSIZE", "TILED"}
@@ -34,7 +34,9 @@ FULL = 64 * 1024
 SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
-def encode(raw: Path, target: Path, name: Path, spec: RasterSpec, form: Format) -> None:
+def encode(
+    raw: Path, target: Path, name: Path, spec: RasterSpec, form: Format, transcoder: Transcoder | None = None
+) -> None:
     """Make a raster of a raw file, with overviews, names and colours, and compare it with the raw file.
 
     It is done in another process (see `transcode`): this one needs no memory for it and can be interrupted. The same
@@ -48,6 +50,8 @@ def encode(raw: Path, target: Path, name: Path, spec: RasterSpec, form: Format) 
         The file to write, and ``<target>.aux.xml`` where there are classes. Nothing of it is left after an error.
     name
         The name that the file gets in the end, for messages.
+    transcoder
+        The process that does it, if it was started before.
 
     Raises
     ------
@@ -58,7 +62,7 @@ def encode(raw: Path, target: Path, name: Path, spec: RasterSpec, form: Format) 
     _remove(target)
     try:
         _check_size(raw, spec)
-        _encode(raw, target, spec, form)
+        _encode(raw, target, spec, form, transcoder)
     except OSError as error:
         _remove(target)
         raise output_error(name, error) from error
@@ -75,9 +79,10 @@ def _check_size(raw: Path, spec: RasterSpec) -> None:
         )
 
 
-def _encode(raw: Path, target: Path, spec: RasterSpec, form: Format) -> Outcome:
+def _encode(raw: Path, target: Path, spec: RasterSpec, form: Format, transcoder: Transcoder | None) -> Outcome:
     options = creation_options(spec, form)
-    outcome = run(Job(vrt_text(spec, raw, form.blocksize), str(target.absolute()), form.driver, options))
+    job = Job(vrt_text(spec, raw, form.blocksize), str(target.absolute()), form.driver, options)
+    outcome = run(job) if transcoder is None else transcoder.run(job)
     if outcome.error is not None:
         raise _cause(outcome, target)
     if spec.classes is not None:
@@ -149,7 +154,7 @@ def _try(form: Format, dtype: str) -> str | None:
         with tempfile.TemporaryDirectory() as folder:
             raw, target = Path(folder, "raw"), Path(folder, "raster.tif")
             raw.write_bytes(values.astype(dtype).tobytes())
-            outcome = _encode(raw, target, spec, form)
+            outcome = _encode(raw, target, spec, form, None)
             return outcome.warnings[0] if outcome.warnings else _unwanted(raw, target, spec)
     except OSError as error:
         return str(error)
@@ -175,19 +180,26 @@ class EncodedRaster(PartialFile):
     ----------
     path, overwrite, token
         As `PartialFile`.
-    raw, spec, form
+    raw, spec, form, transcoder
         As `encode`.
     """
 
     def __init__(
-        self, path: Path, overwrite: bool, raw: Path, spec: RasterSpec, form: Format, token: str | None = None
+        self,
+        path: Path,
+        overwrite: bool,
+        raw: Path,
+        spec: RasterSpec,
+        form: Format,
+        token: str | None = None,
+        transcoder: Transcoder | None = None,
     ) -> None:
         super().__init__(path, overwrite, token)
-        self._raw, self._spec, self._form = raw, spec, form
+        self._raw, self._spec, self._form, self._transcoder = raw, spec, form, transcoder
 
     def finish(self) -> None:
         """Write the whole raster under its other name."""
-        encode(self._raw, self.partial, self.path, self._spec, self._form)
+        encode(self._raw, self.partial, self.path, self._spec, self._form, self._transcoder)
 
     def publish(self) -> None:
         """Give the file its name; what belonged to the raster that it replaces goes."""

@@ -130,6 +130,8 @@ class Journal:
             _sync_folder(self.folder)
             self._log = self._locked()
             self._log.seek(0, os.SEEK_END)
+        except FileExistsError as error:
+            raise OutputError(f"'{self.folder}' is in the way and no unfinished map: move it away") from error
         except OSError as error:
             self.remove()
             raise output_error(self.out, error) from error

@@ -22,6 +22,8 @@ from .tiling import Window, reflect
 _LAUNCH = threading.Lock()
 
 
+# What a launch may have to compile: the kernel of a line, and what drives it.
+COMPILED_FUNCTIONS = 2
 # Batches up to this size are gathered by the calling thread alone: waking others would take longer.
 SMALL_BYTES = 8 * 2**20
 
@@ -153,10 +155,12 @@ def _run(*arguments: Any) -> None:
     batch: NDArray[np.float32] = arguments[-2]
     gather = _gather if batch.nbytes > SMALL_BYTES else _gather_alone
     with _LAUNCH, interrupts_held_back():
-        try:
-            gather(*arguments)
-        except OSError:  # compiled, but Numba could not keep the result: its disk is full, say
-            gather(*arguments)
+        for _ in range(COMPILED_FUNCTIONS):
+            try:
+                return gather(*arguments)
+            except OSError:  # one more is compiled, but Numba could not keep the result: its disk is full, say
+                pass
+        return gather(*arguments)
 
 
 @_compiled

@@ -126,7 +126,18 @@ def map_scene(
             facts = _facts(model, opened, region, wanted, outputs, form, cluster is not None)
             if resume and mapped_already(outputs, facts):
                 return _skipped(card, opened, region, outputs.out)
-            sink = FileSink(card, opened, region.window, outputs, form, facts, plan, resume, overwrite)
+            sink = FileSink(
+                card,
+                opened,
+                region.window,
+                outputs,
+                form,
+                facts,
+                plan,
+                resume,
+                overwrite,
+                [] if mask is None else [Path(mask)],
+            )
         with sink:
             job = Job(model, opened, region, wanted, replace(sink.plan or plan, cache=plan.cache))
             if started is not None:

@@ -134,6 +134,22 @@ def _check_target(path: Path, overwrite: bool) -> None:
         raise OutputError(f"'{path}' exists: choose another name, or replace it with --overwrite")
 
 
+def check_writable(path: Path) -> None:
+    """Refuse, before hours of work, a place that does not take the longest name that an output needs on its way.
+
+    Raises
+    ------
+    OutputError
+    """
+    target = Path(os.path.realpath(path))
+    probe = target.with_name(f".{target.name}.{os.getpid():019d}")  # as long as .<name>.map.partial.aux.xml
+    try:
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
 def check_apart(outputs: Mapping[str, Path], inputs: Sequence[Path]) -> None:
     """Refuse outputs that are the same file as an input or as each other.
 

@@ -24,7 +24,7 @@ from .raster import RasterScene
 from .results import Block
 from .scene import Nodata, Scene
 from .sinks import Sink
-from .stages import Batch, Part, StripReader, Wanted, classify, gather, map_block
+from .stages import Batch, Part, StripReader, Wanted, classify, gather, map_block, warm_up
 from .tiling import Window, tiles_of
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def run_here(job: Job, sink: Sink, tally: Tally) -> list[Meter]:
 
     def gathered(parts: Iterator[tuple[Part, list[Window]]], meter: Meter) -> Iterator[Batch]:
         limit_threads(job.model.threads)
+        warm_up(job.scene, job.plan.tile + 2 * job.model.card.halo, job.plan.batch)  # while the first part is read
         for part, tiles in parts:
             for batch in gather(job.model, job.scene, part, tiles, job.plan.batch, job.region.inside):
                 meter.count(_pixels(batch.tiles), batch.inputs.nbytes)
@@ -152,7 +153,9 @@ def run_there(job: Job, sink: Sink, tally: Tally, source: Source | None, where: 
 
     if source is None or not job.model.path:
         raise UsageError("a cluster's workers open scene and model themselves: give the paths of both")
-    task = WindowTask(job.model.path, job.model.digest, job.model.device, where.threads, source, job.wanted, job.plan)
+    task = WindowTask(
+        job.model.path, job.model.digest, job.model.device, where.threads_per_task, source, job.wanted, job.plan
+    )
     stop = threading.Event()
 
     def there(_: Iterator[Any], meter: Meter) -> Iterator[list[tuple[Window, Block | None]]]:
@@ -212,7 +215,7 @@ class WindowTask:
     model: str
     digest: str
     device: Device
-    threads: int | None
+    threads: int
     source: Source
     wanted: Wanted
     plan: Plan
@@ -226,7 +229,7 @@ class WindowTask:
 
 
 @lru_cache(maxsize=2)
-def _model(path: str, digest: str, device: Device, threads: int | None) -> Model:
+def _model(path: str, digest: str, device: Device, threads: int) -> Model:
     model = Model.open(path, device, threads)
     if model.digest != digest:
         raise ModelFileError(f"a worker finds another model at '{path}': wanted storage that all workers share")

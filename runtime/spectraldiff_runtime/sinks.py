@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from .geotiff import EncodedRaster, Format, RasterSpec, check_format, class_spec
 from .interrupts import interrupts_held_back
 from .journal import Journal, is_begun
 from .layers import Layer
-from .outputs import PartialFile, check_apart, check_output
+from .outputs import PartialFile, check_apart, check_output, check_writable
 from .planning import Plan
 from .preview import PreviewOutput, check_preview
 from .raster import open_dataset
@@ -28,10 +29,13 @@ from .results import Block
 from .scene import Scene
 from .stages import Wanted
 from .tiling import Window, tiles_of
+from .transcode import Transcoder
 
 FINGERPRINT = "SPECTRALDIFF_FINGERPRINT"
 # One process at a time writes a map, see `journal`: what a killed one left of its outputs is written over.
 TOKEN = "map"  # noqa: S105 (a part of a file name)
+# The process that makes the rasters is started when this share of the pixels is left to be done.
+LAST_SHARE = 0.1
 # Values that are counted at once, and the side of the windows that a raster is counted in.
 CHUNK, SIDE = 2**24, 2048
 
@@ -152,6 +156,11 @@ class FileSink:
 
     The map grows in raw files (see `journal`) and becomes rasters at the end.
 
+    Parameters
+    ----------
+    inputs
+        Files beside the scene's own that no output may be.
+
     Raises
     ------
     OutputError
@@ -171,28 +180,33 @@ class FileSink:
         plan: Plan,
         resume: bool,
         overwrite: bool,
+        inputs: Sequence[Path] = (),
     ) -> None:
         assert outputs.out is not None
         check_format(form, {layer.dtype.name for layer in layers_of(card, outputs)})
-        inputs: Sequence[Path] = getattr(scene, "files", ())
-        check_apart(outputs.paths(), inputs)
+        check_apart(outputs.paths(), [*getattr(scene, "files", ()), *inputs])
         if outputs.preview is not None:
             check_preview(outputs.preview)
         self._card, self._scene, self._window, self._outputs, self._form = card, scene, window, outputs, form
         self._facts, self._overwrite, self._resume, self._first_plan = facts, overwrite, resume, plan
         self.plan: Plan | None = None
         self._journal: Journal
+        self._left = window.height * window.width
+        self._stack = ExitStack()
+        self._transcoder: Transcoder | None = None
 
     def __enter__(self) -> Self:
         for path in self._outputs.paths().values():
             check_output(path, overwrite=True)
+            check_writable(path)
         with ExitStack() as begun:
             with interrupts_held_back():  # a folder that was made is also one that will be removed
                 self._journal = begun.enter_context(self._begin())
             for path in self._outputs.paths().values():
                 check_output(path, self._overwrite or self._journal.published)
             self.plan = self._plan_of_journal()
-            begun.pop_all()
+            self._stack = begun.pop_all()
+        self._left -= self._journal.done_pixels
         return self
 
     def _plan_of_journal(self) -> Plan:
@@ -232,6 +246,14 @@ class FileSink:
             if self._outputs.percent and block.confidence is not None:
                 values["confidence"] = percent_of(block.confidence)
         self._journal.write(self._own(window), values)
+        self._left -= window.height * window.width
+        if self._transcoder is None and self._left < LAST_SHARE * self._window.height * self._window.width:
+            self._transcoder = self._started()
+
+    def _started(self) -> Transcoder:
+        """Start the process that makes the rasters, so that it is ready when it is needed."""
+        with interrupts_held_back():
+            return self._stack.enter_context(Transcoder())
 
     def _own(self, window: Window) -> Window:
         """Return a window in the map's rows and columns."""
@@ -242,9 +264,11 @@ class FileSink:
         """Make rasters of the raw files and give them their names."""
         try:
             self._journal.sync()
-            with ExitStack() as files:
+            classes = _chunks(self._journal.raw("classes"), class_dtype(self._values - 1))
+            with ExitStack() as files, ThreadPoolExecutor(1) as beside:
+                counted = beside.submit(_counts, classes, self._values)
                 outputs = self._finished(files)
-                pixels = _counts(_chunks(self._journal.raw("classes"), class_dtype(self._values - 1)), self._values)
+                pixels = counted.result()
                 self._journal.announce_publishing()
                 with interrupts_held_back():
                     for output in outputs:
@@ -261,8 +285,9 @@ class FileSink:
     def _finished(self, files: ExitStack) -> list[PartialFile]:
         """Write all files under other names."""
         outputs: list[PartialFile] = []
+        transcoder = self._transcoder or self._started()
         for path, raw, spec in self._rasters():
-            raster = EncodedRaster(path, True, raw, spec, self._form, TOKEN)
+            raster = EncodedRaster(path, True, raw, spec, self._form, TOKEN, transcoder)
             files.enter_context(raster).finish()
             outputs.append(raster)
         if self._outputs.preview is not None:
@@ -289,7 +314,7 @@ class FileSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._journal.__exit__(kind, error, trace)
+        self._stack.__exit__(kind, error, trace)
 
 
 def layers_of(card: ModelCard, outputs: Outputs) -> list[Layer]:
@@ -315,12 +340,12 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
 
 def mapped_already(outputs: Outputs, facts: Mapping[str, Any]) -> bool:
     """Whether all files are there and the class raster was made from the same facts."""
-    if outputs.out is None or not all(path.is_file() for path in outputs.paths().values()):
-        return False
     try:
+        if outputs.out is None or is_begun(outputs.out) or not all(path.is_file() for path in outputs.paths().values()):
+            return False
         with open_dataset(outputs.out) as dataset:
             found = dataset.tags().get(FINGERPRINT)
-    except SceneError:
+    except (SceneError, OSError):
         return False
     return bool(found == fingerprint(facts))
 

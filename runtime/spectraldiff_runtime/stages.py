@@ -247,6 +247,14 @@ def gather(
         yield Batch(same, valid, kept, inputs if kept.size == len(same) else inputs[kept])
 
 
+def warm_up(scene: Scene, side: int, batch: int) -> None:
+    """Have the kernel compiled, or loaded, that gathers batches of tiles of `side` pixels from a part of this scene."""
+    bands = len(scene.bands)
+    block = np.zeros((1, bands, 1), scene.dtype).transpose(1, 0, 2)
+    tiles = [Window(0, side, 0, side)] * batch
+    gather_tiles(block, (0, 0), (1, 1), tiles, 0, np.zeros(bands, np.float32), scene.nodata)
+
+
 def classify(model: Model, batch: Batch, wanted: Wanted, options: Any = None) -> Iterator[tuple[Window, Block | None]]:
     """Run a batch; yield each tile with its block, or with None where no pixel of it has data."""
     kind = class_dtype(len(model.card.classes))

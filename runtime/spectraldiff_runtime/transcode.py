@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -16,10 +17,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 CACHE = 64 * 2**20  # bytes of GDAL's block cache
 COMPARED = 32 * 2**20  # bytes that are compared at once
+OUTCOME = "\x1e"  # begins the line that says how a job went
 SETTINGS = {
     "GDAL_CACHEMAX": CACHE,
     "GDAL_PAM_ENABLED": "NO",  # we write the sidecar
@@ -68,48 +70,70 @@ def run(job: Job) -> Outcome:
     OSError
         The process cannot be started.
     """
-    command = [sys.executable, "-P", "-c", f"from {__name__} import main; main()"]
-    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": paths}, start_new_session=True,
-    )  # fmt: skip
-    try:
-        return _outcome(process, job)
-    finally:  # also after Ctrl-C, which goes to this process alone
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
+    with Transcoder() as transcoder:
+        return transcoder.run(job)
+
+
+class Transcoder:
+    """The process, which may be started before there is a job; a context manager that ends it, also after Ctrl-C.
+
+    Raises
+    ------
+    OSError
+        The process cannot be started.
+    """
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-P", "-c", f"from {__name__} import main; main()"]
+        paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": paths}, start_new_session=True,
+        )  # fmt: skip
+        self._stdin, self._stdout = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._stdin, self._stdout):
             with contextlib.suppress(BrokenPipeError):  # of what it did not read
-                cast(IO[bytes], pipe).close()
+                pipe.close()
 
-
-def _outcome(process: "subprocess.Popen[bytes]", job: Job) -> Outcome:
-    stdin, stdout = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
-    with contextlib.suppress(BrokenPipeError):  # it says below why it ended
-        stdin.write(json.dumps(asdict(job)).encode() + b"\n")
-        stdin.flush()  # and not closed: its end tells the process that this one is gone
-    text = stdout.read().decode(errors="replace")
-    code = process.wait()
-    printed, _, last = text.rstrip("\n").rpartition("\n")
-    if code == 0:
-        return Outcome(printed=printed, **json.loads(last))
-    return Outcome(f"GDAL ended with code {code}: {last}".rstrip(": "), [], text)
+    def run(self, job: Job) -> Outcome:
+        """Do a job and wait for its outcome."""
+        with contextlib.suppress(BrokenPipeError):  # it says below why it ended
+            self._stdin.write(json.dumps(asdict(job)).encode() + b"\n")
+            self._stdin.flush()  # and not closed: its end tells the process that this one is gone
+        lines: list[str] = []
+        for line in iter(self._stdout.readline, b""):
+            text = line.decode(errors="replace").rstrip("\n")
+            if text.startswith(OUTCOME):
+                return Outcome(printed="\n".join(line for line in lines if line), **json.loads(text[len(OUTCOME) :]))
+            lines.append(text)
+        last = lines[-1] if lines else ""
+        return Outcome(f"GDAL ended with code {self._process.wait()}: {last}".rstrip(": "), [], "\n".join(lines))
 
 
 def main() -> None:
-    """Read a job from stdin, do it, and print the outcome as the last line."""
-    job = Job(**json.loads(sys.stdin.buffer.readline()))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Read jobs from stdin, a line each, do them, and print each outcome on a line of its own."""
+    jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
+    import rasterio  # noqa: F401 (while there is no job yet)
+
     caught = _Caught()
     logging.getLogger("rasterio").addHandler(caught)
-    error = _attempt(job)
-    sys.stdout.write("\n" + json.dumps({"error": error, "warnings": caught.messages}) + "\n")
+    while True:
+        caught.messages = []
+        error = _attempt(jobs.get())
+        sys.stdout.write(f"\n{OUTCOME}" + json.dumps({"error": error, "warnings": caught.messages}) + "\n")
+        sys.stdout.flush()
 
 
-def _end_with_parent() -> None:
-    while os.read(0, 1):
-        pass
+def _read_jobs(jobs: "queue.SimpleQueue[Job]") -> None:
+    """Pass jobs on, and end the process when the one that started it is gone."""
+    for line in iter(sys.stdin.buffer.readline, b""):
+        jobs.put(Job(**json.loads(line)))
     os._exit(3)
 
 

@@ -139,7 +139,7 @@ def test_no_room_to_begin(limited_map, listing, limit):
 
 def test_no_room_for_the_rasters(limited_map, listing, tmp_path):
     """The raw values have room, up to 480,000 bytes, and a raster of whole tiles has not: they are kept."""
-    plain = ["--of", "GTiff", "--co", "COMPRESS=NONE"]
+    plain = ["--of", "GTiff", "--co", "COMPRESS=NONE", "--blocksize", "64"]
     line = assert_too_large(limited_map(500_000, *plain))
     assert line.endswith("what is done is kept: go on with --resume")
     assert {Path(name).parts[0] for name in listing()} == {"scene.tif", "classes.tif.unfinished"}

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import SpectralDiffError
 from . import datasets, evaluate, export, info, map, reconstruct, train
+from .options import one_line
 
 INTERRUPTED = 130
 
@@ -98,5 +99,5 @@ def _usage(error: Any) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    typer.echo(f"sdiff: error: {message}", err=True)
+    typer.echo(one_line(f"sdiff: error: {message}"), err=True)
     return code

@@ -17,6 +17,7 @@ from .options import (
     Quiet,
     Verbose,
     check_verbosity,
+    one_line,
     parse_bands,
     parse_nodata,
     parse_options,
@@ -160,8 +161,9 @@ def map(
     targets = _targets(
         scenes, out, out_dir, {"confidence": confidence, "probabilities": probabilities, "preview": preview}
     )
+    inputs = [model] if mask is None else [model, mask]
     if out_dir is None:
-        targets[0].check(model, overwrite or resume)
+        targets[0].check(inputs, overwrite or resume)
     engine = Model.open(model, device.value, threads)
     options = {
         "percent": confidence_type is ConfidenceType.UINT8,
@@ -188,7 +190,7 @@ def map(
         if json:
             print_json({**targets[0].as_dict(), "model": model, "device": engine.device, **result.as_dict()})
         return
-    _map_many(engine, targets, options, quiet, verbose, profile, json, model)
+    _map_many(engine, targets, options, inputs, quiet, profile, json)
 
 
 @dataclass(frozen=True)
@@ -206,12 +208,12 @@ class Target:
         named = {"confidence": self.confidence, "probabilities": self.probabilities, "preview": self.preview}
         return {name: path for name, path in named.items() if path is not None}
 
-    def check(self, model: Path, overwrite: bool) -> None:
+    def check(self, inputs: Sequence[Path], overwrite: bool) -> None:
         """Refuse outputs that cannot be, before anything is opened."""
         from ..outputs import check_apart, check_output
 
         named = {"--out": self.out, **{f"--{name}": path for name, path in self.beside().items()}}
-        check_apart(named, [model])
+        check_apart(named, inputs)
         for path in named.values():
             check_output(path, overwrite)
 
@@ -304,11 +306,10 @@ def _map_many(
     engine: "Model",
     targets: Sequence[Target],
     options: dict[str, Any],
+    inputs: Sequence[Path],
     quiet: bool,
-    verbose: bool,
     profile: bool,
     json: bool,
-    model: Path,
 ) -> None:
     """Map scene after scene, one line each; a scene that fails does not stop the others.
 
@@ -321,16 +322,16 @@ def _map_many(
     for number, target in enumerate(targets, start=1):
         label = f"[{number}/{len(targets)}] '{target.scene}'"
         try:
-            target.check(model, overwrite=True)
+            target.check(inputs, overwrite=True)
             result = _map_one(engine, target, options, quiet=True, verbose=False)
         except (SpectralDiffError, MemoryError) as error:
             failed += 1
-            typer.echo(f"{label}: error: {error}", err=True)
+            typer.echo(one_line(f"{label}: error: {error}"), err=True)
             facts.append({**target.as_dict(), "out": target.out, "error": str(error)})
             continue
         if not quiet:
             how = "is mapped already" if result.skipped else _rate(result)
-            typer.echo(f"{label} -> '{target.out}' ({how})", err=True)
+            typer.echo(one_line(f"{label} -> '{target.out}' ({how})"), err=True)
             if profile:
                 _print_profile(result)
         facts.append({**target.as_dict(), **result.as_dict()})
@@ -339,7 +340,7 @@ def _map_many(
         done = len(targets) - failed - skipped
         typer.echo(f"{done} mapped, {skipped} mapped already, {failed} failed", err=True)
     if json:
-        print_json({"model": model, "device": engine.device, "scenes": facts})
+        print_json({"model": inputs[0], "device": engine.device, "scenes": facts})
     if failed:
         raise typer.Exit(1)
 

@@ -99,9 +99,14 @@ def progress_bar(unit: str, quiet: bool) -> Iterator[Callable[[int, int], None]]
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def one_line(message: str) -> str:
+    """Return a message as one line, whatever the names in it hold."""
+    return " ".join(message.splitlines())
+
+
 def warn(message: str) -> None:
     """Print one warning line on stderr."""
-    typer.echo(f"sdiff: warning: {message}", err=True)
+    typer.echo(one_line(f"sdiff: warning: {message}"), err=True)
 
 
 def parse_bands(text: str) -> tuple[int, ...]:
