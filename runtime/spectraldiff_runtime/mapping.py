@@ -24,7 +24,7 @@ from .results import MapResult as MapResult
 from .runs import Job, Region, Source, Tally, run_here, run_there
 from .scene import NODATA_OF_FILE, ArrayScene, Nodata, Scene
 from .sinks import ArraySink, FileSink, Outputs, Sink, count_values, mapped_already
-from .stages import Wanted
+from .stages import Wanted, warm_up
 from .stages import map_block as map_block
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ def map_scene(
             job = Job(model, opened, region, wanted, replace(sink.plan or plan, cache=plan.cache))
             if started is not None:
                 started(opened, region, job.plan)
+            if cluster is None:
+                warm_up(opened, job.plan.tile + 2 * card.halo, job.plan.batch)
             start = time.perf_counter()
             tally = Tally(progress)
             by_path = source if isinstance(scene, str | Path) else None

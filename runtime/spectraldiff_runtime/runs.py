@@ -24,7 +24,7 @@ from .raster import RasterScene
 from .results import Block
 from .scene import Nodata, Scene
 from .sinks import Sink
-from .stages import Batch, Part, StripReader, Wanted, classify, gather, map_block, warm_up
+from .stages import Batch, Part, StripReader, Wanted, classify, gather, map_block
 from .tiling import Window, tiles_of
 
 if TYPE_CHECKING:
@@ -122,7 +122,6 @@ def run_here(job: Job, sink: Sink, tally: Tally) -> list[Meter]:
 
     def gathered(parts: Iterator[tuple[Part, list[Window]]], meter: Meter) -> Iterator[Batch]:
         limit_threads(job.model.threads)
-        warm_up(job.scene, job.plan.tile + 2 * job.model.card.halo, job.plan.batch)  # while the first part is read
         for part, tiles in parts:
             for batch in gather(job.model, job.scene, part, tiles, job.plan.batch, job.region.inside):
                 meter.count(_pixels(batch.tiles), batch.inputs.nbytes)

@@ -248,7 +248,10 @@ def gather(
 
 
 def warm_up(scene: Scene, side: int, batch: int) -> None:
-    """Have the kernel compiled, or loaded, that gathers batches of tiles of `side` pixels from a part of this scene."""
+    """Have the kernel compiled, or loaded, that gathers batches of tiles of `side` pixels from a part of this scene.
+
+    Loading it takes Numba most of a second, during which nothing else would be done.
+    """
     bands = len(scene.bands)
     block = np.zeros((1, bands, 1), scene.dtype).transpose(1, 0, 2)
     tiles = [Window(0, side, 0, side)] * batch

@@ -404,12 +404,12 @@ PLACES: dict[str, tuple[int, str, Make]] = {
     "unfinished-file": (1, "out.tif.unfinished", lambda k: [k.write(), k.file("out.tif.unfinished", "precious")][:1]),
     "unfinished-loop": (
         1,
-        "cannot be written",
+        "is in the way",
         lambda k: [k.write(), k.link("out.tif.unfinished", "out.tif.unfinished")][:1],
     ),
     "unfinished-elsewhere": (
         1,
-        "cannot be written",
+        "is in the way",
         lambda k: [k.write(), (k.folder / "mine").mkdir(), k.link("out.tif.unfinished", "mine")][:1],
     ),
     "journal-empty": (1, "cannot be read", lambda k: corrupt_journal(k, b"", "--resume")),
