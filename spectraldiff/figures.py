@@ -177,7 +177,8 @@ def class_maps(scene: Scene, reference: NDArray[Any], predicted: NDArray[Any], t
 
 def paint(values: NDArray[Any], classes: Sequence[LandCoverClass]) -> NDArray[np.uint8]:
     """Return the (H, W, 3) uint8 picture of a class map (H, W); values without a class are white."""
-    table = np.full((1 + max((c.value for c in classes), default=0), 3), NO_CLASS, dtype=np.uint8)
+    highest = max(int(values.max(initial=0)), *(c.value for c in classes), 0)
+    table = np.full((highest + 1, 3), NO_CLASS, dtype=np.uint8)
     for c in classes:
         table[c.value] = c.colour
     return np.asarray(table[values])

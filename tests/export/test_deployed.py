@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spectraldiff.classifier import Classifier
 from spectraldiff.unet import StepEmbedding
-from spectraldiff_export.deployed import DeployedClassifier, RowClassifier
+from spectraldiff_export.deployed import DeployedClassifier, RowClassifier, Verdict
 
 Tiles = Callable[..., Tensor]
 
@@ -104,3 +104,12 @@ def test_row_classifier_reads_windows_as_the_vit_does(classifier):
     wanted = vit.classify(windows.reshape(-1, side**2, width)).view(2, 4, -1)
     found = RowClassifier(vit).double()(tokens.transpose(1, 2))
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("count", "kind"), [(254, torch.uint8), (255, torch.int32), (300, torch.int32)])
+def test_classes_that_do_not_fit_a_byte(count: int, kind: torch.dtype) -> None:
+    scores = torch.rand(3, 2, 4, count, generator=torch.Generator().manual_seed(0))  # (h, N, w, K)
+    classes, confidence, probabilities = Verdict(count)(scores)
+    assert classes.dtype == kind
+    torch.testing.assert_close(classes.long() - 1, scores.argmax(3).permute(1, 0, 2))
+    torch.testing.assert_close(probabilities.amax(1), confidence)

@@ -45,9 +45,12 @@ CARD = ModelCard(
 )
 
 
-def onnx_bytes(card: ModelCard | None = CARD, spatial: tuple[str, str] = ("height", "width")) -> bytes:
+def onnx_bytes(
+    card: ModelCard | None = CARD, spatial: tuple[str, str] = ("height", "width"), classes: int = CLASSES
+) -> bytes:
     """Per-band affine, two valid 3 x 3 convolutions, a 1 x 1, softmax: a receptive field of 5 x 5."""
     rng = np.random.default_rng(0)
+    kind = TensorProto.UINT8 if classes <= 254 else TensorProto.INT32
 
     def weights(name: str, *shape: int) -> Any:
         scale = 1.0 / np.sqrt(np.prod(shape[1:]))
@@ -56,7 +59,7 @@ def onnx_bytes(card: ModelCard | None = CARD, spatial: tuple[str, str] = ("heigh
     constants = [
         numpy_helper.from_array(np.full((1, BANDS, 1, 1), 1 / 250, np.float32), "scale"),
         numpy_helper.from_array(np.full((1, BANDS, 1, 1), -2, np.float32), "offset"),
-        weights("w1", 6, BANDS, 3, 3), weights("w2", 5, 6, 3, 3), weights("w3", CLASSES, 5, 1, 1),
+        weights("w1", 6, BANDS, 3, 3), weights("w2", 5, 6, 3, 3), weights("w3", classes, 5, 1, 1),
         numpy_helper.from_array(np.array(1, np.int64), "one"),
         numpy_helper.from_array(np.array([1], np.int64), "axis"),
         numpy_helper.from_array(np.array(6, np.float32), "sharpness"),
@@ -73,7 +76,7 @@ def onnx_bytes(card: ModelCard | None = CARD, spatial: tuple[str, str] = ("heigh
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
         helper.make_node("ArgMax", ["probabilities"], ["index"], axis=1, keepdims=0),
         helper.make_node("Add", ["index", "one"], ["value"]),
-        helper.make_node("Cast", ["value"], ["classes"], to=TensorProto.UINT8),
+        helper.make_node("Cast", ["value"], ["classes"], to=kind),
         helper.make_node("ReduceMax", ["probabilities", "axis"], ["confidence"], keepdims=0),
     ]
     inner = [f"{name}_out" for name in spatial]
@@ -82,9 +85,9 @@ def onnx_bytes(card: ModelCard | None = CARD, spatial: tuple[str, str] = ("heigh
         "tiny",
         [helper.make_tensor_value_info("tile", TensorProto.FLOAT, ["N", BANDS, *spatial])],
         [
-            helper.make_tensor_value_info("classes", TensorProto.UINT8, ["N", *inner]),
+            helper.make_tensor_value_info("classes", kind, ["N", *inner]),
             helper.make_tensor_value_info("confidence", TensorProto.FLOAT, ["N", *inner]),
-            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", CLASSES, *inner]),
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes, *inner]),
         ],
         constants,
     )

@@ -249,7 +249,7 @@ def test_publishing_is_remembered(tmp_path):
 
 def test_no_place_for_the_folder(tmp_path):
     (tmp_path / "map.tif.unfinished").write_text("mine")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="is in the way"):
         begin(tmp_path / "map.tif")
     assert (tmp_path / "map.tif.unfinished").read_text() == "mine"
 

@@ -7,6 +7,8 @@ import pytest
 import rasterio
 
 from spectraldiff_runtime import ArrayScene, Model, RasterScene, map_block, map_scene, planning
+from spectraldiff_runtime.class_map import LandCoverClass, palette, read_classes
+from spectraldiff_runtime.engine import seal
 from spectraldiff_runtime.errors import OutputError, SceneError, UsageError
 from spectraldiff_runtime.geotiff import Format
 from spectraldiff_runtime.planning import Plan
@@ -454,3 +456,19 @@ def test_a_map_that_was_interrupted_leaves_nothing_unless_asked(model, write_sce
 def test_panels_of_a_plan_are_kept_on_resume():
     plan = Plan(4, 1, 8, 16, 10)
     assert Plan.of(plan.as_dict()) == plan
+
+
+def test_more_classes_than_a_byte_holds(build_onnx, changed_card, write_scene, cube, tmp_path):
+    legend = tuple(LandCoverClass(i, f"Species {i}", colour) for i, colour in enumerate(palette(300), start=1))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(seal(build_onnx(changed_card(classes=legend), classes=300)))
+    model = Model.open(path, "cpu", threads=1)
+    wanted = model.run(np.pad(cube.astype(np.float32), ((2, 2), (2, 2), (0, 0)), "reflect").transpose(2, 0, 1)[None])
+    assert wanted.classes.max() > 255
+    result = map_scene(model, write_scene(), tmp_path / "classes.tif", preview=tmp_path / "map.png", tile=16)
+    with rasterio.open(tmp_path / "classes.tif") as dataset:
+        assert dataset.dtypes == ("uint16",)
+        np.testing.assert_array_equal(dataset.read(1), wanted.classes[0])
+    assert read_classes(tmp_path / "classes.tif") == list(legend)
+    assert sum(result.pixels) == 29 * 37
+    assert map_scene(model, cube).classes.dtype == np.uint16

@@ -212,7 +212,7 @@ def test_labels_shifted_by_rounding_are_taken(small_scene, tmp_path):
     np.testing.assert_array_equal(Scene.from_rasters(tmp_path / "s.tif", tmp_path / "l.tif").labels, small_scene.labels)
 
 
-@pytest.mark.parametrize("value", [256, -1])
+@pytest.mark.parametrize("value", [65536, -1])
 def test_labels_out_of_range(small_scene, tmp_path, value):
     labels = small_scene.labels.astype(np.int32)
     labels[3, 3] = value
