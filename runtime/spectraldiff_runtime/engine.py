@@ -25,6 +25,9 @@ SIZE_KEY = "spectraldiff.size"
 SEAL_KEY = "spectraldiff.sha256"
 OUTPUTS = ("classes", "confidence", "probabilities")
 
+# Bytes of working memory for each padded pixel from which on no memory is kept between runs: it would double.
+LARGE_WORKSPACE = 100_000
+
 SIZE_DIGITS = 20
 METADATA_TAG = 0x72  # ModelProto.metadata_props: field 14, length-delimited
 
@@ -245,7 +248,8 @@ class Model:
         data = read_model_bytes(path)
         card = _card_of(data, path)
         count = threads or cpu_threads()
-        session, used = open_session(data, device, count, f"'{path}'")
+        arena = (card.workspace or 0) < LARGE_WORKSPACE
+        session, used = open_session(data, device, count, f"'{path}'", arena)
         digest = hashlib.sha256(data).hexdigest()
         rectangular = _check_graph(session, card, f"'{path}'")
         return cls(card, used, count, rectangular, session, digest, len(data), str(Path(path).absolute()))

@@ -22,6 +22,9 @@ BASE = 400 * MEGABYTE
 # How the rest is shared out; what is left over is for the queues of results, the journal and the allocators.
 INFERENCE_SHARE, PARTS_SHARE, BATCHES_SHARE, CACHE_SHARE = 0.45, 0.25, 0.12, 0.08
 
+# What inference and batches may take together of a model that is too large for its share, or where the user says so.
+MOST_SHARE = 0.8
+
 # One part is gathered from, one waits, one is being read.
 PARTS_HELD = 3
 PART_BYTES = 64 * MEGABYTE
@@ -98,16 +101,17 @@ def make_plan(
     left = max_memory - BASE - 2 * model_bytes
     room = _Room(card, left)
     chosen = tile or room.tile(_preferred_tile(card.halo))
-    if left <= 0 or not room.holds(chosen, batch or 1):
-        least = BASE + 2 * model_bytes + room.wanted(tile or SMALLEST_TILE, batch or 1)
+    needed = room.needed(chosen, batch or 1)
+    if needed > left * MOST_SHARE:
+        least = BASE + 2 * model_bytes + int(room.needed(tile or SMALLEST_TILE, batch or 1) / MOST_SHARE) + 1
         raise UsageError(
             f"--max-memory {max_memory // MEGABYTE}MB does not hold this model on tiles of {chosen} pixels: "
             f"give at least {-(-least // MEGABYTE)}MB" + (" or a smaller --tile or --batch" if tile or batch else "")
         )
-    rows, columns = _part(card, scene, window, chosen, left * PARTS_SHARE)
+    rows, columns = _part(card, scene, window, chosen, min(left * PARTS_SHARE, (left - needed) / 2))
     height, width = scene.blocks
     block = height * width * len(scene.bands) * scene.dtype.itemsize
-    cache = int(max(16 * MEGABYTE, min(2 * block, left * CACHE_SHARE)))
+    cache = int(max(16 * MEGABYTE, min(2 * block, left * CACHE_SHARE, (left - needed) / 4)))
     return Plan(chosen, batch or 1, rows, columns, cache)
 
 
@@ -128,9 +132,9 @@ class _Room:
         inference, batches = self._bytes(tile, batch)
         return inference <= self.left * INFERENCE_SHARE and batches <= self.left * BATCHES_SHARE
 
-    def wanted(self, tile: int, batch: int) -> int:
-        inference, batches = self._bytes(tile, batch)
-        return int(max(inference / INFERENCE_SHARE, batches / BATCHES_SHARE)) + 1
+    def needed(self, tile: int, batch: int) -> float:
+        """Return the bytes of both."""
+        return sum(self._bytes(tile, batch))
 
     def tile(self, preferred: int) -> int:
         """Return the largest tile up to `preferred` that fits."""
