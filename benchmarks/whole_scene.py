@@ -13,6 +13,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -138,15 +140,16 @@ def map_and_watch(scene: Path, model: Path, out: Path, extra: list[str], program
     """
     command = [sys.executable, "-m", "spectraldiff_runtime", "map", str(scene), "--model", str(model)]
     command += ["--out", str(out), "--overwrite", "--quiet", "--json", *extra]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    facts = json.loads(process.stdout.read())
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, but its figures are still there
+    with tempfile.TemporaryFile("w+") as output:
+        process, peak = subprocess.Popen(command, stdout=output), 0
+        while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            peak = max(peak, peak_memory(process.pid))
+            time.sleep(0.05)
+        output.seek(0)
+        facts = json.loads(output.read())
     lines = Path(f"/proc/{process.pid}/io").read_text().splitlines()
     read = int(next(line.split()[1] for line in lines if line.startswith("rchar:"))) - program
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.wait():
         raise RuntimeError(f"mapping {scene} ended with {process.returncode}")
     size = scene.stat().st_size
     busy = max(facts["profile"], key=lambda stage: stage["busy_s"])
@@ -154,7 +157,7 @@ def map_and_watch(scene: Path, model: Path, out: Path, extra: list[str], program
         "scene": scene.name,
         "pixels": facts["height"] * facts["width"],
         "gigabytes": size / 1e9,
-        "peak_megabytes": usage.ru_maxrss * 1024 / 1e6,
+        "peak_megabytes": peak / 1e6,
         "bytes_read": read,
         "bytes_read_over_size": read / size,
         "seconds": facts["seconds"],
@@ -162,6 +165,12 @@ def map_and_watch(scene: Path, model: Path, out: Path, extra: list[str], program
         "busy_share": busy["busy_share"],
         "profile": facts["profile"],
     }
+
+
+def peak_memory(process: int) -> int:
+    """Return the peak resident bytes of a process so far; what `wait4` says would count this process' own, too."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return max((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), default=0)
 
 
 def show(rows: list[dict[str, Any]]) -> None:
