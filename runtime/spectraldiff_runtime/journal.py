@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import sys
 import time
 import zlib
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from .errors import OutputError
 from .interrupts import interrupts_held_back
-from .layers import Layer, RawFiles
+from .layers import RAW, Layer, RawFiles
 from .outputs import output_error
 from .tiling import Window
 
@@ -30,7 +29,7 @@ if sys.platform != "win32":
     import fcntl
 
 SUFFIX = ".unfinished"
-JOURNAL = "journal"
+JOURNAL, NEW_JOURNAL = "journal", "journal.new"
 FORMAT = 1
 # The lines of windows whose pixels have reached the disk are written together about this often.
 SYNC_SECONDS = 1.0
@@ -119,11 +118,11 @@ class Journal:
     def _start(self, facts: dict[str, Any]) -> None:
         """Make the folder; its journal comes last, so that a folder without one is none."""
         try:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._sweep()
             self.folder.mkdir()
             self._raws.create()
             head = json.dumps({"format": FORMAT, "plan": self.plan, "facts": facts}, allow_nan=False)
-            beginning = self.folder / f"{JOURNAL}.new"
+            beginning = self.folder / NEW_JOURNAL
             beginning.write_text(_line(head))
             _sync(beginning)
             beginning.rename(self.folder / JOURNAL)
@@ -233,11 +232,14 @@ class Journal:
         self._synced_at = time.monotonic()
 
     def announce_publishing(self) -> None:
-        """Note that outputs are getting their names: from here on those that exist may be this map's own."""
-        try:
-            self._append(_line(PUBLISHING))
-        except OSError as error:
-            raise self.failed(error) from error
+        """Note that outputs are getting their names: from here on those that exist may be this map's own.
+
+        Raises
+        ------
+        OSError
+            The disk does not take it.
+        """
+        self._append(_line(PUBLISHING))
         self.published = True
 
     def _append(self, text: str) -> None:
@@ -266,7 +268,16 @@ class Journal:
         self._close_files()
         with contextlib.suppress(OSError):
             (self.folder / JOURNAL).unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what maps leave in the folder, and the folder if nothing else is in it."""
+        if self.folder.is_symlink():
+            return
+        with contextlib.suppress(OSError):
+            for file in (self.folder / JOURNAL, self.folder / NEW_JOURNAL, *self.folder.glob(f"*{RAW}")):
+                file.unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def close(self) -> None:
         """Close the files; the folder stays."""

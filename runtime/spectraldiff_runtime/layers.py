@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from .errors import OutputError
 from .tiling import Window
 
+RAW = ".raw"  # ends the names of raw files
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -40,7 +42,7 @@ class RawFiles:
 
     def path(self, name: str) -> Path:
         """Return the path of a layer's file."""
-        return self._folder / f"{name}.raw"
+        return self._folder / f"{name}{RAW}"
 
     def create(self) -> None:
         """Make the files, of zeros; OSError where the disk takes none."""

@@ -49,8 +49,6 @@ class Part:
 
     Attributes
     ----------
-    output
-        The window of the map that they are enough for.
     data
         (B, h, w), the scene's type, any strides.
     origin
@@ -61,7 +59,6 @@ class Part:
         To be called when `data` is needed no more.
     """
 
-    output: Window
     data: NDArray[Any]
     origin: tuple[int, int]
     mask: NDArray[np.bool_] | None
@@ -110,7 +107,7 @@ def read_part(scene: Scene, window: Window, halo: int) -> Part:
     """Read what mapping `window` takes."""
     need = source_window(window, halo, scene.height, scene.width)
     where = need.row0, need.row1, need.col0, need.col1
-    return Part(window, scene.read(*where), (need.row0, need.col0), scene.mask(*where), lambda: None)
+    return Part(scene.read(*where), (need.row0, need.col0), scene.mask(*where), lambda: None)
 
 
 class StripReader:
@@ -129,13 +126,13 @@ class StripReader:
         if isinstance(self._scene, ArrayScene):
             data = self._scene.read(source.row0, source.row1, source.col0, source.col1)
             meter.count(source.height * source.width, data.nbytes)
-            return Part(strip.output, data, (source.row0, source.col0), mask, lambda: None)
+            return Part(data, (source.row0, source.col0), mask, lambda: None)
         held = self._hold(source)
         self._fill(held, strip, meter)
         if self._left is not None:
             self._left.release()
         self._left = held
-        return Part(strip.output, held.data, (source.row0, source.col0), mask, held.release)
+        return Part(held.data, (source.row0, source.col0), mask, held.release)
 
     def _fill(self, held: "_Held", strip: Strip, meter: Meter) -> None:
         """Copy what is kept, read the rest, and keep what the parts below need."""
@@ -253,9 +250,9 @@ def warm_up(scene: Scene, side: int, batch: int) -> None:
     Loading it takes Numba most of a second, during which nothing else would be done.
     """
     bands = len(scene.bands)
-    block = np.zeros((1, bands, 1), scene.dtype).transpose(1, 0, 2)
+    block = np.zeros((2, bands, 2), scene.dtype).transpose(1, 0, 2)  # strided as parts are: another kernel otherwise
     tiles = [Window(0, side, 0, side)] * batch
-    gather_tiles(block, (0, 0), (1, 1), tiles, 0, np.zeros(bands, np.float32), scene.nodata)
+    gather_tiles(block, (0, 0), (2, 2), tiles, 0, np.zeros(bands, np.float32), scene.nodata)
 
 
 def classify(model: Model, batch: Batch, wanted: Wanted, options: Any = None) -> Iterator[tuple[Window, Block | None]]:

@@ -4,7 +4,6 @@
 beyond the scene is reflected (`reflect`), so a tile may need rows that are not next to it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,14 +65,3 @@ def tiles_of(window: Window, tile: int) -> list[Window]:
     """Cut a window into tiles of at most `tile` x `tile` pixels, row by row."""
     columns = cuts(window.col0, window.col1, tile)
     return [Window(r0, r1, c0, c1) for r0, r1 in cuts(window.row0, window.row1, tile) for c0, c1 in columns]
-
-
-def strips(height: int, width: int, tile: int, max_tiles: int) -> Iterator[list[Window]]:
-    """Yield the scene as strips one tile high, top to bottom, each cut into windows of `max_tiles` tiles.
-
-    All windows start on the grid of `tile` pixels, so cutting them further with `tiles_of` gives the
-    same tiles whatever `max_tiles` is.
-    """
-    columns = cuts(0, width, tile * max(1, max_tiles))
-    for row0, row1 in cuts(0, height, tile):
-        yield [Window(row0, row1, col0, col1) for col0, col1 in columns]

@@ -189,6 +189,20 @@ def test_a_folder_without_a_journal_is_none(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_others_left_in_the_folder_is_not_lost(tmp_path):
+    out = tmp_path / "map.tif"
+    folder_of(out).mkdir()
+    (folder_of(out) / "mine.txt").write_text("precious")
+    with pytest.raises(OutputError, match="is in the way"):
+        begin(out)
+    assert (folder_of(out) / "mine.txt").read_text() == "precious"
+    (folder_of(out) / "mine.txt").unlink()
+    log = begin(out)
+    (folder_of(out) / "mine.txt").write_text("precious")
+    log.remove()
+    assert [p.name for p in folder_of(out).iterdir()] == ["mine.txt"]
+
+
 def _try_to_begin(out, queue):
     try:
         begin(out, resume=True)

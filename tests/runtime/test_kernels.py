@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectraldiff_runtime.kernels import _gather, gather_tiles, native_nodata
+from spectraldiff_runtime import RasterScene, map_scene
+from spectraldiff_runtime.kernels import _gather, _gather_alone, gather_tiles, native_nodata
+from spectraldiff_runtime.stages import warm_up
 from spectraldiff_runtime.tiling import Window, source_window, tiles_of
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
@@ -218,6 +220,18 @@ def test_what_does_not_fit_is_refused(arguments):
     gather_tiles(**good)
     with pytest.raises(ValueError):  # noqa: PT011 (each has its own words, none of them a contract)
         gather_tiles(**{**good, **arguments})
+
+
+@pytest.mark.skipif(bool(os.environ.get("NUMBA_DISABLE_JIT")), reason="nothing is compiled then")
+def test_warming_up_compiles_what_a_map_needs(model, write_scene):
+    """In uint32, which no other test maps from a file: whatever is compiled comes from here."""
+    values = np.random.default_rng(0).integers(0, 900, (20, 21, 7)).astype(np.uint32)
+    scene, before = write_scene(values=values), len(_gather_alone.signatures)
+    with RasterScene(scene) as opened:
+        warm_up(opened, 12, 1)
+    warmed = len(_gather_alone.signatures)
+    map_scene(model, scene, tile=8)
+    assert (warmed, len(_gather_alone.signatures)) == (before + 1, before + 1)
 
 
 @pytest.mark.skipif(bool(os.environ.get("NUMBA_DISABLE_JIT")), reason="this is the run without the JIT")

@@ -90,6 +90,16 @@ def test_what_stops_at_the_end_goes_on_with_resume(make_sink, tmp_path, monkeypa
     assert {path.name for path in tmp_path.iterdir()} == NAMES
 
 
+def test_a_disk_that_fails_before_publishing_is_said_once(make_sink, monkeypatch):
+    def full(self, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journal.Journal, "_append", full)
+    with pytest.raises(OutputError) as caught:
+        write_and_finish(make_sink())
+    assert str(caught.value).count("what is done is kept") == 1
+
+
 def test_a_map_of_a_part_counts_its_own_rows(card, tmp_path):
     scene, window = ArrayScene(np.zeros((40, 50, 7), np.uint8)), Window(10, 14, 20, 25)
     outputs = Outputs.of(tmp_path / "classes.tif", False, False, None, False)
