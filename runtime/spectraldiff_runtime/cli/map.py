@@ -1,7 +1,6 @@
 """``sdiff map``: scenes and a model file in, class maps out."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SpectralDiffError, UsageError
+from .map_report import print_profile, progress, rate, summarise
 from .options import (
     Device,
     Json,
@@ -186,7 +186,7 @@ def map(
     if out_dir is None:
         result = _map_one(engine, targets[0], options, quiet, verbose)
         if not quiet:
-            _summarise(result, targets[0], profile)
+            summarise(result, targets[0].beside().values(), profile)
         if json:
             print_json({**targets[0].as_dict(), "model": model, "device": engine.device, **result.as_dict()})
         return
@@ -278,7 +278,7 @@ def _cluster(address: str | None, workers: int | None, threads: int | None) -> A
 def _map_one(engine: "Model", target: Target, options: dict[str, Any], quiet: bool, verbose: bool) -> "MapResult":
     from ..mapping import map_scene
 
-    with _progress(quiet) as (begin, advance):
+    with progress(quiet) as (begin, advance):
 
         def started(scene: "Scene", region: "Region", plan: "Plan") -> None:
             if not quiet:
@@ -330,10 +330,10 @@ def _map_many(
             facts.append({**target.as_dict(), "out": target.out, "error": str(error)})
             continue
         if not quiet:
-            how = "is mapped already" if result.skipped else _rate(result)
+            how = "is mapped already" if result.skipped else rate(result)
             typer.echo(one_line(f"{label} -> '{target.out}' ({how})"), err=True)
             if profile:
-                _print_profile(result)
+                print_profile(result)
         facts.append({**target.as_dict(), **result.as_dict()})
     skipped = sum(bool(fact.get("skipped")) for fact in facts)
     if not quiet:
@@ -360,100 +360,3 @@ def _announce(model: "Model", scene: "Scene", region: "Region", plan: "Plan", ve
         facts = [f"window {window.height} x {window.width}", f"tiles up to {plan.tile}", f"batches of {plan.batch}"]
         facts += [f"{plan.rows} rows at a time", f"panels of {plan.columns} columns"]
         typer.echo("  " + ", ".join(facts), err=True)
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
-    """Show a bar on stderr with pixels a second and the time left; yield what begins it and what advances it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (
-        BarColumn(None),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-    )
-    bar = Progress(*columns, console=Console(stderr=True), disable=quiet, expand=True)
-
-    def begin(pixels: int) -> None:
-        bar.start()
-        bar.add_task("map", total=pixels, rate="")
-
-    def advance(done: int) -> None:
-        task = bar.tasks[0]
-        bar.advance(task.id, done)
-        speed = task.finished_speed or task.speed
-        bar.update(task.id, rate=f"{speed:,.0f} pixels/s" if speed else "")
-
-    try:
-        yield begin, advance
-    finally:
-        bar.stop()
-
-
-def _summarise(result: "MapResult", target: Target, profile: bool) -> None:
-    """Print pixels, share and, where the CRS is projected, hectares of each class."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    if result.skipped:
-        typer.echo(f"'{target.out}' is mapped already by this model with these options", err=True)
-        return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("Class")
-    columns = ["Pixels", "Share"] + (["Hectares"] if result.hectares_per_pixel is not None else [])
-    for name in columns:
-        table.add_column(name, justify="right")
-    for name, style, value in _lines(result):
-        cells = _cells(result, value)
-        table.add_row(Text("\u25a0 ", style).append(name, "default"), *cells[: len(columns)])
-    Console(stderr=True, highlight=False).print(table)
-    if profile:
-        _print_profile(result)
-    typer.echo(f"Wrote '{result.out}' ({_rate(result)})", err=True)
-    for path in target.beside().values():
-        typer.echo(f"Wrote '{path}'", err=True)
-
-
-def _rate(result: "MapResult") -> str:
-    return f"{result.seconds:.1f} s, {result.pixels_per_second:,.0f} pixels/s"
-
-
-def _lines(result: "MapResult") -> list[tuple[str, str, int]]:
-    """Return name, style and value of each line of the summary."""
-    lines = [(c.name, "rgb({},{},{})".format(*c.colour), c.value) for c in result.legend]
-    return lines + ([("Unclassified", "dim", 0)] if result.pixels[0] else [])
-
-
-def _cells(result: "MapResult", value: int) -> list[str]:
-    pixels = result.pixels[value]
-    share = pixels / (result.height * result.width)
-    return [f"{pixels:,}", f"{share:.1%}", f"{pixels * (result.hectares_per_pixel or 0):,.1f}"]
-
-
-def _print_profile(result: "MapResult") -> None:
-    """Print a line a stage, and which of them bound the run."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("Stage")
-    for name in ("Busy s", "of run", "No input s", "No room s", "MB", "Pixels/s"):
-        table.add_column(name, justify="right")
-    for row in result.profile:
-        speed = row["pixels_per_second"]
-        table.add_row(
-            row["stage"],
-            f"{row['busy_s']:.2f}",
-            f"{row['busy_share'] or 0:.0%}",
-            f"{row['waiting_for_input_s']:.2f}",
-            f"{row['waiting_for_room_s']:.2f}",
-            f"{row['bytes'] / 1e6:,.1f}",
-            "" if speed is None or not row["pixels"] else f"{speed:,.0f}",
-        )
-    Console(stderr=True, highlight=False).print(table)
-    bound = result.bounding_stage
-    if bound is not None:
-        typer.echo(f"The run was bound by '{bound['stage']}', busy {bound['busy_share']:.0%} of the time", err=True)
