@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spectraldiff.diffusion import Denoiser, NoiseSchedule
 from spectraldiff.features import PCA, FeatureExtractor, Normaliser, mirrored
+from spectraldiff.foveal import FovealViT, new_vit
 from spectraldiff.presets import Preset
 from spectraldiff.scene import Scene
 from spectraldiff.unet import DenoisingUNet
@@ -49,7 +50,7 @@ class Classifier(nn.Module):
         fill: Tensor,
         denoiser: Denoiser | None,
         pca: PCA,
-        vit: SpectralViT,
+        vit: SpectralViT | FovealViT,
     ) -> None:
         super().__init__()
         self.preset = preset
@@ -135,7 +136,7 @@ def empty_classifier(preset: Preset, bands: int, classes: int, features: int, co
 
     denoiser = None if preset.features == "raw" else new_denoiser(preset, bands, zeros(), zeros())
     pca = PCA(torch.zeros(features), torch.zeros(components, features), float("nan"))
-    vit = SpectralViT(preset.vit(components, classes))
+    vit = new_vit(preset.vit(components, classes))
     return Classifier(preset, Normaliser(zeros(), zeros()), zeros(), denoiser, pca, vit)
 
 

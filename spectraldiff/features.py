@@ -1,10 +1,10 @@
-"""Features of a whole scene: U-Net activations (or the raw bands) at every pixel, reduced by PCA.
+"""Features of whole scenes: U-Net activations (or the raw bands) at every pixel, reduced by PCA.
 
 The extractor works on padded tiles and consumes its halo, so a feature depends on the pixels around it and never on the
 tile that it was computed in.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,27 +161,34 @@ def mirrored(scene: Tensor, rim: int) -> Tensor:
     return scene[:, rows][:, :, columns]
 
 
+def at_least(scene: Tensor, size: int) -> Tensor:
+    """Mirror a scene (B, H, W) that is smaller than `size` pixels a side until it is large enough."""
+    rim = max(0, -(-(size - min(scene.shape[1:])) // 2))
+    return mirrored(scene, rim) if rim else scene
+
+
 @torch.no_grad()
 def scene_features(
     extractor: FeatureExtractor,
-    scene: Tensor,
-    valid: Tensor,
+    scenes: Sequence[Tensor],
+    valid: Sequence[Tensor],
     rim: int,
     components: int,
     report: Callable[[int, int], None],
-) -> tuple[Tensor, PCA]:
-    """Compute the features of a scene and a rim around it, and reduce them by PCA.
+) -> tuple[list[Tensor], PCA]:
+    """Compute the features of scenes and a rim around each, and reduce them by one PCA.
 
-    The PCA is fitted on valid pixels of the scene itself, in tiles spread evenly over it where it is large.
+    The PCA is fitted on the valid pixels of the scenes themselves, in tiles spread evenly over them where they are
+    large.
 
     Parameters
     ----------
     extractor
         In evaluation mode.
-    scene
-        (B, H, W) normalised pixels, on the extractor's device.
+    scenes
+        (B, H, W) normalised pixels each, on the extractor's device.
     valid
-        (H, W) bool.
+        (H, W) bool each.
     rim
         Pixels to add on each side: the radius of the classifier's window.
     components
@@ -192,24 +199,25 @@ def scene_features(
     Returns
     -------
     tuple
-        (H + 2 rim, W + 2 rim, P) float32 features on the scene's device, and the PCA.
+        (H + 2 rim, W + 2 rim, P) float32 features of each scene on its device, and the PCA.
     """
-    tiles = _Tiles(extractor, scene, rim)
-    every = max(1, valid.numel() // PCA_PIXELS)
-    chosen = [n for n in range(len(tiles.corners)) if n % every == 0]
-    total = len(chosen) + len(tiles.corners)
-    inside = F.pad(valid, (rim,) * 4)
+    cut = [_Tiles(extractor, scene, rim) for scene in scenes]
+    inside = [F.pad(known, (rim,) * 4) for known in valid]
+    tiles = [(s, n) for s, one in enumerate(cut) for n in range(len(one.corners))]
+    every = max(1, sum(known.numel() for known in valid) // PCA_PIXELS)
+    chosen = tiles[::every]
+    total = len(chosen) + len(tiles)
 
     def rows() -> Iterator[Tensor]:
-        for done, n in enumerate(chosen):
+        for done, (s, n) in enumerate(chosen):
             report(done, total)
-            yield tiles[n].permute(1, 2, 0)[tiles.crop(inside, n)]
+            yield cut[s][n].permute(1, 2, 0)[cut[s].crop(inside[s], n)]
 
-    pca = fit_pca(rows(), components).to(scene.device)
-    reduced = torch.empty((*inside.shape, len(pca.components)), device=scene.device)
-    for n in range(len(tiles.corners)):
-        report(len(chosen) + n, total)
-        tiles.crop(reduced, n)[:] = pca(tiles[n][None])[0].permute(1, 2, 0)
+    pca = fit_pca(rows(), components).to(scenes[0].device)
+    reduced = [torch.empty((*known.shape, len(pca.components)), device=scenes[0].device) for known in inside]
+    for done, (s, n) in enumerate(tiles, start=len(chosen)):
+        report(done, total)
+        cut[s].crop(reduced[s], n)[:] = pca(cut[s][n][None])[0].permute(1, 2, 0)
     report(total, total)
     return reduced, pca
 

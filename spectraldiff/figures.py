@@ -1,21 +1,15 @@
-"""Every picture that a run writes: loss curves, maps, confusion matrix, reconstructions, spectra.
+"""Every picture that a run or a report shows: loss curves, maps, confusion matrix, reliability, spectra.
 
-Figures are drawn with matplotlib's object interface on the Agg canvas, so that no display and no state of
-pyplot is needed. A picture appears under its name when it is whole, and replaces an older one.
+Each function writes a PNG file when it is called with a path, and returns the bytes of one as `function.png(...)`.
 """
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import wraps
-from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
@@ -23,23 +17,12 @@ from numpy.typing import NDArray
 
 from spectraldiff.colour import false_colour as false_colour
 from spectraldiff.colour import stretch_limits as stretch_limits
-from spectraldiff.metrics import Accuracy
+from spectraldiff.drawing import BLUE, GREY, INK, ORANGE, new_figure, picture
+from spectraldiff.metrics import Accuracy, Calibration
 from spectraldiff.scene import Scene
 from spectraldiff_runtime.class_map import LandCoverClass
-from spectraldiff_runtime.outputs import PartialFile, output_error
 
-# Okabe and Ito's colours, which people of any colour vision tell apart.
-BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#9AA0A6", "#222222"
 NO_CLASS = (255, 255, 255)
-STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif", "font.size": 9, "axes.titlesize": 9.5, "figure.titlesize": 11,
-    "axes.labelsize": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": "#777777",
-    "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": "#E3E5E8", "grid.linewidth": 0.7, "axes.axisbelow": True,
-    "legend.frameon": False, "legend.fontsize": 8.5, "text.parse_math": False,
-}  # fmt: skip
-
-P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -52,38 +35,7 @@ class Spectra:
     reconstructed: NDArray[Any]
 
 
-def _picture(draw: Callable[P, Figure]) -> Callable[Concatenate[Path, P], None]:
-    """Make a function that returns a figure into one that writes it as PNG to a path, its first argument."""
-
-    @wraps(draw)
-    def write(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        with mpl.rc_context(STYLE), warnings.catch_warnings():
-            # A class name in a script that the font lacks is drawn as boxes.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            _save(draw(*args, **kwargs), path)
-
-    return write
-
-
-def _save(figure: Figure, path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with PartialFile(path, overwrite=True) as file:
-            figure.savefig(file.partial, format="png", dpi=150)
-            file.publish()
-    except OSError as error:
-        raise output_error(path, error) from error
-
-
-def _figure(width: float, height: float, title: str) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    if title:
-        figure.suptitle(title)
-    return figure
-
-
-@_picture
+@picture
 def loss_curve(history: Sequence[tuple[int, float]], title: str, label: str = "loss") -> Figure:
     """Draw a loss over training steps: each value, and their moving average, on a logarithmic axis.
 
@@ -97,7 +49,7 @@ def loss_curve(history: Sequence[tuple[int, float]], title: str, label: str = "l
         Above the picture, and along its vertical axis.
     """
     kept = np.array([(s, v) for s, v in history if math.isfinite(v) and v > 0], dtype=np.float64).reshape(-1, 2)
-    figure = _figure(7.0, 3.8, title)
+    figure = new_figure(7.0, 3.8, title)
     axes = figure.add_subplot()
     axes.set(xlabel="step", ylabel=label, yscale="log")
     axes.plot(kept[:, 0], kept[:, 1], color=BLUE, alpha=0.3, linewidth=0.8, label="each value")
@@ -141,7 +93,7 @@ def _readable_log(axes: Axes, values: NDArray[np.float64]) -> None:
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
 
 
-@_picture
+@picture
 def class_maps(scene: Scene, reference: NDArray[Any], predicted: NDArray[Any], title: str) -> Figure:
     """Draw the scene in false colour, its labels and the map, with one legend.
 
@@ -162,7 +114,7 @@ def class_maps(scene: Scene, reference: NDArray[Any], predicted: NDArray[Any], t
     rows, columns = (3, 1) if wide else (1, 3)
     legend_rows = math.ceil((len(scene.classes) + 1) / (6 if wide else 5))
     size = (panel[0] * columns + 0.2, (panel[1] + 0.25) * rows + 0.2 * legend_rows + 0.4)
-    figure = _figure(*size, title)
+    figure = new_figure(*size, title)
     images = (
         ("False colour", false_colour(scene.cube, scene.wavelengths, valid=scene.valid)),
         ("Labels", paint(reference, scene.classes)),
@@ -189,8 +141,8 @@ def _swatch(name: str, colour: tuple[int, int, int]) -> Patch:
     return Patch(facecolor=face, edgecolor="#999999", linewidth=0.5, label=name)
 
 
-def _show(axes: Axes, image: NDArray[Any], title: str) -> None:
-    axes.imshow(image, interpolation="nearest" if image.shape[0] < 1000 else "antialiased")
+def _show(axes: Axes, image: NDArray[Any], title: str, **look: Any) -> None:
+    axes.imshow(image, interpolation="nearest" if image.shape[0] < 1000 else "antialiased", **look)
     axes.set_title(title)
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)
@@ -198,7 +150,7 @@ def _show(axes: Axes, image: NDArray[Any], title: str) -> None:
         spine.set(visible=True, color="#BBBBBB", linewidth=0.6)
 
 
-@_picture
+@picture
 def confusion_matrix(accuracy: Accuracy, classes: Sequence[LandCoverClass]) -> Figure:
     """Draw the confusion matrix: counts, coloured by their share of the row, and each class's accuracy.
 
@@ -217,7 +169,7 @@ def confusion_matrix(accuracy: Accuracy, classes: Sequence[LandCoverClass]) -> F
     counts, names = counts[:, first:], names[first:]
     side = max(4.0, 0.42 * len(classes))
     title = f"OA {100 * accuracy.oa:.2f}   AA {100 * accuracy.aa:.2f}   kappa x 100 {100 * accuracy.kappa:.2f}"
-    figure = _figure(side + 2.9, side + 1.9, f"{title}   ({accuracy.pixels:,} pixels)")
+    figure = new_figure(side + 2.9, side + 1.9, f"{title}   ({accuracy.pixels:,} pixels)")
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -253,7 +205,58 @@ def _percent(share: float) -> str:
     return "" if math.isnan(share) else f"{100 * share:.1f}"
 
 
-@_picture
+@picture
+def confidence_map(confidence: NDArray[Any], title: str) -> Figure:
+    """Draw the confidence of each pixel, dark where the map is unsure.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG file.
+    confidence
+        (H, W), 0..1; 0 and NaN, where there is no class, are drawn white.
+    title
+        Above the picture.
+    """
+    height, width = confidence.shape
+    size = (7.0, 7.0 * height / width) if width > height else (5.0 * width / height, 5.0)
+    figure = new_figure(max(3.0, size[0]) + 0.9, max(1.6, size[1]) + 0.4, title)
+    axes = figure.add_subplot()
+    known = np.ma.masked_where(~(np.asarray(confidence) > 0), confidence)
+    _show(axes, known, "", cmap="cividis", vmin=0, vmax=1)
+    bar = figure.colorbar(axes.images[0], ax=axes, shrink=0.9, pad=0.02, label="confidence")
+    bar.outline.set_visible(False)
+    return figure
+
+
+@picture
+def reliability_diagram(calibration: Calibration, title: str = "") -> Figure:
+    """Draw how often pixels of each confidence are right, against how often they should be, and how many there are.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG file.
+    calibration
+        What `metrics.calibration` returned.
+    title
+        Above the picture.
+    """
+    figure = new_figure(4.8, 5.2, title)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+    edges = np.linspace(0, 1, len(calibration.counts) + 1)
+    middle, width = (edges[:-1] + edges[1:]) / 2, 1 / len(calibration.counts)
+    upper.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), label="as it should be")
+    upper.bar(middle, np.nan_to_num(calibration.accuracy), 0.92 * width, color=BLUE, alpha=0.35)
+    upper.plot(calibration.confidence, calibration.accuracy, "o", color=BLUE, markersize=5, label="found")
+    upper.set(ylabel="share of right pixels", ylim=(0, 1.02), xlim=(0, 1))
+    upper.legend(loc="upper left", title=f"ECE {100 * calibration.ece:.2f} %", alignment="left")
+    lower.bar(middle, np.array(calibration.counts) / max(1, sum(calibration.counts)), 0.92 * width, color=GREY)
+    lower.set(xlabel="confidence", ylabel="share of pixels")
+    return figure
+
+
+@picture
 def reconstruction_strip(
     images: Sequence[tuple[int, NDArray[Any]]],
     original: NDArray[Any],
@@ -279,13 +282,13 @@ def reconstruction_strip(
     rows = math.ceil(len(panels) / columns)
     height, width = original.shape[:2]
     side = 1.75
-    figure = _figure(side * columns, (side * height / width + 0.3) * rows + (0.35 if title else 0.0), title)
+    figure = new_figure(side * columns, (side * height / width + 0.3) * rows + (0.35 if title else 0.0), title)
     for number, (name, cube) in enumerate(panels, start=1):
         _show(figure.add_subplot(rows, columns, number), false_colour(cube, wavelengths, limits=limits), name)
     return figure
 
 
-@_picture
+@picture
 def spectral_curves(
     spectra: Sequence[Spectra], wavelengths: NDArray[np.float64] | None, title: str = "", label: str = "value"
 ) -> Figure:
@@ -304,7 +307,7 @@ def spectral_curves(
     """
     columns = min(3, len(spectra))
     rows = math.ceil(len(spectra) / columns)
-    figure = _figure(3.4 * columns + 0.4, 2.2 * rows + 0.8, title)
+    figure = new_figure(3.4 * columns + 0.4, 2.2 * rows + 0.8, title)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for panel, item in zip(axes.flat, spectra, strict=False):
         _draw_spectra(panel, item, wavelengths)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.class_map import HIGHEST, LandCoverClass, class_dtype, palette, read_classes
 from spectraldiff_runtime.errors import LabelsError
+from spectraldiff_runtime.placing import mapped
 from spectraldiff_runtime.raster import Georeference, RasterScene
 
 
@@ -43,6 +44,59 @@ def read_labels(path: str | Path) -> tuple[NDArray[Any], Georeference]:
     return values.astype(class_dtype(int(values.max()))), place
 
 
+def labels_on_grid(path: str | Path, shape: tuple[int, int], place: Georeference) -> tuple[NDArray[Any], str]:
+    """Read a label raster onto a scene's grid.
+
+    Parameters
+    ----------
+    path
+        A raster on that grid, or on another one in the same CRS: each of the scene's pixels then gets the label of the
+        pixel that its centre lies in, 0 outside.
+    shape, place
+        Size of the scene, (H, W), and where it lies.
+
+    Returns
+    -------
+    labels
+        (H, W), as `read_labels` gives them.
+    remark
+        What was resampled, in one line; empty for the same grid.
+
+    Raises
+    ------
+    SceneError, LabelsError
+        As `read_labels`; or the raster has another CRS, another size without a georeference, or no label on the scene.
+    """
+    labels, found = read_labels(path)
+    known = found.transform is not None and place.transform is not None
+    same = labels.shape == shape and (not known or _same_transform(found.transform, place.transform, shape))
+    if same or not known or found.crs != place.crs or found.transform.is_degenerate:
+        check_grids("the labels", labels.shape, found, "the scene", shape, place)
+        return labels, ""
+    resampled = _nearest(labels, found.transform, shape, place.transform)
+    if not resampled.any():
+        raise LabelsError(
+            f"'{path}' starts at {_origin(found)}, the scene at {_origin(place)}: no label lies on the scene; "
+            "check both files' georeference"
+        )
+    return resampled, (
+        f"'{path}' lies on another grid ({_origin(found)}, the scene at {_origin(place)}): resampled by nearest"
+    )
+
+
+def _nearest(labels: NDArray[Any], source: Any, shape: tuple[int, int], target: Any) -> NDArray[Any]:
+    """Return, for the centre of each pixel of a grid, the label of the pixel that it lies in."""
+    out = np.zeros(shape, labels.dtype)
+    centres = np.arange(shape[1]) + 0.5
+    for row in range(shape[0]):
+        x, y = mapped(~source, *mapped(target, centres, row + 0.5))
+        # A centre on the border of two pixels belongs to the next one, whatever rounding does to it.
+        columns, rows = (np.floor(axis + 1e-6).astype(np.int64) for axis in (x, y))
+        inside = (rows >= 0) & (rows < labels.shape[0]) & (columns >= 0) & (columns < labels.shape[1])
+        out[row, inside] = labels[rows[inside], columns[inside]]
+    return out
+
+
 def classes_of(path: str | Path, count: int) -> tuple[LandCoverClass, ...]:
     """Return the classes 1..K of a class raster, K = `count` or more if the raster names more.
 
@@ -69,13 +123,13 @@ def check_grids(
     LabelsError
         They do not.
     """
-    if shape != other_shape:
-        raise LabelsError(sizes(name, shape, other, other_shape))
     if place.crs is not None and other_place.crs is not None and place.crs != other_place.crs:
         raise LabelsError(
             f"{name} have the CRS {_short(place.crs)} and {other} has {_short(other_place.crs)}: "
             "bring both onto one grid, with gdalwarp, say"
         )
+    if shape != other_shape:
+        raise LabelsError(sizes(name, shape, other, other_shape))
     if place.transform is None or other_place.transform is None:
         return
     if not _same_transform(place.transform, other_place.transform, shape):

@@ -1,4 +1,4 @@
-"""How good a map is: overall accuracy, average accuracy, Cohen's kappa and the confusion matrix.
+"""How good a map is: overall and average accuracy, Cohen's kappa, confusion matrix; and what its confidence is worth.
 
 All figures are fractions (0..1; kappa -1..1); the command line prints them times 100, as the paper does.
 """
@@ -43,6 +43,13 @@ class Accuracy:
     confusion: NDArray[np.int64]
     pixels: int
 
+    @property
+    def users(self) -> tuple[float, ...]:
+        """The share of the scored pixels mapped as each class that are of it (precision); NaN for none mapped so."""
+        mapped = self.confusion[:, 1:]
+        hits, totals = np.diagonal(mapped), mapped.sum(axis=0)
+        return tuple(float(share) for share in _shares(hits, totals))
+
     def as_dict(self) -> dict[str, object]:
         """Return the figures in types that `json` writes; what is not defined (NaN) becomes None."""
         return {
@@ -79,7 +86,7 @@ def score(reference: NDArray[Any], predicted: NDArray[Any], classes: int) -> Acc
     _check_values(truth, found, classes)
     matrix = confusion_matrix(truth, found, labels=np.arange(classes + 1))[1:].astype(np.int64)
     hits, totals = np.diagonal(matrix, offset=1), matrix.sum(axis=1)
-    recall = np.divide(hits, totals, out=np.full(classes, np.nan), where=totals > 0)
+    recall = _shares(hits, totals)
     return Accuracy(
         oa=float(hits.sum() / totals.sum()),
         aa=float(np.nanmean(recall)),
@@ -88,6 +95,77 @@ def score(reference: NDArray[Any], predicted: NDArray[Any], classes: int) -> Acc
         confusion=matrix,
         pixels=int(totals.sum()),
     )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far the confidence of a map can be believed: confidence and accuracy in bins of equal width.
+
+    Attributes
+    ----------
+    ece
+        Expected calibration error: the mean over pixels of |accuracy - mean confidence| of the pixel's bin, 0..1
+        (Guo et al., "On calibration of modern neural networks", 2017, Eq. 3).
+    counts
+        Pixels in each bin, from confidence 0 to 1; a bin holds its upper end.
+    confidence, accuracy
+        Mean confidence and share of right pixels in each bin; NaN for an empty one.
+    """
+
+    ece: float
+    counts: tuple[int, ...]
+    confidence: tuple[float, ...]
+    accuracy: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the figures in types that `json` writes; what is not defined (NaN) becomes None."""
+        return {
+            "ece": self.ece,
+            "counts": list(self.counts),
+            "confidence": [_or_none(value) for value in self.confidence],
+            "accuracy": [_or_none(value) for value in self.accuracy],
+        }
+
+
+def calibration(confidence: NDArray[Any], correct: NDArray[Any], bins: int = 15) -> Calibration:
+    """Compare confidences with how often they are right.
+
+    Parameters
+    ----------
+    confidence
+        Confidence of each pixel's class, 0..1, any shape.
+    correct
+        Whether the class is right, the same shape.
+    bins
+        How many bins of equal width.
+
+    Raises
+    ------
+    LabelsError
+        The shapes differ, there is no pixel, or a confidence is not in 0..1.
+    """
+    if confidence.shape != correct.shape:
+        raise LabelsError(f"the confidences are {confidence.shape} and the marks {correct.shape}: they must be equal")
+    if confidence.size == 0:
+        raise LabelsError("no pixel has both a confidence and a label: wanted at least one")
+    sure, right = confidence.ravel().astype(np.float64), correct.ravel().astype(np.float64)
+    if not (sure.min() >= 0 and sure.max() <= 1):
+        raise LabelsError(f"the confidences reach from {sure.min():g} to {sure.max():g}: wanted 0 to 1")
+    place = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    claimed, found = (_shares(np.bincount(place, v, minlength=bins), counts) for v in (sure, right))
+    gaps = np.abs(np.nan_to_num(found) - np.nan_to_num(claimed))
+    return Calibration(
+        ece=float((counts * gaps).sum() / sure.size),
+        counts=tuple(int(n) for n in counts),
+        confidence=tuple(float(v) for v in claimed),
+        accuracy=tuple(float(v) for v in found),
+    )
+
+
+def _shares(parts: NDArray[Any], wholes: NDArray[Any]) -> NDArray[np.float64]:
+    """Return parts / wholes, NaN where there is no whole."""
+    return np.asarray(np.divide(parts, wholes, out=np.full(len(wholes), np.nan), where=wholes > 0))
 
 
 def _check_values(truth: NDArray[Any], found: NDArray[Any], classes: int) -> None:

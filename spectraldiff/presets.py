@@ -60,7 +60,7 @@ class Preset:
     positions
         Spectral positions wanted after the first convolution; its stride is chosen from the number of bands.
         None: stride 1.
-    stem_channels, channels, first_kernel, second_kernel, resample_kernel
+    stem_channels, stem_width, channels, first_kernel, second_kernel, resample_kernel
         See `spectraldiff.unet.UNetConfig`.
     instance
         K, pixels along the side of the square instances that the denoiser is trained on.
@@ -74,7 +74,7 @@ class Preset:
         t and layer index of the features.
     components
         P, principal components; `raw_components` for raw bands.
-    window, width, depth, heads, mlp, dropout
+    window, fovea, width, depth, heads, mlp, dropout
         See `spectraldiff.vit.ViTConfig`.
     feature_noise
         Standard deviation of the noise added to the standardised features while the classifier learns.
@@ -89,6 +89,7 @@ class Preset:
     parameterisation: Parameterisation
     positions: int | None
     stem_channels: int
+    stem_width: int
     channels: tuple[int, ...]
     first_kernel: Kernel
     second_kernel: Kernel
@@ -103,6 +104,7 @@ class Preset:
     components: int
     raw_components: int
     window: int
+    fovea: int | None
     width: int
     depth: int
     heads: int
@@ -123,11 +125,22 @@ class Preset:
             self.first_kernel,
             self.second_kernel,
             self.resample_kernel,
+            self.stem_width,
         )
 
     def vit(self, components: int, classes: int) -> ViTConfig:
         """Return the classifier's shape for `components` components and `classes` classes."""
-        return ViTConfig(components, classes, self.window, self.width, self.depth, self.heads, self.mlp, self.dropout)
+        return ViTConfig(
+            components,
+            classes,
+            self.window,
+            self.width,
+            self.depth,
+            self.heads,
+            self.mlp,
+            self.dropout,
+            self.fovea,
+        )
 
     @property
     def wanted_components(self) -> int:
@@ -176,6 +189,7 @@ PAPER = Preset(
     parameterisation="noise",
     positions=None,
     stem_channels=16,
+    stem_width=3,
     channels=(32, 64, 128),
     first_kernel=(3, 3, 3),
     second_kernel=(3, 3, 3),
@@ -190,6 +204,7 @@ PAPER = Preset(
     components=1200,  # open
     raw_components=1200,  # open
     window=13,  # open
+    fovea=None,
     width=64,  # open
     depth=5,
     heads=4,
@@ -205,8 +220,10 @@ FAST = replace(
     name="fast",
     parameterisation="residual",
     positions=25,
+    stem_width=1,
     channels=(32, 48, 64),
     first_kernel=(3, 1, 1),
+    second_kernel=(1, 3, 3),
     resample_kernel=(4, 1, 1),
     instance=8,
     diffusion_steps=2000,
@@ -215,7 +232,9 @@ FAST = replace(
     layer=2,
     components=100,
     raw_components=100,
-    window=9,
+    window=15,
+    fovea=3,
+    depth=1,
     dropout=0.0,
     feature_noise=0.3,
     epochs=40,

@@ -1,15 +1,27 @@
 """What a user asks `sdiff train` for: kept in the run folder, so that a training can go on without being told again."""
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from spectraldiff import datasets
+from spectraldiff.classifier import empty_classifier
+from spectraldiff.labels import check_grids, read_labels
 from spectraldiff.presets import Preset
-from spectraldiff.scene import Scene
-from spectraldiff.splits import PAPER_COUNTS, Split, make_split
+from spectraldiff.scene import Scene, check_class_count
+from spectraldiff.several import with_common_classes
+from spectraldiff.splits import PAPER_COUNTS, Split, make_splits, parse_spec
+from spectraldiff.vectors import LabelFields, is_vector
 from spectraldiff_runtime.errors import RunError, SceneError, UsageError
+from spectraldiff_runtime.placing import crs_of
 from spectraldiff_runtime.raster import NODATA_OF_FILE, Nodata
+from spectraldiff_runtime.scene import Georeference
+
+OWN = "`sdiff train scene.tif --labels labels.gpkg --field class`"
 
 
 @dataclass(frozen=True)
@@ -19,15 +31,21 @@ class Request:
     Attributes
     ----------
     dataset
-        Name of a benchmark scene, or None for the user's own rasters.
+        Name of a benchmark scene, or None for the user's own files.
     data_dir
         Folder of the data set's files.
     scene, labels
-        The user's own scene and label raster.
+        The user's own scene and its labels.
+    pairs
+        More scenes with their labels.
+    field, layer_name, name_field
+        What to read of vector files, see `spectraldiff.vectors.LabelFields`.
     bands, nodata, scaled
-        As `Scene.from_rasters` takes them, for own rasters.
+        As `Scene.from_files` takes them, for own rasters.
     split, seed
-        See `spectraldiff.splits.make_split`.
+        See `spectraldiff.splits.make_splits`.
+    split_by
+        ``"polygon"`` draws whole polygons where labels come from polygons, ``"pixel"`` never does.
     preset
         Everything else.
     compare_raw
@@ -45,34 +63,85 @@ class Request:
     bands: tuple[int, ...] | None = None
     nodata: Nodata = NODATA_OF_FILE
     scaled: bool = False
+    pairs: tuple[tuple[str, str], ...] = ()
+    field: str | None = None
+    layer_name: str | None = None
+    name_field: str | None = None
+    split_by: str = "polygon"
 
-    def load_scene(self) -> Scene:
-        """Load the scene with its labels.
+    @property
+    def sources(self) -> tuple[tuple[str, str], ...]:
+        """The user's own scenes, each with its labels."""
+        first = () if self.scene is None or self.labels is None else ((self.scene, self.labels),)
+        return (*first, *self.pairs)
+
+    def load_scenes(self) -> tuple[Scene, ...]:
+        """Load the scenes with their labels, with one list of classes.
 
         Raises
         ------
         SceneError
-            No pixel of the scene has data; and the errors of `datasets.load` and `Scene.from_rasters`.
+            No pixel of a scene has data, or the scenes have different bands; and the errors of `datasets.load` and
+            `Scene.from_files`.
         """
-        scene = self._load()
-        if not scene.valid.any():
-            raise SceneError(
-                f"the scene '{scene.name}' has no data in any pixel: see `sdiff info`, or give --nodata none"
-            )
-        return scene
-
-    def _load(self) -> Scene:
         if self.dataset is not None:
-            return datasets.load(self.dataset, None if self.data_dir is None else Path(self.data_dir))
-        assert self.scene is not None
-        assert self.labels is not None
-        return Scene.from_rasters(self.scene, self.labels, bands=self.bands, nodata=self.nodata, scaled=self.scaled)
+            scenes = [datasets.load(self.dataset, None if self.data_dir is None else Path(self.data_dir))]
+        else:
+            scenes = self._own_scenes()
+        for scene in scenes:
+            if not scene.valid.any():
+                raise SceneError(
+                    f"the scene '{scene.name}' has no data in any pixel: see `sdiff info`, or give --nodata none"
+                )
+        return with_common_classes(scenes)
+
+    def load_scene(self) -> Scene:
+        """Load the first scene, or the only one; as `load_scenes`."""
+        return self.load_scenes()[0]
+
+    def _own_scenes(self) -> list[Scene]:
+        paths = [labels for _, labels in self.sources]
+        self._check_fields(paths)
+        options: dict[str, Any] = {"bands": self.bands, "nodata": self.nodata, "scaled": self.scaled}
+        fields = LabelFields(self.field, self.layer_name, self.name_field)
+        least = 2 if len(paths) == 1 else 1
+        scenes = [Scene.from_files(*pair, fields=fields, least=least, **options) for pair in self.sources]
+        check_class_count([scene.labels for scene in with_common_classes(scenes)], paths)
+        return scenes
+
+    def _check_fields(self, paths: Sequence[str]) -> None:
+        """Refuse options for vector files where there is none."""
+        given = {"--field": self.field, "--layer-name": self.layer_name, "--name-field": self.name_field}
+        named = [option for option, value in given.items() if value is not None]
+        if named and not any(is_vector(path) for path in paths if Path(path).exists()):
+            raise UsageError(
+                f"{named[0]} is for vector files and '{paths[0]}' is none: leave it out, or check the file"
+            )
+
+    def make_splits(self, scenes: Sequence[Scene]) -> tuple[Split, ...]:
+        """Draw the training and test pixels of each scene; pixels without data are in neither."""
+        spec = parse_spec(self.split, self.dataset)
+        halo = self._halo(scenes[0].cube.shape[2]) if spec.form == "disjoint" else 0
+        by_polygon = self.split_by == "polygon" and spec.rule is not None
+        return make_splits(
+            [np.where(scene.valid, scene.labels, 0).astype(scene.labels.dtype) for scene in scenes],
+            self.split,
+            self.seed,
+            self.dataset,
+            scenes[0].classes,
+            groups=[scene.groups if by_polygon else None for scene in scenes],
+            marked=_marked(spec.file, scenes) if spec.form == "file" else None,
+            window=self.preset.window,
+            buffer=halo,
+        )
 
     def make_split(self, scene: Scene) -> Split:
-        """Draw the training and test pixels; pixels without data are in neither."""
-        labels = scene.labels.copy()
-        labels[~scene.valid] = 0
-        return make_split(labels, self.split, self.seed, self.dataset, scene.classes)
+        """Draw the training and test pixels of one scene, as `make_splits`."""
+        return self.make_splits([scene])[0]
+
+    def _halo(self, bands: int) -> int:
+        """Return the pixels around a pixel that its class depends on: the window's radius and the features' halo."""
+        return empty_classifier(self.preset, bands, classes=2, features=1, components=1).halo
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, for `from_json`."""
@@ -81,16 +150,30 @@ class Request:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Request":
         """Rebuild a request; RunError where it does not fit this version."""
-        if set(values) != {f.name for f in fields(cls)}:
+        needed = {f.name for f in fields(cls) if f.default is MISSING}
+        if not needed <= set(values) <= {f.name for f in fields(cls)}:
             raise RunError("the run was begun by another version of SpectralDiff: train again")
-        bands = values["bands"]
+        bands, pairs = values.get("bands"), values.get("pairs", ())
         return cls(
             **{
                 **values,
                 "preset": Preset.from_json(values["preset"]),
                 "bands": None if bands is None else tuple(bands),
+                "pairs": tuple((scene, labels) for scene, labels in pairs),
             }
         )
+
+
+def _marked(path: str, scenes: Sequence[Scene]) -> NDArray[Any] | None:
+    """Read the labels of the pixels that train, on the grid of the only scene; None with several scenes."""
+    if len(scenes) > 1:
+        return None
+    scene = scenes[0]
+    marked, place = read_labels(path)
+    own = Georeference.of(scene.crs, scene.transform)
+    own = replace(own, crs=crs_of(own))
+    check_grids(f"the training pixels '{path}'", marked.shape, place, "the scene", scene.labels.shape, own)
+    return marked
 
 
 def default_split(dataset: str | None) -> str:
@@ -98,12 +181,10 @@ def default_split(dataset: str | None) -> str:
     return "paper" if dataset in PAPER_COUNTS else "fraction:0.1"
 
 
-def check_source(dataset: str | None, scene: str | None, labels: str | None) -> None:
-    """Refuse anything but one data set, or one scene with its labels."""
-    if (dataset is None) == (scene is None):
-        raise UsageError(
-            "give either --dataset NAME (see `sdiff datasets`) or your own scene: "
-            "`sdiff train scene.tif --labels labels.tif`"
-        )
+def check_source(dataset: str | None, scene: str | None, labels: str | None, pairs: Sequence[Any] = ()) -> None:
+    """Refuse anything but one data set, or own scenes, each with its labels."""
+    own = scene is not None or bool(pairs)
+    if (dataset is not None) == own:
+        raise UsageError(f"give either --dataset NAME (see `sdiff datasets`) or your own scene: {OWN}")
     if (scene is None) != (labels is None):
-        raise UsageError("a scene and its --labels go together: `sdiff train scene.tif --labels labels.tif`")
+        raise UsageError(f"a scene and its --labels go together: {OWN}")

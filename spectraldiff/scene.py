@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
-from spectraldiff.labels import check_grids, classes_of, read_labels, sizes
+from spectraldiff.labels import sizes
+from spectraldiff.own_labels import read_own_labels
+from spectraldiff.vectors import LabelFields
 from spectraldiff_runtime.class_map import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, OutputError, SceneError
 from spectraldiff_runtime.geotiff import ArrayRaster, class_spec
@@ -59,6 +61,10 @@ class Scene:
         Whether the cube holds stored value x scale + offset, as float32.
     sensor, attribution, note
         Instrument, whom to name, and what a user must know of the data; may be empty.
+    groups
+        (H, W) int32, from 1: the polygon that labels a pixel, 0 for none; None where no polygon labels any.
+    remarks
+        What a user should know of how the labels were read, one line each.
     """
 
     name: str
@@ -74,6 +80,8 @@ class Scene:
     note: str = ""
     missing: NDArray[np.bool_] | None = None
     scaled: bool = False
+    groups: NDArray[np.int32] | None = None
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.cube.ndim != 3 or 0 in self.cube.shape:
@@ -82,6 +90,8 @@ class Scene:
             raise LabelsError(sizes("the labels", self.labels.shape, "the scene", self.cube.shape))
         if self.missing is not None and self.missing.shape != self.labels.shape:
             raise SceneError(sizes("the mask", self.missing.shape, "the scene", self.cube.shape))
+        if self.groups is not None and self.groups.shape != self.labels.shape:
+            raise LabelsError(sizes("the polygons", self.groups.shape, "the scene", self.cube.shape))
         if self.wavelengths is not None and self.wavelengths.shape != self.cube.shape[2:]:
             found, wanted = self.wavelengths.size, self.cube.shape[2]
             raise SceneError(f"there are {found} wavelengths for {wanted} bands: give one for each band")
@@ -104,7 +114,7 @@ class Scene:
         return np.asarray(good)
 
     @classmethod
-    def from_rasters(
+    def from_files(
         cls,
         scene_path: str | Path,
         labels_path: str | Path,
@@ -113,16 +123,19 @@ class Scene:
         bands: Sequence[int] | None = None,
         nodata: Nodata = NODATA_OF_FILE,
         scaled: bool = False,
+        fields: LabelFields | None = None,
+        least: int = 2,
     ) -> "Scene":
-        """Read a scene and its labels from two rasters on the same grid.
+        """Read a scene from a raster, and its labels from a vector file or another raster.
 
         Parameters
         ----------
         scene_path
             A raster that GDAL reads.
         labels_path
-            A raster with one band of whole numbers 0..65535; its nodata value counts as 0. Names and
-            colours come from the raster where it has them, else they are "Class 1", ... and `palette`.
+            Polygons or points in a vector file, in any CRS; or a raster with one band of whole numbers 0..65535, its
+            nodata value counted as 0, on any grid in the scene's CRS (`spectraldiff.own_labels`). Names and colours
+            come from the file where it has them, else they are "Class 1", ... and `palette`.
         name
             Defaults to the scene's file name without suffix.
         bands
@@ -131,13 +144,19 @@ class Scene:
             ``"file"`` for the raster's own values, a number to use instead, or None for none.
         scaled
             Apply the raster's scale and offset; the cube is float32 then, and NaN where there is no data.
+        fields
+            What to read of a vector file.
+        least
+            Classes wanted, at least.
 
         Raises
         ------
         SceneError
             A raster cannot be read.
+        UsageError
+            The vector file has no such field or layer.
         LabelsError
-            The labels lie on another grid, hold other values, or name fewer than two classes.
+            The labels cannot be placed on the scene, hold other values, or name too few classes.
         """
         with RasterScene(scene_path, bands, nodata, scaled=scaled) as raster:
             cube = np.empty((raster.height, raster.width, len(raster.bands)), raster.dtype)
@@ -145,14 +164,13 @@ class Scene:
             missing = _missing(raster, cube)
             place, wavelengths, value = raster.georeference, raster.wavelengths, raster.nodata
         tags = _tags(scene_path)
-        labels, labels_place = read_labels(labels_path)
-        check_grids("the labels", labels.shape, labels_place, "the scene", cube.shape[:2], place)
-        _check_classes(labels, labels_path)
+        own = read_own_labels(labels_path, cube.shape[:2], place, str(scene_path), fields)
+        check_class_count([own.labels], [labels_path], least)
         return cls(
             name=name or Path(scene_path).stem,
             cube=cube,
-            labels=labels,
-            classes=classes_of(labels_path, int(labels.max())),
+            labels=own.labels,
+            classes=own.classes,
             wavelengths=wavelengths,
             crs=None if place.crs is None else str(place.crs.to_string()),
             transform=None if place.transform is None else tuple(place.transform)[:6],
@@ -162,6 +180,8 @@ class Scene:
             sensor=tags.get("SENSOR", ""),
             attribution=tags.get("ATTRIBUTION", ""),
             note=tags.get("NOTE", ""),
+            groups=own.groups,
+            remarks=own.remarks,
         )
 
     def write(self, path: str | Path, *, labels: str | Path | None = None, overwrite: bool = False) -> None:
@@ -241,11 +261,15 @@ class _CubeOutput(PartialFile):
             raise output_error(self.path, error) from error
 
 
-def _check_classes(labels: NDArray[Any], path: str | Path) -> None:
-    found = [int(value) for value in np.unique(labels) if value]
-    if len(found) < 2:
-        what = f"one class only, {found[0]}" if found else "no class, only 0"
-        raise LabelsError(f"'{path}' has {what}: wanted at least two classes to tell apart")
+def check_class_count(labels: Sequence[NDArray[Any]], paths: Sequence[str | Path], least: int = 2) -> None:
+    """Raise LabelsError unless the labels of some scenes, read from `paths`, hold `least` classes or more."""
+    found = sorted({int(value) for one in labels for value in np.unique(one) if value})
+    if len(found) >= least:
+        return
+    what = f"one class only, {found[0]}" if found else "no class, only 0"
+    names = ", ".join(f"'{path}'" for path in paths)
+    have, wanted = "has" if len(paths) == 1 else "have", "two classes to tell apart" if least > 1 else "one class"
+    raise LabelsError(f"{names} {have} {what}: wanted at least {wanted}")
 
 
 def _missing(raster: RasterScene, cube: NDArray[Any]) -> NDArray[np.bool_] | None:

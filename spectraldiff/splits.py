@@ -6,15 +6,20 @@ the same split on every machine.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spectraldiff.disjoint import draw_disjoint, within
+from spectraldiff.polygon_splits import by_polygon
+from spectraldiff.sheets import cut, joined, joined_groups
 from spectraldiff_runtime.class_map import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, UsageError
 
-FORMS = "paper, per-class:N or fraction:F"
+FORMS = "paper, per-class:N, fraction:F, disjoint, disjoint:F or file:TRAIN.tif"
+DISJOINT_SHARE = 0.3
 
 # Training pixels of each class, Table I of the paper.
 INDIAN_PINES = (3, 146, 77, 21, 33, 72, 7, 37, 2, 88, 275, 49, 23, 140, 41, 10)
@@ -27,25 +32,46 @@ PAPER_COUNTS: Mapping[str, tuple[int, ...]] = {
     "houston": HOUSTON,
 }
 
+# From pixels per label value to wanted training pixels by class.
+Rule = Callable[[NDArray[Any]], dict[int, int]]
+
 
 @dataclass(frozen=True)
 class Split:
-    """Training and test pixels of one scene; every labelled pixel is in one of the two, never in both.
+    """Training and test pixels of one scene, never in both; a labelled pixel may be in neither.
 
     Attributes
     ----------
     name
-        The spec it was made from, such as ``"per-class:20"``.
+        The spec it was made from, such as ``"per-class:20"``; ``"... by polygon"`` where whole polygons were drawn.
     seed
         The seed it was drawn with.
     train, test
         (H, W) bool.
+    leakage
+        Share of the test pixels whose window holds a training pixel, 0..1; None where the window is not known or
+        nothing tests.
+    notes
+        What a reader of the accuracy must know, one line each.
     """
 
     name: str
     seed: int
     train: NDArray[np.bool_]
     test: NDArray[np.bool_]
+    leakage: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A split as asked for: its form, and the number or file after the colon."""
+
+    text: str
+    form: str
+    share: float = 0.0
+    file: str = ""
+    rule: Rule | None = None
 
 
 def paper_scenes() -> tuple[str, ...]:
@@ -59,78 +85,205 @@ def make_split(
     seed: int,
     dataset: str | None = None,
     classes: Sequence[LandCoverClass] = (),
+    *,
+    groups: NDArray[Any] | None = None,
+    marked: NDArray[Any] | None = None,
+    window: int | None = None,
+    buffer: int = 0,
 ) -> Split:
-    """Draw the training pixels at random within each class; the rest of the labelled pixels tests.
+    """Draw the training and test pixels of one scene; see `make_splits`."""
+    return make_splits(
+        [labels], spec, seed, dataset, classes, groups=[groups], marked=marked, window=window, buffer=buffer
+    )[0]
+
+
+def make_splits(
+    labels: Sequence[NDArray[Any]],
+    spec: str,
+    seed: int,
+    dataset: str | None = None,
+    classes: Sequence[LandCoverClass] = (),
+    *,
+    groups: Sequence[NDArray[Any] | None] = (),
+    marked: NDArray[Any] | None = None,
+    window: int | None = None,
+    buffer: int = 0,
+) -> tuple[Split, ...]:
+    """Draw the training and test pixels of some scenes; counts and shares are those of all scenes together.
 
     Parameters
     ----------
     labels
-        (H, W), 0 = unlabelled, 1..K. Mask out pixels that cannot be used by setting them to 0.
+        (H, W) each, 0 = unlabelled, 1..K. Mask out pixels that cannot be used by setting them to 0.
     spec
-        ``paper``: Table I's counts for `dataset`. ``per-class:N``: N pixels of each class.
-        ``fraction:F``: the share F (0 < F < 1) of each class, at least one pixel and never all.
-        The last two pass over classes that have no pixel in `labels`.
+        ``paper``: Table I's counts for `dataset`. ``per-class:N``: N pixels of each class. ``fraction:F``: the share
+        F (0 < F < 1) of each class, at least one pixel and never all. The rest tests. ``disjoint`` or ``disjoint:F``:
+        about the share F (0.3) of each class, in other places than the test pixels (`spectraldiff.disjoint`).
+        ``file:NAME``: the pixels of `marked` train, the rest tests. All but ``paper`` pass over classes without pixels.
     seed
         0 or more.
     dataset
         Name of the benchmark scene, or None for a user's own.
     classes
         For names in messages; classes without an entry are called by their value.
+    groups
+        (H, W) each, the polygon that labels a pixel, 0 for none: ``per-class:N`` and ``fraction:F`` then draw whole
+        polygons (`spectraldiff.polygon_splits`). None, for all or for one, draws pixels.
+    marked
+        (H, W): the labels of the pixels that train, else 0; for ``file:`` and one scene.
+    window
+        Side of the classifier's window in pixels, for the leakage.
+    buffer
+        For ``disjoint``: no test pixel lies this many pixels (Chebyshev) from a training pixel, or fewer.
 
     Raises
     ------
     UsageError
         The spec or the seed cannot be meant, or there are no counts in the paper for this scene.
     LabelsError
-        A class has too few pixels for the split.
+        A class has too few pixels for the split, or the pixels of ``file:`` do not fit the labels.
     """
-    rule = _rule(spec, dataset)
+    wanted = parse_spec(spec, dataset)
     if seed < 0:
         raise UsageError(f"the seed is {seed}; give a whole number from 0 upwards")
-    counts = np.bincount(labels.ravel(), minlength=256)
-    names = {c.value: c.name for c in classes}
-    wanted = {
-        value: _checked(value, names.get(value), int(counts[value]), wants, spec)
-        for value, wants in rule(counts).items()
-    }
-    if not wanted:
+    sheet, gap = [np.asarray(one) for one in labels], buffer + (window or 0)
+    canvas = joined(sheet, gap)
+    if not canvas.any():
         raise LabelsError("the labels are 0 everywhere; give labels with at least two classes")
-    return _draw(labels, spec, seed, wanted)
+    polygons = joined_groups(sheet, groups or [None] * len(sheet), gap)
+    name, (train, test), notes = _draw(canvas, wanted, seed, classes, polygons, marked, buffer)
+    shapes = [one.shape for one in sheet]
+    sides = zip(cut(train, shapes, gap), cut(test, shapes, gap), strict=True)
+    return tuple(Split(name, seed, a, b, None if window is None else leakage(a, b, window), notes) for a, b in sides)
 
 
-def _draw(labels: NDArray[Any], spec: str, seed: int, wanted: Mapping[int, int]) -> Split:
+def leakage(train: NDArray[np.bool_], test: NDArray[np.bool_], window: int) -> float | None:
+    """Return the share of test pixels whose window of that side holds a training pixel; None without test pixels."""
+    return float(within(train, window // 2)[test].mean()) if test.any() else None
+
+
+def mean_leakage(splits: Sequence[Split]) -> float | None:
+    """Return the leakage of all scenes' test pixels together; None where it is not known."""
+    known = [(split.leakage, int(split.test.sum())) for split in splits if split.leakage is not None]
+    pixels = sum(count for _, count in known)
+    return sum(share * count for share, count in known) / pixels if pixels else None
+
+
+Sides = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+
+
+def _draw(
+    labels: NDArray[Any],
+    spec: Spec,
+    seed: int,
+    classes: Sequence[LandCoverClass],
+    groups: NDArray[Any] | None,
+    marked: NDArray[Any] | None,
+    buffer: int,
+) -> tuple[str, Sides, tuple[str, ...]]:
+    """Return the split's name, its two sides and its notes."""
     generator = np.random.Generator(np.random.PCG64(seed))
+    titles = Titles(classes)
+    if spec.rule is not None:
+        counts = np.bincount(labels.ravel(), minlength=256)
+        wanted = {v: _checked(titles[v], int(counts[v]), n, spec.text) for v, n in spec.rule(counts).items()}
+        if groups is not None:
+            train, test, notes = by_polygon(labels, groups, wanted, spec.form, generator, titles)
+            return f"{spec.text} by polygon", (train, test), notes
+        train = _random_pixels(labels, wanted, generator)
+        return spec.text, (train, (labels != 0) & ~train), ()
+    if spec.form == "file":
+        train = _marked_pixels(labels, marked, spec)
+        return (
+            f"file:{Path(spec.file).name}",
+            (train, (labels != 0) & ~train),
+            _one_sided(labels, train, (labels != 0) & ~train, titles),
+        )
+    train, test = draw_disjoint(labels, spec.share, buffer, generator)
+    if not test.any():
+        raise LabelsError(
+            f"no test pixel is left more than {buffer} pixels from the training pixels: the labels lie too close "
+            "together for a disjoint split; label more places, or choose per-class:N or fraction:F"
+        )
+    return spec.text, (train, test), _one_sided(labels, train, test, titles)
+
+
+class Titles(dict[int, str]):
+    """What messages call classes: value and name, or the value alone."""
+
+    def __init__(self, classes: Sequence[LandCoverClass]) -> None:
+        super().__init__({c.value: f'class {c.value} "{c.name}"' for c in classes})
+
+    def __missing__(self, value: int) -> str:
+        return f"class {value}"
+
+
+def _random_pixels(
+    labels: NDArray[Any], wanted: Mapping[int, int], generator: np.random.Generator
+) -> NDArray[np.bool_]:
     flat = labels.ravel()
     drawn = np.zeros(flat.size, dtype=np.bool_)
     for value, n in sorted(wanted.items()):
         drawn[generator.choice(np.flatnonzero(flat == value), n, replace=False)] = True
-    train = drawn.reshape(labels.shape)
-    return Split(spec, seed, train, (labels != 0) & ~train)
+    return drawn.reshape(labels.shape)
 
 
-def _checked(value: int, name: str | None, found: int, wanted: int, spec: str) -> int:
+def _marked_pixels(labels: NDArray[Any], marked: NDArray[Any] | None, spec: Spec) -> NDArray[np.bool_]:
+    """Return the pixels that a file marks for training; those without a label of the scene's are passed over."""
+    if marked is None or marked.shape != labels.shape:
+        raise UsageError("the split file:TRAIN.tif is for one scene: give another split with several")
+    other = (marked != 0) & (labels != 0) & (marked != labels)
+    if other.any():
+        row, column = np.argwhere(other)[0]
+        raise LabelsError(
+            f"'{spec.file}' and the labels differ at {other.sum():,} pixels, such as row {row}, column {column} "
+            f"({marked[row, column]} and {labels[row, column]}): wanted the labels' values where pixels train"
+        )
+    train = (marked != 0) & (labels != 0)
+    if not train.any() or np.array_equal(train, labels != 0):
+        what = "all" if train.any() else "none"
+        raise LabelsError(f"'{spec.file}' marks {what} of the labelled pixels: wanted some to train and some to test")
+    return np.asarray(train)
+
+
+def _one_sided(
+    labels: NDArray[Any], train: NDArray[np.bool_], test: NDArray[np.bool_], titles: Mapping[int, str]
+) -> tuple[str, ...]:
+    """Name the classes that are on one side only."""
+    present = [int(value) for value in np.unique(labels) if value]
+    trained, tested = set(np.unique(labels[train]).tolist()), set(np.unique(labels[test]).tolist())
+    untested = [titles[v] for v in present if v not in tested]
+    unlearnt = [titles[v] for v in present if v not in trained]
+    notes = [f"no test pixels, so no accuracy: {', '.join(untested)}"] if untested else []
+    return tuple(notes + ([f"no training pixels, so never mapped: {', '.join(unlearnt)}"] if unlearnt else []))
+
+
+def _checked(title: str, found: int, wanted: int, spec: str) -> int:
     """Return `wanted` if the class has that many pixels and one more for the test."""
     if found > wanted:
         return wanted
-    title = f'class {value} "{name}"' if name else f"class {value}"
     raise LabelsError(
         f"{title} has {found} labelled pixels; {spec} wants {wanted} for training and at least one for the "
         "test: choose a split that takes fewer, or label more"
     )
 
 
-def _rule(spec: str, dataset: str | None) -> Callable[[NDArray[Any]], dict[int, int]]:
-    """Return the function from pixels per label value, (256,), to wanted training pixels by class."""
-    form, _, argument = spec.partition(":")
+def parse_spec(spec: str, dataset: str | None) -> Spec:
+    """Read a split's spec; UsageError where it cannot be meant."""
+    form, colon, argument = spec.partition(":")
     if spec == "paper":
         table = _paper_counts(dataset)
-        return lambda counts: dict(enumerate(table, start=1))
+        return Spec(spec, form, rule=lambda counts: dict(enumerate(table, start=1)))
     if form == "per-class":
         n = _whole_number(spec, argument)
-        return lambda counts: dict.fromkeys(_present(counts), n)
+        return Spec(spec, form, rule=lambda counts: dict.fromkeys(_present(counts), n))
     if form == "fraction":
         share = _share(spec, argument)
-        return lambda counts: {v: _part(int(counts[v]), share) for v in _present(counts)}
+        return Spec(spec, form, share, rule=lambda counts: {v: _part(int(counts[v]), share) for v in _present(counts)})
+    if form == "disjoint":
+        return Spec(spec, form, _share(spec, argument) if colon else DISJOINT_SHARE)
+    if form == "file" and argument:
+        return Spec(spec, form, file=argument)
     raise UsageError(f"the split {spec!r} is not known; give {FORMS}")
 
 
@@ -149,7 +302,7 @@ def _paper_counts(dataset: str | None) -> tuple[int, ...]:
     scene = f"the data set {dataset!r}" if dataset else "your own scene"
     raise UsageError(
         f"the paper gives no training counts for {scene}, only for {', '.join(PAPER_COUNTS)}; "
-        "give per-class:N or fraction:F"
+        "give per-class:N, fraction:F or disjoint"
     )
 
 
@@ -166,4 +319,5 @@ def _share(spec: str, text: str) -> float:
         share = -1.0
     if 0.0 < share < 1.0:
         return share
-    raise UsageError(f"the split {spec!r} has no number between 0 and 1 after the colon; give fraction:0.1, say")
+    form = spec.partition(":")[0]
+    raise UsageError(f"the split {spec!r} has no number between 0 and 1 after the colon; give {form}:0.1, say")

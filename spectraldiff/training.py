@@ -1,6 +1,6 @@
 """The two training loops: the denoiser on instances of the scene, the classifier on windows of features.
 
-Both hold the whole scene as one tensor on the device and cut crops by index: there is no data loader.  A loop can be
+Both hold whole scenes as tensors on the device and cut crops by index: there is no data loader.  A loop can be
 stopped after any step and goes on from its state exactly as if it had never stopped.
 """
 
@@ -15,15 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectraldiff.diffusion import Denoiser
-from spectraldiff.features import mirrored
+from spectraldiff.features import at_least
+from spectraldiff.foveal import FovealViT
 from spectraldiff.presets import LoopSettings
 from spectraldiff.vit import SpectralViT
 from spectraldiff_runtime.errors import DeviceError
 
 State = dict[str, Tensor]
-# Mean losses closer than this share of the best count as no progress.
-PLATEAU = 1e-3
-
+PLATEAU = 1e-3  # mean losses closer than this share of the best count as no progress
 
 # What a loop reports to while it runs: step, steps in all, loss.
 Report = Callable[[int, int, float], None]
@@ -228,21 +227,23 @@ def plateau(history: Sequence[float], patience: int) -> bool:
 
 
 class DiffusionTask:
-    """Random instances of a scene, flipped and transposed; the loss of Eq. (5).
+    """Random instances of the scenes, flipped and transposed; the loss of Eq. (5).
 
     Parameters
     ----------
     denoiser
         The denoiser that is trained.
-    scene
-        (B, H, W) normalised pixels on the training device; mirrored where it is smaller than an instance.
+    scenes
+        (B, H, W) each, normalised pixels on the training device; mirrored where smaller than an instance. A scene's
+        share of the instances is its share of the pixels.
     instance, batch
         K, and instances a step.
     """
 
-    def __init__(self, denoiser: Denoiser, scene: Tensor, instance: int, batch: int) -> None:
+    def __init__(self, denoiser: Denoiser, scenes: Sequence[Tensor], instance: int, batch: int) -> None:
         self.denoiser, self.instance, self.batch = denoiser, instance, batch
-        self.scene = _at_least(scene, instance)
+        self.scenes = [at_least(scene, instance) for scene in scenes]
+        self.sizes = torch.tensor([float(scene.shape[1] * scene.shape[2]) for scene in scenes])
 
     def size(self, step: int) -> int:
         """Return the batch size."""
@@ -250,12 +251,20 @@ class DiffusionTask:
 
     def loss(self, step: int, start: int, count: int, generator: torch.Generator) -> Tensor:
         """Return the loss over `count` new instances."""
-        k, (_, height, width) = self.instance, self.scene.shape
-        rows = torch.randint(height - k + 1, (count,), generator=generator).tolist()
-        columns = torch.randint(width - k + 1, (count,), generator=generator).tolist()
-        crops = [self.scene[:, r : r + k, c : c + k] for r, c in zip(rows, columns, strict=True)]
+        crops = [
+            crop
+            for scene, share in zip(self.scenes, self._shares(count, generator), strict=True)
+            for crop in _crops(scene, self.instance, share, generator)
+        ]
         x0 = _turn(torch.stack(crops), (2, 3), generator)  # (N, B, K, K)
         return self.denoiser.loss(x0, generator)
+
+    def _shares(self, count: int, generator: torch.Generator) -> list[int]:
+        """Draw how many instances come from each scene; one scene needs no draw."""
+        if len(self.scenes) == 1:
+            return [count]
+        drawn = torch.multinomial(self.sizes, count, replacement=True, generator=generator)
+        return torch.bincount(drawn, minlength=len(self.scenes)).tolist()
 
 
 class ClassifierTask:
@@ -278,7 +287,7 @@ class ClassifierTask:
 
     def __init__(
         self,
-        model: SpectralViT,
+        model: SpectralViT | FovealViT,
         features: Tensor,
         pixels: Tensor,
         labels: Tensor,
@@ -314,6 +323,14 @@ class ClassifierTask:
         return self.features[rows[:, :, None], columns[:, None, :]]
 
 
+def _crops(scene: Tensor, side: int, count: int, generator: torch.Generator) -> list[Tensor]:
+    """Cut `count` random squares (B, side, side) out of a scene."""
+    height, width = scene.shape[1:]
+    rows = torch.randint(height - side + 1, (count,), generator=generator).tolist()
+    columns = torch.randint(width - side + 1, (count,), generator=generator).tolist()
+    return [scene[:, r : r + side, c : c + side] for r, c in zip(rows, columns, strict=True)]
+
+
 def _turn(x: Tensor, axes: tuple[int, int], generator: torch.Generator) -> Tensor:
     """Flip and transpose a batch at random, all of it alike: one of the eight symmetries of the square."""
     flip_rows, flip_columns, transpose = (torch.rand(3, generator=generator) < 0.5).tolist()
@@ -332,9 +349,3 @@ def _turn_each(windows: Tensor, generator: torch.Generator) -> Tensor:
     windows = torch.where(flip_rows, windows.flip(1), windows)
     windows = torch.where(flip_columns, windows.flip(2), windows)
     return torch.where(transpose, windows.transpose(1, 2), windows)
-
-
-def _at_least(scene: Tensor, size: int) -> Tensor:
-    """Mirror a scene smaller than `size` pixels a side until it is large enough."""
-    rim = max(0, -(-(size - min(scene.shape[1:])) // 2))
-    return mirrored(scene, rim) if rim else scene

@@ -30,6 +30,9 @@ class ViTConfig:
         Hidden width of the blocks' MLPs.
     dropout
         Share of activations dropped in training, in attention output and MLP.
+    fovea
+        Pixels along the side of the window's centre that have a place each, see `spectraldiff.foveal`; None where all
+        pixels are tokens of their own.
     """
 
     components: int
@@ -40,6 +43,7 @@ class ViTConfig:
     heads: int = 4
     mlp: int = 128
     dropout: float = 0.1
+    fovea: int | None = None
 
     @property
     def radius(self) -> int:

@@ -1,13 +1,13 @@
 """The one graph that is shipped: raw tile in, classes, confidence and probabilities out.
 
 It computes what `spectraldiff.classifier.Classifier` computes, with everything that is known beforehand folded into
-constants (in float64): normalisation, step and the denoiser's preconditioning are one affine a band; batch norms are in
-the convolutions before them; the step embedding is one constant a layer; PCA and the ViT's linear mapping are one
-matrix.  After the last attention only the class token is read, so keys and values of the last block are never computed:
-its query is carried over to the tokens instead, and the tokens' weighted mean to the output.
+constants (in float64): normalisation, step and the denoiser's preconditioning are one affine a band; the U-Net is
+folded and lowered to 2-D convolutions in `spectraldiff_export.trunk`; PCA and the ViT's linear mapping are one matrix.
 
-The ViT slides row by row.  All windows of a tile at once would need gigabytes of memory, and a row of windows stays in
-a processor's cache, which halves the time.
+A `FovealViT` slides over the tile as convolutions.  A `SpectralViT` slides row by row: all windows of a tile at once
+would need gigabytes of memory, and a row of windows stays in a processor's cache.  After its last attention only the
+class token is read, so keys and values of the last block are never computed: its query is carried over to the tokens
+instead, and the tokens' weighted mean to the output.
 """
 
 import copy
@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from spectraldiff.classifier import Classifier
 from spectraldiff.features import FeatureExtractor
-from spectraldiff.unet import Conv, DenoisingUNet, DoubleLayer
+from spectraldiff.foveal import FovealSlide, FovealViT
 from spectraldiff.vit import Block, SpectralViT
+from spectraldiff_export.trunk import Trunk, cropped
 from spectraldiff_runtime.class_map import HIGHEST_UINT8
 
 
@@ -34,26 +35,30 @@ class DeployedClassifier(nn.Module):
 
     Attributes
     ----------
-    bands, halo, window
-        B; pixels around a pixel that its class depends on; pixels along the side of the ViT's window.
-    rows
-        `TokenRows`: from a raw tile to rows of token windows.
-    row
-        `RowClassifier`: from one such row to class scores.
+    bands, halo
+        B; pixels around a pixel that its class depends on.
+    row_by_row
+        Whether `reader` takes one row of windows after the other.
+    front
+        From a raw tile to tokens (`TokenMap`) or, row by row, to rows of token windows (`TokenRows`).
+    reader
+        From these (or one row of them) to class scores: `FovealSlide` or `RowClassifier`.
     verdict
         `Verdict`: from all class scores to the three outputs.
     """
 
-    __constants__ = ("bands", "halo", "window")
+    __constants__ = ("bands", "halo", "row_by_row")
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.bands, self.halo = len(classifier.fill), classifier.halo
-        self.window = classifier.vit.config.window
+        vit = copy.deepcopy(classifier.vit).eval()
+        self.row_by_row = isinstance(vit, SpectralViT)
         with torch.no_grad():
-            self.rows: nn.Module = TokenRows(classifier)
-            self.row: nn.Module = RowClassifier(classifier.vit)
-            self.verdict: nn.Module = Verdict(classifier.vit.config.classes)
+            front = TokenMap(classifier)
+            self.front: nn.Module = TokenRows(front, vit.config.window) if self.row_by_row else front
+            self.reader: nn.Module = FovealSlide(vit) if isinstance(vit, FovealViT) else RowClassifier(vit)
+            self.verdict: nn.Module = Verdict(vit.config.classes, self.row_by_row)
         self.to(classifier.fill.dtype).eval().requires_grad_(False)
 
     def forward(self, tile: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,22 +75,21 @@ class DeployedClassifier(nn.Module):
             Classes, (N, h, w) uint8 (past 254 classes int32), 1..K; confidence, (N, h, w), 0..1; and probabilities,
             (N, K, h, w).
         """
-        scores = [self.row(row) for row in self.rows(tile).unbind(0)]
-        classes, confidence, probabilities = self.verdict(torch.stack(scores))
+        tokens = self.front(tile)
+        scores = self._by_row(tokens) if self.row_by_row else self.reader(tokens)
+        classes, confidence, probabilities = self.verdict(scores)
         return classes, confidence, probabilities
 
+    def _by_row(self, rows: Tensor) -> Tensor:
+        return torch.stack([self.reader(row) for row in rows.unbind(0)])
 
-class TokenRows(nn.Module):
-    """From a raw tile to the ViT's tokens, stacked so that entry i holds all windows of output row i.
 
-    Maps (N, B, h + 2 halo, w + 2 halo) to (h, N, w + window - 1, window, C).
-    """
+class TokenMap(nn.Module):
+    """From a raw tile to the ViT's tokens: (N, B, h + 2 halo, w + 2 halo) to (N, C, T', T')."""
 
     reference: Tensor
     scale: Tensor
     shift: Tensor
-    matrix: Tensor
-    bias: Tensor
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -97,10 +101,9 @@ class TokenRows(nn.Module):
         self.register_buffer("shift", _per_band(offset * scale + shift))
         self.trunk = None if extractor.denoiser is None else Trunk(extractor)
         self.beside_raw, self.rim = extractor.raw, extractor.halo
-        self.window = classifier.vit.config.window
         matrix, bias = _token_map(classifier, scale, shift)
-        self.register_buffer("matrix", matrix[:, :, None, None])
-        self.register_buffer("bias", bias)
+        self.project = nn.Conv2d(matrix.shape[1], matrix.shape[0], 1)
+        self.project.weight, self.project.bias = nn.Parameter(matrix[:, :, None, None]), nn.Parameter(bias)
 
     def forward(self, tile: Tensor) -> Tensor:
         x = (tile - self.reference) * self.scale + self.shift  # (N, B, T, T)
@@ -110,44 +113,22 @@ class TokenRows(nn.Module):
             features = torch.cat([self.trunk(x), cropped(x, self.rim)], 1)  # (N, D, T', T')
         else:
             features = self.trunk(x)
-        tokens = F.conv2d(features, self.matrix, self.bias).permute(2, 0, 3, 1)  # (T', N, T', C)
+        return cast("Tensor", self.project(features))
+
+
+class TokenRows(nn.Module):
+    """Tokens of a tile stacked so that entry i holds all windows of output row i.
+
+    Maps (N, B, h + 2 halo, w + 2 halo) to (h, N, w + window - 1, window, C).
+    """
+
+    def __init__(self, tokens: TokenMap, window: int) -> None:
+        super().__init__()
+        self.tokens, self.window = tokens, window
+
+    def forward(self, tile: Tensor) -> Tensor:
+        tokens = self.tokens(tile).permute(2, 0, 3, 1)  # (T', N, T', C)
         return shifted(tokens, self.window, 0, 3)  # (h, N, T', window, C)
-
-
-class Trunk(nn.Module):
-    """The U-Net up to the tapped layer, batch norms and step embedding folded: (N, B, T, T) to (N, C L, T', T')."""
-
-    def __init__(self, extractor: FeatureExtractor) -> None:
-        super().__init__()
-        network = _network(extractor)
-        embedding = network.embed(torch.full((1,), extractor.timestep, device=network.band_index.device))
-        network = copy.deepcopy(network)
-        for layers in network.modules():
-            if isinstance(layers, DoubleLayer):
-                _fold_layers(layers, embedding.double())
-        self.network, self.layer = network, extractor.layer
-        # What lies beyond the tap is dropped, so that no file holds its weights.
-        del network.up[extractor.layer :]
-        network.embed, network.last = nn.Identity(), nn.Identity()  # type: ignore[assignment]
-
-    def forward(self, x: Tensor) -> Tensor:
-        x, skips = self.network.encode(x, x, valid=True)  # the folded layers read no embedding
-        for block, skip in zip(self.network.up, reversed(skips), strict=False):
-            x = block(x, skip, x, valid=True)
-        return x.flatten(1, 2)
-
-
-class Constant(nn.Module):
-    """A layer whose output is known: it ignores what it is given."""
-
-    value: Tensor
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("value", value)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.value
 
 
 class RowClassifier(nn.Module):
@@ -231,21 +212,17 @@ class ReadOut(nn.Module):
 
 
 class Verdict(nn.Module):
-    """From class scores (h, N, w, K) to classes, confidence and probabilities."""
+    """From class scores, (N, h, w, K) or with `rows_first` (h, N, w, K), to classes, confidence and probabilities."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, rows_first: bool) -> None:
         super().__init__()
         self.kind = torch.uint8 if classes <= HIGHEST_UINT8 else torch.int32
+        self.order = (1, 3, 0, 2) if rows_first else (0, 3, 1, 2)
 
     def forward(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        probabilities = scores.permute(1, 3, 0, 2).softmax(1)  # (N, K, h, w)
+        probabilities = scores.permute(self.order).softmax(1)  # (N, K, h, w)
         classes = (probabilities.argmax(1) + 1).to(self.kind)  # (N, h, w)
         return classes, probabilities.amax(1), probabilities
-
-
-def cropped(x: Tensor, rim: int) -> Tensor:
-    """Cut `rim` pixels off each side of (..., H, W)."""
-    return x if rim == 0 else x[..., rim:-rim, rim:-rim]
 
 
 def shifted(x: Tensor, window: int, axis: int, new_axis: int) -> Tensor:
@@ -293,31 +270,6 @@ def _token_map(classifier: Classifier, scale: Tensor, shift: Tensor) -> tuple[Te
         beside = matrix[:, -bands:] / scale
         matrix, bias = torch.cat([matrix[:, :-bands], beside], 1), bias - beside @ shift
     return matrix, bias
-
-
-def _network(extractor: FeatureExtractor) -> DenoisingUNet:
-    assert extractor.denoiser is not None
-    return cast("DenoisingUNet", extractor.denoiser.network)
-
-
-def _fold_layers(layers: DoubleLayer, embedding: Tensor) -> None:
-    """Fold batch norms and step embedding, (1, E) float64, of two layers in place."""
-    for conv, norm in ((layers.conv1, layers.norm1), (layers.conv2, layers.norm2)):
-        _fold_norm(conv, norm)
-    layers.norm1, layers.norm2 = nn.Identity(), nn.Identity()  # type: ignore[assignment]
-    step = layers.step
-    layers.step = Constant(F.linear(embedding, step.weight.double(), step.bias.double()))  # type: ignore[assignment]
-
-
-def _fold_norm(conv: Conv, norm: nn.BatchNorm3d) -> None:
-    """Fold a batch norm in evaluation mode into the convolution before it."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    bias = torch.zeros(()) if conv.bias is None else conv.bias
-    offset = (bias.double() - norm.running_mean.double()) * gain + norm.bias.double()
-    conv.weight = nn.Parameter(conv.weight.double() * gain[:, None, None, None, None])
-    conv.bias = nn.Parameter(offset)
 
 
 def _scaled(block: Block) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The ONNX graph: three parts from PyTorch's exporter, joined by a Scan over the tile's rows.
+"""The ONNX graph: PyTorch's exporter for a model without loops, else three parts of it, joined by a Scan over rows.
 
 PyTorch's exporter unrolls loops, so the part that runs once a row is exported by itself and becomes the body of a Scan.
 Parts and names are cleaned: a file holds no source paths, and the same model always gives the same bytes.
@@ -34,7 +34,28 @@ def build(model: DeployedClassifier, card: str) -> onnx.ModelProto:
         The card's JSON.
     """
     with torch.no_grad():
-        parts = _export_parts(model)
+        nodes, constants, outputs = _scanned(model) if model.row_by_row else _whole(model)
+    graph = helper.make_graph(nodes, "spectraldiff", _inputs(model), outputs, constants)
+    proto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="spectraldiff"
+    )
+    helper.set_model_props(proto, {CARD_KEY: card})
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+_Parts = tuple[list[onnx.NodeProto], list[onnx.TensorProto], list[onnx.ValueInfoProto]]
+
+
+def _whole(model: DeployedClassifier) -> _Parts:
+    """Return nodes, constants and outputs of a model without loops."""
+    graph = _cleaned(_export(model, example_tile(model), (0, 2, 3), "tile", OUTPUTS), "tile")
+    return list(graph.node), list(graph.initializer), _outputs(graph)
+
+
+def _scanned(model: DeployedClassifier) -> _Parts:
+    """Return those of a model whose reader runs once a row."""
+    parts = _export_parts(model)
     front, row, verdict = (_cleaned(part, name) for part, name in zip(parts, ("rows", "row", "verdict"), strict=True))
     scan = helper.make_node(
         "Scan",
@@ -45,14 +66,7 @@ def build(model: DeployedClassifier, card: str) -> onnx.ModelProto:
         num_scan_inputs=1,
     )
     nodes = [*front.node, scan, *verdict.node]
-    constants = [*front.initializer, *verdict.initializer]
-    graph = helper.make_graph(nodes, "spectraldiff", _inputs(model), _outputs(verdict), constants)
-    proto = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="spectraldiff"
-    )
-    helper.set_model_props(proto, {CARD_KEY: card})
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
+    return nodes, [*front.initializer, *verdict.initializer], _outputs(verdict)
 
 
 def example_tile(model: DeployedClassifier) -> Tensor:
@@ -63,11 +77,11 @@ def example_tile(model: DeployedClassifier) -> Tensor:
 def _export_parts(model: DeployedClassifier) -> tuple[onnx.ModelProto, ...]:
     """Export the three parts, every size dynamic but bands, window and width."""
     tile = example_tile(model)
-    rows = model.rows(tile)  # (3, 2, 5 + window - 1, window, C)
-    scores = torch.stack([model.row(row) for row in rows])  # (3, 2, 5, K)
+    rows = model.front(tile)  # (3, 2, 5 + window - 1, window, C)
+    scores = torch.stack([model.reader(row) for row in rows])  # (3, 2, 5, K)
     return (
-        _export(model.rows, tile, (0, 2, 3), "tile", ["rows"]),
-        _export(model.row, rows[0], (0, 1), "row", ["scores"]),
+        _export(model.front, tile, (0, 2, 3), "tile", ["rows"]),
+        _export(model.reader, rows[0], (0, 1), "row", ["scores"]),
         _export(model.verdict, scores, (0, 1, 2), "all_scores", OUTPUTS),
     )
 

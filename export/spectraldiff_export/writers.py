@@ -2,10 +2,12 @@
 
 import copy
 import io
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from torch import nn
@@ -15,10 +17,11 @@ from spectraldiff.classifier import Classifier
 from spectraldiff_export.card import card_of
 from spectraldiff_export.deployed import DeployedClassifier
 from spectraldiff_export.graph import build, example_tile
+from spectraldiff_export.precision import Agreement, compare, lowered
 from spectraldiff_export.quiet import quiet
 from spectraldiff_export.verify import Verification, verify
-from spectraldiff_runtime.card import ModelCard
-from spectraldiff_runtime.engine import CARD_KEY, seal
+from spectraldiff_runtime.card import PRECISIONS, ModelCard
+from spectraldiff_runtime.engine import CARD_KEY, read_card, seal
 from spectraldiff_runtime.errors import RunError, UsageError
 from spectraldiff_runtime.outputs import PartialFile, output_error
 from spectraldiff_runtime.workspace import measure_workspace
@@ -38,16 +41,19 @@ class Export:
     card
         What the file says about itself.
     verification
-        How it compared with PyTorch.
+        How it, or the fp32 model that it was made from, compared with PyTorch.
+    agreement
+        How a model of lower precision compared with fp32; None for fp32.
     """
 
     path: Path
     size: int
     card: ModelCard
     verification: Verification
+    agreement: Agreement | None = None
 
 
-def export_run(run: RunFolder, out: Path, overwrite: bool = False) -> Export:
+def export_run(run: RunFolder, out: Path, overwrite: bool = False, precision: str = PRECISIONS[0]) -> Export:
     """Export the model of a finished run; see `export_model`.
 
     Raises
@@ -58,13 +64,20 @@ def export_run(run: RunFolder, out: Path, overwrite: bool = False) -> Export:
     check_suffix(out)
     classifier, facts = run.load_model()
     samples = run.load_tensors(SAMPLES)
-    if "tiles" not in samples:
-        raise RunError(f"'{run.path / SAMPLES}' holds no tiles: train again, or restore it")
-    return export_model(classifier, card_of(classifier, facts), samples["tiles"], out, overwrite)
+    if not {"tiles", "labels"} <= samples.keys():
+        raise RunError(f"'{run.path / SAMPLES}' holds no tiles with labels: train again, or restore it")
+    card = card_of(classifier, facts)
+    return export_model(classifier, card, samples["tiles"], out, overwrite, precision, samples["labels"])
 
 
 def export_model(
-    classifier: Classifier, card: ModelCard, samples: torch.Tensor, out: Path, overwrite: bool = False
+    classifier: Classifier,
+    card: ModelCard,
+    samples: torch.Tensor,
+    out: Path,
+    overwrite: bool = False,
+    precision: str = PRECISIONS[0],
+    labels: torch.Tensor | None = None,
 ) -> Export:
     """Write one model file and verify it before it gets its name.
 
@@ -80,27 +93,58 @@ def export_model(
         The file; its suffix, .onnx or .pt, says what is written.
     overwrite
         Whether a file of that name may be replaced.
+    precision
+        ``"fp32"``, ``"fp16"`` or ``"int8"``, for ONNX; see `spectraldiff_export.precision`.
+    labels
+        (n, T - 2 halo, T - 2 halo) labels of test pixels in the samples, 0 for none: a lower precision must keep the
+        accuracy on them.
 
     Raises
     ------
     UsageError
-        The suffix is another.
+        The suffix or the precision is another.
     OutputError
         The file exists or cannot be written.
     VerificationError
-        The file does not compute what PyTorch does. It is not left.
+        The file does not compute what PyTorch does, or not closely enough in a lower precision. It is not left.
     """
     encode = _ENCODERS[check_suffix(out)]
+    _check_precision(out, precision)
     with PartialFile(out, overwrite) as file:
         data = encode(DeployedClassifier(classifier), card.to_json())
         _write(file, data)
-        verification = verify(file.partial, classifier, samples, str(out))
+        verification, agreement = verify(file.partial, classifier, samples, str(out)), None
+        if precision != PRECISIONS[0]:
+            data, agreement = _lowered(file, data, samples, labels, precision)
+            card = replace(card, precision=precision, agreement=asdict(agreement))
         if encode is onnx_bytes:
             card = replace(card, workspace=measure_workspace(file.partial))
             data = with_card(data, card)
             _write(file, data)
         file.publish()
-    return Export(out, len(data), card, verification)
+    return Export(out, len(data), card, verification, agreement)
+
+
+def _check_precision(out: Path, precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise UsageError(f"there is no precision '{precision}': choose one of {', '.join(PRECISIONS)}")
+    if precision != PRECISIONS[0] and out.suffix.lower() != ".onnx":
+        raise UsageError(f"--precision {precision} is for ONNX files: name '{out}' with the suffix .onnx, or drop it")
+
+
+def _lowered(
+    file: PartialFile, data: bytes, samples: torch.Tensor, labels: torch.Tensor | None, precision: str
+) -> tuple[bytes, Agreement]:
+    """Put a model of lower precision in the place of the verified one, and compare the two."""
+    tiles, inner = samples.numpy(), samples.shape[-1]
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "fp32.onnx"
+        whole.write_bytes(data)
+        lower = seal(lowered(onnx.load_model_from_string(data), precision, tiles).SerializeToString(deterministic=True))
+        _write(file, lower)
+        inner -= 2 * read_card(whole).halo
+        wanted = np.zeros((len(tiles), inner, inner), np.int32) if labels is None else labels.numpy()
+        return lower, compare(whole, file.partial, tiles, wanted, precision)
 
 
 def _write(file: PartialFile, data: bytes) -> None:
@@ -140,13 +184,15 @@ def torchscript_bytes(model: DeployedClassifier, card: str) -> bytes:
 
 
 def _scripted(model: DeployedClassifier) -> nn.Module:
-    """Trace what has no loop and script the loop over rows around it, so that no size is fixed."""
-    scripted, tile = copy.copy(model), example_tile(model)
-    rows = model.rows(tile)
-    scores = torch.stack([model.row(row) for row in rows])
+    """Trace what has no loop and script a loop over rows around it, so that no size is fixed."""
+    tile = example_tile(model)
+    if not model.row_by_row:
+        return _traced(model, tile)
+    scripted, rows = copy.copy(model), model.front(tile)
+    scores = torch.stack([model.reader(row) for row in rows])
     scripted._modules = {
-        "rows": _traced(model.rows, tile),
-        "row": _traced(model.row, rows[0]),
+        "front": _traced(model.front, tile),
+        "reader": _traced(model.reader, rows[0]),
         "verdict": _traced(model.verdict, scores),
     }
     module: nn.Module = torch.jit.script(scripted)

@@ -7,7 +7,6 @@
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,11 +21,6 @@ __all__ = [
     "SpectralDiffError", "__version__", "map_block", "map_scene",
 ]  # fmt: skip
 
-try:
-    __version__ = version("spectraldiff")
-except PackageNotFoundError:  # a checkout that was never installed
-    __version__ = "0+unknown"
-
 _HOMES = {
     "ArrayScene": "raster", "Block": "mapping", "LandCoverClass": "class_map", "MapResult": "mapping",
     "Model": "engine", "ModelCard": "engine", "RasterScene": "raster", "SpectralDiffError": "errors",
@@ -36,6 +30,18 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `sdiff --help` need not wait for NumPy, GDAL and ONNX Runtime."""
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def _version() -> str:
+    """Look the version up when it is asked for: `importlib.metadata` takes longer to load than Typer."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("spectraldiff")
+    except PackageNotFoundError:  # a checkout that was never installed
+        return "0+unknown"

@@ -10,6 +10,7 @@ from .class_map import HIGHEST, LandCoverClass
 from .errors import ModelFileError
 
 FORMAT = 1
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class ModelCard:
         Whether the model takes stored value x scale + offset, by each scene's own scale and offset.
     workspace
         Bytes of working memory for each pixel of a padded tile, as measured; None if never measured.
+    precision
+        What most of the model is computed in: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+    agreement
+        How a model of lower precision compares with the same in fp32: pixels, equal_classes (share), confidence (mean
+        absolute difference), test_pixels, oa and oa_fp32 (fractions); None for fp32.
     """
 
     name: str
@@ -55,6 +61,8 @@ class ModelCard:
     versions: Mapping[str, str] = field(default_factory=dict)
     scaled: bool = False
     workspace: float | None = None
+    precision: str = "fp32"
+    agreement: Mapping[str, Any] | None = None
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -102,6 +110,7 @@ def _checked(raw: Mapping[str, Any], name: str) -> ModelCard:
     known["fill"] = tuple(raw["fill"])
     known["wavelengths"] = None if raw.get("wavelengths") is None else tuple(raw["wavelengths"])
     known["scaled"] = bool(raw.get("scaled"))
+    known["precision"] = raw.get("precision") or PRECISIONS[0]
     return ModelCard(**{"nodata": None, **known})
 
 
@@ -159,5 +168,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "accuracy": ("a mapping or null", _or_none(_is_mapping)),
     "versions": ("a mapping", _or_none(_is_mapping)),
     "scaled": ("true or false", lambda v: v is None or isinstance(v, bool)),
+    "precision": ("fp32, fp16 or int8", lambda v: v is None or v in PRECISIONS),
+    "agreement": ("a mapping or null", _or_none(_is_mapping)),
     "workspace": ("a positive number or null", _or_none(lambda v: _is_number(v) and v > 0)),
 }

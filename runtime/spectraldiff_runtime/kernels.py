@@ -1,7 +1,7 @@
 """Numba kernels: from a block of the scene, in whatever type and order it has, to padded float tiles.
 
-The public function checks, a private driver makes indices, a private kernel computes. The kernel
-takes any strides: Numba compiles one version for each type and memory order that it meets.
+The public function checks, a private driver makes indices, private kernels compute. They see a block as flat memory
+with its steps: Numba compiles one version for each type, whatever the order of the axes.
 """
 
 import threading
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numba import config, get_num_threads, njit, prange, set_num_threads
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from .interrupts import interrupts_held_back
@@ -22,10 +23,12 @@ from .tiling import Window, reflect
 _LAUNCH = threading.Lock()
 
 
-# What a launch may have to compile: the kernel of a line, and what drives it.
-COMPILED_FUNCTIONS = 2
 # Batches up to this size are gathered by the calling thread alone: waking others would take longer.
 SMALL_BYTES = 8 * 2**20
+# Rows of a tile that are filled together, band by band: each band's then lie in one stretch of memory.
+ROWS = 8
+# Bands and pixels that are turned together where the bands of a pixel lie side by side: what caches and registers hold.
+BANDS, PIXELS = 32, 8
 
 
 def _compiled(function: Callable[..., None], parallel: bool = False) -> Callable[..., None]:
@@ -114,9 +117,22 @@ def _markers(nodata: NodataOfBands, bands: int, dtype: np.dtype[Any]) -> tuple[N
 
 
 def _native(block: NDArray[Any]) -> NDArray[Any]:
-    """Return the block in a type that Numba knows: native byte order, and no float16."""
+    """Return the block in a type that Numba knows (native byte order, no float16), aligned, and nothing reversed."""
     dtype = np.dtype(np.float32) if block.dtype == np.float16 else block.dtype.newbyteorder("=")
-    return block.astype(dtype, copy=False)
+    block = block.astype(dtype, copy=False)
+    plain = block.flags.aligned and all(step >= 0 and step % dtype.itemsize == 0 for step in block.strides)
+    return block if plain else np.ascontiguousarray(block)
+
+
+def _flat(block: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, int, int]]:
+    """Return the memory of a block, from its first value on, and how far apart in it two bands, rows, columns are.
+
+    So one compiled kernel serves every order of the axes, and knows what lies side by side.
+    """
+    bands, rows, columns = (step // block.itemsize for step in block.strides)
+    reach = sum((n - 1) * step for n, step in zip(block.shape, (bands, rows, columns), strict=True))
+    flat = as_strided(block, (reach + 1 if block.size else 0,), (block.itemsize,), writeable=False)
+    return flat, (bands, rows, columns)
 
 
 def _indices(ranges: list[tuple[int, int]], size: int, halo: int, n: int, origin: int, held: int) -> NDArray[np.int64]:
@@ -146,8 +162,8 @@ def _drive(
     held = (cols >= 0).sum(axis=1)
     markers = _markers(nodata, block.shape[0], block.dtype)
     known = np.empty((0, 0), np.bool_) if mask is None else np.ascontiguousarray(mask, np.bool_)
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is no data
-        _run(block, rows, cols, held, halo, fill, *markers, known, block.dtype.kind == "f", batch, valid)
+    with np.errstate(over="ignore", invalid="ignore"):  # without the JIT: infinite in float32 is no data
+        _run(*_flat(block), rows, cols, held, halo, fill, *markers, known, block.dtype.kind == "f", batch, valid)
     return batch, valid
 
 
@@ -155,18 +171,17 @@ def _run(*arguments: Any) -> None:
     batch: NDArray[np.float32] = arguments[-2]
     gather = _gather if batch.nbytes > SMALL_BYTES else _gather_alone
     with _LAUNCH, interrupts_held_back():
-        for _ in range(COMPILED_FUNCTIONS):
-            try:
-                return gather(*arguments)
-            except OSError:  # one more is compiled, but Numba could not keep the result: its disk is full, say
-                pass
-        return gather(*arguments)
+        try:
+            return gather(*arguments)
+        except OSError:  # it is compiled, but Numba could not keep the result: its disk is full, say
+            return gather(*arguments)
 
 
-@_compiled
-def _gather_line(
-    line: int,
-    block: Any,
+@njit(nogil=True)
+def _gather_rows(
+    unit: int,
+    flat: Any,
+    steps: Any,
     rows: Any,
     cols: Any,
     held: Any,
@@ -179,44 +194,135 @@ def _gather_line(
     batch: Any,
     valid: Any,
 ) -> None:
-    """Fill one row of one tile, all bands of it while it is in the cache."""
-    _, bands, height, width = batch.shape
-    tile = line // height
-    y = line % height
-    row = rows[tile, y]
-    used = held[tile] if row >= 0 else 0
-    bad = np.zeros(width, np.bool_)
-    bad[used:] = True
-    if mask.size:
+    """Fill up to `ROWS` rows of one tile; `lost` says which of their pixels have no data."""
+    groups = -(-batch.shape[2] // ROWS)
+    tile, top = unit // groups, unit % groups * ROWS
+    places, columns, used = rows[tile, top : top + ROWS], cols[tile], held[tile]
+    target, good = batch[tile], valid[tile]
+    lost = np.zeros((len(places), batch.shape[3]), np.uint8)
+    _mark(lost, places, columns, used, mask)
+    if steps[2] == 1:
+        _copy_bands(flat, steps, places, columns[:used], has_nodata, nodata, fractional, target, top, lost)
+    else:
+        _turn_bands(flat, steps, places, columns[:used], has_nodata, nodata, fractional, target, top, lost)
+    _finish(lost, top, halo, fill, target, good)
+
+
+@njit(nogil=True)
+def _mark(lost: Any, places: Any, columns: Any, used: int, mask: Any) -> None:
+    """Mark what is surplus, and what the mask leaves out."""
+    for y in range(len(places)):
+        row = places[y]
+        lost[y, used if row >= 0 else 0 :] = 1
+        if mask.size and row >= 0:
+            for x in range(used):
+                lost[y, x] = not mask[row, columns[x]]
+
+
+@njit(nogil=True)
+def _copy_bands(
+    flat: Any,
+    steps: Any,
+    places: Any,
+    columns: Any,
+    has_nodata: Any,
+    nodata: Any,
+    fractional: bool,
+    target: Any,
+    top: int,
+    lost: Any,
+) -> None:
+    """Fill the rows band by band where the columns lie side by side."""
+    used = len(columns)
+    straight = used > 0 and columns[used - 1] - columns[0] == used - 1  # no mirrored column
+    line = np.empty(used, flat.dtype)
+    for band in range(target.shape[0]):
+        for y in range(len(places)):
+            start = band * steps[0] + places[y] * steps[1]
+            if places[y] >= 0 and straight:
+                source = flat[start + columns[0] : start + columns[0] + used]
+                _copy_row(source, target[band, top + y], lost[y], has_nodata[band], nodata[band], fractional)
+            elif places[y] >= 0:
+                for x in range(used):
+                    line[x] = flat[start + columns[x]]
+                _copy_row(line, target[band, top + y], lost[y], has_nodata[band], nodata[band], fractional)
+
+
+@njit(nogil=True)
+def _turn_bands(
+    flat: Any,
+    steps: Any,
+    places: Any,
+    columns: Any,
+    has_nodata: Any,
+    nodata: Any,
+    fractional: bool,
+    target: Any,
+    top: int,
+    lost: Any,
+) -> None:
+    """Fill the rows some bands at a time where the columns lie apart: turned in the cache, then copied."""
+    bands, used = target.shape[0], len(columns)
+    turned = np.empty((BANDS, len(places), used), flat.dtype)
+    for first in range(0, bands, BANDS):
+        count = min(BANDS, bands - first)
+        for y in range(len(places)):
+            if places[y] >= 0:
+                _turn(flat, first * steps[0] + places[y] * steps[1], steps, columns, count, y, turned)
+        for band in range(first, first + count):
+            for y in range(len(places)):
+                if places[y] >= 0:
+                    source, line = turned[band - first, y], target[band, top + y]
+                    _copy_row(source, line, lost[y], has_nodata[band], nodata[band], fractional)
+
+
+@njit(nogil=True)
+def _turn(flat: Any, start: int, steps: Any, columns: Any, count: int, y: int, turned: Any) -> None:
+    """Turn `count` bands of a row of pixels into as many rows, a few pixels at a time."""
+    used = len(columns)
+    even = used - used % PIXELS
+    for x in range(0, even, PIXELS):
+        for band in range(count):
+            for i in range(PIXELS):
+                turned[band, y, x + i] = flat[start + columns[x + i] * steps[2] + band * steps[0]]
+    for x in range(even, used):
+        for band in range(count):
+            turned[band, y, x] = flat[start + columns[x] * steps[2] + band * steps[0]]
+
+
+@njit(nogil=True, inline="always")
+def _copy_row(source: Any, line: Any, missing: Any, check: bool, marker: Any, fractional: bool) -> None:
+    """Copy a row of one band, and mark which of its values are no data; loops that a compiler makes wide."""
+    used = len(source)
+    for x in range(used):
+        line[x] = np.float32(source[x])
+    if check:
         for x in range(used):
-            bad[x] = not mask[row, cols[tile, x]]
-    first = cols[tile, 0]
-    straight = used > 0 and cols[tile, used - 1] - first == used - 1  # no mirrored column: loops without indices
-    for band in range(bands):
-        source, target, marker = block[band, row], batch[tile, band, y], nodata[band]
-        if straight:
-            for x in range(used):
-                target[x] = np.float32(source[first + x])
-        else:
-            for x in range(used):
-                target[x] = np.float32(source[cols[tile, x]])
-        if fractional:
-            for x in range(used):
-                bad[x] |= not np.isfinite(target[x])
-        if has_nodata[band]:
-            for x in range(used):
-                bad[x] |= source[cols[tile, x]] == marker
-    for x in range(width):
-        if bad[x]:
-            for band in range(bands):
-                batch[tile, band, y, x] = fill[band]
-    if halo <= y < height - halo:
-        for x in range(halo, width - halo):
-            valid[tile, y - halo, x - halo] = not bad[x]
+            missing[x] |= np.uint8(source[x] == marker)
+    if fractional:
+        for x in range(used):
+            missing[x] |= np.uint8(line[x] - line[x] != 0)  # neither infinity nor NaN gives 0
+
+
+@njit(nogil=True)
+def _finish(lost: Any, top: int, halo: int, fill: Any, target: Any, good: Any) -> None:
+    """Put `fill` where there is no data, and say of the tile's own pixels which have some."""
+    for y in range(lost.shape[0]):
+        missing, row = lost[y], top + y - halo
+        if missing.any():
+            for band in range(target.shape[0]):
+                line = target[band, top + y]
+                for x in range(len(missing)):
+                    if missing[x]:
+                        line[x] = fill[band]
+        if 0 <= row < good.shape[0]:
+            for x in range(good.shape[1]):
+                good[row, x] = missing[halo + x] == 0
 
 
 def _gather_together(
-    block: Any,
+    flat: Any,
+    steps: Any,
     rows: Any,
     cols: Any,
     held: Any,
@@ -230,9 +336,9 @@ def _gather_together(
     valid: Any,
 ) -> None:
     """Fill `batch` and `valid`, with all threads."""
-    for line in prange(batch.shape[0] * batch.shape[2]):
-        _gather_line(
-            line, block, rows, cols, held, halo, fill, has_nodata, nodata, mask, fractional, batch, valid
+    for unit in prange(batch.shape[0] * -(-batch.shape[2] // ROWS)):
+        _gather_rows(
+            unit, flat, steps, rows, cols, held, halo, fill, has_nodata, nodata, mask, fractional, batch, valid
         )  # fmt: skip
 
 
@@ -241,7 +347,8 @@ _gather = _compiled(_gather_together, parallel=True)
 
 @_compiled
 def _gather_alone(
-    block: Any,
+    flat: Any,
+    steps: Any,
     rows: Any,
     cols: Any,
     held: Any,
@@ -255,9 +362,9 @@ def _gather_alone(
     valid: Any,
 ) -> None:
     """Fill `batch` and `valid`, with this thread."""
-    for line in range(batch.shape[0] * batch.shape[2]):
-        _gather_line(
-            line, block, rows, cols, held, halo, fill, has_nodata, nodata, mask, fractional, batch, valid
+    for unit in range(batch.shape[0] * -(-batch.shape[2] // ROWS)):
+        _gather_rows(
+            unit, flat, steps, rows, cols, held, halo, fill, has_nodata, nodata, mask, fractional, batch, valid
         )  # fmt: skip
 
 

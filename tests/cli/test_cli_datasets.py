@@ -46,7 +46,7 @@ def test_scene_and_labels_are_written(capsys, tmp_path):
     assert f"{labels}: 16 classes, 10,249 labelled pixels" in out
     assert "placement here is approximate" in out
     assert "doi:10.4231/R7RX991C" in out
-    found, wanted = Scene.from_rasters(scene, labels), datasets.load("indian-pines")
+    found, wanted = Scene.from_files(scene, labels), datasets.load("indian-pines")
     np.testing.assert_array_equal(found.cube, wanted.cube)
     np.testing.assert_array_equal(found.labels, wanted.labels)
     assert found.classes == wanted.classes

@@ -7,17 +7,25 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
+import shapely
+import typer
+from rasterio import warp
+from rasterio.features import shapes
 
 from spectraldiff.checkpoint import RunFolder
 from spectraldiff.scene import Scene
 from spectraldiff_export.card import card_of
 from spectraldiff_runtime.class_map import write_class_raster
 from spectraldiff_runtime.cli import run
+from spectraldiff_runtime.cli.train import COMMAND, join_pairs, train
+from spectraldiff_runtime.errors import UsageError
 
 SHORT = ["--diffusion-steps", "2", "--epochs", "1", "--components", "5", "--device", "cpu"]
 
@@ -76,14 +84,101 @@ def test_the_model_knows_whether_it_takes_scaled_values(tiny_files, tmp_path, op
     assert card_of(model, {k: v for k, v in facts.items() if k != "scaled"}).scaled is False  # runs of before
 
 
+def vector_labels(path, scene, crs="EPSG:4326"):
+    """Write the scene's labels as polygons in another CRS, their classes as text."""
+    transform = rasterio.Affine(*scene.transform)
+    found = list(shapes(scene.labels, scene.labels > 0, transform=transform))
+    areas = [shapely.segmentize(shapely.geometry.shape(area), 20) for area, _ in found]
+    moved = [shapely.transform(a, lambda p: np.stack(warp.transform(scene.crs, crs, *p.T.tolist()), 1)) for a in areas]
+    names = np.array([scene.classes[int(value) - 1].name for _, value in found], dtype=object)
+    pyogrio.raw.write(
+        path, shapely.to_wkb(np.array(moved)), [names], ["cover"], crs=crs, layer="a", geometry_type="Polygon"
+    )
+    return path
+
+
+def test_polygons_in_another_crs_train_like_the_raster(tiny_files, tiny_scene, tmp_path, capsys):
+    """The same pixels; the classes' order, and with it the draw, is that of the names."""
+    labels = vector_labels(tmp_path / "labels.gpkg", tiny_scene)
+    options = ("--field", "cover", "--split", "per-class:8", "--split-by", "pixel", "--features", "raw", "--json")
+    assert run(own((tiny_files[0], labels), "--run", tmp_path / "run", *options)) == 0
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert [one["name"] for one in report["labels"]] == ["Bare soil", "Forest", "Meadow", "Water"]
+    assert sum(one["labelled"] for one in report["labels"]) == (tiny_scene.labels > 0).sum()
+    assert (report["split"], report["train_pixels"]) == ("per-class:8", 32)
+    assert 0 < report["leakage"] <= 1
+    assert "Polygons" in printed.err
+    with (
+        rasterio.open(tmp_path / "run" / "train_pixels.tif") as a,
+        rasterio.open(tmp_path / "run/test_pixels.tif") as b,
+    ):
+        np.testing.assert_array_equal(a.read(1) + b.read(1) > 0, tiny_scene.labels > 0)
+
+
+def test_the_labels_are_shown_before_the_training(tiny_files, tmp_path, capsys):
+    assert run(own(tiny_files, "--run", tmp_path / "run", "--split", "per-class:8", "--features", "raw")) == 0
+    printed = capsys.readouterr().err
+    assert printed.index("Labelled") < printed.index("Training the preset")
+    assert "(per-class:8, seed 0, leakage " in printed
+    assert "warning: classes with fewer than 10 training pixels" in printed
+    assert "of the test pixels have a training pixel in their window" in printed
+
+
+def test_disjoint_split_of_an_own_scene(tiny_files, tmp_path, capsys):
+    options = ("--split", "disjoint:0.4", "--features", "raw", "--json", "--run", tmp_path / "run")
+    assert run(own(tiny_files, *options)) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["leakage"] == 0
+    assert "are on neither side of the split" in printed.err
+
+
+def test_the_pixels_of_one_run_train_another(tiny_files, tiny_run, tmp_path, monkeypatch):
+    """And the run goes on from another folder."""
+    monkeypatch.chdir(tiny_run.path)
+    options = ("--split", "file:train_pixels.tif", "--features", "raw", "-q", "--run", tmp_path / "run")
+    assert run(own(tiny_files, *options)) == 0
+    with rasterio.open(tiny_run.path / "train_pixels.tif") as a, rasterio.open(tmp_path / "run/train_pixels.tif") as b:
+        np.testing.assert_array_equal(a.read(1), b.read(1))
+    request = RunFolder(tmp_path / "run").read_json("run.json")
+    assert request["split"] == f"file:{tiny_run.path / 'train_pixels.tif'}"
+
+
+def test_two_files_after_each_pair_are_joined():
+    given = ["a.tif", "--pair", "b.tif", "b.gpkg", "-q", "--pair", "c.tif", "c d.gpkg"]
+    joined = join_pairs(given)
+    assert joined == ["a.tif", "--pair", "b.tif\0b.gpkg", "-q", "--pair", "c.tif\0c d.gpkg"]
+    for short in (["--pair"], ["--pair", "a.tif"], ["--pair", "a.tif", "--quiet"]):
+        with pytest.raises(UsageError, match="--pair takes two files"):
+            join_pairs(short)
+
+
+def test_several_scenes_in_one_training(tiny_files, tiny_scene, tmp_path, capsys):
+    """A scene with its raster of labels, and another with polygons: classes meet by name."""
+    labels = vector_labels(tmp_path / "labels.gpkg", tiny_scene)
+    app = typer.Typer()
+    app.command(cls=COMMAND)(train)
+    pair = ["--pair", str(tiny_files[0]), str(labels), "--field", "cover", "--split-by", "pixel"]
+    arguments = [*own(tiny_files, "--run", tmp_path / "run", "--features", "raw", "--json")[1:], *pair]
+    app(arguments, standalone_mode=False)
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert [one["name"] for one in report["labels"]] == [c.name for c in tiny_scene.classes]
+    assert sum(one["labelled"] for one in report["labels"]) == 2 * (tiny_scene.labels > 0).sum()
+    assert len(report["scenes"]) == 2
+    assert report["accuracy"]["pixels"] == sum(one["test_pixels"] for one in report["scenes"])
+    assert (tmp_path / "run" / "train_pixels_2.tif").is_file()
+
+
 def refusals(tmp_path, tiny_files, scene):
     scene_file, labels = map(str, tiny_files)
     one = labels_like(tmp_path / "one.tif", np.where(scene.labels == 2, 2, 0).astype(np.uint8), scene)
-    small = labels_like(tmp_path / "small.tif", scene.labels[:-1], scene)
+    small = labels_like(tmp_path / "small.tif", scene.labels[:-1], replace(scene, crs=None, transform=None))
     (tmp_path / "taken").mkdir()
     (tmp_path / "file").write_text("x")
     text = tmp_path / "text.tif"
     text.write_text("this is no raster")
+    vectors = str(vector_labels(tmp_path / "labels.gpkg", scene))
     base = ["train", scene_file, "--labels", labels]
     return {
         "nothing": (["train"], 2, "--dataset NAME"),
@@ -109,6 +204,12 @@ def refusals(tmp_path, tiny_files, scene):
         "run exists": ([*base, "--run", str(tmp_path / "taken")], 1, "exists"),
         "folder that cannot be": ([*base, "--run", str(tmp_path / "file" / "run")], 1, "cannot be written"),
         "cuda": ([*base, "--device", "cuda"], 1, "--device cuda"),
+        "no field": (["train", scene_file, "--labels", vectors], 2, "it has cover"),
+        "unknown field": (["train", scene_file, "--labels", vectors, "--field", "x"], 2, "its fields: cover"),
+        "field of a raster": ([*base, "--field", "cover"], 2, "--field is for vector files"),
+        "field of a data set": (["train", "--dataset", "ksc", "--field", "x"], 2, "--field is for your own scene"),
+        "split file missing": ([*base, "--split", "file:none.tif"], 1, "none.tif' does not exist"),
+        "disjoint of nothing": ([*base, "--split", "disjoint:0"], 2, "between 0 and 1"),
         "resume nothing": (["train", "--resume", str(tmp_path / "none")], 1, "no run folder"),
         "resume no run": (["train", "--resume", str(tmp_path / "taken")], 1, "no run folder"),
         "resume with options": (
@@ -124,7 +225,8 @@ CASES = [
     "bad band list", "bands that are not there", "bad nodata", "bad timestep", "bad layer", "too few pixels",
     "labels of another size", "one class only", "scene missing", "labels missing", "no raster", "run exists",
     "folder that cannot be", "scaled data set", "resume scaled", "cuda", "resume nothing", "resume no run",
-    "resume with options",
+    "resume with options", "no field", "unknown field", "field of a raster", "field of a data set",
+    "split file missing", "disjoint of nothing",
 ]  # fmt: skip
 
 

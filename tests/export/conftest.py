@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spectraldiff.classifier import Classifier, empty_classifier
 from spectraldiff.features import fit_pca
+from spectraldiff.foveal import FovealViT
 from spectraldiff.presets import FAST, PAPER, Preset
 from spectraldiff_export.deployed import DeployedClassifier
 from spectraldiff_export.writers import onnx_bytes
@@ -20,8 +21,9 @@ from spectraldiff_runtime.cli import run
 CLASSES = 4
 SMALL = {
     "stem_channels": 4, "channels": (5, 6, 7), "components": 12, "raw_components": 6,
-    "window": 5, "width": 16, "depth": 3, "heads": 4, "mlp": 24,
+    "window": 5, "fovea": None, "width": 16, "depth": 3, "heads": 4, "mlp": 24,
 }  # fmt: skip
+FOVEAL = {**SMALL, "window": 9, "fovea": 3, "depth": 1}
 # Presets of all kinds, and the numbers of bands to try them with.
 KINDS: dict[str, tuple[Preset, int]] = {
     "fast": (replace(FAST, **SMALL, positions=6, layer=2), 12),
@@ -29,7 +31,10 @@ KINDS: dict[str, tuple[Preset, int]] = {
     "fast, beside raw bands": (replace(FAST, **SMALL, positions=3, layer=1, beside_raw=True), 7),
     "paper": (replace(PAPER, **SMALL, resample_kernel=(4, 3, 3), layer=1), 5),
     "paper, beside raw bands": (replace(PAPER, **SMALL, resample_kernel=(4, 3, 3), layer=0, beside_raw=True), 5),
+    "foveal": (replace(FAST, **FOVEAL, positions=6, layer=2), 12),
+    "foveal, all fine": (replace(FAST, **{**FOVEAL, "window": 3}, positions=3, layer=1, beside_raw=True), 7),
     "raw": (replace(FAST, **SMALL, features="raw"), 12),
+    "raw, foveal": (replace(FAST, **{**FOVEAL, "window": 15, "fovea": 9, "heads": 1}, features="raw"), 5),
     "raw, one block": (replace(FAST, **{**SMALL, "depth": 1, "heads": 1}, features="raw"), 5),
 }
 
@@ -55,6 +60,8 @@ def make_classifier(preset: Preset, bands: int, seed: int = 0) -> Classifier:
         norm.bias.data.normal_(0, 0.3)
     classifier.vit.cls.data.normal_(0, 0.5)
     classifier.vit.position.data.normal_(0, 0.5)
+    if isinstance(classifier.vit, FovealViT):
+        classifier.vit.bias.data.normal_(0, 0.5)
     return calibrated(classifier.eval())
 
 

@@ -49,16 +49,17 @@ def test_nothing_is_left_to_fold(classifier):
     assert not any(p.requires_grad for p in deployed.parameters())
 
 
-@pytest.mark.parametrize("kind", ["fast", "paper", "fast, layer 0, no timestep to speak of"])
+@pytest.mark.parametrize("kind", ["fast", "paper", "fast, layer 0, no timestep to speak of", "foveal"])
 def test_no_weights_beyond_the_tapped_layer(classifier_of, kind):
     classifier = classifier_of(kind)
     network = classifier.extractor.denoiser.network
     unused = {id(m) for block in network.up[classifier.preset.layer :] for m in block.modules()}
     used = [m for m in (network.stem, *network.down.modules(), *network.up.modules()) if id(m) not in unused]
     wanted = sum(m.weight.numel() for m in used if isinstance(m, nn.Conv3d | nn.ConvTranspose3d))
-    trunk = DeployedClassifier(classifier).rows.trunk
-    assert sum(p.numel() for p in trunk.parameters() if p.ndim == 5) == wanted
-    assert all(p.ndim in (1, 5) for p in trunk.parameters())  # no linear layer of the step embedding
+    front = DeployedClassifier(classifier).front
+    trunk = (front if kind == "foveal" else front.tokens).trunk
+    assert sum(p.numel() for p in trunk.parameters() if p.ndim > 1) == wanted
+    assert all(p.ndim in (1, 4, 5) for p in trunk.parameters())  # no linear layer of the step embedding
 
 
 @torch.no_grad()
@@ -96,8 +97,9 @@ def test_large_values_with_a_small_range_keep_their_digits(classifier: Classifie
 
 
 @torch.no_grad()
-def test_row_classifier_reads_windows_as_the_vit_does(classifier):
-    vit = classifier.vit.double()
+@pytest.mark.parametrize("kind", ["fast", "raw, one block"])
+def test_row_classifier_reads_windows_as_the_vit_does(classifier_of, kind):
+    vit = classifier_of(kind).vit.double()
     side, width = vit.config.window, vit.config.width
     tokens = torch.randn(2, side, side + 3, width, dtype=torch.float64)  # (N, row, column, C)
     windows = tokens.unfold(2, side, 1).permute(0, 2, 1, 4, 3)  # (N, w, row, column, C)
@@ -109,7 +111,7 @@ def test_row_classifier_reads_windows_as_the_vit_does(classifier):
 @pytest.mark.parametrize(("count", "kind"), [(254, torch.uint8), (255, torch.int32), (300, torch.int32)])
 def test_classes_that_do_not_fit_a_byte(count: int, kind: torch.dtype) -> None:
     scores = torch.rand(3, 2, 4, count, generator=torch.Generator().manual_seed(0))  # (h, N, w, K)
-    classes, confidence, probabilities = Verdict(count)(scores)
+    classes, confidence, probabilities = Verdict(count, rows_first=True)(scores)
     assert classes.dtype == kind
     torch.testing.assert_close(classes.long() - 1, scores.argmax(3).permute(1, 0, 2))
     torch.testing.assert_close(probabilities.amax(1), confidence)

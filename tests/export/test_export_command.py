@@ -33,7 +33,7 @@ def test_the_newest_run_is_exported_and_maps_as_it_trained(runs, sdiff, tmp_path
     assert lines[0] == f"Exporting the run '{runs / 'second'}'"
     assert lines[1].startswith(f"Wrote '{out}' (")
     assert "scene, preset fast, 12 bands, 4 classes, halo " in lines[1]
-    assert lines[2].startswith("Verified against PyTorch on 3,027 pixels: probabilities differ by ")
+    assert lines[2].startswith("Verified against PyTorch on 5,379 pixels: probabilities differ by ")
     assert len(lines) == 3
     classifier, facts = RunFolder(runs / "second").load_model()
     model = Model.open(out, "cpu", threads=1)
@@ -52,7 +52,7 @@ def test_a_run_that_is_named_as_torchscript_for_machines(runs, sdiff, tmp_path):
     assert (code, stderr) == (0, "")
     found = json.loads(stdout)
     assert (found["out"], found["run"], found["bytes"]) == (str(out), str(runs / "first"), out.stat().st_size)
-    assert (found["bands"], found["verification"]["pixels"]) == (12, 3027)
+    assert (found["bands"], found["verification"]["pixels"]) == (12, 5379)
     assert 0 < found["verification"]["probability"] < 1e-4
 
 

@@ -112,7 +112,7 @@ def test_changed_weights_are_found_out(small, tiles_for, tmp_path):
     path = tmp_path / "model.pt"
     path.write_bytes(torchscript_bytes(model, "{}"))
     assert verify(path, small, samples).probability < 1e-5
-    model.row.head[-1].bias[0] += 0.01
+    model.reader.head[-1].bias[0] += 0.01
     path.write_bytes(torchscript_bytes(model, "{}"))
     with pytest.raises(VerificationError, match="in probabilities on the run's sample tiles") as caught:
         verify(path, small, samples)

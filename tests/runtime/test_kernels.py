@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectraldiff_runtime import RasterScene, map_scene
-from spectraldiff_runtime.kernels import _gather, _gather_alone, gather_tiles, native_nodata
-from spectraldiff_runtime.stages import warm_up
+from spectraldiff_runtime.kernels import BANDS, PIXELS, ROWS, _gather, gather_tiles, native_nodata
 from spectraldiff_runtime.tiling import Window, source_window, tiles_of
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
@@ -98,6 +96,32 @@ def test_every_memory_order(order):
         "reversed": lambda: scene[::-1, ::-1, ::-1],
     }[order]()
     assert_same(*both(view, Window(0, 9, 0, 11), 5, 2, nodata=-5))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (1, 2, 0), (2, 0, 1)])
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_more_bands_rows_and_columns_than_are_taken_together(order, dtype):
+    scene = random_scene(dtype, (2 * BANDS + 5, 2 * ROWS + 3, 2 * PIXELS + 3))
+    scene[BANDS + 1, ROWS, PIXELS] = scene[-1, -1, -1] = 7
+    if dtype == "float32":
+        scene[2, 3, 4] = np.nan
+    laid_out = np.ascontiguousarray(scene.transpose(order)).transpose(np.argsort(order))
+    found, wanted = both(laid_out, Window(0, scene.shape[1], 1, scene.shape[2]), scene.shape[1], 2, nodata=7)
+    assert_same(found, wanted)
+    assert (~found[1]).any()
+
+
+def test_steps_that_are_no_order_of_axes():
+    scene = random_scene("int16", (6, 9, 11))
+    packed = np.zeros(scene.shape, [("skipped", "i1"), ("value", "i2")])
+    packed["value"] = scene
+    for view in (
+        np.ascontiguousarray(scene.transpose(1, 2, 0)).transpose(2, 0, 1)[::2],
+        scene[:, ::2, ::2],
+        packed["value"],
+        np.broadcast_to(scene[:1], scene.shape),
+    ):
+        assert_same(*both(view, Window(0, view.shape[1], 0, view.shape[2]), 4, 2, nodata=-5))
 
 
 @pytest.mark.parametrize("window", [(0, 4, 0, 4), (5, 9, 7, 11), (3, 6, 3, 6), (0, 9, 0, 11), (8, 9, 10, 11)])
@@ -222,16 +246,25 @@ def test_what_does_not_fit_is_refused(arguments):
         gather_tiles(**{**good, **arguments})
 
 
+WARMED = """
+import sys
+from spectraldiff_runtime import Model, RasterScene, map_scene
+from spectraldiff_runtime.kernels import _gather_alone
+from spectraldiff_runtime.stages import warm_up
+scene, model = sys.argv[1:]
+with RasterScene(scene) as opened:
+    warm_up(opened, 12, 1)
+warmed = len(_gather_alone.signatures)
+map_scene(Model.open(model, "cpu"), scene, tile=8)
+print(warmed, len(_gather_alone.signatures))
+"""
+
+
 @pytest.mark.skipif(bool(os.environ.get("NUMBA_DISABLE_JIT")), reason="nothing is compiled then")
-def test_warming_up_compiles_what_a_map_needs(model, write_scene):
-    """In uint32, which no other test maps from a file: whatever is compiled comes from here."""
-    values = np.random.default_rng(0).integers(0, 900, (20, 21, 7)).astype(np.uint32)
-    scene, before = write_scene(values=values), len(_gather_alone.signatures)
-    with RasterScene(scene) as opened:
-        warm_up(opened, 12, 1)
-    warmed = len(_gather_alone.signatures)
-    map_scene(model, scene, tile=8)
-    assert (warmed, len(_gather_alone.signatures)) == (before + 1, before + 1)
+def test_warming_up_compiles_what_a_map_needs(python, model_path, write_scene):
+    """In a process of its own, where nothing else has compiled anything."""
+    done = python("-c", WARMED, write_scene(), model_path)
+    assert done.stdout == "1 1\n", done.stdout + done.stderr
 
 
 @pytest.mark.skipif(bool(os.environ.get("NUMBA_DISABLE_JIT")), reason="this is the run without the JIT")

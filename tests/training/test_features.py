@@ -61,15 +61,28 @@ def test_scene_features_do_not_depend_on_the_tiles(
 ) -> None:
     scene = torch.rand(9, 13, 17, generator=torch.Generator().manual_seed(1)) * 2 - 1
     valid = torch.ones(13, 17, dtype=torch.bool)
+    monkeypatch.setattr(module, "SMALLEST_DEVIATION", 1e-6)  # an untrained network's features hardly vary
     results = []
     for tile in (5, 32):
         monkeypatch.setattr(module, "TILE", tile)
-        results.append(scene_features(extractor, scene, valid, 2, 4, silent))
-    (small, small_pca), (large, large_pca) = results
+        results.append(scene_features(extractor, [scene], [valid], 2, 4, silent))
+    ([small], small_pca), ([large], large_pca) = results
     assert small.shape == (17, 21, 4)
     torch.testing.assert_close(small_pca.explained, large_pca.explained, atol=1e-5, rtol=0)
     # A component's sign is free.
     torch.testing.assert_close(small.abs(), large.abs(), atol=2e-3, rtol=0)
+
+
+def test_features_of_several_scenes_share_one_pca(extractor: FeatureExtractor) -> None:
+    generator = torch.Generator().manual_seed(1)
+    scenes = [torch.rand(9, h, w, generator=generator) * s for h, w, s in ((13, 17, 2), (8, 40, 1))]
+    valid = [torch.ones(s.shape[1:], dtype=torch.bool) for s in scenes]
+    raw = FeatureExtractor(None, 1, 0, raw=True)
+    reduced, pca = scene_features(raw, scenes, valid, 2, 4, silent)
+    pixels = torch.cat([s.flatten(1) for s in scenes], 1)
+    torch.testing.assert_close(pca.mean, pixels.mean(1), atol=1e-6, rtol=0)
+    for features, scene in zip(reduced, scenes, strict=True):
+        torch.testing.assert_close(features, pca(mirrored(scene, 2)[None])[0].permute(1, 2, 0))
 
 
 def test_pca_leaves_pixels_without_data_out(extractor: FeatureExtractor) -> None:
@@ -77,7 +90,7 @@ def test_pca_leaves_pixels_without_data_out(extractor: FeatureExtractor) -> None
     valid = torch.ones(8, 8, dtype=torch.bool)
     valid[:, 5:] = False
     raw = FeatureExtractor(None, 1, 0, raw=True)
-    _, pca = scene_features(raw, scene, valid, 0, 3, silent)
+    _, pca = scene_features(raw, [scene], [valid], 0, 3, silent)
     expected = scene[:, valid].mean(1)
     torch.testing.assert_close(pca.mean, expected, atol=1e-6, rtol=0)
 
@@ -108,6 +121,7 @@ def test_raw_bands_can_stand_beside_the_features(tiny_preset: Preset, extractor:
 def test_progress_ends_at_its_total(extractor: FeatureExtractor) -> None:
     seen: list[tuple[int, int]] = []
     scene: Tensor = torch.rand(9, 8, 8)
-    scene_features(extractor, scene, torch.ones(8, 8, dtype=torch.bool), 0, 3, lambda d, n: seen.append((d, n)))
+    valid = torch.ones(8, 8, dtype=torch.bool)
+    scene_features(extractor, [scene, scene], [valid, valid], 0, 3, lambda d, n: seen.append((d, n)))
     assert seen[-1][0] == seen[-1][1]
     assert seen == sorted(seen)

@@ -1,16 +1,18 @@
 """Pictures: they are drawn, whole, with the right colours, limits and bands, and leave nothing behind."""
 
 import errno
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
 from spectraldiff import figures
 from spectraldiff.colour import false_colour, rgb_bands, stretch_limits
-from spectraldiff.metrics import score
+from spectraldiff.metrics import calibration, score
 from spectraldiff.scene import Scene
 from spectraldiff_runtime.class_map import LandCoverClass
 from spectraldiff_runtime.errors import OutputError
@@ -87,6 +89,35 @@ def test_confusion_matrix_with_many_classes_and_one_that_does_not_occur(tmp_path
     reference = np.arange(1, 40)
     figures.confusion_matrix(tmp_path / "c.png", score(reference, reference, 40), classes)
     assert margins_are_white(pixels_of(tmp_path / "c.png"))
+
+
+@pytest.mark.parametrize("size", [(40, 30), (12, 300), (300, 12)])
+def test_confidence_map_is_dark_where_the_map_is_unsure_and_white_without_a_class(tmp_path, size):
+    confidence = np.full(size, 0.95)
+    confidence[: size[0] // 2] = 0.05
+    confidence[:, : size[1] // 3] = np.nan
+    confidence[:, : size[1] // 6] = 0
+    figures.confidence_map(tmp_path / "c.png", confidence, "Confidence")
+    picture = pixels_of(tmp_path / "c.png")
+    assert margins_are_white(picture)
+    dark, bright = (share_of(picture, tuple(colormaps["cividis"](v, bytes=True)[:3])) for v in (0.05, 0.95))
+    assert 0 < dark < 2 * bright
+    assert 0 < bright < 2 * dark
+
+
+def test_reliability_diagram(tmp_path):
+    generator = np.random.default_rng(0)
+    confidence = generator.uniform(0.3, 1, 500)
+    figures.reliability_diagram(tmp_path / "r.png", calibration(confidence, generator.random(500) < 0.5), "Reliability")
+    picture = pixels_of(tmp_path / "r.png")
+    assert margins_are_white(picture)
+    assert share_of(picture, (0, 114, 178)) > 0
+
+
+def test_bytes_of_a_picture_are_those_of_its_file(tmp_path):
+    figures.loss_curve(tmp_path / "loss.png", [(1, 1.0), (2, 0.5)], "Loss")
+    with Image.open(BytesIO(figures.loss_curve.png([(1, 1.0), (2, 0.5)], "Loss"))) as image:
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), pixels_of(tmp_path / "loss.png"))
 
 
 def test_reconstruction_strip_shares_the_stretch_of_the_original(tmp_path):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from spectraldiff.metrics import score
+from spectraldiff.metrics import calibration, score
 from spectraldiff_runtime.errors import LabelsError
 
 # Worked by hand: class 1 has 4 pixels, 3 found, 1 unclassified; class 2 has 2, 1 found, 1 taken for 1.
@@ -31,6 +31,13 @@ def test_figures_worked_by_hand():
     assert accuracy.aa == pytest.approx(0.625)
     # Observed 4/6; chance (4*4 + 2*1) / 36 = 1/2.
     assert accuracy.kappa == pytest.approx((4 / 6 - 1 / 2) / (1 / 2))
+
+
+def test_users_accuracy_is_the_share_of_what_is_mapped():
+    assert score(REFERENCE, PREDICTED, 2).users == (0.75, 1.0)
+    nothing = score(np.array([1, 1, 2]), np.array([1, 1, 1]), 2).users
+    assert nothing[0] == pytest.approx(2 / 3)
+    assert math.isnan(nothing[1])
 
 
 def test_random_maps_agree_with_slow_twins():
@@ -81,3 +88,56 @@ def test_dictionary_is_strict_json():
 def test_input_that_cannot_be_scored(reference, predicted, words):
     with pytest.raises(LabelsError, match=words):
         score(np.array(reference), np.array(predicted), 2)
+
+
+def twin_ece(confidence, correct, bins):
+    """Expected calibration error from its definition, bin by bin, each with its upper end."""
+    total = 0.0
+    for b in range(bins):
+        inside = (confidence > b / bins) & (confidence <= (b + 1) / bins)
+        if b == 0:
+            inside |= confidence == 0
+        if inside.any():
+            total += inside.sum() * abs(correct[inside].mean() - confidence[inside].mean())
+    return total / confidence.size
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_calibration_agrees_with_a_slow_twin(bins):
+    generator = np.random.default_rng(3)
+    confidence = generator.random((40, 50))
+    correct = generator.random((40, 50)) < confidence**2
+    found = calibration(confidence, correct, bins)
+    assert found.ece == pytest.approx(twin_ece(confidence, correct, bins))
+    assert found.ece > 0.1
+    assert (sum(found.counts), len(found.counts)) == (2000, bins)
+
+
+def test_calibration_worked_by_hand():
+    confidence = np.array([0.5, 0.5, 0.9, 0.9, 0.9, 0.9], np.float32)
+    found = calibration(confidence, np.array([1, 0, 1, 1, 1, 0], bool))
+    assert found.counts[7] == 2
+    assert found.counts[13] == 4
+    assert (found.accuracy[7], found.accuracy[13]) == (0.5, 0.75)
+    assert found.ece == pytest.approx(4 / 6 * 0.15)
+    assert math.isnan(found.accuracy[0])
+    assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["accuracy"][0] is None
+
+
+def test_ends_of_the_scale_lie_in_the_outer_bins():
+    found = calibration(np.array([0.0, 1.0]), np.array([False, True]))
+    assert (found.counts[0], found.counts[-1], found.ece) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "correct", "words"),
+    [
+        ([0.5], [True, False], r"\(1,\) and the marks \(2,\)"),
+        ([], [], "no pixel has both"),
+        ([0.5, 90.0], [True, True], "from 0.5 to 90: wanted 0 to 1"),
+        ([0.5, float("nan")], [True, True], "wanted 0 to 1"),
+    ],
+)
+def test_confidence_that_cannot_be_judged(confidence, correct, words):
+    with pytest.raises(LabelsError, match=words):
+        calibration(np.array(confidence, np.float64), np.array(correct, bool))

@@ -15,6 +15,7 @@ from spectraldiff.presets import FAST, PAPER, Preset, preset_named
 from spectraldiff.reconstruction import example_spectra, labelled_part, reconstruct
 from spectraldiff.request import Request, check_source, default_split
 from spectraldiff.scene import Scene
+from spectraldiff.splits import leakage
 from spectraldiff.training import Compute
 from spectraldiff_runtime.errors import OutputError, RunError, UsageError
 
@@ -65,6 +66,20 @@ def test_metrics_are_those_of_the_saved_model(tiny_run: RunFolder, tiny_scene: S
     assert facts["accuracy"]["oa"] == accuracy.oa
     assert accuracy.oa > 0.6  # four classes, told apart by a model trained for seconds
     assert metrics["raw_accuracy"]["oa"] > 0.6
+
+
+def test_metrics_and_facts_name_split_leakage_and_labels(tiny_run: RunFolder, tiny_scene: Scene) -> None:
+    metrics, facts = tiny_run.read_json("metrics.json"), tiny_run.read_json("model.json")["accuracy"]
+    with rasterio.open(tiny_run.path / "train_pixels.tif") as a, rasterio.open(tiny_run.path / "test_pixels.tif") as b:
+        train, test = a.read(1) > 0, b.read(1) > 0
+    assert metrics["leakage"] == facts["leakage"] == leakage(train, test, 9)
+    assert (metrics["split"], facts["split"], facts["seed"]) == ("per-class:10", "per-class:10", 0)
+    assert (facts["train_pixels"], facts["test_pixels"]) == (train.sum(), test.sum())
+    labelled = np.bincount(tiny_scene.labels.ravel())[1:].tolist()
+    assert [(one["name"], one["labelled"], one["training"]) for one in metrics["labels"]] == [
+        (c.name, count, 10) for c, count in zip(tiny_scene.classes, labelled, strict=True)
+    ]
+    assert metrics["scenes"][0]["oa"] == metrics["accuracy"]["oa"]
 
 
 def test_test_pixels_were_never_trained_on(tiny_run: RunFolder, tiny_scene: Scene) -> None:

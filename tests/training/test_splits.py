@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from spectraldiff.splits import PAPER_COUNTS, make_split, paper_scenes
+from spectraldiff.sheets import cut, joined
+from spectraldiff.splits import PAPER_COUNTS, Split, leakage, make_split, make_splits, mean_leakage, paper_scenes
 from spectraldiff_runtime.class_map import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, UsageError
 
@@ -101,14 +102,18 @@ def test_labels_that_are_0_everywhere():
     [
         ("paper", None, "no training counts for your own scene"),
         ("paper", "salinas", "no training counts for the data set 'salinas', only for indian-pines"),
-        ("disjointed", None, "give paper, per-class:N or fraction:F"),
-        ("paper:3", "houston", "give paper, per-class:N or fraction:F"),
+        ("disjointed", None, "give paper, per-class:N, fraction:F, disjoint"),
+        ("paper:3", "houston", "give paper, per-class:N, fraction:F, disjoint"),
         ("per-class:0", None, "whole number above 0"),
         ("per-class:x", None, "whole number above 0"),
         ("per-class", None, "whole number above 0"),
         ("fraction:1", None, "between 0 and 1"),
         ("fraction:nan", None, "between 0 and 1"),
         ("fraction:", None, "between 0 and 1"),
+        ("disjoint:2", None, "between 0 and 1"),
+        ("disjoint:", None, "between 0 and 1"),
+        ("file:", None, "give paper"),
+        ("file:train.tif", None, "for one scene"),
     ],
 )
 def test_specs_that_cannot_be_meant(spec, dataset, words):
@@ -121,3 +126,91 @@ def test_specs_that_cannot_be_meant(spec, dataset, words):
 def test_negative_seed():
     with pytest.raises(UsageError, match="seed is -1"):
         make_split(labels_with(40, 10), "per-class:2", -1)
+
+
+def marked_in(labels, count):
+    marked = np.where(np.random.default_rng(0).random(labels.shape) < count / labels.size, labels, 0)
+    return marked.astype(labels.dtype)
+
+
+def test_file_says_which_pixels_train():
+    labels = labels_with(40, 30)
+    marked = marked_in(labels, 20)
+    split = make_split(labels, "file:somewhere/train.tif", 0, marked=marked)
+    np.testing.assert_array_equal(split.train, marked > 0)
+    np.testing.assert_array_equal(split.test, (labels > 0) & (marked == 0))
+    assert (split.name, split.notes) == ("file:train.tif", ())
+
+
+def test_pixels_of_the_file_without_a_label_are_passed_over_and_one_sided_classes_named():
+    labels = np.array([[1, 1, 2, 2, 0]], np.uint8)
+    split = make_split(labels, "file:t.tif", 0, marked=np.array([[1, 0, 0, 0, 2]], np.uint8))
+    assert split.train.tolist() == [[True, False, False, False, False]]
+    assert split.notes == ("no training pixels, so never mapped: class 2",)
+
+
+@pytest.mark.parametrize(
+    ("marked", "words"),
+    [
+        ([[2, 0, 0, 0]], r"differ at 1 pixels, such as row 0, column 0 \(2 and 1\)"),
+        ([[0, 0, 0, 0]], "marks none"),
+        ([[1, 1, 2, 2]], "marks all"),
+    ],
+)
+def test_file_that_does_not_fit_the_labels(marked, words):
+    with pytest.raises(LabelsError, match=words):
+        make_split(np.array([[1, 1, 2, 2]], np.uint8), "file:t.tif", 0, marked=np.array(marked, np.uint8))
+
+
+@pytest.mark.parametrize("window", [1, 3, 5])
+def test_leakage_is_that_of_looking_into_every_window(window):
+    rng = np.random.default_rng(5)
+    side = rng.integers(0, 12, (17, 23))
+    train, test = side == 1, side == 2
+    r = window // 2
+    hits = [train[max(0, i - r) : i + r + 1, max(0, j - r) : j + r + 1].any() for i, j in np.argwhere(test)]
+    assert leakage(train, test, window) == np.mean(hits)
+    assert leakage(train, np.zeros_like(test), window) is None
+
+
+def test_splits_know_their_leakage_where_the_window_is_known():
+    labels = np.ones((9, 9), np.uint8)
+    labels[:, 5:] = 2
+    assert make_split(labels, "per-class:1", 0).leakage is None
+    assert make_split(labels, "per-class:1", 0, window=17).leakage == 1
+    assert make_split(labels, "per-class:1", 0, window=1).leakage == 0
+
+
+def test_leakage_of_several_scenes_is_weighted_by_test_pixels():
+    def split(pixels, share):
+        return Split("s", 0, np.zeros((1, 9), bool), np.arange(9)[None] < pixels, share)
+
+    assert mean_leakage([split(1, 1.0), split(3, 0.0), split(0, None)]) == 0.25
+    assert mean_leakage([split(2, None)]) is None
+
+
+def test_counts_of_several_scenes_are_those_of_all_together():
+    several = [labels_with(40, 10), labels_with(6, 0, 30), labels_with(30, 2)[:9]]
+    splits = make_splits(several, "per-class:9", 3)
+    total = np.sum([np.bincount(one[s.train], minlength=4) for one, s in zip(several, splits, strict=True)], axis=0)
+    assert total.tolist() == [0, 9, 9, 9]
+    for one, split in zip(several, splits, strict=True):
+        assert split.train.shape == one.shape
+        np.testing.assert_array_equal(split.train ^ split.test, one > 0)
+
+
+def test_several_scenes_are_joined_and_cut_apart_again():
+    arrays = [np.ones((3, 4), int), np.full((2, 6), 2), np.full((1, 1), 3)]
+    sheet = joined(arrays, 2)
+    assert sheet.shape == (12, 6)
+    assert np.bincount(sheet.ravel())[1:].tolist() == [12, 12, 1]
+    for one, back in zip(arrays, cut(sheet, [a.shape for a in arrays], 2), strict=True):
+        np.testing.assert_array_equal(one, back)
+    assert joined(arrays[:1], 7) is arrays[0]
+
+
+def test_windows_of_one_scene_hold_no_training_pixels_of_another():
+    labels = np.array([[1, 1, 2, 2]], np.uint8)
+    splits = make_splits([labels] * 3, "disjoint:0.4", 0, window=3, buffer=2)
+    assert {s.leakage for s in splits if s.test.any()} == {0.0}
+    assert sum(s.test.sum() for s in splits) > 0

@@ -43,7 +43,7 @@ def diffusion_loop(preset: Preset, total: int, compute: Compute | None = None) -
     place = torch.rand(10, 11, generator=torch.Generator().manual_seed(3)) * 2 - 1
     scene = place * torch.linspace(-0.8, 0.8, 7)[:, None, None]
     denoiser = new_denoiser(preset, 7, scene.mean((1, 2)), scene.std((1, 2)))
-    task = DiffusionTask(denoiser, scene, preset.instance, preset.diffusion.batch)
+    task = DiffusionTask(denoiser, [scene], preset.instance, preset.diffusion.batch)
     return Loop(denoiser, task, total, preset.diffusion, compute or Compute(), 5)
 
 
@@ -91,11 +91,11 @@ def test_same_seed_same_denoiser(tiny_preset: Preset) -> None:
 def test_denoiser_learns(tiny_preset: Preset) -> None:
     """On the same noise, the trained denoiser errs less than the best linear one that it begins as."""
     loop = diffusion_loop(replace(tiny_preset, diffusion=replace(tiny_preset.diffusion, lr=1e-2)), 100)
-    scene = cast("DiffusionTask", loop.task).scene
+    scenes = cast("DiffusionTask", loop.task).scenes
 
     def error(model: Any) -> float:
         with torch.no_grad():
-            return float(DiffusionTask(model.eval(), scene, 8, 100).loss(0, 0, 100, seeded()))
+            return float(DiffusionTask(model.eval(), scenes, 8, 100).loss(0, 0, 100, seeded()))
 
     before = error(loop.average)
     assert error(loop.run(silent)) < 0.95 * before
@@ -208,9 +208,42 @@ def test_scene_smaller_than_an_instance_is_mirrored() -> None:
     preset = replace(FAST, instance=8)
     scene = torch.rand(7, 3, 5)
     denoiser = new_denoiser(preset, 7, scene.mean((1, 2)), scene.std((1, 2)))
-    task = DiffusionTask(denoiser, scene, 8, 2)
-    assert min(task.scene.shape[1:]) >= 8
+    task = DiffusionTask(denoiser, [scene], 8, 2)
+    assert min(task.scenes[0].shape[1:]) >= 8
     assert torch.isfinite(task.loss(0, 0, 2, torch.Generator().manual_seed(0)))
+
+
+def test_instances_come_from_scenes_in_proportion_to_their_pixels() -> None:
+    """Scenes of one value each: what an instance holds says where it came from."""
+    seen: list[Tensor] = []
+
+    class Watcher(nn.Module):
+        def loss(self, x0: Tensor, generator: torch.Generator) -> Tensor:
+            seen.append(x0)
+            return x0.mean()
+
+    scenes = [torch.full((2, 9, 10), 0.0), torch.full((2, 30, 9), 1.0)]
+    task = DiffusionTask(cast("Any", Watcher()), scenes, 8, 4000)
+    task.loss(0, 0, 4000, seeded())
+    assert seen[0].shape == (4000, 2, 8, 8)
+    assert float(seen[0][:, 0, 0, 0].mean()) == pytest.approx(270 / 360, abs=0.03)
+
+
+def test_draws_of_one_scene_are_those_of_always() -> None:
+    """Rows, then columns, then the turn: nothing is drawn before them, so that old runs can be trained again."""
+    scene, drawn = torch.rand(3, 12, 15), []
+
+    class Watcher(nn.Module):
+        def loss(self, x0: Tensor, generator: torch.Generator) -> Tensor:
+            drawn.append(x0)
+            return x0.mean()
+
+    DiffusionTask(cast("Any", Watcher()), [scene], 5, 6).loss(0, 0, 6, seeded())
+    generator = seeded()
+    rows = torch.randint(8, (6,), generator=generator)
+    columns = torch.randint(11, (6,), generator=generator)
+    crops = torch.stack([scene[:, r : r + 5, c : c + 5] for r, c in zip(rows, columns, strict=True)])
+    assert torch.equal(drawn[0], training._turn(crops, (2, 3), generator))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")

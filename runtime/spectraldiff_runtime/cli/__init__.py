@@ -5,30 +5,66 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
 from ..errors import SpectralDiffError
-from . import datasets, evaluate, export, info, map, reconstruct, train
-from .options import one_line
 
 INTERRUPTED = 130
 
-app = typer.Typer(
+# Each is a module here with a function, or an app of its own, of that name.
+COMMANDS = {
+    "train": "Train on a labelled scene and write a run folder.",
+    "export": "Write a trained model as one file that needs no PyTorch.",
+    "map": "Map scenes with a model file.",
+    "evaluate": "Compare a class map with labels.",
+    "datasets": "List the benchmark scenes, or write one as a GeoTIFF.",
+    "info": "Say what a model file, a raster or a run folder is.",
+    "reconstruct": "Noise a part of the training scene and denoise it again.",
+}
+
+
+class OnDemand(TyperGroup):
+    """Imports a command's module when that command runs: help, version and the others wait for none of them."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Find the command as Typer does, which may fail, and put the real one in the place of its stand-in."""
+        name, stand_in, rest = super().resolve_command(ctx, args)
+        return name, stand_in if name is None else _load(name), rest
+
+
+def _new_app(**settings: Any) -> typer.Typer:
+    """Return an app with plain help: drawing boxes would take longer than all else that `sdiff --help` does."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **settings)
+
+
+def _load(name: str) -> Any:
+    """Import the module of a command and return the command."""
+    module, app = import_module(f".{name}", __name__), _new_app()
+    app.callback()(_stand_in)  # or a single command would become the app itself
+    if hasattr(module, "app"):
+        app.add_typer(module.app, name=name)
+    else:
+        app.command(name, cls=getattr(module, "COMMAND", None))(getattr(module, name))
+    return get_group(app).commands[name]
+
+
+def _stand_in() -> None:
+    """Do nothing."""
+
+
+app = _new_app(
     name="sdiff",
+    cls=OnDemand,
     help="Land-cover maps from hyperspectral scenes with spectral-spatial diffusion features.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(train.train)
-app.command()(export.export)
-app.command()(map.map)
-app.command()(evaluate.evaluate)
-app.add_typer(datasets.app, name="datasets")
-app.command()(info.info)
-app.command()(reconstruct.reconstruct)
+for _name, _summary in COMMANDS.items():
+    app.command(_name, help=_summary)(_stand_in)
 
 
 def _print_version(wanted: bool) -> None:
@@ -99,5 +135,7 @@ def _usage(error: Any) -> str:
 
 
 def _fail(message: str, code: int) -> int:
+    from .options import one_line
+
     typer.echo(one_line(f"sdiff: error: {message}"), err=True)
     return code

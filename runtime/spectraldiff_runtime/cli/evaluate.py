@@ -1,23 +1,39 @@
 """`sdiff evaluate`: the accuracy of a map at labelled pixels."""
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Json, print_json, training_package, warn
+from .options import Json, Overwrite, print_json, training_package, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from spectraldiff.area_adjusted import AreaAdjusted
+    from spectraldiff.assessment import Assessment
     from spectraldiff.metrics import Accuracy
 
     from ..class_map import LandCoverClass
 
+REASONS = {"excluded": "excluded", "nodata": "without data in the map"}
+
 
 def evaluate(
     classes: Annotated[Path, typer.Argument(help="Class map, as `sdiff map` writes it.")],
-    labels: Annotated[Path, typer.Option("--labels", help="Raster of labels on the same grid.")],
+    labels: Annotated[
+        Path, typer.Option("--labels", help="Labels: a raster in the map's CRS, or points or polygons in any.")
+    ],
+    field: Annotated[
+        str | None,
+        typer.Option(
+            help="Field of the vector file with class names or values; 'class' by default.", show_default=False
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option("--layer-name", help="Layer of the vector file.", show_default=False)
+    ] = None,
     exclude: Annotated[
         Path | None,
         typer.Option(
@@ -26,58 +42,95 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    confidence: Annotated[
+        Path | None,
+        typer.Option(help="The map's confidence raster: adds its calibration.", show_default=False),
+    ] = None,
+    count_nodata: Annotated[
+        bool, typer.Option("--count-nodata", help="Labelled pixels without data in the map are wrong, too.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write a report, one page of HTML: accuracy.html.", show_default=False)
+    ] = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Compare a class map with labels: OA, AA, kappa, accuracy of each class, confusion matrix.
 
-    Unclassified pixels (0) of the map count as wrong.
+    Classes are matched by name where map and labels both have names, else by value. A labelled pixel that the map
+    left unclassified counts as wrong. One where the map has no data (0 is its nodata value) is left out and counted,
+    because a map is judged by what it maps; --count-nodata makes it wrong, too. `sdiff map --min-confidence` also
+    writes 0: give --confidence, and pixels that have a confidence but no class are wrong.
+
+    --report and --json also give area-adjusted accuracies and areas with 95 % intervals (Olofsson et al. 2014). They
+    take the labels for a random sample of the map, drawn as a whole or in each map class.
     """
     with training_package("evaluate"):
-        from spectraldiff.labels import read_labels
-        from spectraldiff.metrics import score
-    predicted, place = read_labels(classes)
-    reference = _on_grid("the labels", labels, predicted.shape, place)
-    labelled = int((reference > 0).sum())
-    if exclude is not None:
-        reference[_on_grid("the pixels to exclude", exclude, predicted.shape, place) > 0] = 0
-    named = _classes(labels, classes, int(max(reference.max(), predicted.max())))
-    accuracy = score(reference, predicted, len(named))
-    excluded = labelled - accuracy.pixels
+        from spectraldiff.assessment import assess
+    if report is not None:
+        from ..outputs import check_apart, check_output
+
+        check_output(report, overwrite)
+        check_apart({"--report": report}, [p for p in (classes, labels, exclude, confidence) if p is not None])
+    found = assess(
+        classes,
+        labels,
+        field=field,
+        layer=layer,
+        exclude=exclude,
+        confidence=confidence,
+        count_nodata=count_nodata,
+    )
+    for note in found.notes:
+        warn(note)
+    if report is not None:
+        options = {"--field": field, "--layer-name": layer, "--exclude": exclude, "--confidence": confidence}
+        flags = ["--count-nodata"] if count_nodata else []
+        _write(report, classes, labels, found, _command(classes, labels, options, flags, report), overwrite)
     if json:
-        names = [c.name for c in named]
-        print_json({**accuracy.as_dict(), "classes": names, "excluded_pixels": excluded})
+        print_json(found.as_dict())
     else:
-        _print(accuracy, named, excluded)
+        _print(found)
 
 
-def _on_grid(name: str, path: Path, shape: tuple[int, ...], place: Any) -> Any:
-    """Read labels that must lie on the map's grid."""
-    from spectraldiff.labels import check_grids, read_labels
-
-    values, found = read_labels(path)
-    check_grids(name, values.shape, found, "the map", shape, place)
-    return values
+def _command(classes: Path, labels: Path, options: "Mapping[str, object]", flags: "Sequence[str]", report: Path) -> str:
+    """Return the line that makes a report again."""
+    given = [str(part) for name, value in options.items() if value is not None for part in (name, value)]
+    words = ["sdiff", "evaluate", str(classes), "--labels", str(labels), *given, *flags, "--report", str(report)]
+    return shlex.join(words)
 
 
-def _classes(labels: Path, classes: Path, count: int) -> "tuple[LandCoverClass, ...]":
-    """Return the classes 1..K, named by the labels, else by the map; warn where they disagree."""
-    from spectraldiff.labels import classes_of
+def _write(path: Path, classes: Path, labels: Path, found: "Assessment", command: str, overwrite: bool) -> None:
+    from spectraldiff.accuracy_report import AccuracyReport, write_accuracy_report
 
-    from ..class_map import read_classes
+    from .. import __version__
 
-    of_labels, of_map = ({c.value: c.name for c in read_classes(path)} for path in (labels, classes))
-    for value in sorted(of_labels.keys() & of_map.keys()):
-        if of_labels[value] != of_map[value]:
-            warn(f"class {value} is '{of_labels[value]}' in {labels} and '{of_map[value]}' in {classes}")
-            break
-    return classes_of(labels if of_labels else classes, max(count, *of_labels, *of_map, 0))
+    versions = {"spectraldiff": __version__}
+    write_accuracy_report(path, AccuracyReport(classes.name, labels.name, found, command, versions), overwrite)
 
 
-def _print(accuracy: "Accuracy", classes: "Sequence[LandCoverClass]", excluded: int) -> None:
-    left_out = f" ({excluded:,} excluded)" if excluded else ""
+def _print(found: "Assessment") -> None:
+    accuracy = found.accuracy
+    reasons = [f"{count:,} {REASONS[reason]}" for reason, count in found.left_out.items() if count]
+    left_out = f" ({', '.join(reasons)})" if reasons else ""
     typer.echo(f"{accuracy.pixels:,} pixels scored{left_out}")
-    typer.echo(f"OA {100 * accuracy.oa:.2f}  AA {100 * accuracy.aa:.2f}  kappa x 100 {100 * accuracy.kappa:.2f}\n")
-    _print_table(accuracy, classes)
+    typer.echo(f"OA {100 * accuracy.oa:.2f}  AA {100 * accuracy.aa:.2f}  kappa x 100 {100 * accuracy.kappa:.2f}")
+    if found.calibration is not None:
+        typer.echo(f"expected calibration error {100 * found.calibration.ece:.2f} %")
+    if found.adjusted is not None:
+        typer.echo(_adjusted_line(found.adjusted, found.classes))
+    typer.echo()
+    _print_table(accuracy, found.classes)
+
+
+def _adjusted_line(adjusted: "AreaAdjusted", classes: "Sequence[LandCoverClass]") -> str:
+    """Say the area-adjusted accuracy, or why there is none."""
+    if adjusted.unsampled:
+        names = ", ".join(classes[value - 1].name for value in adjusted.unsampled)
+        return f"area-adjusted OA: not known, no labelled pixel lies where the map shows {names}"
+    oa = adjusted.oa
+    width = "?" if oa.half_width != oa.half_width else f"{100 * oa.half_width:.2f}"
+    return f"area-adjusted OA {100 * oa.value:.2f} +- {width} (95 %, if the labels are a random sample of the map)"
 
 
 def _print_table(accuracy: "Accuracy", classes: "Sequence[LandCoverClass]") -> None:

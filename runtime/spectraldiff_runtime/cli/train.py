@@ -1,11 +1,11 @@
 """`sdiff train`: a labelled scene in, a run folder out."""
 
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from .options import (
     DataDir,
@@ -17,14 +17,17 @@ from .options import (
     parse_nodata,
     print_json,
     training_package,
+    warn,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from spectraldiff.checkpoint import RunFolder
-    from spectraldiff.pipeline import Monitor, Result
+    from spectraldiff.pipeline import Result
     from spectraldiff.request import Request
+    from spectraldiff.scene import Scene
+    from spectraldiff.splits import Split
 
 
 class Preset(StrEnum):
@@ -41,13 +44,73 @@ class Features(StrEnum):
     RAW = "raw"
 
 
+class SplitBy(StrEnum):
+    """What a split draws where labels come from polygons."""
+
+    POLYGON = "polygon"
+    PIXEL = "pixel"
+
+
+# Stands between the two files of a --pair: no file's name holds it.
+BETWEEN = "\0"
+
+
+class Train(TyperCommand):
+    """Takes two values after each ``--pair``, which Typer's repeatable options cannot."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments with the two files of each pair joined to one."""
+        return super().parse_args(ctx, join_pairs(args))
+
+
+COMMAND = Train
+
+
+def join_pairs(arguments: list[str]) -> list[str]:
+    """Join the two values after each ``--pair``; UsageError where they are missing."""
+    from ..errors import UsageError
+
+    rest, joined = list(arguments), []
+    while rest:
+        joined.append(rest.pop(0))
+        if joined[-1] == "--pair":
+            files = rest[:2]
+            if len(files) < 2 or any(name.startswith("--") for name in files):
+                raise UsageError("--pair takes two files, a scene and its labels: --pair scene.tif labels.gpkg")
+            joined.append(BETWEEN.join(files))
+            del rest[:2]
+    return joined
+
+
 def train(
     scene: Annotated[
         Path | None, typer.Argument(help="Your own scene, a raster; with --labels.", show_default=False)
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Label raster on the scene's grid: 0 unlabelled, classes from 1.", show_default=False),
+        typer.Option(
+            help="Its labels: polygons or points in a vector file (with --field), or a raster, 0 unlabelled, classes "
+            "from 1.",
+            show_default=False,
+        ),
+    ] = None,
+    field: Annotated[
+        str | None,
+        typer.Option(help="Field of the vector file with the class: text, or numbers from 1.", show_default=False),
+    ] = None,
+    name_field: Annotated[
+        str | None, typer.Option(help="Field with the classes' names, where --field has numbers.", show_default=False)
+    ] = None,
+    layer_name: Annotated[
+        str | None, typer.Option(help="Layer of the vector file, if it has several.", show_default=False)
+    ] = None,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One more scene and its labels, for a training on several; classes are matched by name. Repeatable.",
+            metavar="SCENE LABELS",
+            show_default=False,
+        ),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="A benchmark scene instead, see `sdiff datasets`.", show_default=False)
@@ -57,11 +120,16 @@ def train(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Training pixels: paper, per-class:N or fraction:F. By default paper where it gives counts, "
-            "else fraction:0.1.",
+            help="Training pixels: paper, per-class:N, fraction:F, disjoint or disjoint:F (other places than the test "
+            "pixels), or file:TRAIN.tif (its nonzero pixels). By default paper where it gives counts, else "
+            "fraction:0.1.",
             show_default=False,
         ),
     ] = None,
+    split_by: Annotated[
+        SplitBy,
+        typer.Option(help="Where labels are polygons, per-class:N and fraction:F draw whole ones, or pixels."),
+    ] = SplitBy.POLYGON,
     seed: Annotated[int, typer.Option(min=0, help="Seeds the split, the weights and every draw.")] = 0,
     features: Annotated[Features, typer.Option(help="raw trains the ablation without diffusion.")] = Features.DIFFUSION,
     compare_raw: Annotated[
@@ -104,8 +172,18 @@ def train(
     First the denoiser learns the scene's spectra and their surroundings without labels; then the classifier learns the
     classes from its features at the training pixels. Ctrl-C keeps what was done: `--resume` goes on from there.
     """
-    source = {"dataset": dataset, "scene": scene, "labels": labels}
-    options = {"bands": bands, "nodata": nodata, "scaled": scaled or None, "data_dir": data_dir, "split": split}
+    source = {"dataset": dataset, "scene": scene, "labels": labels, "pair": pair or None}
+    options = {
+        "field": field,
+        "name_field": name_field,
+        "layer_name": layer_name,
+        "bands": bands,
+        "nodata": nodata,
+        "scaled": scaled or None,
+        "data_dir": data_dir,
+        "split": split,
+        "split_by": None if split_by is SplitBy.POLYGON else split_by.value,
+    }
     changes = {
         "features": features.value if features is Features.RAW else None,
         "timestep": timestep,
@@ -119,6 +197,8 @@ def train(
         import torch
 
         from spectraldiff.training import choose_compute
+
+        from .train_report import summarise
     if threads is not None:
         torch.set_num_threads(threads)
     compute = choose_compute(device.value)
@@ -127,10 +207,13 @@ def train(
     else:
         request = _request(source, options, preset.value, changes, seed, compare_raw)
         folder = None
-    with _monitor(quiet) as monitor:
-        folder, result = _train(request, folder, run, runs_dir, compute, monitor)
+    scenes = request.load_scenes()
+    splits = request.make_splits(scenes)
+    _show(scenes, splits, quiet)
+    folder = folder or _new_run(request, scenes, splits, run, runs_dir)
+    result = _train(request, folder, scenes, splits, compute, quiet)
     if not quiet:
-        _summarise(folder, result)
+        summarise(folder, result)
     if json:
         print_json({"run": folder.path, **folder.read_json("metrics.json")})
 
@@ -146,24 +229,54 @@ def _request(
     """Put the options together; every usage error is found here, before anything is read or written."""
     from spectraldiff.presets import preset_named
     from spectraldiff.request import Request, check_source, default_split
+    from spectraldiff.splits import parse_spec
 
     from ..errors import UsageError
 
-    check_source(source["dataset"], source["scene"], source["labels"])
-    if options["scaled"] and source["dataset"] is not None:
-        raise UsageError("--scaled is for your own scene: a benchmark scene is used as published; leave it out")
-    paths = {**{k: source[k] for k in ("scene", "labels")}, "data_dir": options["data_dir"]}
+    check_source(source["dataset"], source["scene"], source["labels"], source["pair"] or ())
+    for name in ("scaled", "field", "name_field", "layer_name"):
+        if options[name] and source["dataset"] is not None:
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} is for your own scene: a benchmark scene is used as published; leave it out")
+    split = _absolute_split(options["split"] or default_split(source["dataset"]))
+    parse_spec(split, source["dataset"])
     return Request(
         preset=preset_named(preset).changed(**changes),
-        split=options["split"] or default_split(source["dataset"]),
+        split=split,
+        split_by=options["split_by"] or SplitBy.POLYGON.value,
         seed=seed,
         compare_raw=compare_raw,
         dataset=source["dataset"],
         bands=None if options["bands"] is None else parse_bands(options["bands"]),
         nodata=parse_nodata(options["nodata"]),
         scaled=bool(options["scaled"]),
-        **{name: None if path is None else str(path.absolute()) for name, path in paths.items()},
+        pairs=tuple(_pair(text) for text in source["pair"] or ()),
+        field=options["field"],
+        name_field=options["name_field"],
+        layer_name=options["layer_name"],
+        scene=_absolute(source["scene"]),
+        labels=_absolute(source["labels"]),
+        data_dir=_absolute(options["data_dir"]),
     )
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
+
+
+def _absolute_split(spec: str) -> str:
+    """Return a spec with the whole path of its file, for a later --resume from another folder."""
+    form, _, name = spec.partition(":")
+    return f"file:{Path(name).absolute()}" if form == "file" and name else spec
+
+
+def _pair(text: str) -> tuple[str, str]:
+    scene, between, labels = text.partition(BETWEEN)
+    if not between:
+        from ..errors import UsageError
+
+        raise UsageError(f"--pair has '{text}': wanted two files, --pair scene.tif labels.gpkg")
+    return str(Path(scene).absolute()), str(Path(labels).absolute())
 
 
 def _resumed(path: Path, given: dict[str, Any]) -> "tuple[RunFolder, Request]":
@@ -183,99 +296,54 @@ def _resumed(path: Path, given: dict[str, Any]) -> "tuple[RunFolder, Request]":
     return folder, Request.from_json(folder.read_json(REQUEST))
 
 
-def _train(
-    request: "Request", folder: "RunFolder | None", run: Path | None, runs_dir: Path, compute: Any, monitor: "Monitor"
-) -> "tuple[RunFolder, Result]":
-    """Load, split, make the run folder where there is none yet, and train."""
+def _show(scenes: "Sequence[Scene]", splits: "Sequence[Split]", quiet: bool) -> None:
+    """Say what the training begins with: scenes, labels of each class, and what is doubtful in them."""
+    from spectraldiff.label_table import count_labels, doubts
+    from spectraldiff.several import differing_bands
+
+    from .train_report import describe, label_table
+
+    counts = count_labels(scenes, splits)
+    if not quiet:
+        describe(scenes, splits)
+        label_table(counts)
+    remarks = [*(remark for scene in scenes for remark in scene.remarks), differing_bands(scenes)]
+    for line in [*remarks, *splits[0].notes, *doubts(counts)]:
+        if line:
+            warn(line)
+
+
+def _new_run(
+    request: "Request", scenes: "Sequence[Scene]", splits: "Sequence[Split]", run: Path | None, runs_dir: Path
+) -> "RunFolder":
+    """Make the run folder, with what was asked for and the pixels of both sides."""
     from spectraldiff.checkpoint import REQUEST, create_run, next_run
-    from spectraldiff.pipeline import Training, write_pixels
+    from spectraldiff.pipeline import write_pixels
 
-    scene = request.load_scene()
-    split = request.make_split(scene)
-    if folder is None:
-        folder = create_run(run or next_run(runs_dir, scene.name, request.preset.name))
-        write_pixels(folder, scene, split)
-        folder.write_json(REQUEST, request.to_json())
-    height, width, bands = scene.cube.shape
-    monitor.message(
-        f"{scene.name}: {height} x {width} pixels, {bands} bands, {len(scene.classes)} classes; "
-        f"{split.train.sum():,} training and {split.test.sum():,} test pixels ({split.name}, seed {split.seed})"
-    )
-    dropped = int(((scene.labels > 0) & ~scene.valid).sum())
-    if dropped:
-        monitor.message(f"{dropped:,} labelled pixels have no data and were left out")
-    monitor.message(f"Training the preset '{request.preset.name}' on {compute.device} into '{folder.path}'")
-    try:
-        training = Training(folder, scene, split, request.preset, request.seed, compute, monitor)
-        return folder, training.finish(request.compare_raw)
-    except KeyboardInterrupt:
-        monitor.message(f"Stopped; go on with `sdiff train --resume {folder.path}`")
-        raise
+    folder = create_run(run or next_run(runs_dir, scenes[0].name, request.preset.name))
+    write_pixels(folder, scenes, splits)
+    folder.write_json(REQUEST, request.to_json())
+    return folder
 
 
-@contextmanager
-def _monitor(quiet: bool) -> "Iterator[Monitor]":
-    """Yield a monitor that draws one line a stage on stderr: bar, loss and time left."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+def _train(
+    request: "Request",
+    folder: "RunFolder",
+    scenes: "Sequence[Scene]",
+    splits: "Sequence[Split]",
+    compute: Any,
+    quiet: bool,
+) -> "Result":
+    """Train into the run folder."""
+    from spectraldiff.pipeline import Training
 
-    from spectraldiff.pipeline import Monitor
+    from .train_report import progress
 
-    if quiet:
-        yield Monitor()
-        return
-    columns = (
-        TextColumn("{task.description:<28}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}{task.fields[loss]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True, highlight=False, soft_wrap=True)) as bars:
-
-        class Live(Monitor):
-            """Shows a training on the terminal."""
-
-            def stage(self, title: str, unit: str) -> None:
-                self.task = bars.add_task(title, total=None, unit=unit, loss="")
-                self.mean: float | None = None
-
-            def progress(self, done: int, total: int, loss: float | None = None) -> None:
-                if loss is not None:
-                    self.mean = loss if self.mean is None else 0.98 * self.mean + 0.02 * loss
-                shown = "" if self.mean is None else f"  loss {self.mean:.4f}"
-                bars.update(self.task, completed=done, total=total, loss=shown)
-
-            def message(self, text: str) -> None:
-                bars.console.print(text, markup=False)
-
-        yield Live()
-
-
-def _summarise(folder: "RunFolder", result: "Result") -> None:
-    """Print the accuracies and where everything lies."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("Test pixels", "OA", "AA", "kappa x 100"):
-        table.add_column(title, justify="left" if title == "Test pixels" else "right")
-    rows = {"with diffusion features": result.accuracy, "on raw bands": result.raw_accuracy}
-    if folder.read_json("metrics.json")["features"] == "raw":
-        rows = {"on raw bands": result.accuracy}
-    for name, accuracy in rows.items():
-        if accuracy is not None:
-            figures = (accuracy.oa, accuracy.aa, accuracy.kappa)
-            table.add_row(name, *(f"{100 * value:.2f}" for value in figures))
-    Console(stderr=True, highlight=False).print(table)
-    minutes = sum(result.seconds.values()) / 60
-    typer.echo(f"Trained in {minutes:.1f} minutes; the run is '{folder.path}', its pictures lie in", err=True)
-    typer.echo(f"'{folder.path / 'figures'}'. Next: `sdiff export --run {folder.path} --out model.onnx`", err=True)
+    with progress(quiet) as monitor:
+        monitor.message(f"Training the preset '{request.preset.name}' on {compute.device} into '{folder.path}'")
+        try:
+            training = Training(folder, scenes, splits, request.preset, request.seed, compute, monitor)
+            return training.finish(request.compare_raw)
+        except KeyboardInterrupt:
+            monitor.message(f"Stopped; go on with `sdiff train --resume {folder.path}`")
+            raise

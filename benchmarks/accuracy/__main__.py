@@ -1,0 +1,147 @@
+"""Train and score the methods of the paper's comparison on identical splits, and print its tables.
+
+    python -m benchmarks.accuracy --dataset indian-pines --seeds 5
+    python -m benchmarks.accuracy --dataset indian-pines --seeds 5 --ablation --grid
+
+Each (method, seed) is a file in the output folder and never runs twice: the same command goes on where it was cut off,
+and more methods or seeds can be added later. tables.txt, results.json and maps.png there show what was asked for.
+"""
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from spectraldiff import datasets
+from spectraldiff.presets import Preset, preset_named
+from spectraldiff.request import Request
+from spectraldiff.training import choose_compute
+from spectraldiff_runtime.errors import SpectralDiffError, UsageError
+
+from .maps import side_by_side
+from .methods import TITLES, Method, method_named, wanted_names
+from .problem import Context, Problem
+from .problem import Report as Told
+from .run import Watcher, compare, problem_of
+from .store import Result, write_text
+from .tables import Report, ablation, as_json, comparison, grid
+
+WIDTH = 230  # of the tables in the text file
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison; return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        report = _compare(options)
+        _write(report, options)
+    except SpectralDiffError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--dataset", default="indian-pines", help="see `sdiff datasets`")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help=f"from {', '.join(TITLES)}; all by default")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds 0 .. N - 1, each with a split of its own")
+    parser.add_argument("--split", default="paper", help="as for `sdiff train`")
+    parser.add_argument("--preset", default="fast", help="of the raw transformer and of SpectralDiff")
+    parser.add_argument("--ablation", action="store_true", help="Table V: raw against diffusion features")
+    parser.add_argument("--grid", action="store_true", help="Table VI: layer index by timestep")
+    parser.add_argument("--out", type=Path, help="folder of the results; runs/accuracy-DATASET by default")
+    parser.add_argument("--threads", type=int, help="CPU threads; all by default")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    return parser
+
+
+def _compare(options: argparse.Namespace) -> Report:
+    if options.seeds < 1:
+        raise UsageError(f"--seeds is {options.seeds}; give a whole number from 1 upwards")
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"--threads is {options.threads}; give a whole number from 1 upwards")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    preset, compute = preset_named(options.preset), choose_compute(options.device)
+    names = wanted_names(options.methods, options.ablation, options.grid)
+    bands = datasets.describe(options.dataset).bands
+    methods = [method_named(name, preset, bands) for name in names]
+    requests = [_request(options, preset, seed) for seed in range(options.seeds)]
+    scene = requests[0].load_scene()
+    problems = [problem_of(scene, request) for request in requests]
+    folder = _folder(options)
+    context = Context(folder, compute, torch.get_num_threads())
+    with _progress() as bars:
+        results = compare(problems, methods, folder, context, _Live(bars, len(methods) * len(problems)))
+    return Report(scene, options.dataset, options.split, results)
+
+
+def _request(options: argparse.Namespace, preset: Preset, seed: int) -> Request:
+    data_dir = None if options.data_dir is None else str(options.data_dir)
+    return Request(preset, options.split, seed, compare_raw=False, dataset=options.dataset, data_dir=data_dir)
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    return Path(options.out or Path("runs") / f"accuracy-{options.dataset}")
+
+
+class _Live(Watcher):
+    """Shows one bar for all trainings and one for the stage that runs, and a line for each that has finished."""
+
+    def __init__(self, bars: Progress, total: int) -> None:
+        self.bars = bars
+        self.whole, self.stage = bars.add_task("All methods and seeds", total=total), bars.add_task("", total=None)
+
+    def begin(self, method: Method, problem: Problem) -> Told:
+        title = f"{method.title}, seed {problem.seed}"
+
+        def report(what: str, done: int, total: int) -> None:
+            self.bars.update(self.stage, description=f"{title}: {what}", completed=done, total=total)
+
+        return report
+
+    def end(self, method: Method, result: Result, known: bool) -> None:
+        self.bars.advance(self.whole)
+        took = "done before" if known else f"{result.train_seconds + result.map_seconds:.0f} s"
+        self.bars.console.print(f"{method.title}, seed {result.seed}: OA {100 * result.oa:.2f} ({took})")
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True, highlight=False))
+
+
+def _write(report: Report, options: argparse.Namespace) -> None:
+    """Print the tables that were asked for, and write tables, figures and maps into the folder."""
+    tables: list[Table] = []
+    if options.methods is not None or not (options.ablation or options.grid):
+        tables.append(comparison(report))
+    tables += [ablation(report)] if options.ablation else []
+    tables += [grid(report)] if options.grid else []
+    Console().print(*tables)
+    folder, text = _folder(options), io.StringIO()
+    Console(file=text, width=WIDTH).print(*tables)
+    write_text(folder / "tables.txt", text.getvalue().rstrip())
+    write_text(folder / "results.json", json.dumps(as_json(report), indent=2, allow_nan=False))
+    if report.methods():
+        side_by_side(folder / "maps.png", report)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

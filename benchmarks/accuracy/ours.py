@@ -1,0 +1,80 @@
+"""SpectralDiff and the raw transformer, through the training pipeline that `sdiff train` runs.
+
+Each training has a run folder, and goes on where it was cut off. All that use diffusion features of one seed share one
+denoiser: it learns without labels, and depends on neither timestep nor layer of the features.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spectraldiff.checkpoint import STATE, RunFolder
+from spectraldiff.pipeline import Monitor, Training
+from spectraldiff.presets import Preset
+
+from .problem import Context, Problem, Report
+from .store import Outcome, check_same, plain, write_text
+
+CLAIM = "settings.json"
+# What may differ between trainings that share a denoiser.
+TAPS = ("timestep", "layer")
+
+
+class _Progress(Monitor):
+    """Passes the pipeline's progress on."""
+
+    def __init__(self, report: Report) -> None:
+        self.report, self.title = report, ""
+
+    def stage(self, title: str, unit: str) -> None:
+        self.title = title
+
+    def progress(self, done: int, total: int, loss: float | None = None) -> None:
+        self.report(self.title, done, total)
+
+
+def fit_ours(name: str, preset: Preset, problem: Problem, context: Context) -> Outcome:
+    """Train the pipeline with `preset` and map the scene with the model in its run folder."""
+    settings = {"scene": problem.facts(), "preset": preset.to_json()}
+    run = _claimed(context.folder / f"{name}-seed{problem.seed}", settings)
+    if not run.finished:
+        if preset.features == "diffusion" and not (run.path / STATE).exists():
+            _take_denoiser(run, preset, problem, context)
+        _training(run, preset, problem, context).finish()
+    started = time.perf_counter()
+    model, _ = run.load_model()
+    report = context.report
+    predicted = model.to(context.compute.device).predict(problem.scene, lambda done, n: report("mapping", done, n))
+    seconds = run.read_json("metrics.json")["seconds"]
+    trained = sum(s for stage, s in seconds.items() if not stage.endswith("map"))
+    return Outcome(predicted, trained, time.perf_counter() - started, {})
+
+
+def _take_denoiser(run: RunFolder, preset: Preset, problem: Problem, context: Context) -> None:
+    """Train the seed's denoiser, unless it has been, and begin the run with its state."""
+    kept = {name: value for name, value in preset.to_json().items() if name not in TAPS}
+    settings = {"scene": problem.facts(), "preset": kept}
+    shared = _claimed(context.folder / f"denoiser-seed{problem.seed}", settings)
+    _training(shared, preset, problem, context).train_denoiser()
+    copy = run.path / f"{STATE}.partial"
+    shutil.copyfile(shared.path / STATE, copy)
+    copy.replace(run.path / STATE)
+
+
+def _training(run: RunFolder, preset: Preset, problem: Problem, context: Context) -> Training:
+    monitor = _Progress(context.report)
+    return Training(run, problem.scene, problem.split, preset, problem.seed, context.compute, monitor)
+
+
+def _claimed(path: Path, settings: Mapping[str, Any]) -> RunFolder:
+    """Return the run folder at `path`; RunError where it was begun with other settings."""
+    path.mkdir(parents=True, exist_ok=True)
+    claim = path / CLAIM
+    if claim.exists():
+        check_same(path, json.loads(claim.read_text("utf-8")), settings)
+    else:
+        write_text(claim, json.dumps(plain(settings), indent=2))
+    return RunFolder(path)

@@ -1,0 +1,91 @@
+"""What every method gets: one scene, one split, and where and how to compute."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
+
+from spectraldiff.scene import Scene
+from spectraldiff.splits import Split
+from spectraldiff.training import Compute
+
+# What a method reports to: what it is doing, how much of it is done, and how much there is.
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A scene to learn from the training pixels of a split.
+
+    Attributes
+    ----------
+    scene, split
+        The scene, and its training and test pixels.
+    """
+
+    scene: Scene
+    split: Split
+
+    @property
+    def seed(self) -> int:
+        """The seed of the split, and of everything that a method draws."""
+        return self.split.seed
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """(n,) classes 1..K of the training pixels, in row-major order."""
+        return self.scene.labels[self.split.train]
+
+    @cached_property
+    def pixels(self) -> NDArray[np.float32]:
+        """(H, W, B) bands scaled to 0..1 by the range of the scene's valid pixels; missing pixels are their mean."""
+        cube, valid = self.scene.cube.astype(np.float32), self.scene.valid
+        known = cube[valid]
+        low, span = known.min(0), np.ptp(known, axis=0)
+        scaled = (cube - low) / np.where(span > 0, span, 1)
+        return np.asarray(np.where(valid[..., None], scaled, scaled[valid].mean(0)), dtype=np.float32)
+
+    def map_of(self, classes: NDArray[Any]) -> NDArray[Any]:
+        """Return the (H, W) class map with `classes`, (n,), at the scene's n valid pixels and 0 elsewhere."""
+        filled = np.zeros_like(self.scene.labels)
+        filled[self.scene.valid] = classes
+        return filled
+
+    def leakage(self, window: int) -> float:
+        """Return the share of test pixels whose window of `window` pixels a side holds a training pixel."""
+        near = maximum_filter(self.split.train, size=window, mode="constant")
+        return float(near[self.split.test].mean())
+
+    def facts(self) -> dict[str, Any]:
+        """Return what identifies scene and split: two problems with the same facts are the same."""
+        parts = (self.scene.cube, self.scene.labels, self.split.train, self.split.test)
+        digest = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
+        return {"scene": self.scene.name, "split": self.split.name, "seed": self.seed, "pixels": digest}
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and how a method computes.
+
+    Attributes
+    ----------
+    folder
+        For what a method keeps until it has finished, and for run folders.
+    compute
+        Device and precision of the networks.
+    threads
+        Threads of the classical methods.
+    report
+        Told of the progress; nobody by default.
+    """
+
+    folder: Path
+    compute: Compute = field(default_factory=Compute)
+    threads: int = 1
+    report: Report = lambda stage, done, total: None

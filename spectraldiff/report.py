@@ -1,0 +1,211 @@
+"""The report of a run: one page of HTML with all pictures inside."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectraldiff import figures, page, sections
+from spectraldiff.metrics import Accuracy, Calibration
+from spectraldiff.page import Column, Html
+from spectraldiff.scene import Scene
+from spectraldiff.splits import Split
+from spectraldiff_runtime.class_map import LandCoverClass
+
+
+@dataclass(frozen=True)
+class MappedScene:
+    """A scene of a training, its split, and the map that the trained model makes of it.
+
+    Attributes
+    ----------
+    scene, split
+        What was trained on.
+    predicted
+        (H, W), 0..K.
+    confidence
+        (H, W) in 0..1, 0 where there is no class; None leaves the picture out.
+    """
+
+    scene: Scene
+    split: Split
+    predicted: NDArray[Any]
+    confidence: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run's report says.
+
+    Attributes
+    ----------
+    scenes
+        One or more, with the same classes.
+    accuracy
+        On the test pixels of all scenes.
+    raw_accuracy
+        Of the same classifier on raw bands; None where it was not trained.
+    calibration
+        Confidence against accuracy on the test pixels; None where it is not known.
+    leakage
+        The share of test pixels whose window holds a training pixel, 0..1; None where it is not known.
+    window
+        Side of that window, in pixels.
+    histories
+        The loss of each step, by what the curve is called: ``{"denoiser, L1 on the noise": [...]}``.
+    seconds
+        Wall time of each stage.
+    facts
+        What else belongs to the recipe: preset, features, device, seed.
+    versions
+        Of the packages that took part.
+    command
+        The line that makes this run again.
+    notes
+        Warnings of the run, one line each.
+    """
+
+    scenes: Sequence[MappedScene]
+    accuracy: Accuracy
+    command: str
+    window: int
+    raw_accuracy: Accuracy | None = None
+    calibration: Calibration | None = None
+    leakage: float | None = None
+    histories: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    @property
+    def classes(self) -> tuple[LandCoverClass, ...]:
+        """The K classes."""
+        return self.scenes[0].scene.classes
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write the report of a run; one that is there is replaced.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    names = ", ".join(mapped.scene.name for mapped in report.scenes)
+    height, width, bands = report.scenes[0].scene.cube.shape
+    size = f"{height:,} \N{MULTIPLICATION SIGN} {width:,} pixels, " if len(report.scenes) == 1 else ""
+    subtitle = f"{size}{bands} bands; accuracy on {report.accuracy.pixels:,} labelled pixels that were never trained on"
+    content = page.page(
+        f"{names}: land-cover map",
+        subtitle,
+        sections.headline(report.accuracy, report.calibration, _raw_tile(report.raw_accuracy)),
+        *(page.paragraph(note, "note") for note in report.notes),
+        _maps(report),
+        page.section("Split and leakage", *_split(report)),
+        page.section("Accuracy of each class", _class_table(report)),
+        sections.confusion(report.accuracy, report.classes),
+        sections.confidence(report.calibration, [m.confidence for m in report.scenes], "test"),
+        _curves(report.histories),
+        _origin(report),
+        foot=sections.FOOT,
+    )
+    page.write_page(path, content, overwrite=True)
+
+
+def _raw_tile(raw: Accuracy | None) -> dict[str, Html]:
+    if raw is None:
+        return {}
+    return {"OA on raw bands": page.join((page.percent(raw.oa), page.element("small", page.text(" %"))))}
+
+
+def _maps(report: Report) -> Html:
+    several = len(report.scenes) > 1
+    rows = []
+    for mapped in report.scenes:
+        scene, name = mapped.scene, f"{mapped.scene.name}: " if several else ""
+        colours = figures.false_colour(scene.cube, scene.wavelengths, valid=scene.valid)
+        rows.append(
+            page.side_by_side(
+                mapped.predicted.shape,
+                page.raster(colours, f"{name}Scene in false colour"),
+                page.raster(figures.paint(mapped.predicted, report.classes), f"{name}Map"),
+            )
+        )
+    return page.section("Map", *rows, page.legend(report.classes, [m.predicted for m in report.scenes]))
+
+
+def _split(report: Report) -> list[Html]:
+    split = report.scenes[0].split
+    train = sum(int(m.split.train.sum()) for m in report.scenes)
+    rows: dict[str, object] = {
+        "Split": split.name,
+        "Seed": split.seed,
+        "Training pixels": f"{train:,}",
+        "Test pixels": f"{report.accuracy.pixels:,}",
+    }
+    if report.leakage is None:
+        return [page.facts(rows)]
+    rows["Leakage"] = f"{100 * report.leakage:.1f} % of the test pixels"
+    return [page.facts(rows), page.paragraph(_leak(report.leakage, report.window))]
+
+
+def _leak(leakage: float, window: int) -> str:
+    """Say in plain words what the leakage means."""
+    side = f"{window} \N{MULTIPLICATION SIGN} {window}"
+    if leakage == 0:
+        return (
+            f"No test pixel has a training pixel in its window of {side} pixels, so the figures say how well "
+            "the model does on ground that it was not trained on."
+        )
+    return (
+        f"{100 * leakage:.1f} % of the test pixels have a training pixel in the window of {side} pixels that the model "
+        "looks at: it has seen part of what it is asked. The figures say how well the map fills the gaps between "
+        "its training pixels. They are too good for ground farther away, which --split disjoint stands for."
+    )
+
+
+def _class_table(report: Report) -> Html:
+    """One row a class; the last row has totals and means."""
+    train = sum(np.bincount(m.scene.labels[m.split.train], minlength=len(report.classes) + 1) for m in report.scenes)
+    accuracy, raw = report.accuracy, report.raw_accuracy
+    columns = [Column("Class", False), Column("Training"), Column("Test"), Column("Found, %"), Column("Right, %")]
+    rows = []
+    for c, pixels, recall, users in zip(
+        report.classes, accuracy.confusion.sum(axis=1), accuracy.per_class, accuracy.users, strict=True
+    ):
+        count = int(np.asarray(train)[c.value])
+        cells = [page.named(c), page.text(f"{count:,}"), page.text(f"{pixels:,}"), page.percent(recall)]
+        rows.append([*cells, page.percent(users)])
+    total = page.text(f"{int(np.sum(train)):,}"), page.text(f"{accuracy.pixels:,}")
+    rows.append(
+        [page.text("All; means"), *total, page.percent(accuracy.aa), page.percent(sections.mean(accuracy.users))]
+    )
+    if raw is not None:
+        columns.append(Column("Found on raw bands, %"))
+        for row, share in zip(rows, (*raw.per_class, raw.aa), strict=True):
+            row.append(page.percent(share))
+    return page.table(columns, rows, sections.CLASS_CAPTION, foot=True)
+
+
+def _curves(histories: Mapping[str, Sequence[float]]) -> Html:
+    drawn = [
+        page.picture(figures.loss_curve.png(list(enumerate(values, start=1)), name), f"Loss curve: {name}")
+        for name, values in histories.items()
+    ]
+    return page.section("Training", page.element("div", *drawn, class_="pair")) if drawn else Html("")
+
+
+def _origin(report: Report) -> Html:
+    """Return how the run was made: command, recipe, times, versions, data."""
+    scenes = [m.scene for m in report.scenes]
+    credit = [page.paragraph(t) for t in dict.fromkeys(t for s in scenes for t in (s.attribution, s.note)) if t]
+    times = {name.capitalize(): page.duration(seconds) for name, seconds in report.seconds.items()}
+    if times:
+        times["Together"] = page.duration(sum(report.seconds.values()))
+    tables = [page.facts(rows) for rows in (report.facts, times, report.versions) if rows]
+    command = page.element("pre", page.text(report.command))
+    return page.section("How to reproduce", command, page.element("div", *tables, class_="pair"), *credit)

@@ -1,0 +1,69 @@
+"""Parts that the report of a run and the report of a map's accuracy share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from spectraldiff import figures, page
+from spectraldiff.metrics import Accuracy, Calibration
+from spectraldiff.page import Html
+from spectraldiff_runtime.class_map import LandCoverClass
+
+FOOT = "Written by SpectralDiff. The page needs neither a network nor scripts; its pictures are part of the file."
+
+CLASS_CAPTION = (
+    "Found: the share of the class's labelled pixels that the map finds (producer's accuracy). "
+    "Right: the share of the pixels mapped as the class that are of it (user's accuracy)."
+)
+
+
+def headline(accuracy: Accuracy, calibration: Calibration | None, more: Mapping[str, Html]) -> Html:
+    """Return the figures that matter most, and some more."""
+    unit = page.element("small", page.text(" %"))
+    shown = {
+        "Overall accuracy (OA)": page.join((page.percent(accuracy.oa), unit)),
+        "Average accuracy (AA)": page.join((page.percent(accuracy.aa), unit)),
+        "Kappa \N{MULTIPLICATION SIGN} 100": page.percent(accuracy.kappa),
+    }
+    if calibration is not None:
+        shown["Calibration error (ECE)"] = page.join((page.percent(calibration.ece), unit))
+    return page.tiles({**shown, **more})
+
+
+def confusion(accuracy: Accuracy, classes: Sequence[LandCoverClass]) -> Html:
+    """Return the section with the confusion matrix."""
+    drawn = page.picture(figures.confusion_matrix.png(accuracy, classes), "Confusion matrix")
+    return page.section("Confusion matrix", page.element("div", drawn, class_="scroll"))
+
+
+def confidence(calibration: Calibration | None, maps: Sequence[NDArray[Any] | None], which: str) -> Html:
+    """Return the section on confidence, or nothing where there is none."""
+    drawn = [
+        page.picture(figures.confidence_map.png(page.thinned(values), "Confidence of the map"), "Confidence of the map")
+        for values in maps
+        if values is not None
+    ]
+    words = []
+    if calibration is not None:
+        diagram = figures.reliability_diagram.png(calibration, f"Reliability on the {which} pixels")
+        drawn.append(page.picture(diagram, "Reliability diagram"))
+        words.append(page.paragraph(_reliability(calibration)))
+    if not drawn:
+        return Html("")
+    return page.section("Confidence", *words, page.element("div", *drawn, class_="pair"))
+
+
+def _reliability(calibration: Calibration) -> str:
+    return (
+        f"Confidence and accuracy differ by {100 * calibration.ece:.2f} percentage points on average (the expected "
+        f"calibration error over {len(calibration.counts)} bins of equal width). Where confidence can be believed, "
+        "the dots of the reliability diagram lie on the broken line: of the pixels with a confidence of 0.8, "
+        "80 % are right."
+    )
+
+
+def mean(shares: Sequence[float]) -> float:
+    """Return the mean of the shares that are not NaN; NaN for none."""
+    known = [share for share in shares if share == share]
+    return sum(known) / len(known) if known else float("nan")

@@ -1,0 +1,74 @@
+"""Several scenes in one training: one list of classes, one number of bands."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from spectraldiff.scene import Scene
+from spectraldiff_runtime.class_map import LandCoverClass, class_dtype, palette
+from spectraldiff_runtime.errors import SceneError
+
+# Centres of the same band in two scenes may differ by this many nm without a word.
+SAME_CENTRE = 2.0
+
+
+def with_common_classes(scenes: Sequence[Scene]) -> tuple[Scene, ...]:
+    """Give the classes of all scenes the same numbers: same name, same class.
+
+    The classes are those of the first scene, then those that each further one adds. One scene stays as it is.
+
+    Raises
+    ------
+    SceneError
+        The scenes have different numbers of bands.
+    """
+    _check_bands(scenes)
+    if len(scenes) == 1:
+        return tuple(scenes)
+    classes = _union(c for scene in scenes for c in scene.classes)
+    value_of = {c.name: c.value for c in classes}
+    return tuple(_renumbered(scene, classes, value_of) for scene in scenes)
+
+
+def _check_bands(scenes: Sequence[Scene]) -> None:
+    first = scenes[0]
+    for scene in scenes[1:]:
+        if scene.cube.shape[2] != first.cube.shape[2]:
+            raise SceneError(
+                f"the scene '{scene.name}' has {scene.cube.shape[2]} bands and '{first.name}' has "
+                f"{first.cube.shape[2]}: wanted scenes of the same bands; train on each sensor by itself"
+            )
+
+
+def _union(classes: Iterable[LandCoverClass]) -> tuple[LandCoverClass, ...]:
+    """Return the classes by name, in order of appearance; a colour that is taken is replaced."""
+    firsts: dict[str, LandCoverClass] = {}
+    for c in classes:
+        firsts.setdefault(c.name, c)
+    spare = iter(palette(2 * len(firsts)))
+    taken: set[tuple[int, int, int]] = set()
+    union = []
+    for value, c in enumerate(firsts.values(), start=1):
+        colour = c.colour if c.colour not in taken else next(free for free in spare if free not in taken)
+        taken.add(colour)
+        union.append(LandCoverClass(value, c.name, colour))
+    return tuple(union)
+
+
+def _renumbered(scene: Scene, classes: tuple[LandCoverClass, ...], value_of: dict[str, int]) -> Scene:
+    values = np.array([0, *(value_of[c.name] for c in scene.classes)])
+    return replace(scene, labels=values[scene.labels].astype(class_dtype(len(classes))), classes=classes)
+
+
+def differing_bands(scenes: Sequence[Scene]) -> str:
+    """Say in one line where the band centres of the scenes differ; empty where they do not, or are not known."""
+    known = [scene for scene in scenes if scene.wavelengths is not None]
+    for scene in known[1:]:
+        apart = np.abs(np.asarray(scene.wavelengths) - np.asarray(known[0].wavelengths))
+        if apart.max() > SAME_CENTRE:
+            return (
+                f"the bands of '{scene.name}' and '{known[0].name}' differ by up to {apart.max():.1f} nm: "
+                "the model takes them for the same"
+            )
+    return ""

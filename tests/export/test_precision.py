@@ -1,0 +1,139 @@
+"""Lower precisions: what is computed in them, how close they come, and when they are refused."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from spectraldiff_export import precision, writers
+from spectraldiff_export.deployed import DeployedClassifier
+from spectraldiff_export.graph import build
+from spectraldiff_export.precision import Agreement, compare, halved, lowered
+from spectraldiff_export.quantise import Scale, quantised, trunk_nodes
+from spectraldiff_export.writers import export_model
+from spectraldiff_runtime.engine import Model, read_card, seal
+from spectraldiff_runtime.errors import UsageError, VerificationError
+
+
+@pytest.fixture(scope="module")
+def foveal(classifier_of):
+    return classifier_of("foveal")
+
+
+@pytest.fixture(scope="module")
+def whole(foveal, card_for):
+    """The fp32 graph."""
+    return build(DeployedClassifier(foveal), card_for(foveal).to_json())
+
+
+@pytest.fixture(scope="module")
+def tiles(foveal, tiles_for):
+    return tiles_for(foveal, 4, 16).numpy()
+
+
+def file_of(model: onnx.ModelProto, path: Path) -> Path:
+    path.write_bytes(seal(model.SerializeToString()))
+    return path
+
+
+def probabilities(model: onnx.ModelProto, tiles: np.ndarray, path: Path) -> np.ndarray:
+    return Model.open(file_of(model, path), "cpu").run(tiles, probabilities=True).probabilities
+
+
+def test_the_trunk_is_from_the_first_convolution_to_the_projection(whole):
+    trunk = trunk_nodes(list(whole.graph.node))
+    convs = [node for node in trunk if node.op_type == "Conv"]
+    # A stem, three a block down, four a block up, the projection; the classifier's four are no part of it.
+    assert (trunk[0], trunk[-1]) == (convs[0], convs[-1])
+    assert len(convs) == 1 + 3 * 3 + 4 * 2 + 1
+    assert sum(node.op_type == "Conv" for node in whole.graph.node) == len(convs) + 4
+
+
+def test_int8_computes_the_trunk_in_integers(whole, tiles):
+    operators = Counter(node.op_type for node in quantised(whole, [tiles]).graph.node)
+    assert operators["QLinearConv"] == 3 * 3 + 4 * 2
+    assert operators["Conv"] == 1 + 1 + 4  # first convolution, projection, classifier
+    # In once, for each scale of zeros that pad, and out once.
+    assert operators["DequantizeLinear"] == 1
+
+
+@pytest.mark.parametrize(("kind", "most"), [("fp16", 0.01), ("int8", 0.1)])
+def test_lower_precisions_come_close(whole, tiles, tmp_path, kind, most):
+    wanted = probabilities(whole, tiles, tmp_path / "whole.onnx")
+    found = probabilities(lowered(whole, kind, tiles), tiles, tmp_path / "lower.onnx")
+    error = np.abs(found - wanted)
+    assert wanted.std() > 0.1
+    assert 0 < error.mean() < most / 3
+    assert (found.argmax(1) == wanted.argmax(1)).mean() > 1 - most
+
+
+def test_fp16_holds_the_trunk_in_half_the_bytes(whole, tiles):
+    halves = halved(whole)
+    kinds = {t.name: t.data_type for t in halves.graph.initializer}
+    for node in trunk_nodes(list(halves.graph.node)):
+        if node.op_type == "Conv":
+            assert [kinds[name] for name in node.input[1:]] == [TensorProto.FLOAT16] * 2
+    assert len(halves.SerializeToString()) < len(whole.SerializeToString())
+
+
+def test_fp16_of_a_model_that_slides_row_by_row(classifier_of, card_for, tiles_for, tmp_path):
+    paper = classifier_of("paper")
+    model, tiles = build(DeployedClassifier(paper), card_for(paper).to_json()), tiles_for(paper, 2, 6).numpy()
+    wanted, found = (probabilities(m, tiles, tmp_path / "model.onnx") for m in (model, halved(model)))
+    assert 0 < np.abs(found - wanted).max() < 0.05
+
+
+def test_int8_needs_convolutions_in_2d(classifier_of, card_for, tiles_for):
+    paper = classifier_of("paper")
+    model = build(DeployedClassifier(paper), card_for(paper).to_json())
+    with pytest.raises(VerificationError, match=r"no trunk of 2-D convolutions .* --precision fp32 or fp16"):
+        quantised(model, [tiles_for(paper, 1, 4).numpy()])
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 3.0), (-1.0, 3.0), (0.5, 2.0), (-2.0, -1.0), (0.0, 0.0)])
+def test_scales_hold_their_range_and_zero_exactly(low, high):
+    scale = Scale.of(low, high)
+    assert 0 <= scale.zero <= 255
+    assert scale.step * (0 - scale.zero) <= low + scale.step
+    assert scale.step * (255 - scale.zero) >= high - scale.step
+
+
+def test_the_card_says_how_well_it_agrees(foveal, card_for, tiles_for, tmp_path):
+    samples, out = tiles_for(foveal, 4, 16), tmp_path / "model.onnx"
+    export = export_model(foveal, card_for(foveal), samples, out, precision="fp16")
+    card = read_card(out)
+    assert card.precision == "fp16"
+    assert card.agreement["pixels"] == 4 * 16 * 16 == export.agreement.pixels
+    assert card.agreement["equal_classes"] == export.agreement.equal_classes > 0.997
+    assert card.agreement["oa"] is None  # no labels were given
+
+
+def test_labels_measure_the_accuracy_that_is_lost(whole, foveal, tiles, tmp_path, monkeypatch):
+    path = file_of(whole, tmp_path / "whole.onnx")
+    classes = Model.open(path, "cpu").run(tiles).classes.astype(np.int32)
+    labels = np.where(np.arange(classes.size).reshape(classes.shape) % 2, classes, 0)
+    assert compare(path, path, tiles, labels, "int8") == Agreement(1024, 1.0, 0.0, 512, 1.0, 1.0)
+    monkeypatch.setattr(precision, "EQUAL_CLASSES", 0.0)
+    other = file_of(quantised(whole, [tiles * 0.9]), tmp_path / "other.onnx")
+    with pytest.raises(VerificationError, match=r"in int8 the model loses \d+\.\d\d points of overall accuracy on 512"):
+        compare(path, other, tiles, labels, "int8")
+
+
+def test_a_model_that_agrees_too_little_is_not_written(foveal, card_for, tiles_for, tmp_path, names, monkeypatch):
+    monkeypatch.setattr(precision, "EQUAL_CLASSES", 1.01)
+    with pytest.raises(VerificationError, match=r"in fp16 .* same class as in fp32 at .* nothing is written"):
+        export_model(foveal, card_for(foveal), tiles_for(foveal, 4, 16), tmp_path / "model.onnx", precision="fp16")
+    assert names() == []
+
+
+def test_precisions_that_cannot_be(small, card_for, tiles_for, tmp_path, monkeypatch):
+    monkeypatch.setattr(writers, "DeployedClassifier", None)  # calling it would be another error
+    for name, kind, message in (
+        ("m.pt", "int8", "for ONNX files"),
+        ("m.onnx", "fp8", "choose one of fp32, fp16, int8"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            export_model(small, card_for(small), tiles_for(small, 2, 6), tmp_path / name, precision=kind)

@@ -1,0 +1,67 @@
+"""The foveal classifier: sliding is the same function as seeing each window by itself, and its cells are right."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from spectraldiff.foveal import CELL, FovealViT, new_vit, places
+from spectraldiff.presets import FAST, PAPER
+from spectraldiff.vit import SpectralViT, ViTConfig
+
+CONFIG = ViTConfig(components=7, classes=4, window=15, width=16, depth=1, heads=4, mlp=24, dropout=0.0, fovea=3)
+SHAPES = [CONFIG, replace(CONFIG, window=3), replace(CONFIG, window=9, fovea=9), replace(CONFIG, window=21, heads=2)]
+
+
+def telling(config: ViTConfig) -> FovealViT:
+    """Return a network in float64 whose places all differ."""
+    torch.manual_seed(0)
+    vit = FovealViT(config).double().eval()
+    for value in (vit.bias, vit.position, vit.cls):
+        value.data.normal_()
+    return vit
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config", SHAPES)
+def test_sliding_is_the_same_as_seeing_each_window(config: ViTConfig) -> None:
+    vit, side = telling(config), config.window
+    features = torch.randn(2, side + 2, side + 3, config.components, dtype=torch.float64)  # (N, H, W, P)
+    windows = torch.stack([features[:, i : i + side, j : j + side] for i in range(3) for j in range(4)], 1)
+    wanted = vit(windows.flatten(0, 1)).view(2, 3, 4, -1).permute(0, 3, 1, 2)
+    found = vit.slide(vit.embed(features).movedim(-1, 1))
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_large_scores_stay_finite() -> None:
+    vit = telling(CONFIG).float()
+    vit.ask.weight.mul_(1e4)
+    assert vit.slide(torch.randn(1, 16, 20, 20)).isfinite().all()
+
+
+def test_every_pixel_of_the_centre_and_every_cell_outside_has_a_place() -> None:
+    found = places(replace(CONFIG, window=15, fovea=3))
+    assert found.unique().numel() == 9 + (15 // CELL) ** 2 - 1
+    assert found[6:9, 6:9].unique().numel() == 9
+    cell = found[:3, 3:6]
+    assert cell.unique().numel() == 1
+    assert (found == cell[0, 0]).sum() == CELL**2
+
+
+@torch.no_grad()
+def test_a_cell_weighs_at_first_as_much_as_a_pixel_of_the_centre() -> None:
+    vit = FovealViT(CONFIG)
+    weight = vit.bias.exp()[vit.places].sum((0, 1))  # (heads,)
+    torch.testing.assert_close(weight, torch.full((4,), float(len(vit.bias))))
+
+
+def test_the_presets_classifiers() -> None:
+    assert isinstance(new_vit(FAST.vit(100, 16)), FovealViT)
+    assert isinstance(new_vit(PAPER.vit(1200, 16)), SpectralViT)
+
+
+@pytest.mark.parametrize("change", [{"window": 13}, {"fovea": 5}, {"fovea": 21}, {"depth": 2}])
+def test_shapes_that_have_no_cells(change: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="odd multiples of 3"):
+        FovealViT(replace(CONFIG, **change))
