@@ -40,8 +40,8 @@ class FovealViT(nn.Module):
         sides = (config.window, _fovea(config))
         if any(side % (2 * CELL) != CELL for side in sides) or sides[1] > sides[0] or config.depth != 1:
             raise ValueError(
-                f"a foveal classifier of depth {config.depth} with window {sides[0]} and fovea {sides[1]}: wanted depth "
-                f"1 and odd multiples of {CELL}, the fovea within the window"
+                f"depth {config.depth}, window {sides[0]} and fovea {sides[1]}: a foveal classifier has depth 1 and "
+                f"sides that are odd multiples of {CELL}, the fovea within the window"
             )
         self.config, width = config, config.width
         self.embed = nn.Linear(config.components, width)
