@@ -4,7 +4,8 @@ Everything from the first convolution's result to the projection's input is uint
 weights, each output channel with a scale of its own, and add up in int32.  What only moves values (reshaping, cutting,
 joining) keeps the scale of what it moves, so tensors that meet in one share theirs.  The first convolution reads raw
 spectra, whose small differences 8 bits would lose, and the classifier is a few thousandths of the work: both stay
-float32.
+float32.  Processors without VNNI add pairs of these products in 16 bits, where large ones overflow: such a file is for
+processors like the one that it was verified on.
 """
 
 from collections import defaultdict
