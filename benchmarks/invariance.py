@@ -115,7 +115,7 @@ def worker_processes() -> list[int]:
     """Return the process numbers of this process' Dask workers: those of its nannies' children that compute."""
     import psutil
 
-    children = psutil.Process().children(recursive=True)
+    children = [c for c in psutil.Process().children(recursive=True) if c.status() != psutil.STATUS_ZOMBIE]
     return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
