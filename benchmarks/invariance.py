@@ -32,6 +32,8 @@ from spectraldiff_runtime.cluster import ClusterOptions
 TILES, BATCHES, THREADS = (32, 48, 64, 96), (1, 3, 8), (1, 2)
 DTYPES = ("int16", "uint16", "float32")
 WORKERS = (1, 4)
+# Small enough that a worker dies in the midst of a map.
+KILLED_TILE = 16
 # Enough for eight of the largest tiles at once.
 MEMORY = 12 * 10**9
 
@@ -93,20 +95,18 @@ def by_bounds(model: Model, path: Path) -> Way:
 
 
 def by_workers(model: Model, path: Path) -> Iterator[Way]:
-    """Map with Dask workers; the last time one of them is killed when half of the pixels are there."""
+    """Map with Dask workers; the last time, on many small windows, one of them is killed after the first came back."""
     for workers in WORKERS:
         cluster = ClusterOptions(None, workers, 1)
         yield arrays(f"{workers} Dask workers", map_scene(model, path, confidence=True, cluster=cluster))
-    done, killed = 0, []
+    killed: list[int] = []
 
     def kill(pixels: int) -> None:
-        nonlocal done
-        done += pixels
-        if not killed and done:
+        if not killed and pixels:
             killed.append(worker_processes()[0])
             os.kill(killed[0], signal.SIGKILL)
 
-    found = map_scene(model, path, confidence=True, cluster=ClusterOptions(None, 4, 1), progress=kill)
+    found = map_scene(model, path, confidence=True, tile=KILLED_TILE, cluster=ClusterOptions(None, 4, 1), progress=kill)
     assert killed
     yield arrays("4 Dask workers, one killed", found)
 
