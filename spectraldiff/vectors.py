@@ -1,6 +1,5 @@
 """Labelled polygons and points of a vector file, brought into a scene's pixel coordinates."""
 
-import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,14 @@ from spectraldiff_runtime.errors import LabelsError, UsageError
 from spectraldiff_runtime.opening import check_plain, quiet_gdal
 from spectraldiff_runtime.placing import (
     CRS_ERRORS,
-    SIDE_POINTS,
     box_text,
     boxes_around,
     crs_of,
-    grown,
     in_crs,
     mapped,
-    moved_points,
     scene_box_of,
 )
+from spectraldiff_runtime.polygons import reprojected
 from spectraldiff_runtime.scene import Georeference
 
 READ_ERRORS = (RuntimeError, ValueError, shapely.errors.ShapelyError)
@@ -244,20 +241,11 @@ def _parts(shapes: NDArray[Any], owner: NDArray[np.int64]) -> tuple[NDArray[Any]
 def _moved(
     path: str | Path, parts: NDArray[Any], owner: NDArray[np.int64], crs: Any, scene_crs: Any, scene_box: Any
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Reproject to the scene's CRS. What lies far from it is cut off first: projections give any numbers there."""
+    """Reproject to the scene's CRS."""
     if crs == scene_crs:
         return parts, owner
-    around = boxes_around(scene_box, scene_crs, crs)
-    if around:
-        near = shapely.union_all([shapely.box(*grown(box)) for box in around])
-        parts, owner = _parts(shapely.intersection(parts, near), owner)
-    if not len(parts):
-        return parts, owner
-    west, south, east, north = shapely.total_bounds(parts)
-    step = math.hypot(east - west, north - south) / (10 * SIDE_POINTS)
-    dense = shapely.segmentize(parts, step) if step > 0 else parts
     try:
-        return _parts(shapely.transform(dense, lambda points: moved_points(points, crs, scene_crs)), owner)
+        return _parts(reprojected(parts, crs, scene_crs, scene_box), owner)
     except CRS_ERRORS as error:
         raise LabelsError(
             f"'{path}'{in_crs(crs)} cannot be reprojected to the scene{in_crs(scene_crs)}: "

@@ -134,11 +134,6 @@ class _Graph:
         self.model = model
         self.nodes = list(model.graph.node)
         self.constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-        self.maker = {out: node for node in self.nodes for out in node.output}
-        self.users: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-        for node in self.nodes:
-            for name in node.input:
-                self.users[name].append(node)
         self.convs = self._trunk_convs()
         self.first = self.convs[0].output[0] if self.convs else ""
         self.inside = self._reach()

@@ -127,27 +127,34 @@ def _polygons(shapes: NDArray[Any], path: str) -> NDArray[Any]:
 
 
 def _placed(layer: Layer, scene_crs: Any, scene_box: Box, path: str) -> NDArray[Any]:
-    """Return polygons in the scene's CRS; what lies far from the scene is cut off before reprojecting."""
-    import shapely
-
+    """Return polygons in the scene's CRS."""
     polygons, crs = layer
     if crs == scene_crs:
         return polygons
-    around = boxes_around(scene_box, scene_crs, crs)
-    if around:
-        shapes = [shapely.intersection(polygons, shapely.box(*grown(box))) for box in around]
-        polygons = _polygons(np.concatenate(shapes), path)
-    if not len(polygons):
-        return polygons
-    west, south, east, north = shapely.total_bounds(polygons)
-    dense = shapely.segmentize(polygons, math.hypot(east - west, north - south) / (10 * SIDE_POINTS))
     try:
-        return _polygons(shapely.transform(dense, lambda points: moved_points(points, crs, scene_crs)), path)
+        return _polygons(reprojected(polygons, crs, scene_crs, scene_box), path)
     except CRS_ERRORS as error:
         raise SceneError(
             f"'{path}'{in_crs(crs)} cannot be reprojected to the scene{in_crs(scene_crs)}: "
             "wanted polygons near the scene; check the file's CRS"
         ) from error
+
+
+def reprojected(shapes: NDArray[Any], crs: Any, scene_crs: Any, scene_box: Box) -> NDArray[Any]:
+    """Return geometries in the scene's CRS, one for each, of any kind or empty.
+
+    What lies far from the scene is cut off first, for projections give any numbers there; long edges are bent.
+    `placing.CRS_ERRORS` come through.
+    """
+    import shapely
+
+    around = boxes_around(scene_box, scene_crs, crs)
+    if around:
+        shapes = shapely.intersection(shapes, shapely.union_all([shapely.box(*grown(box)) for box in around]))
+    west, south, east, north = shapely.total_bounds(shapes)
+    step = math.hypot(east - west, north - south) / (10 * SIDE_POINTS)
+    dense = shapely.segmentize(shapes, step) if step > 0 else shapes
+    return np.asarray(shapely.transform(dense, lambda points: moved_points(points, crs, scene_crs)))
 
 
 def _why_outside(path: str, name: str, layer: Layer, scene_crs: Any, scene_box: Box) -> str:
