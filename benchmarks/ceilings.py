@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 REPEATS = 5
@@ -58,7 +59,7 @@ def product_model(precision: str, size: int, signed: bool) -> bytes:
         node = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
     else:
         kind = made = KINDS[precision]
-        weights = helper.make_tensor("w", kind, (size, size), (values / 99).ravel())
+        weights = helper.make_tensor("w", kind, (size, size), _raw(values / 99, precision), raw=True)
         node = helper.make_node("MatMul", ["x", "w"], ["y"])
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
@@ -67,6 +68,13 @@ def product_model(precision: str, size: int, signed: bool) -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def _raw(values: NDArray[np.float64], precision: str) -> bytes:
+    """Return values as a tensor of ONNX holds them; bfloat16 is the upper half of float32."""
+    if precision == "bfloat16":
+        return (values.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+    return values.astype("<f2" if precision == "float16" else "<f4").tobytes()
 
 
 def product_speed(precision: str, device: str, threads: int, size: int | None = None) -> Ceiling:

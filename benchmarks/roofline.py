@@ -2,10 +2,17 @@
 
 The machine's ceilings are measured first: matrix products of each precision through ONNX Runtime, copies in memory,
 reading a file. The model file's operations are counted node by node on the tiles that a map of this scene has, halo
-included; at the best measured rate of their precision they give the floor. Inference alone and the whole map, file to
-file, are measured beside it, and the ten nodes that take most of the time.
+included; at the best measured rate of their precision they give the floor. The bytes that its nodes read and write, as
+ONNX Runtime joins them, give another one at the rate of a copy in the device's memory; caches may do better. Inference
+alone and the whole map, file to file, are measured beside them, and the ten nodes that take most of the time.
 
     python -m benchmarks.roofline --model demo/model.onnx --dataset indian-pines
+
+On a GPU, made scenes of the model's bands are mapped besides: one of the Houston scene's size from file to file, and
+one of 1,024 x 1,024 pixels, to see how busy the GPU is kept. Presets are measured without a training by files of theirs
+with random weights and 144 bands, in fp32 and in fp16:
+
+    python -m benchmarks.roofline --device cuda --preset fast --preset paper --json gpu.json
 """
 
 import argparse
@@ -13,7 +20,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -21,15 +28,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.ceilings import PRECISIONS, Ceiling, copy_speed, device_copy_speed, product_speed, providers, read_speed
+from benchmarks import made
+from benchmarks.ceilings import PRECISIONS, Ceiling, copy_speed, device_copy_speed, product_speed, read_speed
 from benchmarks.operations import Count, count, read_events, record, total
+from benchmarks.roofline_tables import show
+from benchmarks.whole_maps import busy_share, map_made, watch
 from spectraldiff import datasets
+from spectraldiff.presets import PRESETS
 from spectraldiff_runtime import Model, map_scene
-from spectraldiff_runtime.engine import read_model_bytes
-from spectraldiff_runtime.planning import Plan, make_plan, strips, tiles_of_strip
+from spectraldiff_runtime.devices import cuda_provider
+from spectraldiff_runtime.engine import read_card, read_model_bytes
+from spectraldiff_runtime.gpu import BatchRoom
+from spectraldiff_runtime.mapping import gpu_room
+from spectraldiff_runtime.pipeline import in_flight
+from spectraldiff_runtime.planning import Plan, largest_tile, make_plan, strips, tiles_of_strip
 from spectraldiff_runtime.runs import Source
 from spectraldiff_runtime.scene import NODATA_OF_FILE
 from spectraldiff_runtime.stages import gather, read_part
@@ -41,6 +54,10 @@ TOP = 10
 SMALL_SIDE = 16
 # Runs of the profile: few, since each node of each turn of a loop is written down.
 PROFILED_RUNS = 3
+# Rows and columns of the scenes that are made: the one that is mapped from file to file, and the one for the GPU's use.
+MAPPED, WATCHED = (made.HEIGHT, made.WIDTH), (1024, 1024)
+# That of the scene that tiles are taken from on the CPU, where none is named.
+SMALL_SCENE = (145, 145)
 
 
 @dataclass(frozen=True)
@@ -74,26 +91,40 @@ def take_tiles(model: Model, path: Path, most: int) -> Tiles:
     halo = model.card.halo
     with Source(str(path), None, NODATA_OF_FILE, False).open(model.card, print) as scene:
         whole = Window(0, scene.height, 0, scene.width)
-        plan = make_plan(model.card, model.size, scene, whole)
+        plan = make_plan(model.card, model.size, scene, whole, gpu=gpu_room(model))
         strip = next(strips(whole, plan, halo, scene.height, scene.width)).output
         tiles = tiles_of_strip(strip, plan.tile)
         (height, width), _ = Counter((t.height, t.width) for t in tiles).most_common(1)[0]
         same = [t for t in tiles if (t.height, t.width) == (height, width)][: most * plan.batch]
-        found = gather(model, scene, read_part(scene, strip, halo), same, plan.batch)
+        filled = None if model.gpu is None else largest_tile(whole, plan, halo, scene.height, scene.width)
+        room = None if model.gpu is None else BatchRoom(model.gpu)
+        found = gather(model, scene, read_part(scene, strip, halo), same, plan.batch, None, filled, room)
         batches = [batch.inputs for batch in found if batch.kept.size]
-        padded = (height + 2 * halo) * (width + 2 * halo)
+        padded = batches[0].shape[2] * batches[0].shape[3]
         return Tiles(batches, height * width, padded, plan, scene.height * scene.width)
+
+
+def providers_of(model: Model) -> list[Any]:
+    """Return what ONNX Runtime runs this model on, as `Model` has it."""
+    if model.gpu is None:
+        return ["CPUExecutionProvider"]
+    return [cuda_provider(model.gpu, model.card.precision == "fp16"), "CPUExecutionProvider"]
 
 
 def ceilings(device: str, threads: int, path: Path) -> dict[str, Ceiling]:
     """Measure what the machine can do at most, operations or bytes a second."""
     found = {precision: product_speed(precision, device, threads) for precision in PRECISIONS[device]}
     for number in sorted({1, 2, threads}):
-        found[f"copy, {number} thread{'s'[: number > 1]}"] = copy_speed(number)
+        found[copy_of(number)] = copy_speed(number)
     if device == "cuda":
         found["copy, device"] = device_copy_speed()
     found["read, cached"] = read_speed(path)
     return found
+
+
+def copy_of(threads: int) -> str:
+    """Return what the ceiling of copies in the host's memory is called."""
+    return f"copy, {threads} thread{'s'[: threads > 1]}"
 
 
 def without_end(data: bytes, model: Model) -> float:
@@ -110,7 +141,7 @@ def square(data: bytes, model: Model, side: int) -> Count:
     padded = side + 2 * model.card.halo
     tile = np.empty((1, model.card.bands, padded, padded), np.float32)
     tile[:] = np.array(model.card.fill, np.float32)[:, None, None]
-    return count(data, {"tile": tile}, providers(model.device), ["classes"])
+    return count(data, {"tile": tile}, providers_of(model), ["classes"])
 
 
 def counted(data: bytes, model: Model, tiles: Tiles, speeds: dict[str, Ceiling]) -> dict[str, Any]:
@@ -121,7 +152,7 @@ def counted(data: bytes, model: Model, tiles: Tiles, speeds: dict[str, Ceiling])
     ValueError
         Nothing measured is the rate of a precision that the file computes in.
     """
-    found = count(data, tiles.one, providers(model.device), ["classes"])
+    found = count(data, tiles.one, providers_of(model), ["classes"])
     by_precision = found.by_precision()
     for precision in by_precision:
         if precision not in speeds or not speeds[precision].best:
@@ -144,7 +175,7 @@ def measured(model: Model, tiles: Tiles, path: Path) -> dict[str, float]:
     kept = tiles.kept * sum(len(batch) for batch in tiles.batches)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "classes.tif"
-        inference = seconds_of(lambda: [model.run(batch) for batch in tiles.batches])
+        inference = seconds_of(lambda: list(in_flight(model.run, tiles.batches, model.runs)))
         mapped = seconds_of(lambda: map_scene(model, path, out, overwrite=True))
     return {"inference_us_per_pixel": 1e6 * inference / kept, "map_us_per_pixel": 1e6 * mapped / tiles.pixels}
 
@@ -160,9 +191,12 @@ def seconds_of(run: Callable[[], object]) -> float:
     return median(times)
 
 
-def top_nodes(data: bytes, model: Model, tiles: Tiles) -> tuple[list[dict[str, Any]], float | None]:
-    """Return the nodes that take most, as ONNX Runtime runs them, and the GPU's busy share where it tells."""
-    where = providers(model.device)
+def top_nodes(data: bytes, model: Model, tiles: Tiles) -> tuple[list[dict[str, Any]], int]:
+    """Return the nodes that take most, and the bytes that all of them read and write for a tile, as they are run.
+
+    On a GPU, the time is that of launching a node's kernels.
+    """
+    where = providers_of(model)
     shapes = total(read_events(record(data, tiles.one, where, ["classes"], packed=False)))
     known = {(node.name, node.operator): node.operations for node in shapes.nodes}
     entries = record(data, tiles.one, where, ["classes"], threads=model.threads, runs=PROFILED_RUNS)
@@ -178,30 +212,54 @@ def top_nodes(data: bytes, model: Model, tiles: Tiles) -> tuple[list[dict[str, A
         }
         for node in sorted(nodes, key=lambda node: node.seconds, reverse=True)[:TOP]
     ]
-    return rows, busy_share(entries)
+    return rows, shapes.bytes
 
 
-def busy_share(entries: Sequence[dict[str, Any]]) -> float | None:
-    """Return the share of the time in which any GPU kernel ran; None where the profile holds no kernels."""
-    spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in entries if e.get("cat") == "Kernel")
-    if not spans:
+def equal_classes(model: Model, tiles: Tiles) -> float | None:
+    """Return the share of a tile's pixels that get the class that the CPU gives them; None on the CPU itself."""
+    if model.gpu is None:
         return None
-    busy, end = 0, spans[0][0]
-    for start, stop in spans:
-        busy, end = busy + max(0, stop - max(start, end)), max(end, stop)
-    return float(busy / (end - spans[0][0]))
+    tile = tiles.batches[0][:1]
+    return float((model.run(tile).classes == Model.open(model.path, "cpu").run(tile).classes).mean())
 
 
-def measure(model_path: Path, scene: Path, device: Any, threads: int | None, most: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Made:
+    """Scenes to make and map besides: their rows and columns, None for none; and the folder that they go to."""
+
+    folder: Path
+    mapped: tuple[int, int] | None
+    watched: tuple[int, int] | None
+
+
+def measure_made(model: Model, tiles: Tiles, scenes: Made) -> dict[str, Any]:
+    """Return the figures of whole maps of made scenes, see `benchmarks.whole_maps`."""
+    found: dict[str, Any] = {"mapped": None, "watched": None, "inference_alone": None, "gpu_busy_share": None}
+    if scenes.mapped is not None:
+        found["mapped"] = map_made(model, scenes.folder, *scenes.mapped)
+    if scenes.watched is not None:
+        found["watched"] = map_made(model, scenes.folder, *scenes.watched)
+        found["inference_alone"] = watch(model, tiles.batches, tiles.kept)
+        found["gpu_busy_share"] = busy_share(found["watched"], found["inference_alone"])
+    return found
+
+
+def measure(
+    model_path: Path, scene: Path, device: Any, threads: int | None, most: int, scenes: Made | None = None
+) -> dict[str, Any]:
     """Return all figures of one run."""
     model, data = Model.open(model_path, device, threads), read_model_bytes(model_path)
-    tiles = take_tiles(model, scene, most)
-    speeds = ceilings(model.device, model.threads, scene)
+    tiles, kind = take_tiles(model, scene, most), "cpu" if model.gpu is None else "cuda"
+    speeds = ceilings(kind, model.threads, scene)
     figures = {**counted(data, model, tiles, speeds), **measured(model, tiles, scene)}
     floor = figures["floor_us_per_pixel"]
-    nodes, busy = top_nodes(data, model, tiles)
+    nodes, size = top_nodes(data, model, tiles)
+    copy = speeds["copy, device" if kind == "cuda" else copy_of(model.threads)].best
+    bytes_floor = 1e6 * size / tiles.kept / copy
     return {
         "model": str(model_path),
+        "preset": model.card.preset,
+        "precision": model.card.precision,
         "device": model.device,
         "threads": model.threads,
         "tile": tiles.plan.tile,
@@ -209,66 +267,68 @@ def measure(model_path: Path, scene: Path, device: Any, threads: int | None, mos
         "pixels": tiles.pixels,
         "ceilings": {name: speed._asdict() for name, speed in speeds.items()},
         **figures,
+        "bytes_floor_us_per_pixel": bytes_floor,
         "inference_over_floor": figures["inference_us_per_pixel"] / floor,
+        "inference_over_larger_floor": figures["inference_us_per_pixel"] / max(floor, bytes_floor),
         "map_over_floor": figures["map_us_per_pixel"] / floor,
-        "gpu_busy_share": busy,
+        "equal_classes": equal_classes(model, tiles),
         "nodes": nodes,
+        **({} if scenes is None else measure_made(model, tiles, scenes)),
     }
 
 
-def show(result: dict[str, Any]) -> None:
-    """Print the tables for people, on stderr."""
-    console = Console(stderr=True)
-    table = Table("Ceiling", "Best", "Median of five", title=f"{result['device']}, {result['threads']} threads")
-    for name, speed in result["ceilings"].items():
-        unit = "GB/s" if "," in name else "Gop/s"
-        cells = [f"{speed[key] / 1e9:,.1f} {unit}" for key in ("best", "median")]
-        table.add_row(name, *(["none", speed["reason"]] if speed["reason"] else cells))
-    console.print(table)
-    table = Table("For each pixel of the map", "", title=f"tiles of {result['tile']}, batches of {result['batch']}")
-    for precision, operations in result["operations_per_pixel"].items():
-        table.add_row(f"operations in {precision}", f"{operations / 1e6:,.2f} M")
-    table.add_row("values of other nodes", f"{result['other_values_per_pixel'] / 1e3:,.1f} k")
-    table.add_row("bytes, all nodes", f"{result['bytes_per_pixel_by_node'] / 1e3:,.1f} kB")
-    table.add_row("bytes, input, weights and map only", f"{result['least_bytes_per_pixel'] / 1e3:,.1f} kB")
-    table.add_row("padded pixels", f"{result['padded_pixels_per_pixel']:.2f}")
-    table.add_row("operations over those without a halo", f"{result['halo_overhead']:.2f}")
-    table.add_row("floor", f"{result['floor_us_per_pixel']:,.1f} us")
-    for name in ("inference", "map"):
-        ratio = result[f"{name}_over_floor"]
-        table.add_row(name, f"{result[f'{name}_us_per_pixel']:,.1f} us = {ratio:.2f} floors")
-    if result["device"] == "cuda":
-        busy = result["gpu_busy_share"]
-        table.add_row("GPU busy", "this ONNX Runtime does not record it" if busy is None else f"{busy:.0%}")
-    console.print(table)
-    table = Table("Node", "Operator", "Share", "us a pixel", "Gop/s", title="What takes most")
-    for node in result["nodes"]:
-        cells = [f"{node['share']:.1%}", f"{node['us_per_pixel']:,.1f}", f"{node['gigaflops']:,.1f}"]
-        table.add_row(node["name"], node["operator"], *cells)
-    console.print(table)
+def scene_of(options: argparse.Namespace, model: Path, folder: Path) -> Path:
+    """Return the scene that tiles are taken from: the user's, a benchmark's, or one made for the model's bands."""
+    if options.scene is not None:
+        return Path(options.scene)
+    card, path = read_card(model), folder / f"{model.stem}.tif"
+    if options.dataset is not None:
+        datasets.load(options.dataset).write(path)
+    else:
+        made.write_scene(card, path, *(SMALL_SCENE if options.device == "cpu" else MAPPED))
+    return path
+
+
+def models_of(options: argparse.Namespace, folder: Path) -> list[Path]:
+    """Return the model files that are named, and those made of presets."""
+    precisions = ["fp32"] if options.device == "cpu" else ["fp32", "fp16"]
+    found: list[Path] = list(options.model)
+    for name in options.preset:
+        found += made.write_models(PRESETS[name], folder, precisions)
+    return found or [Path("model.onnx")]
 
 
 def main() -> None:
-    """Measure, print the tables, and JSON where asked."""
+    """Measure, print the tables, and write the JSON where asked: a list with an entry for each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=Path("model.onnx"))
+    parser.add_argument("--model", type=Path, action="append", default=[], help="a model file; repeatable")
+    parser.add_argument(
+        "--preset", choices=list(PRESETS), action="append", default=[], help="random weights instead; repeatable"
+    )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--scene", type=Path, help="a raster to map")
-    source.add_argument("--dataset", default="indian-pines", help="a benchmark scene, written as a GeoTIFF first")
+    source.add_argument("--scene", type=Path, help="a raster to map; one is made by default")
+    source.add_argument("--dataset", help="a benchmark scene instead, written as a GeoTIFF first")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, help="CPU threads; all by default")
     parser.add_argument("--batches", type=int, default=4, help="batches of tiles that inference alone is measured on")
+    for name, what in (("--mapped", "from file to file"), ("--watched", "to see how busy the GPU is")):
+        size = f"{' x '.join(map(str, MAPPED if name == '--mapped' else WATCHED))} on cuda, none on cpu"
+        text = f"make a scene of this size and map it {what}; by default {size}"
+        parser.add_argument(name, type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help=text)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        scene = options.scene
-        if scene is None:
-            scene = Path(folder) / "scene.tif"
-            datasets.load(options.dataset).write(scene)
-        result = measure(options.model, scene, options.device, options.threads, options.batches)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2))
-    show(result)
+    if options.device == "cuda":
+        options.mapped, options.watched = options.mapped or MAPPED, options.watched or WATCHED
+    results = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scenes = Made(folder, options.mapped, options.watched)
+        for model in models_of(options, folder):
+            scene = scene_of(options, model, folder)
+            results.append(measure(model, scene, options.device, options.threads, options.batches, scenes))
+            show(results[-1])
+            if options.json:  # what has been measured is kept, also when the next model fails
+                options.json.write_text(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

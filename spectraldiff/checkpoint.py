@@ -23,10 +23,11 @@ from spectraldiff.presets import Preset
 from spectraldiff_runtime.errors import OutputError, RunError
 from spectraldiff_runtime.outputs import output_error
 
-FORMAT = 1
+FORMAT = 2
 REQUEST, FACTS, METRICS = "run.json", "model.json", "metrics.json"
 STATE, MODEL, SAMPLES = "state.safetensors", "model.safetensors", "samples.safetensors"
 TRAIN_PIXELS, TEST_PIXELS, FIGURES = "train_pixels.tif", "test_pixels.tif", "figures"
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,14 @@ class Classifier(nn.Module):
         The features' PCA.
     vit
         The classifier proper.
+    temperature
+        What its scores are divided by, see `spectraldiff.temperature`.
     """
 
     fill: Tensor
     pca_mean: Tensor
     pca_components: Tensor
+    temperature: Tensor
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class Classifier(nn.Module):
         denoiser: Denoiser | None,
         pca: PCA,
         vit: SpectralViT | FovealViT,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.preset = preset
@@ -60,6 +64,7 @@ class Classifier(nn.Module):
         self.register_buffer("fill", fill.float())
         self.register_buffer("pca_mean", pca.mean)
         self.register_buffer("pca_components", pca.components)
+        self.register_buffer("temperature", torch.tensor(temperature))
 
     @property
     def halo(self) -> int:
@@ -72,29 +77,36 @@ class Classifier(nn.Module):
         return PCA(self.pca_mean, self.pca_components, float("nan"))
 
     def forward(self, tile: Tensor) -> Tensor:
-        """Map raw pixels (N, B, T, T) to class scores (N, K, T - 2 halo, T - 2 halo)."""
+        """Map raw pixels (N, B, T, T) to class scores (N, K, T - 2 halo, T - 2 halo); their softmax is calibrated."""
         features = self.pca(self.extractor(self.normaliser(tile)))  # (N, P, T', T')
         tokens = self.vit.embed(features.movedim(1, -1)).movedim(-1, 1)  # (N, C, T', T')
-        return self.vit.slide(tokens)
+        return self.vit.slide(tokens) / self.temperature
 
     @torch.no_grad()
-    def predict(self, scene: Scene, report: Callable[[int, int], None] = lambda done, total: None) -> NDArray[Any]:
-        """Return the class map of a scene, (H, W) of the labels' type, 0 where the scene has no data.
+    def predict(
+        self, scene: Scene, report: Callable[[int, int], None] = lambda done, total: None
+    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Return the class map of a scene, (H, W) of the labels' type, and the probability of these classes.
 
-        This is the deployed computation in float32: mirrored edges, missing pixels filled, tile by tile.
+        The probabilities are (H, W) float32, 0..1; both are 0 where the scene has no data.  This is the deployed
+        computation in float32: mirrored edges, missing pixels filled, tile by tile.
         """
         padded = mirrored(filled(scene, self.fill), self.halo)
         height, width = scene.labels.shape
         classes = np.zeros((height, width), scene.labels.dtype)
+        confidence = np.zeros((height, width), np.float32)
         corners = [(r, c) for r in range(0, height, TILE) for c in range(0, width, TILE)]
         for done, (row, column) in enumerate(corners, start=1):
             side = TILE + 2 * self.halo
             tile = square(padded[:, row : row + side, column : column + side], side)
-            block = self(tile[None].to(self.fill.device))[0].argmax(0).cpu().numpy() + 1
-            target = classes[row : row + TILE, column : column + TILE]
-            target[:] = block[: target.shape[0], : target.shape[1]]
+            best, found = self(tile[None].to(self.fill.device))[0].softmax(0).max(0)
+            rows, columns = (slice(at, at + TILE) for at in (row, column))
+            h, w = classes[rows, columns].shape
+            classes[rows, columns] = found[:h, :w].cpu().numpy() + 1
+            confidence[rows, columns] = best[:h, :w].cpu().numpy()
             report(done, len(corners))
-        return np.where(scene.valid, classes, 0).astype(scene.labels.dtype)
+        classes[~scene.valid], confidence[~scene.valid] = 0, 0
+        return classes, confidence
 
 
 def extractor_for(preset: Preset, denoiser: Denoiser | None) -> FeatureExtractor:

@@ -4,7 +4,12 @@ A class token that has read nothing yet is a constant, and so is its query.  Wit
 scores, the weight of a pixel is then exp(a) exp(b): a from the pixel alone, b from its place in the window alone.  So
 attention over all windows of a map is the ratio of two convolutions of that map, see `FovealSlide`: the same function
 as over each window by itself, at a hundredth of the operations of a transformer that sees each window anew.
+
+Several such classifiers that differ in their first weights alone stand side by side: their mean is right more often
+than one of them (Lakshminarayanan et al. 2017), and with one linear map a token feeds all of them.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +30,7 @@ class FovealViT(nn.Module):
     ----------
     config
         The network's shape; `fovea` pixels along the side of the centre have a place each, outside it `CELL` x `CELL`
-        pixels share one; `window` and `fovea` are odd multiples of `CELL`; `depth` is 1.
+        pixels share one; `window` and `fovea` are odd multiples of `CELL`; `depth` is 1; `members` is M.
 
     Raises
     ------
@@ -43,54 +48,94 @@ class FovealViT(nn.Module):
                 f"depth {config.depth}, window {sides[0]} and fovea {sides[1]}: a foveal classifier has depth 1 and "
                 f"sides that are odd multiples of {CELL}, the fovea within the window"
             )
-        self.config, width = config, config.width
-        self.embed = nn.Linear(config.components, width)
-        self.norm1 = nn.LayerNorm(width)
-        self.ask, self.value = nn.Linear(width, config.heads), nn.Linear(width, width)
+        self.config, width, members = config, config.width, config.members
+        self.embed = nn.Linear(config.components, members * width)
+        self.ask, self.value = Apart(members, width, config.heads), Apart(members, width, width)
         self.register_buffer("places", places(config), persistent=False)  # (window, window)
         sizes = torch.bincount(self.places.flatten()).float()  # (places,)
         # At first a cell weighs as much as a pixel of the centre.
-        self.bias = nn.Parameter(-sizes.log()[:, None].repeat(1, config.heads))
-        self.position = nn.Parameter(torch.randn(len(sizes), width) * 0.02)
-        self.cls = nn.Parameter(torch.zeros(width))
-        self.out = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, config.mlp), nn.GELU(), nn.Linear(config.mlp, width))
+        self.bias = nn.Parameter(-sizes.log()[:, None].repeat(1, members * config.heads))
+        self.position = nn.Parameter(torch.randn(len(sizes), members * width) * 0.02)
+        self.cls = nn.Parameter(torch.zeros(members, width))
+        self.out = Apart(members, width, width)
+        self.mlp = nn.Sequential(Apart(members, width, config.mlp), nn.GELU(), Apart(members, config.mlp, width))
         self.head = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, config.mlp), nn.GELU(), nn.Dropout(config.dropout),
-            nn.Linear(config.mlp, config.classes),
+            Apart(members, width, config.mlp), nn.GELU(), nn.Dropout(config.dropout),
+            Apart(members, config.mlp, config.classes),
         )  # fmt: skip
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Map windows (M, window, window, P) to class scores (M, K)."""
-        x = self.norm1(self.embed(windows.flatten(1, 2)))  # (M, window^2, C)
-        place = self.places.flatten()
-        weights = (self.score(x) + self.bias[place]).softmax(1)  # (M, window^2, heads)
-        values = self.value(x).unflatten(-1, (self.config.heads, -1))  # (M, window^2, heads, C / heads)
-        read = torch.einsum("msh,mshd->mhd", weights, values.to(weights.dtype))
+        """Map windows (N, window, window, P) to class scores (N, K), the mean of all members'."""
+        return self.each(windows).mean(1)
+
+    def loss(self, windows: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy of the members, each by itself; `labels`, (N,), are from 0."""
+        scores = self.each(windows).float()
+        return F.cross_entropy(scores.flatten(0, 1), labels.repeat_interleave(scores.shape[1]))
+
+    def each(self, windows: Tensor) -> Tensor:
+        """Map windows (N, window, window, P) to the class scores of each member, (N, M, K)."""
+        config, place = self.config, self.places.flatten()
+        x = normed(self.embed(windows.flatten(1, 2)), config.members)  # (N, window^2, M, C)
+        weights = (self.score(x).flatten(2) + self.bias[place]).softmax(1)  # (N, window^2, M heads)
+        values = self.value(x).flatten(2).unflatten(-1, (config.members * config.heads, -1))
+        read = torch.einsum("nsh,nshd->nhd", weights, values.to(weights.dtype))
         # Few places have a position vector: weights are added up place by place first.
-        told = weights.new_zeros(len(x), len(self.bias), self.config.heads).index_add(1, place, weights)
-        positions = self.position.view(len(self.position), self.config.heads, -1)  # (places, heads, C / heads)
-        read = read + torch.einsum("msh,shd->mhd", told, positions.to(told.dtype))
-        return self.classify(read.flatten(1))
+        told = weights.new_zeros(len(x), len(self.bias), weights.shape[2]).index_add(1, place, weights)
+        positions = self.position.view(len(self.position), weights.shape[2], -1)  # (places, M heads, C / heads)
+        read = read + torch.einsum("nsh,shd->nhd", told, positions.to(told.dtype))
+        return self.classify(read.flatten(1).unflatten(-1, (config.members, -1)))  # type: ignore[no-untyped-call]
 
     def score(self, x: Tensor) -> Tensor:
-        """Return each head's score of each normalised token, (..., C) to (..., heads)."""
-        return self.ask(x).clamp(-HIGHEST_SCORE, HIGHEST_SCORE)  # type: ignore[no-any-return]
+        """Return each head's score of each normalised token, (..., M, C) to (..., M, heads)."""
+        return clamped(self.ask(x))
 
     def classify(self, read: Tensor) -> Tensor:
-        """Map what the class token read, (..., C), to class scores (..., K)."""
+        """Map what the class tokens read, (..., M, C), to class scores (..., M, K)."""
         x = self.cls + self.out(read)
-        return self.head(x + self.mlp(self.norm2(x)))  # type: ignore[no-any-return]
+        x = x + self.mlp(normed(x))
+        return self.head(normed(x))  # type: ignore[no-any-return]
 
     def slide(self, tokens: Tensor) -> Tensor:
-        """Classify every pixel of a map of embedded tokens, (N, C, H, W), as `SpectralViT.slide` does."""
+        """Classify every pixel of a map of embedded tokens, (N, M C, H, W), as `SpectralViT.slide` does."""
         scores: Tensor = FovealSlide(self)(tokens)  # (N, H', W', K)
         return scores.permute(0, 3, 1, 2)
 
 
+class Apart(nn.Module):
+    """M linear maps side by side: (..., M, inputs) to (..., M, outputs)."""
+
+    def __init__(self, members: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)  # as of nn.Linear
+        self.weight = nn.Parameter(torch.empty(members, outputs, inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.einsum("...mi,moi->...mo", x, self.weight.to(x.dtype))
+        return y + self.bias.to(y.dtype)
+
+    def joined(self) -> tuple[Tensor, Tensor]:
+        """Return weight (M outputs, M inputs) and bias (M outputs,) of the one linear map that does the same."""
+        return torch.block_diag(*self.weight), self.bias.flatten()  # type: ignore[no-untyped-call]
+
+
+def normed(x: Tensor, members: int | None = None) -> Tensor:
+    """Give each member's vector mean 0 and variance 1, (..., M, C); `members` cuts (..., M C) first.
+
+    There is no gain and no offset: a linear map follows, which has them.
+    """
+    x = x if members is None else x.unflatten(-1, (members, -1))  # type: ignore[no-untyped-call]
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def clamped(scores: Tensor) -> Tensor:
+    """Keep scores where the weights of one window fit into float32 together."""
+    return scores.clamp(-HIGHEST_SCORE, HIGHEST_SCORE)
+
+
 class FovealSlide(nn.Module):
-    """A `FovealViT` on a whole map: (N, C, H, W) embedded tokens to (N, H - 2 r, W - 2 r, K) class scores.
+    """A `FovealViT` on a whole map: (N, M C, H, W) embedded tokens to (N, H - 2 r, W - 2 r, K) class scores.
 
     With g = exp(a) for each head, e = exp(b) for each head and place, v the values and p the positions, the class token
     reads (e * (g v) + (e p) * g) / (e * g), where * slides a kernel over the map.  Outside the centre a kernel is
@@ -102,6 +147,7 @@ class FovealSlide(nn.Module):
         The trained classifier; it is not changed.
     """
 
+    cls: Tensor
     near: Tensor
     near_scores: Tensor
     far: Tensor
@@ -110,7 +156,16 @@ class FovealSlide(nn.Module):
     def __init__(self, vit: FovealViT) -> None:
         super().__init__()
         config = vit.config
-        self.vit, self.heads, self.each = vit, config.heads, config.width // config.heads
+        self.members, self.each = config.members, config.width // config.heads
+        self.ask, self.value, self.out = (_linear(*layer.joined()) for layer in (vit.ask, vit.value, vit.out))
+        self.mlp = _joined(vit.mlp)
+        self.head = _joined(vit.head)
+        last = vit.head[-1]
+        assert isinstance(last, Apart)
+        # The mean of the members' scores is one more linear map, and joins the last.
+        mean = torch.cat(list(last.weight), 1) / self.members, last.bias.mean(0)
+        self.head[-1] = _linear(*mean)
+        self.register_buffer("cls", vit.cls.flatten())
         margin = config.radius - _fovea(config) // 2
         self.inner = slice(margin, -margin or None)
         centre = vit.places[self.inner, self.inner].contiguous()
@@ -121,18 +176,37 @@ class FovealSlide(nn.Module):
             self.register_buffer(name, kernel)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.vit.norm1(tokens.permute(0, 2, 3, 1))  # (N, H, W, C)
-        weights = self.vit.score(x).exp().permute(0, 3, 1, 2)  # (N, heads, H, W)
-        values = self.vit.value(x).permute(0, 3, 1, 2)  # (N, C, H, W)
+        x = self._normed(tokens.permute(0, 2, 3, 1))  # (N, H, W, M C)
+        weights = clamped(self.ask(x)).exp().permute(0, 3, 1, 2)  # (N, M heads, H, W)
+        values = self.value(x).permute(0, 3, 1, 2)  # (N, M C, H, W)
         values, width = values * weights.repeat_interleave(self.each, 1), values.shape[1]
         near, near_weights = (y[..., self.inner, self.inner] for y in (values, weights))
         cells, cell_weights = (F.avg_pool2d(y, CELL, 1) * CELL**2 for y in (values, weights))
-        read = F.conv2d(near, self.near, groups=width)  # (N, C, H', W')
+        read = F.conv2d(near, self.near, groups=width)  # (N, M C, H', W')
         read = read + F.conv2d(cells, self.far, groups=width, dilation=CELL)
-        sums = F.conv2d(near_weights, self.near_scores)  # (N, C + heads, H', W')
+        sums = F.conv2d(near_weights, self.near_scores)  # (N, M (C + heads), H', W')
         sums = sums + F.conv2d(cell_weights, self.far_scores, dilation=CELL)
         read = (read + sums[:, :width]) / sums[:, width:].repeat_interleave(self.each, 1)
-        return self.vit.classify(read.permute(0, 2, 3, 1))
+        y = self.cls + self.out(read.permute(0, 2, 3, 1))
+        y = y + self.mlp(self._normed(y))
+        return self.head(self._normed(y))  # type: ignore[no-any-return]
+
+    def _normed(self, x: Tensor) -> Tensor:
+        """Normalise each member's part of (N, H, W, M C)."""
+        return normed(x, self.members).flatten(-2)
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Return a linear layer of the given weight (out, in) and bias (out,)."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.weight, layer.bias = nn.Parameter(weight.detach().clone()), nn.Parameter(bias.detach().clone())
+    return layer
+
+
+def _joined(layers: nn.Module) -> nn.Sequential:
+    """Return the same layers with each `Apart` as one linear map."""
+    assert isinstance(layers, nn.Sequential)
+    return nn.Sequential(*(_linear(*one.joined()) if isinstance(one, Apart) else one for one in layers))
 
 
 def _fovea(config: ViTConfig) -> int:
@@ -155,21 +229,23 @@ def places(config: ViTConfig) -> Tensor:
 
 
 def _kernels(vit: FovealViT, where: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the kernels for the values, (C, 1, side, side), and for the weights, (C + heads, heads, side, side).
+    """Return kernels for the values, (M C, 1, side, side), and the weights, (M (C + heads), M heads, side, side).
 
     `where` and `used`, (side, side), are the places that the kernel's taps stand for, and whether they count.
     """
     config = vit.config
-    weight = vit.bias.exp()[where].movedim(-1, 0) * used  # (heads, side, side)
-    of_channel = weight.repeat_interleave(config.width // config.heads, 0)  # (C, side, side)
-    entries = torch.cat([of_channel * vit.position[where].movedim(-1, 0), weight])  # (C + heads, side, side)
-    head = torch.arange(config.heads, device=where.device)
+    weight = vit.bias.exp()[where].movedim(-1, 0) * used  # (M heads, side, side)
+    of_channel = weight.repeat_interleave(config.width // config.heads, 0)  # (M C, side, side)
+    entries = torch.cat([of_channel * vit.position[where].movedim(-1, 0), weight])
+    head = torch.arange(len(weight), device=where.device)
     head = torch.cat([head.repeat_interleave(config.width // config.heads), head])
-    scores = entries.new_zeros(len(entries), config.heads, *where.shape)
+    scores = entries.new_zeros(len(entries), len(weight), *where.shape)
     scores[torch.arange(len(head), device=where.device), head] = entries
     return of_channel[:, None], scores
 
 
 def new_vit(config: ViTConfig) -> "SpectralViT | FovealViT":
-    """Return the untrained classifier of a shape."""
+    """Return the untrained classifier of a shape; ValueError where it has members without a fovea."""
+    if config.fovea is None and config.members != 1:
+        raise ValueError(f"{config.members} members: only a foveal classifier can have more than one")
     return SpectralViT(config) if config.fovea is None else FovealViT(config)

@@ -1,12 +1,7 @@
 """One training from start to end: denoiser, features, classifier, accuracy, pictures, run folder."""
 
-import math
-import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,28 +9,31 @@ from torch import Tensor, nn
 
 from spectraldiff import checkpoint, figures
 from spectraldiff.checkpoint import RunFolder
-from spectraldiff.classifier import (
-    Classifier,
-    class_facts,
-    extractor_for,
-    filled,
-    new_denoiser,
-)
+from spectraldiff.classifier import Classifier, extractor_for, filled, new_denoiser
 from spectraldiff.diffusion import Denoiser
 from spectraldiff.features import scene_features
 from spectraldiff.foveal import FovealViT, new_vit
-from spectraldiff.label_table import count_labels
-from spectraldiff.metrics import Accuracy, score
+from spectraldiff.outcome import (
+    LOSSES,
+    Evaluation,
+    Result,
+    evaluated,
+    metrics_of,
+    model_facts,
+    name_of,
+    write_run_report,
+)
 from spectraldiff.presets import Preset
-from spectraldiff.run_facts import common_normaliser, sample_tiles, scene_facts, split_facts
+from spectraldiff.report import MappedScene
+from spectraldiff.run_facts import common_normaliser, sample_tiles
 from spectraldiff.scene import Scene
 from spectraldiff.splits import Split
+from spectraldiff.temperature import LEAST, Temperature, fit_temperature, hold_out, places, too_few, window_scores
 from spectraldiff.training import ClassifierTask, Compute, DiffusionTask, Loop
 from spectraldiff.vit import SpectralViT
 from spectraldiff_runtime.class_map import write_class_raster
 
 SAVE_EVERY = 30.0  # seconds between two states on disk
-PACKAGES = ("spectraldiff", "torch", "numpy", "scikit-learn")
 
 
 class Monitor:
@@ -49,28 +47,6 @@ class Monitor:
 
     def message(self, text: str) -> None:
         """Say one line."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a training reached.
-
-    Attributes
-    ----------
-    accuracy
-        On the split's test pixels, of all scenes together.
-    raw_accuracy
-        The same classifier on raw bands, where it was asked for.
-    of_scenes
-        `accuracy` of each scene by itself; None for a scene without test pixels.
-    seconds
-        Wall time of each stage.
-    """
-
-    accuracy: Accuracy
-    raw_accuracy: Accuracy | None
-    of_scenes: tuple[Accuracy | None, ...]
-    seconds: Mapping[str, float]
 
 
 class Training:
@@ -105,7 +81,7 @@ class Training:
         self.run, self.preset = run, preset
         self.scenes = (scenes,) if isinstance(scenes, Scene) else tuple(scenes)
         self.splits = (splits,) if isinstance(splits, Split) else tuple(splits)
-        self.name = " + ".join(scene.name for scene in self.scenes)
+        self.name = name_of(self.scenes)
         self.seed, self.compute, self.monitor = seed, compute, monitor or Monitor()
         self.state = run.load_state()
         self.seconds = {k.removesuffix(".seconds"): float(v) for k, v in self.state.items() if k.endswith(".seconds")}
@@ -116,22 +92,24 @@ class Training:
         # (B, H, W) each, normalised
         self.pixels = [self.normaliser(filled(s, self.fill).to(compute.device)[None])[0] for s in self.scenes]
 
-    def finish(self, compare_raw: bool = False) -> Result:
+    def finish(self, compare_raw: bool = False, command: str = "") -> Result:
         """Run what is left of the training and write the finished run folder.
 
         Parameters
         ----------
         compare_raw
             Also train the same classifier on raw bands, on the same split: the yardstick of what diffusion adds.
+        command
+            The line that makes this run again, for its report.
         """
-        model = self.train_classifier(self.preset, self.train_denoiser())
-        accuracy, of_scenes = self.evaluate(model, "map")
+        model, temperature = self.train_classifier(self.preset, self.train_denoiser())
+        found = self.evaluate(model, "map")
         raw_accuracy = None
         if compare_raw and self.preset.features != "raw":
-            raw_model = self.train_classifier(self.preset.changed(features="raw"), None)
-            raw_accuracy, _ = self.evaluate(raw_model, "raw map")
-        result = Result(accuracy, raw_accuracy, of_scenes, self.seconds)
-        self.write(model, result)
+            raw_model, _ = self.train_classifier(self.preset.changed(features="raw"), None)
+            raw_accuracy = self.evaluate(raw_model, "raw map").accuracy
+        result = Result(found, raw_accuracy, temperature, self.seconds, self.histories)
+        self.write(model, result, command)
         return result
 
     def train_denoiser(self) -> Denoiser | None:
@@ -150,10 +128,12 @@ class Training:
         assert isinstance(trained, Denoiser)
         return trained
 
-    def train_classifier(self, preset: Preset, denoiser: Denoiser | None) -> Classifier:
-        """Compute the features, reduce them and train the SpectralViT on them."""
+    def train_classifier(self, preset: Preset, denoiser: Denoiser | None) -> tuple[Classifier, Temperature]:
+        """Compute the features, reduce them and train the SpectralViT on them.
+
+        The classifier of the run itself gets a temperature, the one on raw bands beside it none.
+        """
         name = "raw" if preset is not self.preset else "classifier"
-        torch.manual_seed(self.seed)
         self.monitor.stage("Features" if denoiser else "Raw bands", "tiles")
         started = time.perf_counter()
         extractor = extractor_for(preset, denoiser).eval()
@@ -166,15 +146,35 @@ class Training:
             self.monitor.progress,
         )
         self.seconds[f"{name} features"] = time.perf_counter() - started
-        vit = new_vit(preset.vit(len(pca.components), len(self.scenes[0].classes))).to(self.compute.device)
-        pixels, labels = self._labelled(preset.window // 2)
-        task = ClassifierTask(
-            vit, _one_sheet(features), pixels, labels, preset.classifier.batch, preset.feature_noise, self.seed
-        )
+        sheet, (pixels, labels) = _one_sheet(features), self._labelled(preset.window // 2)
+        title = "SpectralViT" if denoiser else "SpectralViT on raw bands"
+        trained, _ = self._train_vit(name, title, preset, sheet, pixels, labels)
+        temperature = Temperature() if name == "raw" else self._temperature(preset, sheet, pixels, labels)
+        model = Classifier(preset, self.normaliser, self.fill, denoiser, pca, trained, temperature.value)
+        return model.to(self.compute.device).eval(), temperature
+
+    def _train_vit(
+        self, name: str, title: str, preset: Preset, sheet: Tensor, pixels: Tensor, labels: Tensor
+    ) -> tuple[SpectralViT | FovealViT, ClassifierTask]:
+        """Train a classifier on some pixels of a sheet of features, (H, W, P); each begins with the same weights."""
+        torch.manual_seed(self.seed)
+        vit = new_vit(preset.vit(sheet.shape[2], len(self.scenes[0].classes))).to(self.compute.device)
+        task = ClassifierTask(vit, sheet, pixels, labels, preset.classifier.batch, preset.feature_noise, self.seed)
         loop = Loop(vit, task, preset.epochs * task.steps, preset.classifier, self.compute, self.seed)
-        trained = self._train(name, "SpectralViT" if denoiser else "SpectralViT on raw bands", loop)
+        trained = self._train(name, title, loop)
         assert isinstance(trained, SpectralViT | FovealViT)
-        return Classifier(preset, self.normaliser, self.fill, denoiser, pca, trained).to(self.compute.device).eval()
+        return trained, task
+
+    def _temperature(self, preset: Preset, sheet: Tensor, pixels: Tensor, labels: Tensor) -> Temperature:
+        """Fit the temperature to pixels that a copy of the classifier is not trained on."""
+        held = hold_out(labels.cpu().numpy(), places(self.scenes, self.splits), self.seed)
+        count = int(held.sum())
+        if count < LEAST:
+            return too_few(count)
+        out = torch.from_numpy(held).to(labels.device)
+        copy, task = self._train_vit("calibration", "Calibration", preset, sheet, pixels[~out], labels[~out])
+        scores = window_scores(copy, task, pixels[out])
+        return Temperature(fit_temperature(scores, labels[out].cpu()), count)
 
     def _labelled(self, rim: int) -> tuple[Tensor, Tensor]:
         """Return row and column, (n, 2), on the sheet of features, and class from 0, (n,), of the training pixels."""
@@ -211,84 +211,41 @@ class Training:
             self.state[f"{name}.seconds"] = torch.tensor(self.seconds[name], dtype=torch.float64)
         self.run.save_tensors(checkpoint.STATE, self.state)
 
-    def evaluate(self, model: Classifier, name: str) -> tuple[Accuracy, tuple[Accuracy | None, ...]]:
+    def evaluate(self, model: Classifier, name: str) -> Evaluation:
         """Map the whole scenes as the deployed model will, and score the test pixels: all of them, and each scene's."""
         self.monitor.stage(f"Whole-scene {name}", "tiles")
         started = time.perf_counter()
-        maps = [model.predict(scene, self.monitor.progress) for scene in self.scenes]
+        maps = [
+            MappedScene(scene, split, *model.predict(scene, self.monitor.progress))
+            for scene, split in zip(self.scenes, self.splits, strict=True)
+        ]
         self.seconds[name] = time.perf_counter() - started
-        tests = [np.where(p.test, s.labels, 0) for s, p in zip(self.scenes, self.splits, strict=True)]
-        classes = len(self.scenes[0].classes)
-        accuracy = score(_flat(tests), _flat(maps), classes)
-        of_scenes = tuple(score(t, m, classes) if t.any() else None for t, m in zip(tests, maps, strict=True))
-        for index, (predicted, own) in enumerate(zip(maps, of_scenes, strict=True)):
-            self._draw_map(index, predicted, own, name)
+        found = evaluated(maps)
+        for index in range(len(maps)):
+            self._draw_map(index, found, name)
         confusion = "confusion.png" if name == "map" else "raw_confusion.png"
-        figures.confusion_matrix(self.run.path / checkpoint.FIGURES / confusion, accuracy, self.scenes[0].classes)
-        return accuracy, of_scenes
+        figures.confusion_matrix(self.run.path / checkpoint.FIGURES / confusion, found.accuracy, self.scenes[0].classes)
+        return found
 
-    def _draw_map(self, index: int, predicted: Any, accuracy: Accuracy | None, name: str) -> None:
-        scene, split = self.scenes[index], self.splits[index]
+    def _draw_map(self, index: int, found: Evaluation, name: str) -> None:
+        mapped, accuracy = found.maps[index], found.of_scenes[index]
         picture = numbered(f"{name.replace(' ', '_')}.png", index, len(self.scenes))
         reached = "" if accuracy is None else f": OA {100 * accuracy.oa:.2f} %"
-        title = f"{scene.name}, {split.name} split, {name}{reached}"
-        figures.class_maps(self.run.path / checkpoint.FIGURES / picture, scene, scene.labels, predicted, title)
+        title = f"{mapped.scene.name}, {mapped.split.name} split, {name}{reached}"
+        path = self.run.path / checkpoint.FIGURES / picture
+        figures.class_maps(path, mapped.scene, mapped.scene.labels, mapped.predicted, title)
 
-    def write(self, model: Classifier, result: Result) -> None:
-        """Write metrics, loss curves and the model; the run is finished after this."""
-        titles = {
-            "diffusion": "L1 on the noise",
-            "classifier": "cross-entropy",
-            "raw": "cross-entropy, raw bands",
-        }
-        for name, history in self.histories.items():
-            picture = self.run.path / checkpoint.FIGURES / f"{name}_loss.png"
-            figures.loss_curve(picture, list(enumerate(history, start=1)), f"{self.name}: {name}", titles[name])
+    def write(self, model: Classifier, result: Result, command: str) -> None:
+        """Write metrics, loss curves, report and the model; the run is finished after this."""
+        for name in LOSSES.keys() & self.histories.keys():
+            picture, history = self.run.path / checkpoint.FIGURES / f"{name}_loss.png", self.histories[name]
+            figures.loss_curve(picture, list(enumerate(history, start=1)), f"{self.name}: {name}", LOSSES[name])
         tiles, labels = sample_tiles(self.scenes, self.splits, self.fill, model.halo)
         self.run.save_tensors(checkpoint.SAMPLES, {"tiles": tiles, "labels": labels})
-        self.run.write_json(checkpoint.METRICS, self.metrics(result))
-        self.run.save_model(model.cpu(), self.facts(result))
+        self.run.write_json(checkpoint.METRICS, metrics_of(result, self.preset, self.compute))
+        write_run_report(self.run.path / checkpoint.REPORT, result, self.preset, self.compute, command)
+        self.run.save_model(model.cpu(), model_facts(result))
         self.run.drop_state()
-
-    def metrics(self, result: Result) -> dict[str, Any]:
-        """Return all figures of the run as plain values."""
-        raw = result.raw_accuracy
-        return {
-            **split_facts(self.splits),
-            "notes": list(self.splits[0].notes),
-            "labels": [one.as_dict() for one in count_labels(self.scenes, self.splits)],
-            "scenes": scene_facts(self.scenes, self.splits, result.of_scenes),
-            "features": self.preset.features,
-            "accuracy": result.accuracy.as_dict(),
-            "raw_accuracy": None if raw is None else raw.as_dict(),
-            "losses": {name: sum(h[-100:]) / len(h[-100:]) for name, h in self.histories.items() if h},
-            "steps": {name: len(h) for name, h in self.histories.items()},
-            "seconds": {name: round(s, 1) for name, s in result.seconds.items()},
-            "device": str(self.compute.device),
-            "bf16": self.compute.bf16,
-        }
-
-    def facts(self, result: Result) -> dict[str, Any]:
-        """Return what the model card says of scene, classes and accuracy."""
-        scene, accuracy = self.scenes[0], result.accuracy
-        nodata = scene.nodata if len({one.nodata for one in self.scenes}) == 1 else None
-        return {
-            "name": self.name,
-            "classes": class_facts(scene),
-            "wavelengths": None if scene.wavelengths is None else scene.wavelengths.tolist(),
-            "nodata": None if nodata is None or math.isnan(nodata) else nodata,
-            "scaled": scene.scaled,
-            "sensor": scene.sensor,
-            "attribution": scene.attribution,
-            "shape": list(scene.cube.shape),
-            "dtype": str(scene.cube.dtype),
-            "accuracy": {
-                **split_facts(self.splits),
-                "test_pixels": accuracy.pixels,
-                **{k: accuracy.as_dict()[k] for k in ("oa", "aa", "kappa")},
-            },
-            "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
-        }
 
 
 class _Saver:
@@ -307,10 +264,6 @@ def _one_sheet(features: Sequence[Tensor]) -> Tensor:
     """Put the features of some scenes, (h, w, P) each, below each other; narrower ones get zeros at the right."""
     width = max(one.shape[1] for one in features)
     return torch.cat([nn.functional.pad(one, (0, 0, 0, width - one.shape[1])) for one in features])
-
-
-def _flat(arrays: Sequence[Any]) -> Any:
-    return np.concatenate([array.ravel() for array in arrays])
 
 
 def numbered(name: str, index: int, count: int) -> str:

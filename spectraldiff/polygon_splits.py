@@ -2,8 +2,9 @@
 
 ``fraction:F`` draws polygons of a class until about the share F of its pixels is reached, at least one polygon on
 either side. ``per-class:N`` draws half of a class's polygons, more where they hold fewer than N pixels, and N pixels
-in them; the other pixels of those polygons are on neither side. A class in one polygon only is split by pixel, with a
-note. A labelled pixel that belongs to no polygon (a point) is a unit of its own.
+in them; the other pixels of those polygons are on neither side. Where no polygon would be left for the test, half of
+the class's pixels stand for N. A class in one polygon only is split by pixel, with a note. A labelled pixel that
+belongs to no polygon (a point) is a unit of its own.
 """
 
 from collections.abc import Mapping
@@ -11,8 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from spectraldiff_runtime.errors import LabelsError
 
 
 def by_polygon(
@@ -43,11 +42,6 @@ def by_polygon(
     train, test : ndarray of shape (H, W), bool
     notes
         One line on the classes that were split by pixel.
-
-    Raises
-    ------
-    LabelsError
-        The training polygons of a class hold too few pixels.
     """
     train, test = np.zeros(labels.size, np.bool_), np.zeros(labels.size, np.bool_)
     alone = []
@@ -60,10 +54,10 @@ def by_polygon(
             train[pixels[chosen]], test[pixels[~chosen]] = True, True
             continue
         if form == "fraction":
-            chosen = _share_of(units, n, generator)
+            chosen = share_of(units, n, generator)
             train[pixels[chosen]] = True
         else:
-            chosen = _holding(units, n, generator, titles[value])
+            n, chosen = _holding(units, n, generator)
             train[generator.choice(pixels[chosen], n, replace=False)] = True
         test[pixels[~chosen]] = True
     notes = (f"in one polygon only, so split by pixel and optimistic: {', '.join(alone)}",) if alone else ()
@@ -76,13 +70,13 @@ def _units(groups: NDArray[Any]) -> NDArray[np.int64]:
     return np.asarray(np.unique(own, return_inverse=True)[1], dtype=np.int64)
 
 
-def _share_of(units: NDArray[np.int64], wanted: int, generator: np.random.Generator) -> NDArray[np.bool_]:
+def share_of(units: NDArray[np.int64], wanted: int, generator: np.random.Generator) -> NDArray[np.bool_]:
     """Return which pixels lie in drawn polygons, about `wanted` of them, never all and never none."""
     sizes = np.bincount(units)
-    drawn = np.zeros(len(sizes), np.bool_)
+    drawn, total = np.zeros(len(sizes), np.bool_), 0
     for unit in generator.permutation(len(sizes)):
-        total = sizes[drawn].sum()
         drawn[unit] = abs(total + sizes[unit] - wanted) < abs(total - wanted)
+        total += int(sizes[unit]) if drawn[unit] else 0
     if not drawn.any():
         drawn[sizes.argmin()] = True
     if drawn.all():
@@ -90,18 +84,23 @@ def _share_of(units: NDArray[np.int64], wanted: int, generator: np.random.Genera
     return np.asarray(drawn[units])
 
 
-def _holding(units: NDArray[np.int64], wanted: int, generator: np.random.Generator, title: str) -> NDArray[np.bool_]:
-    """Return which pixels lie in drawn polygons: half of them, or as many more as hold `wanted` pixels; one is left."""
+def _holding(units: NDArray[np.int64], wanted: int, generator: np.random.Generator) -> tuple[int, NDArray[np.bool_]]:
+    """Return how many pixels train, and which lie in drawn polygons.
+
+    Half of the polygons are drawn, or as many more as hold `wanted` pixels; one is left.  Where that cannot be, half of
+    the pixels train, which all polygons but the smallest always hold.
+    """
     sizes = np.bincount(units)
     order = generator.permutation(len(sizes))
-    least = int(np.searchsorted(np.cumsum(sizes[order]), wanted)) + 1
-    count = max(len(sizes) // 2, least)
+    largest_first = np.argsort(-sizes, kind="stable")
+    if sizes[largest_first[:-1]].sum() < wanted:
+        wanted = int(sizes.sum()) // 2
+    count = max(len(sizes) // 2, _least(sizes[order], wanted))
     if count >= len(sizes):
-        order = np.argsort(-sizes, kind="stable")
-        count = int(np.searchsorted(np.cumsum(sizes[order]), wanted)) + 1
-    if count >= len(sizes):
-        raise LabelsError(
-            f"{title} has {len(sizes)} polygons with {sizes.sum()} pixels: {wanted} for training leave no polygon for "
-            "the test; take fewer, or give --split-by pixel"
-        )
-    return np.isin(units, order[:count])
+        order, count = largest_first, _least(sizes[largest_first], wanted)
+    return wanted, np.isin(units, order[:count])
+
+
+def _least(sizes: NDArray[np.int64], wanted: int) -> int:
+    """Return how many of the first polygons hold `wanted` pixels."""
+    return int(np.searchsorted(np.cumsum(sizes), wanted)) + 1

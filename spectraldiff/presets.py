@@ -74,7 +74,7 @@ class Preset:
         t and layer index of the features.
     components
         P, principal components; `raw_components` for raw bands.
-    window, fovea, width, depth, heads, mlp, dropout
+    window, fovea, members, width, depth, heads, mlp, dropout
         See `spectraldiff.vit.ViTConfig`.
     feature_noise
         Standard deviation of the noise added to the standardised features while the classifier learns.
@@ -105,6 +105,7 @@ class Preset:
     raw_components: int
     window: int
     fovea: int | None
+    members: int
     width: int
     depth: int
     heads: int
@@ -140,6 +141,7 @@ class Preset:
             self.mlp,
             self.dropout,
             self.fovea,
+            self.members,
         )
 
     @property
@@ -205,6 +207,7 @@ PAPER = Preset(
     raw_components=1200,  # open
     window=13,  # open
     fovea=None,
+    members=1,
     width=64,  # open
     depth=5,
     heads=4,
@@ -230,13 +233,14 @@ FAST = replace(
     diffusion=LoopSettings(16, 2e-3, "cosine", 0.05, 0.01, 0.99, 0.995, 0),
     timestep=50,
     layer=2,
-    components=100,
-    raw_components=100,
+    components=200,
+    raw_components=150,
     window=15,
     fovea=3,
+    members=3,
     depth=1,
     dropout=0.0,
-    feature_noise=0.3,
+    feature_noise=1.0,
     epochs=40,
     classifier=LoopSettings(64, 1e-3, "cosine", 0.3, 0.05, 0.999, 0.99, 0),
 )

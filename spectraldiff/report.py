@@ -63,7 +63,7 @@ class Report:
     versions
         Of the packages that took part.
     command
-        The line that makes this run again.
+        The line that makes this run again; empty where it is not known.
     notes
         Warnings of the run, one line each.
     """
@@ -207,5 +207,5 @@ def _origin(report: Report) -> Html:
     if times:
         times["Together"] = page.duration(sum(report.seconds.values()))
     tables = [page.facts(rows) for rows in (report.facts, times, report.versions) if rows]
-    command = page.element("pre", page.text(report.command))
-    return page.section("How to reproduce", command, page.element("div", *tables, class_="pair"), *credit)
+    command = [page.element("pre", page.text(report.command))] if report.command else []
+    return page.section("How to reproduce", *command, page.element("div", *tables, class_="pair"), *credit)

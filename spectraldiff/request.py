@@ -1,5 +1,6 @@
 """What a user asks `sdiff train` for: kept in the run folder, so that a training can go on without being told again."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from spectraldiff import datasets
 from spectraldiff.classifier import empty_classifier
 from spectraldiff.labels import check_grids, read_labels
-from spectraldiff.presets import Preset
+from spectraldiff.presets import PRESETS, Preset
 from spectraldiff.scene import Scene, check_class_count
 from spectraldiff.several import with_common_classes
 from spectraldiff.splits import PAPER_COUNTS, Split, make_splits, parse_spec
@@ -143,6 +144,29 @@ class Request:
         """Return the pixels around a pixel that its class depends on: the window's radius and the features' halo."""
         return empty_classifier(self.preset, bands, classes=2, features=1, components=1).halo
 
+    def command(self) -> str:
+        """Return the line that asks for this training, with its split, its seed and whole paths."""
+        options: dict[str, object] = {
+            "--labels": self.labels,
+            "--dataset": self.dataset,
+            "--data-dir": self.data_dir,
+            "--field": self.field,
+            "--layer-name": self.layer_name,
+            "--name-field": self.name_field,
+            "--bands": None if self.bands is None else _ranges(self.bands),
+            "--nodata": None if self.nodata == NODATA_OF_FILE else "none" if self.nodata is None else self.nodata,
+            "--split": self.split,
+            "--split-by": None if self.split_by == "polygon" else self.split_by,
+            "--seed": self.seed,
+            "--preset": self.preset.name,
+            **_changes(self.preset),
+        }
+        flags = {"--scaled": self.scaled, "--compare-raw": self.compare_raw}
+        words = ["sdiff", "train", *([] if self.scene is None else [self.scene])]
+        words += [str(word) for name, value in options.items() if value is not None for word in (name, value)]
+        words += [word for pair in self.pairs for word in ("--pair", *pair)]
+        return shlex.join([*words, *(name for name, given in flags.items() if given)])
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values, for `from_json`."""
         return {**asdict(self), "preset": self.preset.to_json()}
@@ -162,6 +186,26 @@ class Request:
                 "pairs": tuple((scene, labels) for scene, labels in pairs),
             }
         )
+
+
+def _ranges(bands: Sequence[int]) -> str:
+    """Write band numbers as ``--bands`` takes them: 1-100,110-200."""
+    parts: list[list[int]] = []
+    for band in bands:
+        if parts and parts[-1][1] + 1 == band:
+            parts[-1][1] = band
+        else:
+            parts.append([band, band])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def _changes(preset: Preset) -> dict[str, object]:
+    """Return the options that make a preset of the one that it is named after; None for those that change nothing."""
+    fields = ("features", "timestep", "layer", "components", "diffusion_steps", "epochs")
+    base = PRESETS.get(preset.name, preset)
+    values = {f"--{name.replace('_', '-')}": (getattr(preset, name), getattr(base, name)) for name in fields}
+    values["--diffusion-batch"] = preset.diffusion.batch, base.diffusion.batch
+    return {name: None if own == usual else own for name, (own, usual) in values.items()}
 
 
 def _marked(path: str, scenes: Sequence[Scene]) -> NDArray[Any] | None:

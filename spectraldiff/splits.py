@@ -20,6 +20,7 @@ from spectraldiff_runtime.errors import LabelsError, UsageError
 
 FORMS = "paper, per-class:N, fraction:F, disjoint, disjoint:F or file:TRAIN.tif"
 DISJOINT_SHARE = 0.3
+BY_POLYGON = " by polygon"
 
 # Training pixels of each class, Table I of the paper.
 INDIAN_PINES = (3, 146, 77, 21, 33, 72, 7, 37, 2, 88, 275, 49, 23, 140, 41, 10)
@@ -62,14 +63,20 @@ class Split:
     leakage: float | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def apart(self) -> bool:
+        """Whether most test pixels lie apart from the training pixels: in other polygons, or out of their windows."""
+        return self.name.endswith(BY_POLYGON) or (self.leakage is not None and self.leakage < 0.5)
+
 
 @dataclass(frozen=True)
 class Spec:
-    """A split as asked for: its form, and the number or file after the colon."""
+    """A split as asked for: its form, and the share, number or file after the colon."""
 
     text: str
     form: str
     share: float = 0.0
+    number: int = 0
     file: str = ""
     rule: Rule | None = None
 
@@ -116,8 +123,9 @@ def make_splits(
     labels
         (H, W) each, 0 = unlabelled, 1..K. Mask out pixels that cannot be used by setting them to 0.
     spec
-        ``paper``: Table I's counts for `dataset`. ``per-class:N``: N pixels of each class. ``fraction:F``: the share
-        F (0 < F < 1) of each class, at least one pixel and never all. The rest tests. ``disjoint`` or ``disjoint:F``:
+        ``paper``: Table I's counts for `dataset`. ``per-class:N``: N pixels of each class, half of a class that has no
+        more, which a note names. ``fraction:F``: the share F (0 < F < 1) of each class, at least one pixel and never
+        all. The rest tests. ``disjoint`` or ``disjoint:F``:
         about the share F (0.3) of each class, in other places than the test pixels (`spectraldiff.disjoint`).
         ``file:NAME``: the pixels of `marked` train, the rest tests. All but ``paper`` pass over classes without pixels.
     seed
@@ -186,12 +194,12 @@ def _draw(
     titles = Titles(classes)
     if spec.rule is not None:
         counts = np.bincount(labels.ravel(), minlength=256)
-        wanted = {v: _checked(titles[v], int(counts[v]), n, spec.text) for v, n in spec.rule(counts).items()}
+        wanted = {v: _checked(titles[v], int(counts[v]), n, spec) for v, n in spec.rule(counts).items()}
         if groups is not None:
             train, test, notes = by_polygon(labels, groups, wanted, spec.form, generator, titles)
-            return f"{spec.text} by polygon", (train, test), notes
+            return f"{spec.text}{BY_POLYGON}", (train, test), (*_halved(labels, train, spec, titles), *notes)
         train = _random_pixels(labels, wanted, generator)
-        return spec.text, (train, (labels != 0) & ~train), ()
+        return spec.text, (train, (labels != 0) & ~train), _halved(labels, train, spec, titles)
     if spec.form == "file":
         train = _marked_pixels(labels, marked, spec)
         return (
@@ -258,14 +266,26 @@ def _one_sided(
     return tuple(notes + ([f"no training pixels, so never mapped: {', '.join(unlearnt)}"] if unlearnt else []))
 
 
-def _checked(title: str, found: int, wanted: int, spec: str) -> int:
-    """Return `wanted` if the class has that many pixels and one more for the test."""
+def _checked(title: str, found: int, wanted: int, spec: Spec) -> int:
+    """Return `wanted` if the class has that many pixels and one more for the test; else, by ``per-class``, its half."""
     if found > wanted:
         return wanted
+    if spec.form == "per-class" and found > 1:
+        return found // 2
     raise LabelsError(
-        f"{title} has {found} labelled pixels; {spec} wants {wanted} for training and at least one for the "
+        f"{title} has {found} labelled pixels; {spec.text} wants {wanted} for training and at least one for the "
         "test: choose a split that takes fewer, or label more"
     )
+
+
+def _halved(labels: NDArray[Any], train: NDArray[np.bool_], spec: Spec, titles: Mapping[int, str]) -> tuple[str, ...]:
+    """Name the classes of which fewer pixels train than ``per-class`` wants."""
+    if spec.form != "per-class":
+        return ()
+    counts, trained = np.bincount(labels.ravel()), np.bincount(labels[train])
+    few = [v for v in _present(counts) if trained[v] < spec.number]
+    listed = ", ".join(f"{titles[v]} ({trained[v]} of {counts[v]} pixels)" for v in few)
+    return (f"too small for {spec.text}, so half of the class trains: {listed}",) if few else ()
 
 
 def parse_spec(spec: str, dataset: str | None) -> Spec:
@@ -276,7 +296,7 @@ def parse_spec(spec: str, dataset: str | None) -> Spec:
         return Spec(spec, form, rule=lambda counts: dict(enumerate(table, start=1)))
     if form == "per-class":
         n = _whole_number(spec, argument)
-        return Spec(spec, form, rule=lambda counts: dict.fromkeys(_present(counts), n))
+        return Spec(spec, form, number=n, rule=lambda counts: dict.fromkeys(_present(counts), n))
     if form == "fraction":
         share = _share(spec, argument)
         return Spec(spec, form, share, rule=lambda counts: {v: _part(int(counts[v]), share) for v in _present(counts)})

@@ -5,6 +5,7 @@ stopped after any step and goes on from its state exactly as if it had never sto
 """
 
 import copy
+import ctypes
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from spectraldiff.diffusion import Denoiser
 from spectraldiff.features import at_least
@@ -73,6 +73,20 @@ def choose_compute(device: str) -> Compute:
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         return Compute(torch.device("cuda"), torch.cuda.is_bf16_supported(), None)
     return Compute(torch.device("cpu"), _cpu_has_bf16(), 16)
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep memory that tensors give back, for the whole process; return whether it can.
+
+    By default glibc hands each large block to the system, which clears every page before it gives it out again: a
+    seventh of a training step on the CPU.
+    """
+    largest_of_heap, trimmed_beyond = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of <malloc.h>
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
+    return bool(mallopt(largest_of_heap, 2**30) and mallopt(trimmed_beyond, 2**31 - 1))
 
 
 def _cpu_has_bf16() -> bool:
@@ -142,12 +156,13 @@ class Loop:
         """
         self.model.train()
         while not self.finished:
-            self.history.append(self._train_step())
+            self.history.append(self.train_step())
             report(self.step, self.total, self.history[-1])
             save()
         return self.average.eval()
 
-    def _train_step(self) -> float:
+    def train_step(self) -> float:
+        """Take a step and return its mean loss; `run` keeps the history."""
         self._seed_step()
         rate = learning_rate(self.settings, self.step, self.total)
         for group in self.optimiser.param_groups:
@@ -299,6 +314,10 @@ class ClassifierTask:
         self.batch, self.noise, self.seed = min(batch, len(labels)), noise, seed
         self.steps = math.ceil(len(labels) / self.batch)  # an epoch
         self.offsets = torch.arange(model.config.window, device=features.device)
+        # Twice as many values as a batch needs: each step takes its noise from another place in them, for drawing
+        # them anew would take a third of a step.
+        values = 2 * self.batch * model.config.window**2 * features.shape[-1] if noise > 0 else 0
+        self.bank = noise * torch.randn(values, generator=torch.Generator().manual_seed(seed)).to(features)
 
     def size(self, step: int) -> int:
         """Return the batch size; the last batch of an epoch is smaller."""
@@ -313,8 +332,13 @@ class ClassifierTask:
         chosen = order[first : first + count].to(self.labels.device)
         windows = _turn_each(self.windows(self.pixels[chosen]), generator)
         if self.noise > 0:
-            windows = windows + self.noise * torch.randn(windows.shape, generator=generator).to(windows)
-        return F.cross_entropy(self.model(windows).float(), self.labels[chosen])
+            windows = windows + self._noise(windows, generator)
+        return self.model.loss(windows, self.labels[chosen])
+
+    def _noise(self, windows: Tensor, generator: torch.Generator) -> Tensor:
+        """Return normal noise of the windows' shape."""
+        first = int(torch.randint(len(self.bank) - windows.numel() + 1, (1,), generator=generator))
+        return self.bank[first : first + windows.numel()].view(windows.shape)
 
     def windows(self, pixels: Tensor) -> Tensor:
         """Return the windows (n, window, window, P) around pixels (n, 2)."""

@@ -33,6 +33,8 @@ class ViTConfig:
     fovea
         Pixels along the side of the window's centre that have a place each, see `spectraldiff.foveal`; None where all
         pixels are tokens of their own.
+    members
+        Classifiers side by side whose mean counts, with a fovea only.
     """
 
     components: int
@@ -44,6 +46,7 @@ class ViTConfig:
     mlp: int = 128
     dropout: float = 0.1
     fovea: int | None = None
+    members: int = 1
 
     @property
     def radius(self) -> int:
@@ -116,6 +119,10 @@ class SpectralViT(nn.Module):
     def forward(self, windows: Tensor) -> Tensor:
         """Map windows (M, window, window, P) to class scores (M, K)."""
         return self.classify(self.embed(windows.flatten(1, 2)))  # (M, window^2, C)
+
+    def loss(self, windows: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy of windows, (M, window, window, P), of classes from 0, (M,)."""
+        return F.cross_entropy(self(windows).float(), labels)
 
     def classify(self, tokens: Tensor) -> Tensor:
         """Map embedded tokens (M, window^2, C) to class scores (M, K)."""

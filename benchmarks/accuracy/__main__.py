@@ -22,7 +22,7 @@ from rich.table import Table
 from spectraldiff import datasets
 from spectraldiff.presets import Preset, preset_named
 from spectraldiff.request import Request
-from spectraldiff.training import choose_compute
+from spectraldiff.training import choose_compute, keep_freed_memory
 from spectraldiff_runtime.errors import SpectralDiffError, UsageError
 
 from .maps import side_by_side
@@ -76,6 +76,7 @@ def _compare(options: argparse.Namespace) -> Report:
         raise UsageError(f"--seeds is {options.seeds}; give a whole number from 1 upwards")
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"--threads is {options.threads}; give a whole number from 1 upwards")
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     preset, compute = preset_named(options.preset), choose_compute(options.device)

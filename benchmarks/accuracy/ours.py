@@ -47,7 +47,7 @@ def fit_ours(name: str, preset: Preset, problem: Problem, context: Context) -> O
     started = time.perf_counter()
     model, _ = run.load_model()
     report = context.report
-    predicted = model.to(context.compute.device).predict(problem.scene, lambda done, n: report("mapping", done, n))
+    predicted, _ = model.to(context.compute.device).predict(problem.scene, lambda done, n: report("mapping", done, n))
     seconds = run.read_json("metrics.json")["seconds"]
     trained = sum(s for stage, s in seconds.items() if not stage.endswith("map"))
     return Outcome(predicted, trained, time.perf_counter() - started, {})

@@ -2,7 +2,8 @@
 
 It computes what `spectraldiff.classifier.Classifier` computes, with everything that is known beforehand folded into
 constants (in float64): normalisation, step and the denoiser's preconditioning are one affine a band; the U-Net is
-folded and lowered to 2-D convolutions in `spectraldiff_export.trunk`; PCA and the ViT's linear mapping are one matrix.
+folded and lowered to 2-D convolutions in `spectraldiff_export.trunk`; PCA and the ViT's linear mapping are one matrix;
+the temperature is in the last layer.
 
 A `FovealViT` slides over the tile as convolutions.  A `SpectralViT` slides row by row: all windows of a tile at once
 would need gigabytes of memory, and a row of windows stays in a processor's cache.  After its last attention only the
@@ -52,7 +53,7 @@ class DeployedClassifier(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.bands, self.halo = len(classifier.fill), classifier.halo
-        vit = copy.deepcopy(classifier.vit).eval()
+        vit = _tempered(classifier)
         self.row_by_row = isinstance(vit, SpectralViT)
         with torch.no_grad():
             front = TokenMap(classifier)
@@ -270,6 +271,15 @@ def _token_map(classifier: Classifier, scale: Tensor, shift: Tensor) -> tuple[Te
         beside = matrix[:, -bands:] / scale
         matrix, bias = torch.cat([matrix[:, :-bands], beside], 1), bias - beside @ shift
     return matrix, bias
+
+
+def _tempered(classifier: Classifier) -> SpectralViT | FovealViT:
+    """Return a copy of the ViT whose scores are divided by the temperature."""
+    vit = copy.deepcopy(classifier.vit).eval()
+    last = cast("nn.Linear", vit.head[-1])
+    for values in (last.weight, last.bias):
+        values.data = (values.data.double() / classifier.temperature.double()).to(values.dtype)
+    return vit
 
 
 def _scaled(block: Block) -> tuple[Tensor, Tensor]:

@@ -1,21 +1,26 @@
 """ONNX Runtime sessions on the CPU or on CUDA, without its noise and without silent fallbacks."""
 
 import contextlib
-import ctypes
 import io
 import os
-import sys
-from typing import Any, Literal
+import re
+from typing import Any
 
 import onnxruntime
 
-from .errors import DeviceError, ModelFileError
+from . import gpu
+from .bound import BoundSession
+from .errors import DeviceError, ModelFileError, UsageError
 
-Device = Literal["cpu", "cuda"]
+# How CUDA runs models. Since ONNX Runtime 1.20 neither search for convolutions tries candidates out, and both are made
+# anew when the shape changes: the lighter one costs less, and `stages.gather` keeps the shape. The arena grows by what
+# is asked for, not by powers of two: other processes on the same GPU, and the second run under way, need the rest.
+# Left as they are: copies in the run's own stream (others race with the arena), one stream for each run under way (a
+# stream of the user's would be one for all), and the wait at a run's end (its outputs are read at once).
+CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
 
-# TF32 rounds to 10 bits: classes would depend on the device. The search for convolutions by heuristic
-# does not run each candidate at each new tile size.
-CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+# Runs under way at once on a GPU: one is computed while the next is copied there and the last is written.
+GPU_RUNS = 2
 
 _SILENT = 4
 
@@ -27,15 +32,33 @@ def cpu_threads() -> int:
     return os.cpu_count() or 1
 
 
+def gpu_of(device: str) -> int | None:
+    """Return the number of the GPU that ``"cuda"`` or ``"cuda:1"`` names, from 0; None for ``"cpu"`` and ``"auto"``.
+
+    Raises
+    ------
+    UsageError
+        The text is none of them.
+    """
+    match = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,3}))?", device)
+    if match is None:
+        raise UsageError(f"--device is '{device}': wanted auto, cpu, cuda, or cuda:1 for the second GPU")
+    return int(match[1] or 0) if device.startswith("cuda") else None
+
+
 def open_session(
-    data: bytes, device: Literal["auto", "cpu", "cuda"], threads: int, name: str, arena: bool = True
-) -> tuple[Any, Device]:
+    data: bytes, device: str, threads: int, name: str, *, arena: bool = True, halves: bool = False
+) -> tuple[Any, str]:
     """Start a model on a device; return the session and the device that it really uses.
 
     Parameters
     ----------
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; what is returned is one of the last three.
     arena
         Whether the CPU's memory is kept for the next run. That is faster, and holds up to twice what is in use.
+    halves
+        Whether the model computes in float16, see `cuda_provider`.
 
     Raises
     ------
@@ -43,52 +66,68 @@ def open_session(
         CUDA was asked for and does not work here.
     ModelFileError
         ONNX Runtime does not accept the model.
+    UsageError
+        There is no such device.
     """
     onnxruntime.set_default_logger_severity(_SILENT)
-    reason = "" if device == "cpu" else why_no_cuda()
-    if device == "cuda" and reason:
-        raise DeviceError(_no_cuda(reason))
-    if device != "cpu" and not reason:
-        session = _cuda_session(data, threads)
+    wanted = gpu_of("cuda" if device == "auto" else device)
+    if wanted is not None:
+        reason = why_no_cuda(wanted)
+        session, reason = (None, reason) if reason else _cuda_session(data, threads, wanted, halves)
         if session is not None:
-            return session, "cuda"
-        if device == "cuda":
-            raise DeviceError(_no_cuda("its CUDA or cuDNN libraries are missing"))
+            return BoundSession(session, "cuda", wanted, GPU_RUNS), "cuda" if device == "auto" else device
+        if device != "auto":
+            raise DeviceError(_no_cuda(device, reason))
     return _session(data, threads, ["CPUExecutionProvider"], name, arena), "cpu"
 
 
-def _no_cuda(reason: str) -> str:
+def _no_cuda(device: str, reason: str) -> str:
     return (
-        f"--device cuda was asked for and CUDA does not work here ({reason}): "
+        f"--device {device} was asked for and CUDA does not work here ({reason}): "
         "pip install 'spectraldiff[gpu]' on a machine with an NVIDIA GPU, or use --device cpu"
     )
 
 
-def why_no_cuda() -> str:
-    """Return why CUDA cannot be used, or an empty text where there is a driver, a GPU and a provider."""
+def why_no_cuda(number: int = 0) -> str:
+    """Return why this GPU cannot be used, or an empty text where there is a driver, the GPU and a provider."""
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return "the installed ONNX Runtime is built without CUDA"
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return "there is no NVIDIA driver"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+    if not gpu.has_driver():
+        return "there is no NVIDIA driver that starts"
+    found = gpu.count_gpus()
+    if found == 0:
         return "the NVIDIA driver finds no GPU"
-    return ""
+    return "" if number < found else f"the NVIDIA driver finds {found} GPU{'s'[: found > 1]}, counted from cuda:0"
 
 
-def _cuda_session(data: bytes, threads: int) -> Any | None:
-    """Start on CUDA; None where ONNX Runtime fell back to the CPU, which it does with a mere log line."""
-    if hasattr(onnxruntime, "preload_dlls"):  # finds CUDA in the nvidia-* packages; prints what is missing
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError):
+def cuda_provider(number: int, halves: bool) -> tuple[str, dict[str, str]]:
+    """Return CUDA's provider and its options for ONNX Runtime.
+
+    TF32 cuts float32 down to 10 bits, which a model in float32 must not suffer. But where it is off, ONNX Runtime also
+    keeps float16 convolutions from the tensor cores, several times slower: a model in float16, whose values have 10
+    bits anyway, gets it. Either way sums are float32 and rounding does not depend on a value's place in a tile.
+    """
+    return "CUDAExecutionProvider", {**CUDA_OPTIONS, "device_id": str(number), "use_tf32": str(int(halves))}
+
+
+def load_cuda() -> None:
+    """Have ONNX Runtime find CUDA and cuDNN in the nvidia-* packages, where it knows how; before the first session."""
+    if hasattr(onnxruntime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError):  # it prints what is missing
             onnxruntime.preload_dlls()
-    providers = [("CUDAExecutionProvider", CUDA_OPTIONS), "CPUExecutionProvider"]
+
+
+def _cuda_session(data: bytes, threads: int, number: int, halves: bool) -> tuple[Any | None, str]:
+    """Start on CUDA; None and why where ONNX Runtime fell back to the CPU, which it does with a mere log line."""
+    load_cuda()
+    providers = [cuda_provider(number, halves), "CPUExecutionProvider"]
     try:
         session = onnxruntime.InferenceSession(data, _options(threads), providers=providers)
-    except Exception:  # ONNX Runtime's own exception types differ between versions
-        return None
-    return session if "CUDAExecutionProvider" in session.get_providers() else None
+    except Exception as error:  # ONNX Runtime's own exception types differ between versions
+        return None, (str(error).splitlines() or [type(error).__name__])[0]
+    if "CUDAExecutionProvider" not in session.get_providers():
+        return None, "its CUDA or cuDNN libraries are missing"
+    return session, ""
 
 
 def _session(data: bytes, threads: int, providers: list[str], name: str, arena: bool) -> Any:

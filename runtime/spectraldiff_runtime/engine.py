@@ -8,17 +8,19 @@ known as such before anything of it is run, and ONNX Runtime and others read it 
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .card import ModelCard as ModelCard
 from .class_map import HIGHEST_UINT8
-from .devices import Device, cpu_threads, open_session
+from .devices import GPU_RUNS, cpu_threads, gpu_of, open_session
 from .errors import ModelFileError, UsageError
+from .fitting import Fitting
+from .gpu import free_memory
 
 CARD_KEY = "spectraldiff.card"
 SIZE_KEY = "spectraldiff.size"
@@ -202,37 +204,48 @@ class Model:
     card
         What the file says about itself.
     device
-        Where it really runs: ``"cpu"`` or ``"cuda"``.
+        Where it really runs: ``"cpu"``, ``"cuda"`` or, of several GPUs, ``"cuda:1"``.
     threads
         CPU threads that inference and the kernels use.
     rectangular
         Whether the graph takes tiles whose height and width differ.
     digest, size, path
         SHA-256, bytes and absolute path of the file.
+    fitting
+        What the device's memory was found to hold.
+    gpu_memory
+        Bytes of the GPU's memory that were free when the model was on it; None on the CPU, or where that is not known.
     """
 
     card: ModelCard
-    device: Device
+    device: str
     threads: int
     rectangular: bool
     session: Any
     digest: str = ""
     size: int = 0
     path: str = ""
+    fitting: Fitting = field(default_factory=Fitting, compare=False)
+    gpu_memory: int | None = None
+
+    @property
+    def gpu(self) -> int | None:
+        """Return the number of the GPU that it runs on, from 0; None on the CPU."""
+        return gpu_of(self.device)
+
+    @property
+    def runs(self) -> int:
+        """Return how many runs should be under way at once to keep the device busy."""
+        return 1 if self.gpu is None else GPU_RUNS
 
     @classmethod
-    def open(
-        cls,
-        path: str | Path,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
-        threads: int | None = None,
-    ) -> "Model":
+    def open(cls, path: str | Path, device: str = "auto", threads: int | None = None) -> "Model":
         """Read a model file, check it, and start it on a device.
 
         Parameters
         ----------
         device
-            ``"auto"`` takes CUDA where it works, else the CPU.
+            ``"cpu"``, ``"cuda"``, ``"cuda:1"`` for the second GPU; ``"auto"`` takes CUDA where it works, else the CPU.
         threads
             CPU threads; None for all that this process may use.
 
@@ -241,18 +254,25 @@ class Model:
         ModelFileError
             The file is missing, not ours, cut short, changed, or does not do what its card says.
         DeviceError
-            ``"cuda"`` was asked for and does not work here.
+            CUDA was asked for and does not work here.
+        UsageError
+            There is no such device, or `threads` is less than 1.
         """
+        gpu_of(device)
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}: wanted 1 or more, or None for all")
         data = read_model_bytes(path)
         card = _card_of(data, path)
         count = threads or cpu_threads()
         arena = (card.workspace or 0) < LARGE_WORKSPACE
-        session, used = open_session(data, device, count, f"'{path}'", arena)
-        digest = hashlib.sha256(data).hexdigest()
+        halves = card.precision == "fp16"
+        session, used = open_session(data, device, count, f"'{path}'", arena=arena, halves=halves)
+        digest, place = hashlib.sha256(data).hexdigest(), str(Path(path).absolute())
         rectangular = _check_graph(session, card, f"'{path}'")
-        return cls(card, used, count, rectangular, session, digest, len(data), str(Path(path).absolute()))
+        model = cls(card, used, count, rectangular, session, digest, len(data), place)
+        if model.gpu is None:
+            return model
+        return replace(model, fitting=Fitting(True, model.runs), gpu_memory=free_memory(model.gpu))
 
     def run(
         self,
@@ -264,16 +284,17 @@ class Model:
     ) -> Prediction:
         """Classify a batch of tiles, (N, B, h + 2 halo, w + 2 halo) float32 in raw units.
 
-        `options` are ONNX Runtime's ``RunOptions``: another thread ends the run by setting their ``terminate``.
+        Where memory does not hold the batch, it is run in pieces, see `Fitting`. `options` are ONNX Runtime's
+        ``RunOptions``: another thread ends the run by setting their ``terminate``.
+
+        Raises
+        ------
+        DeviceError, MemoryError
+            The memory of the GPU, or of the host, does not hold a single tile.
         """
         asked = {"classes": True, "confidence": confidence, "probabilities": probabilities}
         names = [name for name, wanted in asked.items() if wanted]
-        try:
-            arrays = self.session.run(names, {"tile": tiles}, options)
-        except Exception as error:  # ONNX Runtime's own exception types differ between versions
-            if re.search(r"alloc|memory", str(error), re.IGNORECASE):
-                raise MemoryError(f"inference on tiles of {tiles.shape}") from error
-            raise
+        arrays = self.fitting.run(lambda piece: self.session.run(names, {"tile": piece}, options), tiles)
         results: Mapping[str, Any] = dict(zip(names, arrays, strict=True))
         return Prediction(results["classes"], results.get("confidence"), results.get("probabilities"))
 

@@ -49,6 +49,7 @@ def gather_tiles(
     nodata: NodataOfBands,
     size: tuple[int, int] | None = None,
     mask: NDArray[np.bool_] | None = None,
+    room: Callable[[tuple[int, ...]], NDArray[np.float32]] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Gather tiles with their halos into one batch, and say which of their pixels have data.
 
@@ -78,6 +79,8 @@ def gather_tiles(
         beyond a smaller tile and its halo is `fill`, and beyond the tile nothing counts as data.
     mask
         Shape (h, w) as the block, True where there is data; None for everywhere.
+    room
+        Gives memory for a batch of a shape, float32 and contiguous; NumPy's own if None.
 
     Returns
     -------
@@ -99,7 +102,9 @@ def gather_tiles(
     width = max(t.width for t in tiles) if size is None else size[1]
     rows = _indices([(t.row0, t.row1) for t in tiles], height, halo, scene_size[0], origin[0], block.shape[1])
     cols = _indices([(t.col0, t.col1) for t in tiles], width, halo, scene_size[1], origin[1], block.shape[2])
-    batch, valid = _drive(_native(block), rows, cols, halo, fill.astype(np.float32), nodata, mask)
+    shape = len(tiles), block.shape[0], rows.shape[1], cols.shape[1]
+    batch = np.empty(shape, np.float32) if room is None else room(shape)
+    valid = _drive(_native(block), rows, cols, halo, fill.astype(np.float32), nodata, mask, batch)
     for good, tile in zip(valid, tiles, strict=True):
         good[tile.height :], good[:, tile.width :] = False, False
     return batch, valid
@@ -154,17 +159,16 @@ def _drive(
     fill: NDArray[np.float32],
     nodata: NodataOfBands,
     mask: NDArray[np.bool_] | None,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    batch: NDArray[np.float32],
+) -> NDArray[np.bool_]:
     n, height = rows.shape
-    width = cols.shape[1]
-    batch = np.empty((n, block.shape[0], height, width), np.float32)
-    valid = np.zeros((n, height - 2 * halo, width - 2 * halo), np.bool_)
+    valid = np.zeros((n, height - 2 * halo, cols.shape[1] - 2 * halo), np.bool_)
     held = (cols >= 0).sum(axis=1)
     markers = _markers(nodata, block.shape[0], block.dtype)
     known = np.empty((0, 0), np.bool_) if mask is None else np.ascontiguousarray(mask, np.bool_)
     with np.errstate(over="ignore", invalid="ignore"):  # without the JIT: infinite in float32 is no data
         _run(*_flat(block), rows, cols, held, halo, fill, *markers, known, block.dtype.kind == "f", batch, valid)
-    return batch, valid
+    return valid
 
 
 def _run(*arguments: Any) -> None:

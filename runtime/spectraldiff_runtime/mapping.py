@@ -18,7 +18,7 @@ from .engine import Model
 from .errors import UsageError
 from .geotiff import Format
 from .pipeline import Meter
-from .planning import DEFAULT_MEMORY, Plan, make_plan
+from .planning import DEFAULT_MEMORY, GpuRoom, Plan, make_plan
 from .results import Block as Block
 from .results import MapResult as MapResult
 from .runs import Job, Region, Source, Tally, run_here, run_there
@@ -120,7 +120,8 @@ def map_scene(
         region = _region(opened, window, bounds, bounds_crs, mask)
         wanted = Wanted(outputs.confidence, outputs.probabilities, min_confidence)
         card, size = model.card, model.size
-        plan = make_plan(card, size, opened, region.window, max_memory=max_memory, tile=tile, batch=batch)
+        room = gpu_room(model, cluster)
+        plan = make_plan(card, size, opened, region.window, max_memory=max_memory, tile=tile, batch=batch, gpu=room)
         sink: Sink = ArraySink(card, region.window, wanted)
         if outputs.out is not None:
             facts = _facts(model, opened, region, wanted, outputs, form, cluster is not None)
@@ -145,7 +146,7 @@ def map_scene(
             if cluster is None:
                 warm_up(opened, job.plan.tile + 2 * card.halo, job.plan.batch)
             start = time.perf_counter()
-            tally = Tally(progress)
+            tally = Tally(progress, warn)
             by_path = source if isinstance(scene, str | Path) else None
             meters = run_here(job, sink, tally) if cluster is None else run_there(job, sink, tally, by_path, cluster)
             finish = Meter("finish")
@@ -156,6 +157,15 @@ def map_scene(
     if not any(pixels[1:]):
         warn(_nothing(opened.name, region, min_confidence))
     return _result(card, opened, region, outputs.out, whole, pixels, time.perf_counter() - start, [*meters, finish])
+
+
+def gpu_room(model: Model, cluster: "ClusterOptions | None" = None) -> GpuRoom | None:
+    """Return what tiles may take of the model's GPU; a cluster's local workers share it, one run each."""
+    if model.gpu is None:
+        return None
+    if cluster is None:
+        return GpuRoom(model.gpu_memory, model.runs)
+    return GpuRoom(model.gpu_memory, 1, cluster.workers or 1)
 
 
 def _check_options(tile: int | None, batch: int | None, least: float) -> None:

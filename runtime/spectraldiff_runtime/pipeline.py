@@ -8,14 +8,19 @@ import contextlib
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 # How often waiting stages look whether they should stop, in seconds.
 PATIENCE = 0.05
 
 _END = object()
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass
@@ -182,3 +187,22 @@ class Pipeline:
             self._stop.set()
             if self._cancel is not None:
                 self._cancel()
+
+
+def in_flight(work: Callable[[T], R], items: Iterable[T], most: int) -> Iterator[R]:
+    """Yield `work` of each item in their order, where up to `most` are worked on at once, each in its own thread.
+
+    With one, that is the calling thread. When the iterator is closed or an item raises, those that are worked on are
+    waited for.
+    """
+    if most == 1:
+        yield from map(work, items)
+        return
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(most, "sdiff-in-flight") as pool:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) == most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

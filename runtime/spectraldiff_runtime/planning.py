@@ -22,6 +22,9 @@ BASE = 400 * MEGABYTE
 # How the rest is shared out; what is left over is for the queues of results, the journal and the allocators.
 INFERENCE_SHARE, PARTS_SHARE, BATCHES_SHARE, CACHE_SHARE = 0.45, 0.25, 0.12, 0.08
 
+# Of a GPU's memory that is free, what its runs may take together; a share stays for cuDNN and for inputs.
+GPU_SHARE = 0.8
+
 # What inference and batches may take together of a model that is too large for its share, or where the user says so.
 MOST_SHARE = 0.8
 
@@ -83,6 +86,7 @@ def make_plan(
     max_memory: int = DEFAULT_MEMORY,
     tile: int | None = None,
     batch: int | None = None,
+    gpu: "GpuRoom | None" = None,
 ) -> Plan:
     """Fit tiles, batches and strips into `max_memory` bytes.
 
@@ -92,6 +96,8 @@ def make_plan(
         Size of the model file: its weights are held twice.
     tile, batch
         What the user asked for; None to choose.
+    gpu
+        The GPU that inference runs on; None on the CPU.
 
     Raises
     ------
@@ -99,8 +105,8 @@ def make_plan(
         Not even the smallest tile fits, or not the one asked for.
     """
     left = max_memory - BASE - 2 * model_bytes
-    room = _Room(card, left)
-    chosen = tile or room.tile(_preferred_tile(card.halo))
+    room = _Room(card, left, gpu)
+    chosen = tile or room.tile(_preferred_tile(card.halo) if gpu is None else LARGEST_TILE)
     needed = room.needed(chosen, batch or 1)
     if needed > left * MOST_SHARE:
         least = BASE + 2 * model_bytes + int(room.needed(tile or SMALLEST_TILE, batch or 1) / MOST_SHARE) + 1
@@ -116,25 +122,51 @@ def make_plan(
 
 
 @dataclass(frozen=True)
+class GpuRoom:
+    """The GPU that runs tiles.
+
+    Attributes
+    ----------
+    free
+        Bytes of its memory that nobody holds; None where that is not known.
+    runs
+        How many runs may be under way at once in this process, and `sharing` how many processes do the same.
+    """
+
+    free: int | None
+    runs: int
+    sharing: int = 1
+
+    def holds(self, workspace: float) -> bool:
+        """Whether runs of `workspace` bytes each fit."""
+        return self.free is None or workspace * self.runs * self.sharing <= self.free * GPU_SHARE
+
+
+@dataclass(frozen=True)
 class _Room:
-    """What tiles need of the memory that is left."""
+    """What tiles need of the memory that is left, and of a GPU's."""
 
     card: ModelCard
     left: int
+    gpu: GpuRoom | None = None
 
     def _bytes(self, tile: int, batch: int) -> tuple[float, float]:
         """Return the bytes of inference, and of the batches on their way to it."""
         workspace = self.card.workspace or WORKSPACE_PER_BAND * self.card.bands
         pixels = batch * (tile + 2 * self.card.halo) ** 2
-        return workspace * pixels, 4 * self.card.bands * pixels * (DEPTH + BATCHES_HELD)
+        held = DEPTH + BATCHES_HELD + (0 if self.gpu is None else self.gpu.runs - 1)
+        return workspace * pixels, 4 * self.card.bands * pixels * held
 
     def holds(self, tile: int, batch: int) -> bool:
         inference, batches = self._bytes(tile, batch)
+        if self.gpu is not None:
+            return self.gpu.holds(inference) and batches <= self.left * (INFERENCE_SHARE + BATCHES_SHARE)
         return inference <= self.left * INFERENCE_SHARE and batches <= self.left * BATCHES_SHARE
 
     def needed(self, tile: int, batch: int) -> float:
-        """Return the bytes of both."""
-        return sum(self._bytes(tile, batch))
+        """Return the bytes of the host's memory that both take."""
+        inference, batches = self._bytes(tile, batch)
+        return batches if self.gpu is not None else inference + batches
 
     def tile(self, preferred: int) -> int:
         """Return the largest tile up to `preferred` that fits."""
@@ -239,6 +271,16 @@ def tiles_of_strip(strip: Window, tile: int) -> list[Window]:
     """Cut a strip into tiles of at most `tile` pixels a side, all about as large, row by row."""
     columns = _even(strip.col0, strip.col1, tile)
     return [Window(r0, r1, c0, c1) for r0, r1 in _even(strip.row0, strip.row1, tile) for c0, c1 in columns]
+
+
+def largest_tile(window: Window, plan: Plan, halo: int, height: int, width: int) -> tuple[int, int]:
+    """Return height and width that every tile of a window of a scene (height, width) fits into."""
+
+    def longest(spans: list[_Span]) -> int:
+        return max(-(-(s.stop - s.start) // -(-(s.stop - s.start) // plan.tile)) for s in spans)
+
+    rows = _spans(window.row0, window.row1, plan.rows, halo, height)
+    return longest(rows), longest(_spans(window.col0, window.col1, plan.columns, halo, width))
 
 
 def _even(start: int, stop: int, most: int) -> list[tuple[int, int]]:

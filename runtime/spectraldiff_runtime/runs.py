@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from .area import AreaMask
 from .bands import fit_bands
 from .card import ModelCard
-from .devices import Device
 from .engine import Model
 from .errors import ModelFileError, UsageError
+from .gpu import BatchRoom
 from .kernels import limit_threads
-from .pipeline import Meter, Pipeline, Stage
-from .planning import DEPTH, Plan, strips, tiles_of_strip
+from .pipeline import Meter, Pipeline, Stage, in_flight
+from .planning import DEPTH, Plan, largest_tile, strips, tiles_of_strip
 from .raster import RasterScene
 from .results import Block
 from .scene import Nodata, Scene
@@ -90,48 +90,68 @@ class Job:
 
 
 class Tally:
-    """Counts pixels in the stages and tells them to whoever watches, in the thread that waits."""
+    """Counts pixels in the stages and tells them, and news, to whoever watches, in the thread that waits."""
 
-    def __init__(self, progress: Callable[[int], None] | None) -> None:
-        self._progress, self._lock, self._new = progress, threading.Lock(), 0
+    def __init__(self, progress: Callable[[int], None] | None, warn: Callable[[str], None] | None = None) -> None:
+        self._progress, self._warn = progress, warn
+        self._lock, self._new = threading.Lock(), 0
+        self._news: list[str] = []
 
     def add(self, window: Window) -> None:
         """Count the pixels of a window."""
         with self._lock:
             self._new += window.height * window.width
 
+    def say(self, news: str | None) -> None:
+        """Have a line told, if there is one."""
+        if news is not None:
+            with self._lock:
+                self._news.append(news)
+
     def show(self) -> None:
-        """Report what was counted since the last time."""
+        """Report what was counted and said since the last time."""
         with self._lock:
             new, self._new = self._new, 0
+            lines, self._news = self._news, []
         if new and self._progress is not None:
             self._progress(new)
+        for line in lines:
+            if self._warn is not None:
+                self._warn(line)
 
 
 def run_here(job: Job, sink: Sink, tally: Tally) -> list[Meter]:
     """Read, gather, infer and write at the same time; return what each stage did."""
-    options = onnxruntime.RunOptions()
+    options, model = onnxruntime.RunOptions(), job.model
+    room = None if model.gpu is None else BatchRoom(model.gpu)
 
     def read(_: Iterator[Any], meter: Meter) -> Iterator[tuple[Part, list[Window]]]:
         reader, scene = StripReader(job.scene), job.scene
         with rasterio.Env(GDAL_CACHEMAX=job.plan.cache):
-            for strip in strips(job.region.window, job.plan, job.model.card.halo, scene.height, scene.width):
+            for strip in strips(job.region.window, job.plan, model.card.halo, scene.height, scene.width):
                 tiles = _undone(job, sink, tally, tiles_of_strip(strip.output, job.plan.tile))
                 if tiles:
                     yield reader.read(strip, meter), tiles
 
     def gathered(parts: Iterator[tuple[Part, list[Window]]], meter: Meter) -> Iterator[Batch]:
-        limit_threads(job.model.threads)
+        limit_threads(model.threads)
+        size = None if model.gpu is None else _common_size(job)
         for part, tiles in parts:
-            for batch in gather(job.model, job.scene, part, tiles, job.plan.batch, job.region.inside):
+            for batch in gather(model, job.scene, part, tiles, job.plan.batch, job.region.inside, size, room):
                 meter.count(_pixels(batch.tiles), batch.inputs.nbytes)
                 yield batch
             part.release()
 
+    def classified(batch: Batch) -> list[tuple[Window, Block | None]]:
+        pieces = list(classify(model, batch, job.wanted, options))
+        batch.release()
+        tally.say(model.fitting.news())
+        return pieces
+
     def infer(batches: Iterator[Batch], meter: Meter) -> Iterator[list[tuple[Window, Block | None]]]:
-        for batch in batches:
-            meter.count(_pixels(batch.tiles))
-            yield list(classify(job.model, batch, job.wanted, options))
+        for pieces in in_flight(classified, batches, model.runs):
+            meter.count(_pixels([tile for tile, _ in pieces]))
+            yield pieces
 
     def cancel() -> None:
         options.terminate = True
@@ -144,6 +164,12 @@ def run_here(job: Job, sink: Sink, tally: Tally) -> list[Meter]:
     ]
     Pipeline(stages, cancel).run(tally.show)
     return [stage.meter for stage in stages]
+
+
+def _common_size(job: Job) -> tuple[int, int]:
+    """Return the height and width of a map's largest tile."""
+    height, width = job.scene.height, job.scene.width
+    return largest_tile(job.region.window, job.plan, job.model.card.halo, height, width)
 
 
 def run_there(job: Job, sink: Sink, tally: Tally, source: Source | None, where: "ClusterOptions") -> list[Meter]:
@@ -213,7 +239,7 @@ class WindowTask:
 
     model: str
     digest: str
-    device: Device
+    device: str
     threads: int
     source: Source
     wanted: Wanted
@@ -228,7 +254,7 @@ class WindowTask:
 
 
 @lru_cache(maxsize=2)
-def _model(path: str, digest: str, device: Device, threads: int) -> Model:
+def _model(path: str, digest: str, device: str, threads: int) -> Model:
     model = Model.open(path, device, threads)
     if model.digest != digest:
         raise ModelFileError(f"a worker finds another model at '{path}': wanted storage that all workers share")

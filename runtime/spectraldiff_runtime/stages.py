@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from .class_map import class_dtype
 from .engine import Model
+from .gpu import BatchRoom
 from .kernels import gather_tiles
 from .pipeline import Meter
 from .planning import Strip, tiles_of_strip
@@ -67,12 +69,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Batch:
-    """Tiles of one size on their way to the model: `inputs` holds those of them that have any valid pixel."""
+    """Tiles on their way to the model: `inputs` holds those of them that have any valid pixel.
+
+    `release` is to be called when they are needed no more.
+    """
 
     tiles: Sequence[Window]
     valid: NDArray[np.bool_]
     kept: NDArray[np.intp]
     inputs: NDArray[np.float32]
+    release: Callable[[], None]
 
 
 def map_block(
@@ -95,8 +101,9 @@ def map_block(
     """
     card = model.card
     block = Block.empty(window.height, window.width, len(card.classes), wanted.confidence, wanted.probabilities)
-    part = read_part(scene, window, card.halo)
-    for gathered in gather(model, scene, part, tiles_of_strip(window, tile), batch):
+    part, tiles = read_part(scene, window, card.halo), tiles_of_strip(window, tile)
+    size = None if model.gpu is None else (max(t.height for t in tiles), max(t.width for t in tiles))
+    for gathered in gather(model, scene, part, tiles, batch, size=size):
         for place, piece in classify(model, gathered, wanted):
             if piece is not None:
                 block.paste(piece, place.row0 - window.row0, place.col0 - window.col0)
@@ -227,21 +234,45 @@ class _Held:
 
 
 def gather(
-    model: Model, scene: Scene, part: Part, tiles: Sequence[Window], batch: int, inside: Inside | None = None
+    model: Model,
+    scene: Scene,
+    part: Part,
+    tiles: Sequence[Window],
+    batch: int,
+    inside: Inside | None = None,
+    size: tuple[int, int] | None = None,
+    room: BatchRoom | None = None,
 ) -> Iterator[Batch]:
-    """Yield the tiles of a part as batches of at most `batch`, ready for the model."""
-    card, size = model.card, (scene.height, scene.width)
+    """Yield the tiles of a part as batches of at most `batch`, ready for the model.
+
+    Parameters
+    ----------
+    inside
+        Says which pixels are wanted; None for all.
+    size
+        Height and width that all tiles are filled up to, for a GPU: at each new shape every convolution is planned
+        anew, which takes longer than to compute the fill. None where only tiles of one size are to run together.
+    room
+        Where batches lie; None for memory like any other.
+    """
+    card, whole = model.card, (scene.height, scene.width)
     fill = np.array(card.fill, np.float32)
-    for same in _batches(tiles, batch):
-        padded = _padded_size(same[0], model.rectangular)
+    for some in _batches(tiles, batch, size is None):
+        padded = _padded_size(size or (some[0].height, some[0].width), model.rectangular)
+        take = None if room is None else room.take
         inputs, valid = gather_tiles(
-            part.data, part.origin, size, same, card.halo, fill, scene.nodata, padded, part.mask
+            part.data, part.origin, whole, some, card.halo, fill, scene.nodata, padded, part.mask, take
         )
         if inside is not None:
-            for mask, tile in zip(valid, same, strict=True):
+            for mask, tile in zip(valid, some, strict=True):
                 mask[: tile.height, : tile.width] &= inside(tile)
         kept = np.flatnonzero(valid.any(axis=(1, 2)))
-        yield Batch(same, valid, kept, inputs if kept.size == len(same) else inputs[kept])
+        release = _nothing if room is None else partial(room.give, inputs)
+        yield Batch(some, valid, kept, inputs if kept.size == len(some) else inputs[kept], release)
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def warm_up(scene: Scene, side: int, batch: int) -> None:
@@ -286,17 +317,16 @@ def _block(layers: list[NDArray[Any]], wanted: Wanted, kind: np.dtype[Any]) -> B
     return Block(classes, confidence if wanted.confidence else None, rest[0] if rest else None)
 
 
-def _batches(tiles: Sequence[Window], batch: int) -> Iterator[list[Window]]:
-    """Yield tiles of equal size, at most `batch` at a time."""
+def _batches(tiles: Sequence[Window], batch: int, same: bool) -> Iterator[list[Window]]:
+    """Yield at most `batch` tiles at a time, in `same` only such of equal size."""
     by_size: dict[tuple[int, int], list[Window]] = {}
     for tile in tiles:
-        by_size.setdefault((tile.height, tile.width), []).append(tile)
-    for same in by_size.values():
-        for at in range(0, len(same), batch):
-            yield same[at : at + batch]
+        by_size.setdefault((tile.height, tile.width) if same else (0, 0), []).append(tile)
+    for some in by_size.values():
+        for at in range(0, len(some), batch):
+            yield some[at : at + batch]
 
 
-def _padded_size(tile: Window, rectangular: bool) -> tuple[int, int]:
+def _padded_size(size: tuple[int, int], rectangular: bool) -> tuple[int, int]:
     """Return the size of the batch's output part: square where the graph takes nothing else."""
-    side = max(tile.height, tile.width)
-    return (tile.height, tile.width) if rectangular else (side, side)
+    return size if rectangular else (max(size), max(size))

@@ -227,7 +227,7 @@ def test_a_shared_denoiser_gives_what_a_training_alone_gives(problem: Problem, b
     alone.path.mkdir()
     preset = brief.changed(layer=0, timestep=200)
     Training(alone, problem.scene, problem.split, preset, 0, Context(tmp_path).compute).finish()
-    assert np.array_equal(shared, alone.load_model()[0].predict(problem.scene))
+    assert np.array_equal(shared, alone.load_model()[0].predict(problem.scene)[0])
 
 
 def test_a_stopped_training_goes_on(

@@ -1,15 +1,22 @@
 """The roofline's own arithmetic, and one run of all of it on a tiny model."""
 
+import time
+from dataclasses import replace
+
 import numpy as np
+import onnx
 import pytest
 import rasterio
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import ceilings, roofline
+from benchmarks import ceilings, gpu_use, made, roofline, whole_maps
+from spectraldiff.presets import FAST, PAPER
 from spectraldiff_runtime import Model
+from spectraldiff_runtime.bound import BoundSession
 from spectraldiff_runtime.card import ModelCard
 from spectraldiff_runtime.class_map import LandCoverClass
 from spectraldiff_runtime.engine import CARD_KEY, read_model_bytes, seal
+from spectraldiff_runtime.fitting import Fitting
 
 BANDS, CLASSES, HALO = 3, 2, 2
 
@@ -73,8 +80,103 @@ def test_all_of_it(model_path, scene_path, monkeypatch):
     assert found["map_us_per_pixel"] > 0
     assert "Conv" in {node["operator"] for node in found["nodes"]}
     assert sum(node["share"] for node in found["nodes"]) <= 1 + 1e-9
-    assert found["gpu_busy_share"] is None
+    assert found["bytes_floor_us_per_pixel"] > 0
+    larger = max(found["floor_us_per_pixel"], found["bytes_floor_us_per_pixel"])
+    assert found["inference_over_larger_floor"] == pytest.approx(found["inference_us_per_pixel"] / larger)
+    assert found["equal_classes"] is None
     roofline.show(found)
+
+
+def test_whole_maps_of_made_scenes(model_path, tmp_path):
+    model = Model.open(model_path, "cpu", threads=1)
+    made.write_scene(model.card, tmp_path / "scene.tif", 30, 40)
+    tiles = roofline.take_tiles(model, tmp_path / "scene.tif", 1)
+    found = roofline.measure_made(model, tiles, roofline.Made(tmp_path, (20, 70), (30, 30)))
+    assert (found["mapped"]["height"], found["mapped"]["width"], found["mapped"]["bands"]) == (20, 70, BANDS)
+    assert len(found["mapped"]["times"]) == 5
+    assert 0 < found["mapped"]["infer_s"] < found["mapped"]["seconds"]
+    assert 0 <= found["watched"]["fed_share"] <= 1
+    assert found["inference_alone"]["us_per_pixel"] > 0
+    assert found["inference_alone"]["gpu_share"] is found["gpu_busy_share"] is None
+    assert roofline.measure_made(model, tiles, roofline.Made(tmp_path, None, None))["mapped"] is None
+
+
+def test_tiles_are_those_that_a_gpu_gets(model_path, scene_path):
+    """All of one shape, two under way; the CPU's provider plays the GPU."""
+    model = Model.open(model_path, "cpu", threads=1)
+    session = BoundSession(model.session, "cpu", 0, 2)
+    on_gpu = replace(model, device="cuda", session=session, fitting=Fitting(True, 2))
+    tiles = roofline.take_tiles(on_gpu, scene_path, 2)
+    assert tiles.plan.tile == 256
+    assert (tiles.kept, tiles.padded) == (40 * 50, 44 * 54)
+    assert roofline.equal_classes(replace(on_gpu, path=str(model_path)), tiles) == 1
+    assert roofline.providers_of(on_gpu)[0][1]["use_tf32"] == "0"
+    assert whole_maps.watch(model, tiles.batches, tiles.kept)["gpu_share"] is None
+
+
+def test_how_busy_a_gpu_is_within_a_map():
+    mapped = {"height": 100, "width": 100, "infer_s": 0.02}
+    assert whole_maps.busy_share(mapped, {"us_per_pixel": 2.0, "gpu_share": 0.9}) == pytest.approx(0.9)
+    assert whole_maps.busy_share(mapped, {"us_per_pixel": 1.0, "gpu_share": 0.9}) == pytest.approx(0.45)
+    assert whole_maps.busy_share(mapped, {"us_per_pixel": 9.0, "gpu_share": 0.9}) == 1
+    assert whole_maps.busy_share(mapped, {"us_per_pixel": 9.0, "gpu_share": None}) is None
+
+
+class Management:
+    """NVIDIA's library: the GPU in slot 17 is busy for 40 and 60 % in turn."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def nvmlInit_v2(self):  # noqa: N802
+        return 0
+
+    def nvmlDeviceGetHandleByPciBusId_v2(self, place, device):  # noqa: N802
+        device._obj.value = 5
+        return 0 if place == b"0000:17:00.0" else 6
+
+    def nvmlDeviceGetUtilizationRates(self, device, found):  # noqa: N802
+        assert device.value == 5
+        self.asked += 1
+        found._obj.gpu = 40 if self.asked % 2 else 60
+        return 0
+
+
+def test_the_use_of_a_gpu(monkeypatch):
+    fake = Management()
+    monkeypatch.setattr(gpu_use.ctypes, "CDLL", lambda name: fake)
+    monkeypatch.setattr(gpu_use, "bus_id", lambda gpu: "0000:17:00.0" if gpu == 1 else None)
+    monkeypatch.setattr(gpu_use, "START", 0.0)
+    monkeypatch.setattr(gpu_use, "PERIOD", 0.001)
+    with gpu_use.GpuUse(1) as use:
+        while fake.asked < 20:
+            time.sleep(0.001)
+    assert use.share == pytest.approx(0.5, abs=0.05)
+    for gpu in (0, None):
+        with gpu_use.GpuUse(gpu) as use:
+            pass
+        assert use.share is None
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("preset", [FAST, PAPER], ids=["fast", "paper"])
+def test_a_preset_with_random_weights(tmp_path, preset, precision):
+    positions = None if preset.positions is None else 3
+    small = replace(preset, positions=positions, stem_channels=4, channels=(5, 6, 7), components=6, width=8, mlp=8)
+    (path,) = made.write_models(small, tmp_path, [precision], bands=8)
+    model = Model.open(path, "cpu", threads=1)
+    assert (model.card.bands, model.card.precision, model.card.preset) == (8, precision, preset.name)
+    side = 4 + 2 * model.card.halo
+    found = model.run(np.full((1, 8, side, side), 900, np.float32), probabilities=True)
+    assert found.classes.shape == (1, 4, 4)
+    np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_weights_of_a_product(precision):
+    tensor = onnx.load_model_from_string(ceilings.product_model(precision, 16, True)).graph.initializer[0]
+    wanted = np.random.default_rng(0).integers(-99, 99, (16, 16)) / 99
+    np.testing.assert_allclose(numpy_helper.to_array(tensor).astype(np.float64), wanted, atol=5e-3)
 
 
 def test_a_precision_without_a_rate_is_refused(model_path, scene_path):
@@ -95,9 +197,3 @@ def test_a_product_is_timed(precision):
 def test_a_type_that_is_not_supported_says_so():
     found = ceilings.product_speed("bfloat16", "cpu", 1, 64)
     assert (found.best > 0) != bool(found.reason)
-
-
-def test_the_share_in_which_a_kernel_runs():
-    entries = [{"cat": "Kernel", "ts": ts, "dur": dur} for ts, dur in ((0, 10), (5, 10), (30, 10))]
-    assert roofline.busy_share([*entries, {"cat": "Node", "ts": 15, "dur": 15}]) == (15 + 10) / 40
-    assert roofline.busy_share([{"cat": "Node", "ts": 0, "dur": 1}]) is None

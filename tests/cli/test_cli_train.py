@@ -1,7 +1,10 @@
 """`sdiff train` and `sdiff reconstruct`: what they write, refuse and leave behind."""
 
+import html
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -51,6 +54,27 @@ def test_own_scene_from_files_to_run(tiny_files, tmp_path, capsys, monkeypatch):
     assert RunFolder(folder).finished
     assert "32 training and 540 test pixels" in printed.err
     assert "sdiff export --run" in printed.err
+
+
+def test_the_report_has_the_line_that_makes_the_run_again(tiny_files, tmp_path, capsys):
+    options = ("--bands", "1-5,7,9-12", "--nodata", "none", "--features", "raw")
+    assert run(own(tiny_files, "--run", tmp_path / "run", "--split", "per-class:8", "--seed", "3", *options)) == 0
+    assert f"'{tmp_path / 'run' / 'report.html'}'" in capsys.readouterr().err
+    text = html.unescape((tmp_path / "run" / "report.html").read_text("utf-8"))
+    command = re.search("<pre>(sdiff train .*?)</pre>", text)[1]
+    assert "--split per-class:8 --seed 3" in command
+    assert run([*shlex.split(command)[1:], "--run", str(tmp_path / "again"), "-q"]) == 0
+    first, again = (RunFolder(tmp_path / name) for name in ("run", "again"))
+    assert again.read_json("run.json") == first.read_json("run.json")
+    assert again.read_json("metrics.json")["accuracy"] == first.read_json("metrics.json")["accuracy"]
+
+
+def test_too_few_pixels_for_the_split_are_halved_and_said(tiny_files, tmp_path, capsys):
+    assert run(own(tiny_files, "--run", tmp_path / "run", "--split", "per-class:5000", "--features", "raw")) == 0
+    note = "too small for per-class:5000, so half of the class trains: class 1"
+    assert f"warning: {note}" in capsys.readouterr().err
+    assert RunFolder(tmp_path / "run").read_json("metrics.json")["notes"][0].startswith(note)
+    assert note in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
 def test_raw_is_trained_beside(tiny_files, tmp_path, capsys):
@@ -173,6 +197,9 @@ def test_several_scenes_in_one_training(tiny_files, tiny_scene, tmp_path, capsys
 def refusals(tmp_path, tiny_files, scene):
     scene_file, labels = map(str, tiny_files)
     one = labels_like(tmp_path / "one.tif", np.where(scene.labels == 2, 2, 0).astype(np.uint8), scene)
+    but_one = (scene.labels > 1).astype(np.uint8)
+    but_one[0, 0] = 2
+    lone = str(labels_like(tmp_path / "lone.tif", but_one, scene))
     small = labels_like(tmp_path / "small.tif", scene.labels[:-1], replace(scene, crs=None, transform=None))
     (tmp_path / "taken").mkdir()
     (tmp_path / "file").write_text("x")
@@ -195,7 +222,7 @@ def refusals(tmp_path, tiny_files, scene):
         "bad nodata": ([*base, "--nodata", "some"], 2, "--nodata"),
         "bad timestep": ([*base, "--timestep", "900"], 2, "1 to 500"),
         "bad layer": ([*base, "--layer", "3"], 2, "0 to 2"),
-        "too few pixels": ([*base, "--split", "per-class:5000"], 1, "5000"),
+        "too few pixels": (["train", scene_file, "--labels", lone, "--split", "per-class:5"], 1, "per-class:5 wants"),
         "labels of another size": (["train", scene_file, "--labels", str(small)], 1, "25 rows x 31 columns"),
         "one class only": (["train", scene_file, "--labels", str(one)], 1, "one class only"),
         "scene missing": (["train", "missing.tif", "--labels", labels], 1, "missing.tif"),

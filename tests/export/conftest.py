@@ -21,9 +21,9 @@ from spectraldiff_runtime.cli import run
 CLASSES = 4
 SMALL = {
     "stem_channels": 4, "channels": (5, 6, 7), "components": 12, "raw_components": 6,
-    "window": 5, "fovea": None, "width": 16, "depth": 3, "heads": 4, "mlp": 24,
+    "window": 5, "fovea": None, "members": 1, "width": 16, "depth": 3, "heads": 4, "mlp": 24,
 }  # fmt: skip
-FOVEAL = {**SMALL, "window": 9, "fovea": 3, "depth": 1}
+FOVEAL = {**SMALL, "window": 9, "fovea": 3, "members": 2, "depth": 1}
 # Presets of all kinds, and the numbers of bands to try them with.
 KINDS: dict[str, tuple[Preset, int]] = {
     "fast": (replace(FAST, **SMALL, positions=6, layer=2), 12),
@@ -60,6 +60,7 @@ def make_classifier(preset: Preset, bands: int, seed: int = 0) -> Classifier:
         norm.bias.data.normal_(0, 0.3)
     classifier.vit.cls.data.normal_(0, 0.5)
     classifier.vit.position.data.normal_(0, 0.5)
+    classifier.temperature.fill_(1.7)
     if isinstance(classifier.vit, FovealViT):
         classifier.vit.bias.data.normal_(0, 0.5)
     return calibrated(classifier.eval())
@@ -77,7 +78,7 @@ def calibrated(classifier: Classifier) -> Classifier:
     pca = fit_pca(iter([features]), len(classifier.pca_components))
     classifier.pca_mean.copy_(pca.mean)
     classifier.pca_components[: len(pca.components)] = pca.components
-    scores, last = classifier(tiles), classifier.vit.head[-1]
+    scores, last = classifier(tiles) * classifier.temperature, classifier.vit.head[-1]
     spread = 1.5 / scores.std((0, 2, 3))
     last.weight *= spread[:, None]
     last.bias.copy_((last.bias - scores.mean((0, 2, 3))) * spread)

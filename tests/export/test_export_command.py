@@ -40,7 +40,7 @@ def test_the_newest_run_is_exported_and_maps_as_it_trained(runs, sdiff, tmp_path
     card = model.card
     assert (card.name, card.halo, card.accuracy) == ("scene", classifier.halo, facts["accuracy"])
     assert {"spectraldiff", "torch", "onnx", "onnxruntime", "python"} <= set(card.versions)
-    trained = classifier.predict(tiny_scene)
+    trained, _ = classifier.predict(tiny_scene)
     assert np.unique(trained).size == 4
     for tile in (9, 64):
         np.testing.assert_array_equal(map_scene(model, tiny_scene.cube, tile=tile).classes, trained)

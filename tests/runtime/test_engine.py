@@ -181,7 +181,7 @@ def test_cuda_is_never_replaced(model_path):
 def test_a_session_that_fell_back_to_the_cpu_is_noticed(model_path, monkeypatch):
     """A driver and a GPU, but no CUDA libraries: ONNX Runtime logs a line and takes the CPU."""
     real = onnxruntime.InferenceSession
-    monkeypatch.setattr(devices, "why_no_cuda", lambda: "")
+    monkeypatch.setattr(devices, "why_no_cuda", lambda number: "")
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",

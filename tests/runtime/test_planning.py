@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from spectraldiff_runtime.errors import UsageError
-from spectraldiff_runtime.planning import MEGABYTE, Plan, make_plan, strips, tiles_of_strip
+from spectraldiff_runtime.planning import (
+    MEGABYTE,
+    GpuRoom,
+    Plan,
+    largest_tile,
+    make_plan,
+    strips,
+    tiles_of_strip,
+)
 from spectraldiff_runtime.tiling import Window, source_window
 
 PLAN = Plan(tile=16, batch=1, rows=8, columns=1000, cache=0)
@@ -128,3 +136,31 @@ def test_a_plan_survives_json():
         Plan.of({**PLAN.as_dict(), "tile": 0})
     with pytest.raises(TypeError):
         Plan.of({"tile": 3})
+
+
+def test_tiles_for_a_gpu(card):
+    """Its memory bounds tiles for all runs under way; the host's only bounds what waits to be run."""
+    scene, window = FakeScene(9000, 9000, 7, (512, 512)), Window(0, 9000, 0, 9000)
+    hungry = replace(card, workspace=20_000.0, halo=4)
+
+    def tile(gpu, memory=2000):
+        return make_plan(hungry, 0, scene, window, max_memory=memory * MEGABYTE, gpu=gpu).tile
+
+    assert tile(None) == 64 < tile(GpuRoom(None, 2))
+    assert tile(GpuRoom(None, 2)) == tile(GpuRoom(80 * 10**9, 2)) == 256
+    sizes = [tile(GpuRoom(free, 2)) for free in (4 * 10**9, 2 * 10**9, 10**9, 10**8, 10)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert 2 * 20_000 * (sizes[1] + 8) ** 2 <= 0.8 * 2 * 10**9 < 2 * 20_000 * (sizes[1] + 16) ** 2
+    assert tile(GpuRoom(4 * 10**9, 1, 4)) == tile(GpuRoom(2 * 10**9, 2))
+    assert sizes[-1] == 8
+    assert tile(GpuRoom(None, 2), 401) < 256
+    assert make_plan(hungry, 0, scene, window, tile=500, batch=3, gpu=GpuRoom(10**6, 2)).batch == 3
+
+
+@pytest.mark.parametrize("tile", [5, 16, 64])
+@pytest.mark.parametrize("window", [Window(0, 100, 0, 70), Window(13, 61, 7, 70), Window(99, 100, 0, 1)])
+def test_every_tile_fits_into_the_largest(tile, window):
+    plan = Plan(tile, 1, 32, 24, 0)
+    height, width = largest_tile(window, plan, 3, 100, 70)
+    tiles = [t for strip in strips(window, plan, 3, 100, 70) for t in tiles_of_strip(strip.output, tile)]
+    assert (height, width) == (max(t.height for t in tiles), max(t.width for t in tiles))

@@ -10,7 +10,13 @@ from spectraldiff.presets import FAST, PAPER
 from spectraldiff.vit import SpectralViT, ViTConfig
 
 CONFIG = ViTConfig(components=7, classes=4, window=15, width=16, depth=1, heads=4, mlp=24, dropout=0.0, fovea=3)
-SHAPES = [CONFIG, replace(CONFIG, window=3), replace(CONFIG, window=9, fovea=9), replace(CONFIG, window=21, heads=2)]
+SHAPES = [
+    CONFIG,
+    replace(CONFIG, window=3),
+    replace(CONFIG, window=9, fovea=9),
+    replace(CONFIG, window=21, heads=2),
+    replace(CONFIG, members=3),
+]
 
 
 def telling(config: ViTConfig) -> FovealViT:
@@ -54,6 +60,31 @@ def test_a_cell_weighs_at_first_as_much_as_a_pixel_of_the_centre() -> None:
     vit = FovealViT(CONFIG)
     weight = vit.bias.exp()[vit.places].sum((0, 1))  # (heads,)
     torch.testing.assert_close(weight, torch.full((4,), float(len(vit.bias))))
+
+
+@torch.no_grad()
+def test_members_are_classifiers_of_their_own_and_their_mean_counts() -> None:
+    vit = telling(replace(CONFIG, members=2))
+    windows = torch.randn(5, 15, 15, 7, dtype=torch.float64)
+    both = vit.each(windows)  # (N, M, K)
+    torch.testing.assert_close(vit(windows), both.mean(1))
+    for second in (vit.cls[1:], vit.value.weight[1:], vit.embed.weight[16:]):
+        second += torch.randn_like(second)
+    changed = vit.each(windows)
+    torch.testing.assert_close(changed[:, 0], both[:, 0])
+    assert (changed[:, 1] - both[:, 1]).abs().min() > 1e-6
+
+
+def test_each_member_learns_from_its_own_loss() -> None:
+    vit, windows = telling(replace(CONFIG, members=2)), torch.randn(6, 15, 15, 7, dtype=torch.float64)
+    labels = torch.arange(6) % 4
+    alone = [torch.nn.functional.cross_entropy(scores, labels) for scores in vit.each(windows).unbind(1)]
+    torch.testing.assert_close(vit.loss(windows, labels).double(), torch.stack(alone).mean())
+
+
+def test_members_want_a_fovea() -> None:
+    with pytest.raises(ValueError, match="only a foveal classifier"):
+        new_vit(replace(CONFIG, fovea=None, members=2))
 
 
 def test_the_presets_classifiers() -> None:

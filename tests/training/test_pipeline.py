@@ -41,6 +41,7 @@ def test_finished_run_has_everything(tiny_run: RunFolder) -> None:
         "model.safetensors",
         "samples.safetensors",
         "metrics.json",
+        "report.html",
         "train_pixels.tif",
         "train_pixels.tif.aux.xml",
         "test_pixels.tif",
@@ -60,7 +61,7 @@ def test_metrics_are_those_of_the_saved_model(tiny_run: RunFolder, tiny_scene: S
     model, facts = tiny_run.load_model()
     with rasterio.open(tiny_run.path / "test_pixels.tif") as dataset:
         test = dataset.read(1)
-    accuracy = score(test, model.predict(tiny_scene), 4)
+    accuracy = score(test, model.predict(tiny_scene)[0], 4)
     metrics = json.loads((tiny_run.path / "metrics.json").read_text())
     assert metrics["accuracy"] == accuracy.as_dict()
     assert facts["accuracy"]["oa"] == accuracy.oa
@@ -82,6 +83,15 @@ def test_metrics_and_facts_name_split_leakage_and_labels(tiny_run: RunFolder, ti
     assert metrics["scenes"][0]["oa"] == metrics["accuracy"]["oa"]
 
 
+def test_report_shows_the_maps_and_the_figures(tiny_run: RunFolder) -> None:
+    text, metrics = (tiny_run.path / "report.html").read_text("utf-8"), tiny_run.read_json("metrics.json")
+    for share in (metrics["accuracy"]["oa"], metrics["raw_accuracy"]["oa"], metrics["calibration"]["ece"]):
+        assert f"<dd>{100 * share:.2f}<small> %</small></dd>" in text
+    assert text.count("<img") == 8  # scene, map, confusion, confidence, reliability, three losses
+    assert f"{metrics['temperature']['value']:.2f}, from 8 held-out training pixels" in text
+    assert "How to reproduce" in text
+
+
 def test_test_pixels_were_never_trained_on(tiny_run: RunFolder, tiny_scene: Scene) -> None:
     with rasterio.open(tiny_run.path / "train_pixels.tif") as a, rasterio.open(tiny_run.path / "test_pixels.tif") as b:
         train, test = a.read(1), b.read(1)
@@ -91,7 +101,9 @@ def test_test_pixels_were_never_trained_on(tiny_run: RunFolder, tiny_scene: Scen
     assert np.bincount(train.ravel()).tolist()[1:] == [10] * 4
 
 
-@pytest.mark.parametrize(("title", "steps"), [("Denoiser", 11), ("SpectralViT", 7), ("SpectralViT on raw bands", 3)])
+@pytest.mark.parametrize(
+    ("title", "steps"), [("Denoiser", 11), ("SpectralViT", 7), ("Calibration", 5), ("SpectralViT on raw bands", 3)]
+)
 def test_interrupted_run_ends_like_an_undisturbed_one(
     title: str, steps: int, tiny_request: Request, tiny_scene: Scene, tiny_run: RunFolder, tmp_path: Path
 ) -> None:
@@ -204,8 +216,8 @@ def test_newest_finished_run_is_found(tmp_path: Path) -> None:
         (lambda path: (path / "model.json").unlink(), "not finished"),
         (lambda path: (path / "model.json").write_text("{"), "cannot be read"),
         (lambda path: (path / "model.json").write_text("[]"), "no JSON object"),
-        (lambda path: (path / "model.json").write_text('{"format": 1}'), "damaged"),
-        (lambda path: (path / "model.json").write_text('{"format": 9}'), "format 9"),
+        (lambda path: (path / "model.json").write_text('{"format": 2}'), "damaged"),
+        (lambda path: (path / "model.json").write_text('{"format": 1}'), "format 1 .* reads 2: train again"),
         (lambda path: (path / "model.safetensors").write_bytes(b"\0" * 40), "damaged"),
         (lambda path: (path / "model.safetensors").unlink(), "damaged .it has no model.safetensors"),
         (lambda path: [p.unlink() for p in path.glob("*.json")], "no run folder"),

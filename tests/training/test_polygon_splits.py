@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from spectraldiff.splits import make_split, make_splits
-from spectraldiff_runtime.errors import LabelsError
 
 
 def polygons(*sizes):
@@ -62,10 +61,17 @@ def test_per_class_takes_more_polygons_where_half_hold_too_few_pixels():
         assert split.test[labels == 2].sum() == 10
 
 
-def test_per_class_that_would_take_every_polygon_is_refused():
-    labels, groups = polygons([20, 20], [10] * 4)
-    with pytest.raises(LabelsError, match=r"class 1 has 2 polygons with 40 pixels: 30 for training.*--split-by pixel"):
-        make_split(labels, "per-class:30", 0, groups=groups)
+@pytest.mark.parametrize("seed", range(5))
+def test_per_class_that_would_take_every_polygon_takes_half_of_the_class(seed):
+    labels, groups = polygons([20, 20], [10] * 4, [35, 5], [1, 1, 1], [9])
+    split = make_split(labels, "per-class:30", seed, groups=groups)
+    train, test = sides_of(groups, split)
+    assert train & test == {12}
+    assert [int(split.train[labels == k].sum()) for k in (1, 2, 3, 4, 5)] == [20, 30, 30, 1, 4]
+    assert min(int(split.test[labels == k].sum()) for k in (1, 2, 3, 4, 5)) >= 1
+    named = "class 1 (20 of 40 pixels), class 4 (1 of 3 pixels), class 5 (4 of 9 pixels)"
+    assert split.notes[0] == f"too small for per-class:30, so half of the class trains: {named}"
+    assert len(split.notes) == 2
 
 
 @pytest.mark.parametrize("spec", ["per-class:5", "fraction:0.25"])

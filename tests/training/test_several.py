@@ -105,7 +105,7 @@ def test_training_on_two_scenes(halves: tuple[Scene, Scene], tiny_request: Reque
     assert facts["name"] == "left + right"
     assert facts["accuracy"]["leakage"] == metrics["leakage"] > 0
     assert metrics["train_pixels"] == 40
-    maps = [model.predict(scene) for scene in halves]
+    maps = [model.predict(scene)[0] for scene in halves]
     tests = [np.where(split.test, scene.labels, 0) for scene, split in zip(halves, splits, strict=True)]
     whole = score(np.concatenate([t.ravel() for t in tests]), np.concatenate([m.ravel() for m in maps]), 4)
     assert metrics["accuracy"] == whole.as_dict()

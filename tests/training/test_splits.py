@@ -81,10 +81,27 @@ def test_classes_without_pixels_are_passed_over():
     assert counts_of(labels, make_split(labels, "per-class:3", 0).train) == [3, 0, 3]
 
 
+def test_half_of_a_class_with_no_more_pixels_than_wanted_trains_and_is_named():
+    classes = [LandCoverClass(1, "Woods", (0, 1, 2)), LandCoverClass(2, "Oats", (3, 4, 5))]
+    labels = labels_with(40, 7, 2, 8)
+    split = make_split(labels, "per-class:7", 0, None, classes)
+    assert counts_of(labels, split.train) == [7, 3, 1, 7]
+    assert counts_of(labels, split.test) == [33, 4, 1, 1]
+    named = 'class 2 "Oats" (3 of 7 pixels), class 3 (1 of 2 pixels)'
+    assert split.notes == (f"too small for per-class:7, so half of the class trains: {named}",)
+
+
+def test_indian_pines_with_30_pixels_of_each_class():
+    """Two classes have 28 and 20 labelled pixels."""
+    totals = (46, 1428, 830, 237, 483, 730, 28, 478, 20, 972, 2455, 593, 205, 1265, 386, 93)
+    labels = labels_with(*totals)
+    assert counts_of(labels, make_split(labels, "per-class:30", 0).train) == [30] * 6 + [14, 30, 10] + [30] * 7
+
+
 def test_too_few_pixels_name_class_found_and_wanted():
     classes = [LandCoverClass(1, "Woods", (0, 1, 2)), LandCoverClass(2, "Oats", (3, 4, 5))]
-    with pytest.raises(LabelsError, match=r'class 2 "Oats" has 6 labelled pixels; per-class:6 wants 6'):
-        make_split(labels_with(40, 6), "per-class:6", 0, None, classes)
+    with pytest.raises(LabelsError, match=r'class 2 "Oats" has 1 labelled pixels; per-class:6 wants 6'):
+        make_split(labels_with(40, 1), "per-class:6", 0, None, classes)
 
 
 def test_paper_on_labels_that_lack_a_class():

@@ -11,7 +11,6 @@ import typer
 from ..errors import SpectralDiffError, UsageError
 from .map_report import print_profile, progress, rate, summarise
 from .options import (
-    Device,
     Json,
     Overwrite,
     Quiet,
@@ -130,7 +129,9 @@ def map(
         int | None, typer.Option(min=1, help="Tiles that run through the model at once.", show_default=False)
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.", show_default=False)] = None,
-    device: Annotated[Device, typer.Option(help="Where the model runs.")] = Device.AUTO,
+    device: Annotated[
+        str, typer.Option(help="Where the model runs: auto, cpu, cuda, or cuda:1 for the second GPU.")
+    ] = "auto",
     cluster: Annotated[
         str | None,
         typer.Option(help="Map on the workers of a Dask scheduler: tcp://host:8786.", show_default=False),
@@ -164,7 +165,7 @@ def map(
     inputs = [model] if mask is None else [model, mask]
     if out_dir is None:
         targets[0].check(inputs, overwrite or resume)
-    engine = Model.open(model, device.value, threads)
+    engine = Model.open(model, device, threads)
     options = {
         "percent": confidence_type is ConfidenceType.UINT8,
         "min_confidence": min_confidence,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spectraldiff.checkpoint import RunFolder
-    from spectraldiff.pipeline import Result
+    from spectraldiff.outcome import Result
     from spectraldiff.request import Request
     from spectraldiff.scene import Scene
     from spectraldiff.splits import Split
@@ -196,12 +196,13 @@ def train(
     with training_package("train"):
         import torch
 
-        from spectraldiff.training import choose_compute
+        from spectraldiff.training import choose_compute, keep_freed_memory
 
         from .train_report import summarise
     if threads is not None:
         torch.set_num_threads(threads)
     compute = choose_compute(device.value)
+    keep_freed_memory()
     if resume is not None:
         folder, request = _resumed(resume, {**source, **options, **changes})
     else:
@@ -343,7 +344,10 @@ def _train(
         monitor.message(f"Training the preset '{request.preset.name}' on {compute.device} into '{folder.path}'")
         try:
             training = Training(folder, scenes, splits, request.preset, request.seed, compute, monitor)
-            return training.finish(request.compare_raw)
+            result = training.finish(request.compare_raw, request.command())
         except KeyboardInterrupt:
             monitor.message(f"Stopped; go on with `sdiff train --resume {folder.path}`")
             raise
+    if result.temperature.note:
+        warn(result.temperature.note)
+    return result

@@ -9,7 +9,8 @@ import typer
 if TYPE_CHECKING:
     from spectraldiff.checkpoint import RunFolder
     from spectraldiff.label_table import ClassLabels
-    from spectraldiff.pipeline import Monitor, Result
+    from spectraldiff.outcome import Result
+    from spectraldiff.pipeline import Monitor
     from spectraldiff.scene import Scene
     from spectraldiff.splits import Split
 
@@ -114,15 +115,18 @@ def summarise(folder: "RunFolder", result: "Result") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from spectraldiff.checkpoint import REPORT
+
     table = Table(box=None, pad_edge=False)
     for title in ("Test pixels", "OA", "AA", "kappa x 100"):
         table.add_column(title, justify="left" if title == "Test pixels" else "right")
     metrics = folder.read_json("metrics.json")
-    rows = [("with diffusion features", result.accuracy), ("on raw bands", result.raw_accuracy)]
+    found = result.found
+    rows = [("with diffusion features", found.accuracy), ("on raw bands", result.raw_accuracy)]
     if metrics["features"] == "raw":
-        rows = [("on raw bands", result.accuracy)]
-    if len(result.of_scenes) > 1:
-        rows += [(scene["name"], own) for scene, own in zip(metrics["scenes"], result.of_scenes, strict=True)]
+        rows = [("on raw bands", found.accuracy)]
+    if len(found.of_scenes) > 1:
+        rows += [(scene["name"], own) for scene, own in zip(metrics["scenes"], found.of_scenes, strict=True)]
     for name, accuracy in rows:
         if accuracy is not None:
             figures = (accuracy.oa, accuracy.aa, accuracy.kappa)
@@ -133,6 +137,7 @@ def summarise(folder: "RunFolder", result: "Result") -> None:
         "" if leakage is None else f": {100 * leakage:.0f} % of the test pixels have a training pixel in their window"
     )
     typer.echo(f"Split {metrics['split']}, seed {metrics['seed']}{leaked}", err=True)
+    typer.echo(f"Confidence and accuracy differ by {100 * found.calibration.ece:.2f} % on average (ECE)", err=True)
     minutes = sum(result.seconds.values()) / 60
-    typer.echo(f"Trained in {minutes:.1f} minutes; the run is '{folder.path}', its pictures lie in", err=True)
-    typer.echo(f"'{folder.path / 'figures'}'. Next: `sdiff export --run {folder.path} --out model.onnx`", err=True)
+    typer.echo(f"Trained in {minutes:.1f} minutes; the run is '{folder.path}', its report is", err=True)
+    typer.echo(f"'{folder.path / REPORT}'. Next: `sdiff export --run {folder.path} --out model.onnx`", err=True)

@@ -1,0 +1,154 @@
+"""Temperature scaling: what is held out, what is fitted, and that it changes confidences and nothing else."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from spectraldiff.checkpoint import RunFolder, create_run
+from spectraldiff.metrics import calibration
+from spectraldiff.pipeline import Training
+from spectraldiff.splits import Split
+from spectraldiff.temperature import HIGHEST, fit_temperature, hold_out, patches, places
+from spectraldiff.training import Compute
+
+
+def drawn(count: int, spread: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return scores (count, 4) and classes that were drawn from their softmax."""
+    generator = torch.Generator().manual_seed(0)
+    scores = spread * torch.randn(count, 4, generator=generator, dtype=torch.float64)
+    return scores, torch.multinomial(scores.softmax(1), 1, generator=generator)[:, 0]
+
+
+@pytest.mark.parametrize("factor", [0.25, 1.0, 4.0])
+def test_the_temperature_is_what_scores_were_multiplied_by(factor):
+    scores, labels = drawn(20_000, 2.0)
+    assert fit_temperature(factor * scores, labels) == pytest.approx(factor, rel=0.04)
+
+
+def test_confidences_of_an_overconfident_model_become_true():
+    scores, labels = drawn(4000, 2.0)
+    scores = 3 * scores
+
+    def error(t: float) -> float:
+        confidence, found = (scores / t).softmax(1).max(1)
+        return calibration(confidence.numpy(), (found == labels).numpy()).ece
+
+    assert error(1.0) > 0.1
+    assert error(fit_temperature(scores, labels)) < 0.02
+
+
+def test_a_model_that_is_always_right_does_not_become_certain():
+    labels = torch.arange(40) % 4
+    scores = torch.nn.functional.one_hot(labels, 4).double()
+    t = fit_temperature(scores, labels)
+    assert 1 / HIGHEST < t < 1
+    assert (scores / t).softmax(1).amax(1).mean() == pytest.approx(1 - 0.75 / 42, abs=1e-3)
+
+
+def test_a_fifth_of_each_class_is_held_out_and_none_of_the_smallest():
+    labels = np.repeat([1, 2, 3, 4], [100, 12, 5, 4])
+    held = hold_out(labels, np.arange(len(labels)), 0)
+    assert np.bincount(labels[held], minlength=5)[1:].tolist() == [20, 2, 1, 0]
+    np.testing.assert_array_equal(held, hold_out(labels, np.arange(len(labels)), 0))
+    assert (held != hold_out(labels, np.arange(len(labels)), 1)).any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_places_are_held_out_whole_and_never_all(seed):
+    labels = np.repeat([1, 2, 3], [100, 40, 20])
+    where = np.repeat(np.arange(9), [10, 20, 30, 25, 15, 20, 20, 10, 10])
+    where[140:] = 7  # the third class lies in one place
+    held = hold_out(labels, where, seed)
+    for place in range(7):
+        assert held[where == place].all() or not held[where == place].any()
+    counts = np.bincount(labels[held], minlength=4)[1:]
+    assert counts[0] == pytest.approx(20, abs=10)
+    assert counts[1:].tolist() == [20, 4]
+
+
+def test_patches_touch_at_corners_and_polygons_are_patches():
+    labels = np.array([[1, 0, 2, 2], [0, 1, 0, 0], [0, 0, 0, 1]], np.uint8)
+    apart = np.array([[1, 0, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]], np.int32)
+
+    def shared(numbers: np.ndarray) -> list[list[int]]:
+        found = numbers[labels > 0].tolist()
+        return [[i for i, one in enumerate(found) if one == number] for number in dict.fromkeys(found)]
+
+    assert shared(patches(labels, None)) == [[0, 3], [1, 2], [4]]
+    assert shared(patches(labels, apart)) == [[0], [1, 2], [3], [4]]
+    assert (patches(labels, apart) > 0).tolist() == (labels > 0).tolist()
+
+
+def test_pixels_are_held_out_as_the_test_pixels_lie(tiny_scene):
+    train = tiny_scene.labels > 0
+    count = int(train.sum())
+    among, apart = (Split("fraction:0.5", 0, train, ~train, share) for share in (0.9, 0.1))
+    assert len(np.unique(places([tiny_scene], [among]))) == count
+    found = places([tiny_scene] * 2, [apart] * 2)
+    assert len(found) == 2 * count
+    assert not set(found[:count]) & set(found[count:])
+    assert len(np.unique(found)) == 2 * len(np.unique(patches(tiny_scene.labels, None)[train]))
+    assert Split("per-class:5 by polygon", 0, train, ~train, 1.0).apart
+
+
+def test_the_run_keeps_its_temperature(tiny_run: RunFolder):
+    model, facts = tiny_run.load_model()
+    metrics = tiny_run.read_json("metrics.json")
+    assert metrics["temperature"] == {"value": pytest.approx(float(model.temperature)), "held_out_pixels": 8}
+    assert metrics["temperature"]["value"] != 1
+    assert (facts["accuracy"]["temperature"], facts["accuracy"]["ece"]) == (
+        metrics["temperature"]["value"],
+        metrics["calibration"]["ece"],
+    )
+    assert sum(metrics["calibration"]["counts"]) == metrics["accuracy"]["pixels"]
+
+
+def test_it_changes_confidences_and_no_class(tiny_run: RunFolder, tiny_scene):
+    model, _ = tiny_run.load_model()
+    scene = replace(tiny_scene, missing=np.arange(tiny_scene.labels.size).reshape(tiny_scene.labels.shape) % 50 == 0)
+    model.temperature.fill_(1.0)
+    classes, confidence = model.predict(scene)
+    model.temperature.fill_(2.5)
+    same, lower = model.predict(scene)
+    np.testing.assert_array_equal(classes, same)
+    assert confidence.dtype == np.float32
+    assert (lower[scene.valid] < confidence[scene.valid]).mean() > 0.99
+    assert lower[scene.valid].min() >= 0.25
+    assert confidence.max() <= 1
+    np.testing.assert_array_equal(confidence > 0, scene.valid)
+    np.testing.assert_array_equal(classes > 0, scene.valid)
+
+
+def test_a_model_that_learnt_wrong_labels_by_heart_is_cooled(tiny_scene, tiny_preset, tmp_path):
+    """A third of the labels is drawn at random: certain of what it learnt, and wrong elsewhere."""
+    generator = np.random.default_rng(0)
+    wrong = (tiny_scene.labels > 0) & (generator.random(tiny_scene.labels.shape) < 0.33)
+    labels = np.where(wrong, generator.integers(1, 5, wrong.shape), tiny_scene.labels).astype(np.uint8)
+    scene = replace(tiny_scene, labels=labels)
+    train = (labels > 0) & (generator.random(labels.shape) < 0.2)
+    split = Split("file:a.tif", 0, train, (labels > 0) & ~train)
+    preset = replace(tiny_preset, features="raw", feature_noise=0.0, epochs=60)
+    run = create_run(tmp_path / "run")
+    result = Training(run, scene, split, preset, 0, Compute()).finish()
+    assert result.temperature.value > 1.5
+    model, _ = run.load_model()
+    model.temperature.fill_(1.0)
+    classes, confidence = model.predict(scene)
+    before = calibration(confidence[split.test], (classes == labels)[split.test])
+    assert result.found.calibration.ece < before.ece - 0.1
+
+
+def test_too_few_training_pixels_are_said_and_keep_the_confidences(tiny_scene, tiny_preset, tmp_path):
+    train = np.zeros(tiny_scene.labels.shape, bool)
+    for value in (1, 2, 3, 4):
+        train.flat[np.flatnonzero(tiny_scene.labels == value)[:4]] = True
+    split = Split("file:a.tif", 0, train, (tiny_scene.labels > 0) & ~train)
+    run = create_run(tmp_path / "run")
+    preset = replace(tiny_preset, features="raw", epochs=1)
+    result = Training(run, tiny_scene, split, preset, 0, Compute()).finish()
+    metrics = run.read_json("metrics.json")
+    assert result.temperature.value == metrics["temperature"]["value"] == 1
+    assert metrics["notes"][0].startswith("confidences are not calibrated: 0 training pixels can be held out")
+    assert metrics["notes"][0] in (run.path / "report.html").read_text("utf-8")
