@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from spectraldiff import pipeline
 from spectraldiff.checkpoint import RunFolder, create_run
 from spectraldiff.metrics import calibration
 from spectraldiff.pipeline import Training
@@ -121,23 +122,26 @@ def test_it_changes_confidences_and_no_class(tiny_run: RunFolder, tiny_scene):
     np.testing.assert_array_equal(classes > 0, scene.valid)
 
 
-def test_a_model_that_learnt_wrong_labels_by_heart_is_cooled(tiny_scene, tiny_preset, tmp_path):
-    """A third of the labels is drawn at random: certain of what it learnt, and wrong elsewhere."""
-    generator = np.random.default_rng(0)
-    wrong = (tiny_scene.labels > 0) & (generator.random(tiny_scene.labels.shape) < 0.33)
-    labels = np.where(wrong, generator.integers(1, 5, wrong.shape), tiny_scene.labels).astype(np.uint8)
-    scene = replace(tiny_scene, labels=labels)
-    train = (labels > 0) & (generator.random(labels.shape) < 0.2)
-    split = Split("file:a.tif", 0, train, (labels > 0) & ~train)
-    preset = replace(tiny_preset, features="raw", feature_noise=0.0, epochs=60)
-    run = create_run(tmp_path / "run")
-    result = Training(run, scene, split, preset, 0, Compute()).finish()
-    assert result.temperature.value > 1.5
-    model, _ = run.load_model()
-    model.temperature.fill_(1.0)
-    classes, confidence = model.predict(scene)
-    before = calibration(confidence[split.test], (classes == labels)[split.test])
-    assert result.found.calibration.ece < before.ece - 0.1
+def test_an_overconfident_classifier_is_cooled_and_keeps_its_classes(
+    tiny_request, tiny_scene, tiny_preset, tmp_path, monkeypatch
+):
+    """The same training, but scores of the held-out pixels that are eight times as large."""
+    preset, split = replace(tiny_preset, features="raw", epochs=4), tiny_request.make_split(tiny_scene)
+    scores = pipeline.window_scores
+    results, models = [], []
+    for factor in (1, 8):
+        monkeypatch.setattr(pipeline, "window_scores", lambda *given, factor=factor: factor * scores(*given))
+        run = create_run(tmp_path / f"run{factor}")
+        results.append(Training(run, tiny_scene, split, preset, 0, Compute()).finish())
+        models.append(run.load_model()[0])
+    own, cooled = (one.temperature.value for one in results)
+    assert cooled > 1
+    assert cooled == pytest.approx(8 * own, rel=1e-3)
+    assert [float(model.temperature) for model in models] == pytest.approx([own, cooled])
+    same, other = (one.found.maps[0] for one in results)
+    np.testing.assert_array_equal(same.predicted, other.predicted)
+    assert (other.confidence < same.confidence).all()
+    assert results[0].found.accuracy.oa == results[1].found.accuracy.oa
 
 
 def test_too_few_training_pixels_are_said_and_keep_the_confidences(tiny_scene, tiny_preset, tmp_path):

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any, cast
 
@@ -27,13 +29,13 @@ def silent(step: int, total: int, loss: float) -> None:
     """Report to nobody."""
 
 
-def classifier_loop(total: int = 12, dropout: float = 0.3, compute: Compute | None = None) -> Loop:
+def classifier_loop(total: int = 12, dropout: float = 0.3, compute: Compute | None = None, noise: float = 0.0) -> Loop:
     torch.manual_seed(0)
     model = SpectralViT(ViTConfig(5, 3, 3, 8, 1, 2, 8, dropout))
     features = torch.randn(12, 12, 5, generator=torch.Generator().manual_seed(3))
     pixels = torch.cartesian_prod(torch.arange(5), torch.arange(4))
     labels = torch.arange(20) % 3
-    task = ClassifierTask(model, features, pixels, labels, SETTINGS.batch)
+    task = ClassifierTask(model, features, pixels, labels, SETTINGS.batch, noise)
     return Loop(model, task, total, SETTINGS, compute or Compute(), 5)
 
 
@@ -190,11 +192,25 @@ def test_each_window_is_turned_by_itself() -> None:
 
 
 def test_noise_is_added_to_the_features() -> None:
-    task: Any = classifier_loop(dropout=0.0).task
-    task.model.eval()
-    clean = float(task.loss(0, 0, 8, seeded()).detach())
-    task.noise = 0.5
-    assert float(task.loss(0, 0, 8, seeded()).detach()) != clean
+    """Normal, of the deviation asked for, another one at every step, and the same again from the same seed."""
+    task: Any = classifier_loop(dropout=0.0, noise=0.5).task
+    task.features.zero_()
+    seen: list[Tensor] = []
+    task.model.loss = lambda windows, labels: seen.append(windows) or windows.sum()
+    for seed in (1, 2, 1):
+        task.loss(0, 0, 8, torch.Generator().manual_seed(seed))
+    assert float(seen[0].std()) == pytest.approx(0.5, rel=0.2)
+    assert abs(float(seen[0].mean())) < 0.1
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_freed_memory_is_kept_where_the_c_library_can() -> None:
+    line = (
+        "import platform; from spectraldiff.training import keep_freed_memory as k; print(k(), platform.libc_ver()[0])"
+    )
+    told = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout.split()
+    assert told[0] == str(told[1:] == ["glibc"])
 
 
 def test_windows_lie_around_their_pixels() -> None:
