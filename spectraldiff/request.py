@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from spectraldiff import datasets
 from spectraldiff.classifier import empty_classifier
+from spectraldiff.doubtful import value_doubts
 from spectraldiff.labels import check_grids, read_labels
 from spectraldiff.presets import PRESETS, Preset
 from spectraldiff.scene import Scene, check_class_count
@@ -82,7 +83,7 @@ class Request:
         Raises
         ------
         SceneError
-            No pixel of a scene has data, or the scenes have different bands; and the errors of `datasets.load` and
+            No pixel of a scene has data, or all are the same, or the scenes have different bands; and the errors of `datasets.load` and
             `Scene.from_files`.
         """
         if self.dataset is not None:
@@ -94,6 +95,7 @@ class Request:
                 raise SceneError(
                     f"the scene '{scene.name}' has no data in any pixel: see `sdiff info`, or give --nodata none"
                 )
+        scenes = [replace(scene, remarks=(*scene.remarks, *value_doubts(scene))) for scene in scenes]
         return with_common_classes(scenes)
 
     def load_scene(self) -> Scene:

@@ -1,5 +1,6 @@
 """The methods of the comparison: each learns an easy scene, and its parts do what the papers say."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -215,8 +216,7 @@ def test_a_seed_trains_one_denoiser_for_all_cells(
     for name in ("spectraldiff", "layer0-t200", "layer2-t10"):
         method_named(name, brief, 12).fit(problem, Context(tmp_path))
     titles = [title for title, _ in steps]
-    assert titles.count("Denoiser") == 1
-    assert len(titles) == 4
+    assert Counter(titles) == {"Denoiser": 1, "SpectralViT": 3, "Calibration": 3}
 
 
 def test_a_shared_denoiser_gives_what_a_training_alone_gives(problem: Problem, brief: Preset, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_stopped_training_goes_on(
         method.fit(problem, Context(tmp_path / "cut", report=stop))
     steps = counted(monkeypatch)
     resumed = method.fit(problem, Context(tmp_path / "cut")).map
-    assert steps == []
+    assert [title for title, _ in steps] == ["Calibration"]
     assert np.array_equal(resumed, method.fit(problem, Context(tmp_path / "whole")).map)
 
 
