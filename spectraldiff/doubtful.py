@@ -4,7 +4,10 @@ Bands are scaled by their smallest and largest value, so one pixel of -9999 amon
 tell the others by.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from spectraldiff.scene import Scene
 from spectraldiff_runtime.errors import SceneError
@@ -38,7 +41,7 @@ def value_doubts(scene: Scene) -> tuple[str, ...]:
     return (*lines, *_far(pixels[~flat]))
 
 
-def _far(pixels: np.ndarray) -> list[str]:
+def _far(pixels: NDArray[Any]) -> list[str]:
     """Name a value that is far from what is usual in its band."""
     if not len(pixels):
         return []
@@ -51,11 +54,10 @@ def _far(pixels: np.ndarray) -> list[str]:
     value, alone, usual = pixels[pixel, band], far.any(axis=1), f"{low[band]:g} to {high[band]:g}"
     return [
         f"{_pixels(alone)} values far from all others, such as {value:g} in band {band + 1} (usual are {usual}): "
-        f"bands are scaled by their extremes, so mend them or, if it means no data, give "
-        f"--nodata {value:g}"
+        f"bands are scaled by their extremes, so mend them or, if it means no data, give --nodata {value:g}"
     ]
 
 
-def _pixels(where: np.ndarray) -> str:
+def _pixels(where: NDArray[np.bool_]) -> str:
     count = int(where.sum())
     return "1 pixel has" if count == 1 else f"{count:,} pixels have"

@@ -83,8 +83,8 @@ class Request:
         Raises
         ------
         SceneError
-            No pixel of a scene has data, or all are the same, or the scenes have different bands; and the errors of `datasets.load` and
-            `Scene.from_files`.
+            No pixel of a scene has data, or all are the same, or the scenes have different bands; and the errors of
+            `datasets.load` and `Scene.from_files`.
         """
         if self.dataset is not None:
             scenes = [datasets.load(self.dataset, None if self.data_dir is None else Path(self.data_dir))]

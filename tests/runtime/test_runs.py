@@ -38,7 +38,8 @@ def test_a_killed_worker_costs_its_windows_only(model, wide):
 
     def kill(_):
         if not killed:
-            workers = [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+            living = [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+            workers = [p for p in living if "spawn_main" in " ".join(p.cmdline())]
             killed.append(workers[-1].pid)
             os.kill(killed[0], signal.SIGKILL)
 
