@@ -9,7 +9,6 @@ index, and with the same windows from a data loader of one worker a core.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -68,7 +67,7 @@ def classifier_loop(pixels: Tensor, labels: Any, preset: Preset, compute: Comput
     scene = mirrored(pixels[:1], radius)[0]
     features = torch.randn(*scene.shape, preset.components, device=compute.device)
     chosen = np.random.default_rng(SEED).permutation(np.argwhere(labels > 0))[:1024]
-    where = torch.from_numpy(chosen).to(compute.device)
+    where = torch.from_numpy(chosen + radius).to(compute.device)
     classes = torch.from_numpy(labels[tuple(chosen.T)].astype(np.int64) - 1).to(compute.device)
     vit = new_vit(preset.vit(preset.components, int(labels.max()))).to(compute.device)
     task = ClassifierTask(vit, features, where, classes, preset.classifier.batch, preset.feature_noise, SEED)
@@ -79,7 +78,7 @@ def from_loader(loop: Loop) -> Callable[[], None]:
     """Return the same step with windows from a data loader instead."""
     task = loop.task
     assert isinstance(task, ClassifierTask)
-    loader = DataLoader(Windows(task), task.batch, shuffle=True, num_workers=os.cpu_count() or 1)
+    loader = DataLoader(Windows(task), task.batch, shuffle=True, num_workers=torch.get_num_threads())
     batches = endless(loader)
 
     def step() -> None:

@@ -23,7 +23,7 @@ from spectraldiff.presets import Preset
 from spectraldiff_runtime.errors import OutputError, RunError
 from spectraldiff_runtime.outputs import output_error
 
-FORMAT = 2
+FORMAT = 3
 REQUEST, FACTS, METRICS = "run.json", "model.json", "metrics.json"
 STATE, MODEL, SAMPLES = "state.safetensors", "model.safetensors", "samples.safetensors"
 TRAIN_PIXELS, TEST_PIXELS, FIGURES = "train_pixels.tif", "test_pixels.tif", "figures"
@@ -116,6 +116,7 @@ class RunFolder:
             "bands": len(model.fill),
             "features": model.pca_components.shape[1],
             "components": model.pca_components.shape[0],
+            "smoothing": model.smoothing.steps,
             "halo": model.halo,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -136,9 +137,8 @@ class RunFolder:
             )
         try:
             preset = Preset.from_json(facts["preset"])
-            model = empty_classifier(
-                preset, facts["bands"], len(facts["classes"]), facts["features"], facts["components"]
-            )
+            sizes = (facts[key] for key in ("features", "components", "smoothing"))
+            model = empty_classifier(preset, facts["bands"], len(facts["classes"]), *sizes)
             model.load_state_dict(self.load_tensors(MODEL))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]

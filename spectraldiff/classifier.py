@@ -9,19 +9,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spectraldiff.diffusion import Denoiser, NoiseSchedule
-from spectraldiff.features import PCA, FeatureExtractor, Normaliser, mirrored
+from spectraldiff.features import PCA, FeatureExtractor, Normaliser, cropped, mirrored
 from spectraldiff.foveal import FovealViT, new_vit
 from spectraldiff.presets import Preset
 from spectraldiff.scene import Scene
+from spectraldiff.smoothing import Smoothing
 from spectraldiff.unet import DenoisingUNet
 from spectraldiff.vit import SpectralViT
 
 # Output pixels along the side of the tiles of `predict`.
-TILE = 32
+TILE = 64
 
 
 class Classifier(nn.Module):
-    """Normalisation, feature extractor, PCA and SpectralViT of one run.
+    """Normalisation, feature extractor, PCA, SpectralViT and smoothing of one run.
 
     Parameters
     ----------
@@ -39,6 +40,8 @@ class Classifier(nn.Module):
         The classifier proper.
     temperature
         What its scores are divided by, see `spectraldiff.temperature`.
+    smoothing
+        What its scores pass through; none by default.
     """
 
     fill: Tensor
@@ -55,12 +58,14 @@ class Classifier(nn.Module):
         pca: PCA,
         vit: SpectralViT | FovealViT,
         temperature: float = 1.0,
+        smoothing: Smoothing | None = None,
     ) -> None:
         super().__init__()
         self.preset = preset
         self.normaliser = normaliser
         self.extractor = extractor_for(preset, denoiser)
         self.vit = vit
+        self.smoothing = smoothing or Smoothing(0)
         self.register_buffer("fill", fill.float())
         self.register_buffer("pca_mean", pca.mean)
         self.register_buffer("pca_components", pca.components)
@@ -69,7 +74,7 @@ class Classifier(nn.Module):
     @property
     def halo(self) -> int:
         """Pixels around a pixel that its class depends on."""
-        return self.extractor.halo + self.vit.config.radius
+        return self.extractor.halo + self.vit.config.radius + self.smoothing.halo
 
     @property
     def pca(self) -> PCA:
@@ -80,7 +85,8 @@ class Classifier(nn.Module):
         """Map raw pixels (N, B, T, T) to class scores (N, K, T - 2 halo, T - 2 halo); their softmax is calibrated."""
         features = self.pca(self.extractor(self.normaliser(tile)))  # (N, P, T', T')
         tokens = self.vit.embed(features.movedim(1, -1)).movedim(-1, 1)  # (N, C, T', T')
-        return self.vit.slide(tokens) / self.temperature
+        guides = self.smoothing.guides(cropped(features, self.vit.config.radius))
+        return self.smoothing(self.vit.slide(tokens), guides) / self.temperature  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def predict(
@@ -140,8 +146,13 @@ def new_denoiser(preset: Preset, bands: int, mean: Tensor, std: Tensor) -> Denoi
     return Denoiser(DenoisingUNet(preset.unet(bands)), schedule, preset.parameterisation, mean, std)
 
 
-def empty_classifier(preset: Preset, bands: int, classes: int, features: int, components: int) -> Classifier:
-    """Return a classifier of the right shape to load weights into; `features` is D, `components` is P."""
+def empty_classifier(
+    preset: Preset, bands: int, classes: int, features: int, components: int, smoothing: int = 0
+) -> Classifier:
+    """Return a classifier of the right shape to load weights into; `features` is D, `components` is P.
+
+    `smoothing` is the number of its steps.
+    """
 
     def zeros() -> Tensor:
         return torch.zeros(bands)  # one for each: loading fills them in place
@@ -149,7 +160,7 @@ def empty_classifier(preset: Preset, bands: int, classes: int, features: int, co
     denoiser = None if preset.features == "raw" else new_denoiser(preset, bands, zeros(), zeros())
     pca = PCA(torch.zeros(features), torch.zeros(components, features), float("nan"))
     vit = new_vit(preset.vit(components, classes))
-    return Classifier(preset, Normaliser(zeros(), zeros()), zeros(), denoiser, pca, vit)
+    return Classifier(preset, Normaliser(zeros(), zeros()), zeros(), denoiser, pca, vit, smoothing=Smoothing(smoothing))
 
 
 def class_facts(scene: Scene) -> list[dict[str, Any]]:

@@ -82,15 +82,17 @@ class FeatureExtractor(nn.Module):
         scale, shift = self.denoiser.input_affine(t)
         scale = scale * self.denoiser.schedule.at(t).sqrt()  # the mean of x_t
         y = self._network().features(scale * x + shift, t, self.layer).flatten(1, 2)  # (N, C L, T', T')
-        if not self.raw:
-            return y
-        h = self.halo
-        return torch.cat([y, x[:, :, h : x.shape[2] - h, h : x.shape[3] - h]], 1)
+        return torch.cat([y, cropped(x, self.halo)], 1) if self.raw else y
 
     def _network(self) -> DenoisingUNet:
         assert self.denoiser is not None
         assert isinstance(self.denoiser.network, DenoisingUNet)
         return self.denoiser.network
+
+
+def cropped(x: Tensor, rim: int) -> Tensor:
+    """Cut `rim` pixels off each side of (..., H, W)."""
+    return x if rim == 0 else x[..., rim:-rim, rim:-rim]
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,8 @@ def fit_pca(batches: Iterator[Tensor], components: int) -> PCA:
 # Pixels along the side of the tiles that features are computed in, and pixels that are enough for a covariance.
 TILE = 32
 PCA_PIXELS = 60_000
+# Bytes of unreduced features that are kept between the two passes over a scene, not computed again.
+KEPT = 2**30
 
 
 def mirrored(scene: Tensor, rim: int) -> Tensor:
@@ -190,7 +194,7 @@ def scene_features(
     valid
         (H, W) bool each.
     rim
-        Pixels to add on each side: the radius of the classifier's window.
+        Pixels to add on each side: the radius of the classifier's window, and the reach of the smoothing.
     components
         P wanted; fewer where the features' rank is lower.
     report
@@ -207,17 +211,22 @@ def scene_features(
     every = max(1, sum(known.numel() for known in valid) // PCA_PIXELS)
     chosen = tiles[::every]
     total = len(chosen) + len(tiles)
+    kept: dict[tuple[int, int], Tensor] = {}
 
     def rows() -> Iterator[Tensor]:
         for done, (s, n) in enumerate(chosen):
             report(done, total)
-            yield cut[s][n].permute(1, 2, 0)[cut[s].crop(inside[s], n)]
+            features = cut[s][n]
+            if sum(one.nbytes for one in kept.values()) + features.nbytes <= KEPT:
+                kept[s, n] = features
+            yield features.permute(1, 2, 0)[cut[s].crop(inside[s], n)]
 
     pca = fit_pca(rows(), components).to(scenes[0].device)
     reduced = [torch.empty((*known.shape, len(pca.components)), device=scenes[0].device) for known in inside]
     for done, (s, n) in enumerate(tiles, start=len(chosen)):
         report(done, total)
-        cut[s].crop(reduced[s], n)[:] = pca(cut[s][n][None])[0].permute(1, 2, 0)
+        features = kept.pop((s, n)) if (s, n) in kept else cut[s][n]
+        cut[s].crop(reduced[s], n)[:] = pca(features[None])[0].permute(1, 2, 0)
     report(total, total)
     return reduced, pca
 

@@ -18,6 +18,7 @@ from spectraldiff.presets import Preset
 from spectraldiff.report import MappedScene, Report, write_report
 from spectraldiff.run_facts import scene_facts, split_facts
 from spectraldiff.scene import Scene
+from spectraldiff.smoothing import Smoothing
 from spectraldiff.splits import Split, mean_leakage
 from spectraldiff.temperature import Temperature
 from spectraldiff.training import Compute
@@ -83,6 +84,8 @@ class Result:
         The same classifier on raw bands, where it was asked for.
     temperature
         What makes the confidences mean what they say.
+    smoothing
+        The smoothing of the trained model's scores.
     seconds
         Wall time of each stage.
     histories
@@ -92,6 +95,7 @@ class Result:
     found: Evaluation
     raw_accuracy: Accuracy | None
     temperature: Temperature
+    smoothing: Smoothing
     seconds: Mapping[str, float]
     histories: Mapping[str, Sequence[float]]
 
@@ -124,6 +128,7 @@ def metrics_of(result: Result, preset: Preset, compute: Compute) -> dict[str, An
         "raw_accuracy": None if raw is None else raw.as_dict(),
         "calibration": result.found.calibration.as_dict(),
         "temperature": result.temperature.as_dict(),
+        "smoothing": result.smoothing.steps,
         "losses": {name: sum(h[-100:]) / len(h[-100:]) for name, h in histories.items() if h},
         "steps": {name: len(h) for name, h in histories.items()},
         "seconds": {name: round(s, 1) for name, s in result.seconds.items()},
@@ -152,6 +157,7 @@ def model_facts(result: Result) -> dict[str, Any]:
             **{k: accuracy.as_dict()[k] for k in ("oa", "aa", "kappa")},
             "ece": result.found.calibration.ece,
             "temperature": result.temperature.value,
+            "smoothing": result.smoothing.steps,
         },
         "versions": versions(),
     }
@@ -175,7 +181,7 @@ def write_run_report(path: Path, result: Result, preset: Preset, compute: Comput
         found.maps,
         found.accuracy,
         command,
-        preset.window,
+        preset.window + 2 * result.smoothing.halo,
         raw_accuracy=result.raw_accuracy,
         calibration=found.calibration,
         leakage=mean_leakage(result.splits),
@@ -188,6 +194,13 @@ def write_run_report(path: Path, result: Result, preset: Preset, compute: Comput
     write_report(path, report)
 
 
+def _smoothed(smoothing: Smoothing) -> str:
+    if not smoothing.steps:
+        return "none"
+    steps = "a step" if smoothing.steps == 1 else f"{smoothing.steps} steps"
+    return f"{steps}, as far as {smoothing.halo} pixels"
+
+
 def _recipe(result: Result, preset: Preset, compute: Compute) -> dict[str, object]:
     tap = "" if preset.features == "raw" else f" of layer {preset.layer} at step {preset.timestep}"
     temperature = result.temperature
@@ -196,6 +209,7 @@ def _recipe(result: Result, preset: Preset, compute: Compute) -> dict[str, objec
         "Preset": preset.name,
         "Features": f"{preset.features}{tap}",
         "Window": f"{preset.window} \N{MULTIPLICATION SIGN} {preset.window} pixels",
+        "Smoothing": _smoothed(result.smoothing),
         "Temperature": f"{temperature.value:.2f}{held_out}",
         "Device": f"{compute.device}{', bfloat16' if compute.bf16 else ''}",
     }

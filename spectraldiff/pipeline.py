@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from spectraldiff import checkpoint, figures
 from spectraldiff.checkpoint import RunFolder
 from spectraldiff.classifier import Classifier, extractor_for, filled, new_denoiser
 from spectraldiff.diffusion import Denoiser
-from spectraldiff.features import scene_features
+from spectraldiff.features import cropped, scene_features
 from spectraldiff.foveal import FovealViT, new_vit
 from spectraldiff.outcome import (
     LOSSES,
@@ -27,8 +28,9 @@ from spectraldiff.presets import Preset
 from spectraldiff.report import MappedScene
 from spectraldiff.run_facts import common_normaliser, sample_tiles
 from spectraldiff.scene import Scene
-from spectraldiff.splits import Split
-from spectraldiff.temperature import LEAST, Temperature, fit_temperature, hold_out, places, too_few, window_scores
+from spectraldiff.smoothing import Smoothing, sharpness
+from spectraldiff.splits import Split, leakage
+from spectraldiff.temperature import LEAST, Temperature, choose, hold_out, places, smoothed_scores, too_few
 from spectraldiff.training import ClassifierTask, Compute, DiffusionTask, Loop
 from spectraldiff.vit import SpectralViT
 from spectraldiff_runtime.class_map import write_class_raster
@@ -103,12 +105,13 @@ class Training:
             The line that makes this run again, for its report.
         """
         model, temperature = self.train_classifier(self.preset, self.train_denoiser())
+        self._look_again(self.preset.window + 2 * model.smoothing.halo)
         found = self.evaluate(model, "map")
         raw_accuracy = None
         if compare_raw and self.preset.features != "raw":
             raw_model, _ = self.train_classifier(self.preset.changed(features="raw"), None)
             raw_accuracy = self.evaluate(raw_model, "raw map").accuracy
-        result = Result(found, raw_accuracy, temperature, self.seconds, self.histories)
+        result = Result(found, raw_accuracy, temperature, model.smoothing, self.seconds, self.histories)
         self.write(model, result, command)
         return result
 
@@ -129,33 +132,30 @@ class Training:
         return trained
 
     def train_classifier(self, preset: Preset, denoiser: Denoiser | None) -> tuple[Classifier, Temperature]:
-        """Compute the features, reduce them and train the SpectralViT on them.
-
-        The classifier of the run itself gets a temperature, the one on raw bands beside it none.
-        """
+        """Compute the features, reduce them and train the SpectralViT on them; calibrate and smooth what it says."""
         name = "raw" if preset is not self.preset else "classifier"
         self.monitor.stage("Features" if denoiser else "Raw bands", "tiles")
         started = time.perf_counter()
         extractor = extractor_for(preset, denoiser).eval()
+        # A buffer between training and test pixels promises that no test pixel sees beyond the window.
+        most = 0 if any(split.buffered for split in self.splits) else preset.smoothing
+        rim = preset.window // 2 + Smoothing(most).halo
         features, pca = scene_features(
-            extractor,
-            self.pixels,
-            self.valid,
-            preset.window // 2,
-            preset.wanted_components,
-            self.monitor.progress,
+            extractor, self.pixels, self.valid, rim, preset.wanted_components, self.monitor.progress
         )
         self.seconds[f"{name} features"] = time.perf_counter() - started
-        sheet, (pixels, labels) = _one_sheet(features), self._labelled(preset.window // 2)
+        inner = [cropped(one.movedim(-1, 0), rim).movedim(0, -1) for one in features]
+        smoothing = Smoothing(most, sharpness(inner, self.valid)).to(self.compute.device)
+        sheet, (pixels, labels) = _one_sheet(features), self._labelled(rim)
         title = "SpectralViT" if denoiser else "SpectralViT on raw bands"
-        trained, _ = self._train_vit(name, title, preset, sheet, pixels, labels)
-        temperature = Temperature() if name == "raw" else self._temperature(preset, sheet, pixels, labels)
-        model = Classifier(preset, self.normaliser, self.fill, denoiser, pca, trained, temperature.value)
+        trained = self._train_vit(name, title, preset, sheet, pixels, labels)
+        temperature, smoothing.steps = self._calibrate(name, preset, sheet, pixels, labels, smoothing)
+        model = Classifier(preset, self.normaliser, self.fill, denoiser, pca, trained, temperature.value, smoothing)
         return model.to(self.compute.device).eval(), temperature
 
     def _train_vit(
         self, name: str, title: str, preset: Preset, sheet: Tensor, pixels: Tensor, labels: Tensor
-    ) -> tuple[SpectralViT | FovealViT, ClassifierTask]:
+    ) -> SpectralViT | FovealViT:
         """Train a classifier on some pixels of a sheet of features, (H, W, P); each begins with the same weights."""
         torch.manual_seed(self.seed)
         vit = new_vit(preset.vit(sheet.shape[2], len(self.scenes[0].classes))).to(self.compute.device)
@@ -163,24 +163,32 @@ class Training:
         loop = Loop(vit, task, preset.epochs * task.steps, preset.classifier, self.compute, self.seed)
         trained = self._train(name, title, loop)
         assert isinstance(trained, SpectralViT | FovealViT)
-        return trained, task
+        return trained
 
-    def _temperature(self, preset: Preset, sheet: Tensor, pixels: Tensor, labels: Tensor) -> Temperature:
-        """Fit the temperature to pixels that a copy of the classifier is not trained on."""
-        held = hold_out(labels.cpu().numpy(), places(self.scenes, self.splits), self.seed)
-        count = int(held.sum())
+    def _calibrate(
+        self, name: str, preset: Preset, sheet: Tensor, pixels: Tensor, labels: Tensor, smoothing: Smoothing
+    ) -> tuple[Temperature, int]:
+        """Fit temperature and steps of smoothing to pixels that copies of the classifier are not trained on."""
+        folds = hold_out(labels.cpu().numpy(), places(self.scenes, self.splits), self.seed)
+        count = sum(int(fold.sum()) for fold in folds)
         if count < LEAST:
-            return too_few(count)
-        out = torch.from_numpy(held).to(labels.device)
-        copy, task = self._train_vit("calibration", "Calibration", preset, sheet, pixels[~out], labels[~out])
-        scores = window_scores(copy, task, pixels[out])
-        return Temperature(fit_temperature(scores, labels[out].cpu()), count)
+            return too_few(count), 0
+        scores, known, raw = [], [], "" if name == "classifier" else " on raw bands"
+        for number, fold in enumerate(folds, start=1):
+            out = torch.from_numpy(fold).to(labels.device)
+            title = f"Calibration {number} of {len(folds)}{raw}"
+            stage = f"{name} calibration {number}"
+            copy = self._train_vit(stage, title, preset, sheet, pixels[~out], labels[~out])
+            scores.append(smoothed_scores(copy, sheet, pixels[out], smoothing))
+            known.append(labels[out].cpu())
+        steps, value = choose(torch.cat(scores, 1), torch.cat(known))
+        return Temperature(value, count), steps
 
     def _labelled(self, rim: int) -> tuple[Tensor, Tensor]:
         """Return row and column, (n, 2), on the sheet of features, and class from 0, (n,), of the training pixels."""
-        pixels, labels, top = [], [], 0
+        pixels, labels, top = [], [], rim
         for scene, split in zip(self.scenes, self.splits, strict=True):
-            pixels.append(np.argwhere(split.train) + np.array([top, 0]))
+            pixels.append(np.argwhere(split.train) + np.array([top, rim]))
             labels.append(scene.labels[split.train].astype(np.int64) - 1)
             top += scene.labels.shape[0] + 2 * rim
         device = self.compute.device
@@ -226,6 +234,13 @@ class Training:
         confusion = "confusion.png" if name == "map" else "raw_confusion.png"
         figures.confusion_matrix(self.run.path / checkpoint.FIGURES / confusion, found.accuracy, self.scenes[0].classes)
         return found
+
+    def _look_again(self, window: int) -> None:
+        """Take the leakage anew: smoothing looks farther than the classifier's window does."""
+        self.splits = tuple(
+            replace(one, leakage=leakage(one.train, one.test, window)) if one.leakage is not None else one
+            for one in self.splits
+        )
 
     def _draw_map(self, index: int, found: Evaluation, name: str) -> None:
         mapped, accuracy = found.maps[index], found.of_scenes[index]

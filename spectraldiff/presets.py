@@ -78,6 +78,9 @@ class Preset:
         See `spectraldiff.vit.ViTConfig`.
     feature_noise
         Standard deviation of the noise added to the standardised features while the classifier learns.
+    smoothing
+        Most steps of averaging scores over similar neighbours; the training chooses how many, see
+        `spectraldiff.held_out`. 0 for none.
     epochs, classifier
         Passes over the training pixels, and how.
     """
@@ -112,6 +115,7 @@ class Preset:
     mlp: int
     dropout: float
     feature_noise: float
+    smoothing: int
     epochs: int
     classifier: LoopSettings
 
@@ -214,6 +218,7 @@ PAPER = Preset(
     mlp=128,  # open
     dropout=0.1,  # open
     feature_noise=0.0,
+    smoothing=0,
     epochs=20,
     classifier=LoopSettings(64, 1e-3, "constant", 0.0, 0.0, 0.999, 0.99, 0),
 )
@@ -241,6 +246,7 @@ FAST = replace(
     depth=1,
     dropout=0.0,
     feature_noise=1.0,
+    smoothing=12,
     epochs=40,
     classifier=LoopSettings(64, 1e-3, "cosine", 0.3, 0.05, 0.999, 0.99, 0),
 )

@@ -68,6 +68,11 @@ class Split:
         """Whether most test pixels lie apart from the training pixels: in other polygons, or out of their windows."""
         return self.name.endswith(BY_POLYGON) or (self.leakage is not None and self.leakage < 0.5)
 
+    @property
+    def buffered(self) -> bool:
+        """Whether a buffer keeps the training pixels out of all that the class of a test pixel depends on."""
+        return self.name.partition(":")[0] == "disjoint"
+
 
 @dataclass(frozen=True)
 class Spec:

@@ -1,11 +1,13 @@
-"""Temperature scaling: one number that makes confidences mean what they say.
+"""Temperature scaling and the number of smoothing steps: what is fitted to pixels that were held out of the training.
 
 Guo et al., "On calibration of modern neural networks", 2017, Sec. 4.2: scores are divided by a temperature T before
-the softmax, which changes no class. T is the one that gives held-out pixels the least negative log-likelihood.
+the softmax, which changes no class. T is the one that gives held-out pixels the least negative log-likelihood, and so
+is the number of steps of `spectraldiff.smoothing`: far where the ground lies in large pieces, none where it does not.
 
-A classifier is certain of the pixels that it was trained on, so T is fitted to a copy that never saw a fifth of them.
-The fifth stands to the rest as the test pixels do to the training pixels: drawn pixel by pixel where they lie among
-each other, polygon by polygon or patch by patch where they lie apart.
+A classifier is certain of the pixels that it was trained on, so both are fitted to a copy that never saw a fifth of
+them.  The fifth stands to the rest as the test pixels do to the training pixels: drawn pixel by pixel where they lie
+among each other, polygon by polygon or patch by patch where they lie apart.  Where a fifth is little, other fifths
+follow, each with a copy of its own.
 """
 
 import math
@@ -17,19 +19,24 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import label
 from scipy.optimize import minimize_scalar
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from spectraldiff.features import cropped
+from spectraldiff.foveal import FovealViT
 from spectraldiff.polygon_splits import share_of
 from spectraldiff.scene import Scene
+from spectraldiff.smoothing import RADIUS, Smoothing
 from spectraldiff.splits import Split
-from spectraldiff.training import ClassifierTask
+from spectraldiff.vit import SpectralViT
 
 SHARE = 0.2
 ENOUGH = 5  # training pixels of a class of which one is held out
+FOLDS = 5  # fifths at most, and held-out pixels beyond which there is no further one
+PLENTY = 150
+TILE = 32  # pixels along the side of the tiles that held-out pixels are classified in
 LEAST = 5  # held-out pixels that a temperature is fitted to
 HIGHEST = 10.0  # the temperature is from a tenth to ten
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -82,8 +89,8 @@ def patches(labels: NDArray[np.integer], groups: NDArray[np.int32] | None) -> ND
     return numbers if groups is None else np.where((groups > 0) & (labels > 0), groups + np.int64(top), numbers)
 
 
-def hold_out(labels: NDArray[np.integer], places: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
-    """Choose the training pixels that the temperature is fitted to.
+def hold_out(labels: NDArray[np.integer], places: NDArray[np.int64], seed: int) -> list[NDArray[np.bool_]]:
+    """Choose the training pixels that temperature and smoothing are fitted to.
 
     Parameters
     ----------
@@ -94,25 +101,83 @@ def hold_out(labels: NDArray[np.integer], places: NDArray[np.int64], seed: int) 
 
     Returns
     -------
-    ndarray of shape (n,), bool
-        About a fifth of each class, in whole places; never all of a class. None of a class with fewer than `ENOUGH`
-        pixels. A class in one place only is drawn pixel by pixel.
+    list of ndarray of shape (n,), bool
+        Up to `FOLDS` sets without a common pixel, as many as hold `PLENTY` pixels together. Each has about a fifth of
+        each class, in whole places; never all of a class. None of a class with fewer than `ENOUGH` pixels. A class in
+        one place only is drawn pixel by pixel.
     """
-    generator, held = np.random.Generator(np.random.PCG64(seed)), np.zeros(len(labels), np.bool_)
-    for value in np.unique(labels):
-        pixels = np.flatnonzero(labels == value)
-        if len(pixels) < ENOUGH:
-            continue
-        units = np.unique(places[pixels], return_inverse=True)[1]
-        units = units if units.max() else np.arange(len(pixels))
-        held[pixels[share_of(units, round(SHARE * len(pixels)), generator)]] = True
-    return held
+    generator, free = np.random.Generator(np.random.PCG64(seed)), np.ones(len(labels), np.bool_)
+    classes = [pixels for value in np.unique(labels) if len(pixels := np.flatnonzero(labels == value)) >= ENOUGH]
+    folds: list[NDArray[np.bool_]] = []
+    while len(folds) < FOLDS and (~free).sum() < PLENTY:
+        held = np.zeros(len(labels), np.bool_)
+        for pixels in classes:
+            alone, left = len(np.unique(places[pixels])) == 1, pixels[free[pixels]]
+            if len(left):
+                units = np.arange(len(left)) if alone else np.unique(places[left], return_inverse=True)[1]
+                held[left[share_of(units, round(SHARE * len(pixels)), generator)]] = True
+        if not held.any():
+            break
+        free &= ~held
+        folds.append(held)
+    return folds
 
 
 @torch.no_grad()
-def window_scores(model: nn.Module, task: ClassifierTask, pixels: Tensor) -> Tensor:
-    """Return the scores, (n, K) float64 on the CPU, of the windows around pixels, (n, 2), neither turned nor noised."""
-    return torch.cat([model(task.windows(part)).double().cpu() for part in torch.split(pixels, BATCH)])
+def smoothed_scores(vit: SpectralViT | FovealViT, sheet: Tensor, pixels: Tensor, smoothing: Smoothing) -> Tensor:
+    """Return the class scores of some pixels after 0, 1, 2, ... steps of smoothing.
+
+    Parameters
+    ----------
+    vit
+        In evaluation mode.
+    sheet
+        (H, W, P) features, with a rim of the window's radius and the smoothing's halo around each scene.
+    pixels
+        (n, 2) row and column on the sheet.
+    smoothing
+        With the most steps.
+
+    Returns
+    -------
+    Tensor
+        (steps + 1, n, K) float64 on the CPU.
+    """
+    rim, found = vit.config.radius + smoothing.halo, []
+    tiles = torch.div(pixels, TILE, rounding_mode="floor")
+    order = []
+    for tile in torch.unique(tiles, dim=0):
+        inside = (tiles == tile).all(1)
+        spots = pixels[inside]
+        first, last = spots.amin(0), spots.amax(0)
+        rows, columns = (slice(int(f) - rim, int(g) + rim + 1) for f, g in zip(first, last, strict=True))
+        features = sheet[rows, columns][None]  # (1, h, w, P)
+        tokens = vit.embed(features).movedim(-1, 1)
+        guides = smoothing.guides(cropped(features.movedim(-1, 1), vit.config.radius))
+        at = spots - first
+        scores = [  # of each step, from maps that are smaller and smaller
+            cropped(one, smoothing.halo - RADIUS * step)[0, :, at[:, 0], at[:, 1]].T
+            for step, one in enumerate(smoothing.each(vit.slide(tokens), guides))
+        ]
+        found.append(torch.stack(scores).double().cpu())
+        order.append(inside.nonzero()[:, 0].cpu())
+    return torch.cat(found, 1)[:, torch.cat(order).argsort()]
+
+
+def choose(scores: Tensor, labels: Tensor) -> tuple[int, float]:
+    """Return the number of steps with the least negative log-likelihood at its best temperature, and that temperature.
+
+    Parameters
+    ----------
+    scores
+        (steps + 1, n, K), as `smoothed_scores` returns them.
+    labels
+        (n,) their classes, 0 .. K - 1.
+    """
+    found = [fit_temperature(one, labels) for one in scores]
+    losses = [_loss(one / t, labels) for one, t in zip(scores, found, strict=True)]
+    steps = losses.index(min(losses))
+    return steps, found[steps]
 
 
 def fit_temperature(scores: Tensor, labels: Tensor) -> float:
@@ -130,13 +195,15 @@ def fit_temperature(scores: Tensor, labels: Tensor) -> float:
     One more pixel, of no class in particular, counts among the n: where all are right, the likelihood alone would make
     the model certain of everything (Platt, "Probabilistic outputs for support vector machines", 1999, Sec. 2.2).
     """
-    smoothing = 1 / (len(labels) + 2)
-
-    def loss(log_t: float) -> float:
-        return float(F.cross_entropy(scores * math.exp(-log_t), labels, label_smoothing=smoothing))
-
     limit = math.log(HIGHEST)
-    return math.exp(minimize_scalar(loss, bounds=(-limit, limit), method="bounded").x)
+    best = minimize_scalar(
+        lambda log_t: _loss(scores * math.exp(-log_t), labels), bounds=(-limit, limit), method="bounded"
+    )
+    return math.exp(best.x)
+
+
+def _loss(scores: Tensor, labels: Tensor) -> float:
+    return float(F.cross_entropy(scores, labels, label_smoothing=1 / (len(labels) + 2)))
 
 
 def too_few(pixels: int) -> Temperature:

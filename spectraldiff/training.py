@@ -290,9 +290,9 @@ class ClassifierTask:
     model
         The classifier that is trained.
     features
-        (H + 2 r, W + 2 r, P) features of the scene and a rim of the window's radius r, on the training device.
+        (H, W, P) features of the scene with a rim of at least the window's radius around it, on the training device.
     pixels
-        (n, 2) row and column of the training pixels.
+        (n, 2) row and column of the training pixels, among these features.
     labels
         (n,) their classes, 0 .. K - 1.
     batch, noise, seed
@@ -313,7 +313,7 @@ class ClassifierTask:
         self.model, self.features, self.pixels, self.labels = model, features, pixels, labels
         self.batch, self.noise, self.seed = min(batch, len(labels)), noise, seed
         self.steps = math.ceil(len(labels) / self.batch)  # an epoch
-        self.offsets = torch.arange(model.config.window, device=features.device)
+        self.offsets = torch.arange(model.config.window, device=features.device) - model.config.radius
         # Twice as many values as a batch needs: each step takes its noise from another place in them, for drawing
         # them anew would take a third of a step.
         values = 2 * self.batch * model.config.window**2 * features.shape[-1] if noise > 0 else 0

@@ -145,10 +145,11 @@ class SpectralViT(nn.Module):
         Tensor
             (N, K, H - 2 r, W - 2 r) class scores, r the window's radius.
         """
-        size, side = self.config.window, tokens.shape[-1] - self.config.window + 1
-        rows = torch.stack([tokens[:, :, i : i + side] for i in range(size)], -1)  # (N, C, H', W, window)
-        columns = [rows[:, :, :, j : j + side] for j in range(size)]
+        size = self.config.window
+        height, width = (length - size + 1 for length in tokens.shape[2:])
+        rows = torch.stack([tokens[:, :, i : i + height] for i in range(size)], -1)  # (N, C, H', W, window)
+        columns = [rows[:, :, :, j : j + width] for j in range(size)]
         windows = torch.stack(columns, -1)  # (N, C, H', W', row, column)
         windows = windows.permute(0, 2, 3, 4, 5, 1)  # (N, H', W', window, window, C)
         scores = self.classify(windows.reshape(-1, size * size, tokens.shape[1]))
-        return scores.view(len(tokens), side, side, -1).permute(0, 3, 1, 2)
+        return scores.view(len(tokens), height, width, -1).permute(0, 3, 1, 2)

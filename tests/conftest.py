@@ -82,6 +82,7 @@ def tiny_preset() -> Preset:
         width=16,
         heads=2,
         mlp=24,
+        smoothing=2,
         epochs=15,
         diffusion=replace(FAST.diffusion, batch=4),
         classifier=replace(FAST.classifier, batch=16),

@@ -50,7 +50,8 @@ def fit_ours(name: str, preset: Preset, problem: Problem, context: Context) -> O
     predicted, _ = model.to(context.compute.device).predict(problem.scene, lambda done, n: report("mapping", done, n))
     seconds = run.read_json("metrics.json")["seconds"]
     trained = sum(s for stage, s in seconds.items() if not stage.endswith("map"))
-    return Outcome(predicted, trained, time.perf_counter() - started, {})
+    chosen = {"smoothing steps": float(model.smoothing.steps), "temperature": float(model.temperature)}
+    return Outcome(predicted, trained, time.perf_counter() - started, chosen, 2 * model.halo + 1)
 
 
 def _take_denoiser(run: RunFolder, preset: Preset, problem: Problem, context: Context) -> None:

@@ -75,7 +75,7 @@ def _run(store: Store, problem: Problem, method: Method, context: Context) -> Re
     outcome = method.fit(problem, context)
     reference = np.where(problem.split.test, problem.scene.labels, 0)
     accuracy = score(reference, outcome.map, len(problem.scene.classes))
-    leakage = problem.leakage(method.window)
+    leakage = problem.leakage(outcome.window or method.window)
     return store.write(method.name, problem.seed, _settings(problem, method), outcome, accuracy, leakage)
 
 

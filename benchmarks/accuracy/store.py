@@ -26,12 +26,15 @@ class Outcome:
         Wall time.
     chosen
         Parameters that the method chose itself.
+    window
+        Side of the window that a class depends on, where the method chose that too; else it is the method's.
     """
 
     map: NDArray[Any]
     train_seconds: float
     map_seconds: float
     chosen: Mapping[str, float]
+    window: int | None = None
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectraldiff.classifier import Classifier
-from spectraldiff.features import FeatureExtractor
+from spectraldiff.features import FeatureExtractor, cropped
 from spectraldiff.foveal import FovealSlide, FovealViT
+from spectraldiff.smoothing import Smoothing
 from spectraldiff.vit import Block, SpectralViT
-from spectraldiff_export.trunk import Trunk, cropped
+from spectraldiff_export.trunk import Trunk
 from spectraldiff_runtime.class_map import HIGHEST_UINT8
 
 
@@ -43,7 +44,8 @@ class DeployedClassifier(nn.Module):
     front
         From a raw tile to tokens (`TokenMap`) or, row by row, to rows of token windows (`TokenRows`).
     reader
-        From these (or one row of them) to class scores: `FovealSlide` or `RowClassifier`.
+        From these (or one row of them) to class scores: `FovealSlide` (smoothed by `SmoothedSlide`) or
+        `RowClassifier`.
     verdict
         `Verdict`: from all class scores to the three outputs.
     """
@@ -58,7 +60,7 @@ class DeployedClassifier(nn.Module):
         with torch.no_grad():
             front = TokenMap(classifier)
             self.front: nn.Module = TokenRows(front, vit.config.window) if self.row_by_row else front
-            self.reader: nn.Module = FovealSlide(vit) if isinstance(vit, FovealViT) else RowClassifier(vit)
+            self.reader = self._reader(vit, classifier.smoothing)
             self.verdict: nn.Module = Verdict(vit.config.classes, self.row_by_row)
         self.to(classifier.fill.dtype).eval().requires_grad_(False)
 
@@ -81,12 +83,22 @@ class DeployedClassifier(nn.Module):
         classes, confidence, probabilities = self.verdict(scores)
         return classes, confidence, probabilities
 
+    def _reader(self, vit: SpectralViT | FovealViT, smoothing: Smoothing) -> nn.Module:
+        if isinstance(vit, FovealViT):
+            return SmoothedSlide(vit, smoothing.steps) if smoothing.steps else FovealSlide(vit)
+        if smoothing.steps:
+            raise ValueError("a classifier that slides row by row has no smoothing")
+        return RowClassifier(vit)
+
     def _by_row(self, rows: Tensor) -> Tensor:
         return torch.stack([self.reader(row) for row in rows.unbind(0)])
 
 
 class TokenMap(nn.Module):
-    """From a raw tile to the ViT's tokens: (N, B, h + 2 halo, w + 2 halo) to (N, C, T', T')."""
+    """From a raw tile to the ViT's tokens: (N, B, h + 2 halo, w + 2 halo) to (N, C, T', T').
+
+    Where scores are smoothed, the guides follow: (N, C + G, T', T').
+    """
 
     reference: Tensor
     scale: Tensor
@@ -115,6 +127,20 @@ class TokenMap(nn.Module):
         else:
             features = self.trunk(x)
         return cast("Tensor", self.project(features))
+
+
+class SmoothedSlide(nn.Module):
+    """A `FovealSlide` and the smoothing of its scores: (N, C + G, H, W) to (N, H', W', K)."""
+
+    def __init__(self, vit: FovealViT, steps: int) -> None:
+        super().__init__()
+        self.slide, self.smoothing = FovealSlide(vit), Smoothing(steps)
+        self.width, self.rim = vit.embed.out_features, vit.config.radius
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.slide(x[:, : self.width]).permute(0, 3, 1, 2)  # (N, K, H', W')
+        guides = cropped(x[:, self.width :], self.rim)
+        return self.smoothing(scores, guides).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
 
 
 class TokenRows(nn.Module):
@@ -259,13 +285,17 @@ def _input_affine(extractor: FeatureExtractor) -> tuple[Tensor, Tensor]:
 
 
 def _token_map(classifier: Classifier, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (C, D) and (C,) float64: PCA and the ViT's linear mapping as one.
+    """Return (C, D) and (C,) float64: PCA and the ViT's linear mapping as one, and the guides where there are any.
 
     Where the bands stand beside the features, they come as the U-Net reads them and are mapped back here.
     """
     embed, components = classifier.vit.embed, classifier.pca_components.double()
-    matrix = embed.weight.double() @ components  # (C, D)
-    bias = embed.bias.double() - matrix @ classifier.pca_mean.double()
+    weight, offset = embed.weight.double(), embed.bias.double()
+    if classifier.smoothing.steps:
+        guides = classifier.smoothing.guides(torch.eye(len(components)).to(weight)[..., None, None])[..., 0, 0].T
+        weight, offset = torch.cat([weight, guides]), torch.cat([offset, offset.new_zeros(len(guides))])
+    matrix = weight @ components  # (C, D)
+    bias = offset - matrix @ classifier.pca_mean.double()
     if classifier.extractor.denoiser is not None and classifier.extractor.raw:
         bands = len(classifier.fill)
         beside = matrix[:, -bands:] / scale

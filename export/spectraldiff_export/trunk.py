@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectraldiff.features import FeatureExtractor
+from spectraldiff.features import FeatureExtractor, cropped
 from spectraldiff.unet import Conv, DenoisingUNet, DoubleLayer, DownBlock, UpBlock, UpConv
 
 # Height and width of the images whose pixels lie in a row in memory.
@@ -158,11 +158,6 @@ class SpectralUpConv(nn.Module):
         # Padded on one side only: the other side's position would belong to no output.
         even, odd = self.even(F.pad(x, (0, 0, 1, 0))), self.odd(F.pad(x, (0, 0, 0, 1)))  # (N, O, L, H W)
         return torch.stack([even, odd], 3).flatten(2, 3), size  # (N, O, 2 L, H W)
-
-
-def cropped(x: Tensor, rim: int) -> Tensor:
-    """Cut `rim` pixels off each side of (..., H, W)."""
-    return x if rim == 0 else x[..., rim:-rim, rim:-rim]
 
 
 def flat(conv: nn.Module, relu: bool = False) -> nn.Module:

@@ -22,7 +22,7 @@ def test_geotiff_and_polygons_in_another_crs_train_like_the_built_in_scene(tiny_
     for one in built_in["labels"]:
         assert one.pop("polygons") is None
     assert {key: built_in[key] for key in SAME} == {key: own[key] for key in SAME}
-    assert own["accuracy"]["oa"] > 0.4
+    assert own["accuracy"]["oa"] > 0.35
     pixels = []
     for name in ("built-in", "own"):
         with rasterio.open(tmp_path / name / "train_pixels.tif") as dataset:

@@ -146,7 +146,7 @@ def test_the_labels_are_shown_before_the_training(tiny_files, tmp_path, capsys):
     assert printed.index("Labelled") < printed.index("Training the preset")
     assert "(per-class:8, seed 0, leakage " in printed
     assert "warning: classes with fewer than 10 training pixels" in printed
-    assert "of the test pixels have a training pixel in their window" in printed
+    assert "of the test pixels have a training pixel in reach" in printed
 
 
 def test_disjoint_split_of_an_own_scene(tiny_files, tmp_path, capsys):

@@ -21,9 +21,9 @@ from spectraldiff_runtime.cli import run
 CLASSES = 4
 SMALL = {
     "stem_channels": 4, "channels": (5, 6, 7), "components": 12, "raw_components": 6,
-    "window": 5, "fovea": None, "members": 1, "width": 16, "depth": 3, "heads": 4, "mlp": 24,
+    "window": 5, "fovea": None, "smoothing": 0, "members": 1, "width": 16, "depth": 3, "heads": 4, "mlp": 24,
 }  # fmt: skip
-FOVEAL = {**SMALL, "window": 9, "fovea": 3, "members": 2, "depth": 1}
+FOVEAL = {**SMALL, "window": 9, "fovea": 3, "smoothing": 2, "members": 2, "depth": 1}
 # Presets of all kinds, and the numbers of bands to try them with.
 KINDS: dict[str, tuple[Preset, int]] = {
     "fast": (replace(FAST, **SMALL, positions=6, layer=2), 12),
@@ -32,21 +32,30 @@ KINDS: dict[str, tuple[Preset, int]] = {
     "paper": (replace(PAPER, **SMALL, resample_kernel=(4, 3, 3), layer=1), 5),
     "paper, beside raw bands": (replace(PAPER, **SMALL, resample_kernel=(4, 3, 3), layer=0, beside_raw=True), 5),
     "foveal": (replace(FAST, **FOVEAL, positions=6, layer=2), 12),
-    "foveal, all fine": (replace(FAST, **{**FOVEAL, "window": 3}, positions=3, layer=1, beside_raw=True), 7),
+    "foveal, all fine": (
+        replace(FAST, **{**FOVEAL, "window": 3, "smoothing": 0}, positions=3, layer=1, beside_raw=True),
+        7,
+    ),
     "raw": (replace(FAST, **SMALL, features="raw"), 12),
-    "raw, foveal": (replace(FAST, **{**FOVEAL, "window": 15, "fovea": 9, "heads": 1}, features="raw"), 5),
+    "raw, foveal": (
+        replace(FAST, **{**FOVEAL, "window": 15, "fovea": 9, "heads": 1, "smoothing": 1}, features="raw"),
+        5,
+    ),
     "raw, one block": (replace(FAST, **{**SMALL, "depth": 1, "heads": 1}, features="raw"), 5),
 }
 
 
 def make_classifier(preset: Preset, bands: int, seed: int = 0) -> Classifier:
-    """Return a classifier as if trained: every weight, statistic and constant is random, band 2 is constant."""
+    """Return a classifier as if trained: every weight, statistic and constant is random, band 2 is constant.
+
+    It takes all the steps of smoothing that the preset allows.
+    """
     torch.manual_seed(seed)
     unet = preset.unet(bands)
     channels, positions = unet.feature_shape(preset.layer)
     features = bands if preset.features == "raw" else channels * positions + bands * preset.beside_raw
     components = min(features, preset.wanted_components)
-    classifier = empty_classifier(preset, bands, CLASSES, features, components)
+    classifier = empty_classifier(preset, bands, CLASSES, features, components, preset.smoothing)
     normaliser, extractor = classifier.normaliser, classifier.extractor
     normaliser.low.uniform_(200, 3000)
     normaliser.high.copy_(normaliser.low).add_(torch.rand(bands) * 4000 + 100)
@@ -61,6 +70,7 @@ def make_classifier(preset: Preset, bands: int, seed: int = 0) -> Classifier:
     classifier.vit.cls.data.normal_(0, 0.5)
     classifier.vit.position.data.normal_(0, 0.5)
     classifier.temperature.fill_(1.7)
+    classifier.smoothing.sharpness.fill_(0.3)
     if isinstance(classifier.vit, FovealViT):
         classifier.vit.bias.data.normal_(0, 0.5)
     return calibrated(classifier.eval())

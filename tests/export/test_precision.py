@@ -46,16 +46,17 @@ def probabilities(model: onnx.ModelProto, tiles: np.ndarray, path: Path) -> np.n
 def test_the_trunk_is_from_the_first_convolution_to_the_projection(whole):
     trunk = trunk_nodes(list(whole.graph.node))
     convs = [node for node in trunk if node.op_type == "Conv"]
-    # A stem, three a block down, four a block up, the projection; the classifier's four are no part of it.
+    # A stem, three a block down, four a block up, the projection; the classifier's four and the smoothing's three are
+    # no part of it.
     assert (trunk[0], trunk[-1]) == (convs[0], convs[-1])
     assert len(convs) == 1 + 3 * 3 + 4 * 2 + 1
-    assert sum(node.op_type == "Conv" for node in whole.graph.node) == len(convs) + 4
+    assert sum(node.op_type == "Conv" for node in whole.graph.node) == len(convs) + 4 + 3
 
 
 def test_int8_computes_the_trunk_in_integers(whole, tiles):
     operators = Counter(node.op_type for node in quantised(whole, [tiles]).graph.node)
     assert operators["QLinearConv"] == 3 * 3 + 4 * 2
-    assert operators["Conv"] == 1 + 1 + 4  # first convolution, projection, classifier
+    assert operators["Conv"] == 1 + 1 + 4 + 3  # first convolution, projection, classifier, smoothing
     # In once, for each scale of zeros that pad, and out once.
     assert operators["DequantizeLinear"] == 1
 
@@ -102,7 +103,7 @@ def test_scales_hold_their_range_and_zero_exactly(low, high):
 
 
 def test_the_card_says_how_well_it_agrees(foveal, card_for, tiles_for, tmp_path):
-    samples, out = tiles_for(foveal, 4, 16), tmp_path / "model.onnx"
+    samples, out = tiles_for(foveal, 4, 16, 4), tmp_path / "model.onnx"
     export = export_model(foveal, card_for(foveal), samples, out, precision="fp16")
     card = read_card(out)
     assert card.precision == "fp16"
@@ -125,7 +126,7 @@ def test_labels_measure_the_accuracy_that_is_lost(whole, foveal, tiles, tmp_path
 def test_a_model_that_agrees_too_little_is_not_written(foveal, card_for, tiles_for, tmp_path, names, monkeypatch):
     monkeypatch.setattr(precision, "EQUAL_CLASSES", 1.01)
     with pytest.raises(VerificationError, match=r"in fp16 .* same class as in fp32 at .* nothing is written"):
-        export_model(foveal, card_for(foveal), tiles_for(foveal, 4, 16), tmp_path / "model.onnx", precision="fp16")
+        export_model(foveal, card_for(foveal), tiles_for(foveal, 4, 16, 4), tmp_path / "model.onnx", precision="fp16")
     assert names() == []
 
 

@@ -73,7 +73,9 @@ def test_metrics_and_facts_name_split_leakage_and_labels(tiny_run: RunFolder, ti
     metrics, facts = tiny_run.read_json("metrics.json"), tiny_run.read_json("model.json")["accuracy"]
     with rasterio.open(tiny_run.path / "train_pixels.tif") as a, rasterio.open(tiny_run.path / "test_pixels.tif") as b:
         train, test = a.read(1) > 0, b.read(1) > 0
-    assert metrics["leakage"] == facts["leakage"] == leakage(train, test, 9)
+    window = 9 + 2 * 2 * facts["smoothing"]  # smoothing sees two pixels farther with each step
+    assert metrics["leakage"] == facts["leakage"] == leakage(train, test, window)
+    assert metrics["smoothing"] == facts["smoothing"]
     assert (metrics["split"], facts["split"], facts["seed"]) == ("per-class:10", "per-class:10", 0)
     assert (facts["train_pixels"], facts["test_pixels"]) == (train.sum(), test.sum())
     labelled = np.bincount(tiny_scene.labels.ravel())[1:].tolist()
@@ -88,7 +90,7 @@ def test_report_shows_the_maps_and_the_figures(tiny_run: RunFolder) -> None:
     for share in (metrics["accuracy"]["oa"], metrics["raw_accuracy"]["oa"], metrics["calibration"]["ece"]):
         assert f"<dd>{100 * share:.2f}<small> %</small></dd>" in text
     assert text.count("<img") == 8  # scene, map, confusion, confidence, reliability, three losses
-    assert f"{metrics['temperature']['value']:.2f}, from 8 held-out training pixels" in text
+    assert f"{metrics['temperature']['value']:.2f}, from 36 held-out training pixels" in text
     assert "How to reproduce" in text
 
 
@@ -102,7 +104,8 @@ def test_test_pixels_were_never_trained_on(tiny_run: RunFolder, tiny_scene: Scen
 
 
 @pytest.mark.parametrize(
-    ("title", "steps"), [("Denoiser", 11), ("SpectralViT", 7), ("Calibration", 5), ("SpectralViT on raw bands", 3)]
+    ("title", "steps"),
+    [("Denoiser", 11), ("SpectralViT", 7), ("Calibration 2 of 5", 4), ("Calibration 5 of 5 on raw bands", 3)],
 )
 def test_interrupted_run_ends_like_an_undisturbed_one(
     title: str, steps: int, tiny_request: Request, tiny_scene: Scene, tiny_run: RunFolder, tmp_path: Path
@@ -125,7 +128,7 @@ def test_raw_features_need_no_denoiser(tiny_request: Request, tiny_scene: Scene,
     Training(run, tiny_scene, tiny_request.make_split(tiny_scene), preset, 0, Compute(), Monitor()).finish()
     model, _ = run.load_model()
     assert model.extractor.denoiser is None
-    assert model.halo == preset.window // 2
+    assert model.halo == preset.window // 2 + 2 * model.smoothing.steps
     with pytest.raises(RunError, match="no denoiser"):
         reconstruct(model, tiny_scene, 5, 8, 3, 0, lambda done, total: None)
 
@@ -216,8 +219,8 @@ def test_newest_finished_run_is_found(tmp_path: Path) -> None:
         (lambda path: (path / "model.json").unlink(), "not finished"),
         (lambda path: (path / "model.json").write_text("{"), "cannot be read"),
         (lambda path: (path / "model.json").write_text("[]"), "no JSON object"),
-        (lambda path: (path / "model.json").write_text('{"format": 2}'), "damaged"),
-        (lambda path: (path / "model.json").write_text('{"format": 1}'), "format 1 .* reads 2: train again"),
+        (lambda path: (path / "model.json").write_text('{"format": 3}'), "damaged"),
+        (lambda path: (path / "model.json").write_text('{"format": 1}'), "format 1 .* reads 3: train again"),
         (lambda path: (path / "model.safetensors").write_bytes(b"\0" * 40), "damaged"),
         (lambda path: (path / "model.safetensors").unlink(), "damaged .it has no model.safetensors"),
         (lambda path: [p.unlink() for p in path.glob("*.json")], "no run folder"),

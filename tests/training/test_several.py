@@ -138,7 +138,7 @@ def test_windows_of_the_second_scene_are_its_own(
         training.train_classifier(preset, None)
     wanted = [scene.labels[split.train] for scene, split in zip(halves, splits, strict=True)]
     np.testing.assert_array_equal(seen["labels"] + 1, np.concatenate(wanted))
-    centres = seen["sheet"][seen["pixels"][:, 0] + 4, seen["pixels"][:, 1] + 4]  # (n, P), the window's radius is 4
+    centres = seen["sheet"][tuple(seen["pixels"].T)]  # (n, P)
     spectra = torch.cat([x[:, torch.from_numpy(s.train)] for x, s in zip(training.pixels, splits, strict=True)], 1).T
     mixed = torch.linalg.lstsq(torch.cat([spectra, torch.ones(len(spectra), 1)], 1), centres).solution
     torch.testing.assert_close(torch.cat([spectra, torch.ones(len(spectra), 1)], 1) @ mixed, centres, atol=1e-2, rtol=0)

@@ -8,11 +8,24 @@ import torch
 
 from spectraldiff import pipeline
 from spectraldiff.checkpoint import RunFolder, create_run
+from spectraldiff.features import cropped
+from spectraldiff.foveal import FovealViT
 from spectraldiff.metrics import calibration
 from spectraldiff.pipeline import Training
+from spectraldiff.smoothing import Smoothing
 from spectraldiff.splits import Split
-from spectraldiff.temperature import HIGHEST, fit_temperature, hold_out, patches, places
+from spectraldiff.temperature import (
+    HIGHEST,
+    PLENTY,
+    choose,
+    fit_temperature,
+    hold_out,
+    patches,
+    places,
+    smoothed_scores,
+)
 from spectraldiff.training import Compute
+from spectraldiff.vit import ViTConfig
 
 
 def drawn(count: int, spread: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,10 +63,22 @@ def test_a_model_that_is_always_right_does_not_become_certain():
 
 def test_a_fifth_of_each_class_is_held_out_and_none_of_the_smallest():
     labels = np.repeat([1, 2, 3, 4], [100, 12, 5, 4])
-    held = hold_out(labels, np.arange(len(labels)), 0)
-    assert np.bincount(labels[held], minlength=5)[1:].tolist() == [20, 2, 1, 0]
-    np.testing.assert_array_equal(held, hold_out(labels, np.arange(len(labels)), 0))
-    assert (held != hold_out(labels, np.arange(len(labels)), 1)).any()
+    folds = hold_out(labels, np.arange(len(labels)), 0)
+    assert [np.bincount(labels[held], minlength=5)[1:].tolist() for held in folds] == [
+        *[[20, 2, 1, 0]] * 4,
+        [19, 2, 0, 0],  # a pixel of the first and of the third class is left: never all of what is left is drawn
+    ]
+    assert max(np.sum(folds, 0)) == 1
+    np.testing.assert_array_equal(folds, hold_out(labels, np.arange(len(labels)), 0))
+    assert (folds[0] != hold_out(labels, np.arange(len(labels)), 1)[0]).any()
+
+
+@pytest.mark.parametrize(("pixels", "folds"), [(1024, 1), (450, 2), (300, 3), (40, 5), (4, 0)])
+def test_there_are_as_many_folds_as_give_enough_pixels(pixels, folds):
+    labels = np.zeros(pixels, int)
+    found = hold_out(labels, np.arange(pixels), 0)
+    assert len(found) == folds
+    assert sum(int(held.sum()) for held in found) >= min(PLENTY, 0.9 * pixels) * (folds > 0)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -61,10 +86,13 @@ def test_places_are_held_out_whole_and_never_all(seed):
     labels = np.repeat([1, 2, 3], [100, 40, 20])
     where = np.repeat(np.arange(9), [10, 20, 30, 25, 15, 20, 20, 10, 10])
     where[140:] = 7  # the third class lies in one place
-    held = hold_out(labels, where, seed)
-    for place in range(7):
-        assert held[where == place].all() or not held[where == place].any()
-    counts = np.bincount(labels[held], minlength=4)[1:]
+    folds = hold_out(labels, where, seed)
+    for held in folds:
+        for place in range(7):
+            assert held[where == place].all() or not held[where == place].any()
+        counts = np.bincount(labels[held], minlength=4)[1:]
+        assert (counts < [100, 40, 20]).all()
+    counts = np.bincount(labels[folds[0]], minlength=4)[1:]
     assert counts[0] == pytest.approx(20, abs=10)
     assert counts[1:].tolist() == [20, 4]
 
@@ -97,7 +125,7 @@ def test_pixels_are_held_out_as_the_test_pixels_lie(tiny_scene):
 def test_the_run_keeps_its_temperature(tiny_run: RunFolder):
     model, facts = tiny_run.load_model()
     metrics = tiny_run.read_json("metrics.json")
-    assert metrics["temperature"] == {"value": pytest.approx(float(model.temperature)), "held_out_pixels": 8}
+    assert metrics["temperature"] == {"value": pytest.approx(float(model.temperature)), "held_out_pixels": 36}
     assert metrics["temperature"]["value"] != 1
     assert (facts["accuracy"]["temperature"], facts["accuracy"]["ece"]) == (
         metrics["temperature"]["value"],
@@ -127,10 +155,10 @@ def test_an_overconfident_classifier_is_cooled_and_keeps_its_classes(
 ):
     """The same training, but scores of the held-out pixels that are eight times as large."""
     preset, split = replace(tiny_preset, features="raw", epochs=4), tiny_request.make_split(tiny_scene)
-    scores = pipeline.window_scores
+    scores = pipeline.smoothed_scores
     results, models = [], []
     for factor in (1, 8):
-        monkeypatch.setattr(pipeline, "window_scores", lambda *given, factor=factor: factor * scores(*given))
+        monkeypatch.setattr(pipeline, "smoothed_scores", lambda *given, factor=factor: factor * scores(*given))
         run = create_run(tmp_path / f"run{factor}")
         results.append(Training(run, tiny_scene, split, preset, 0, Compute()).finish())
         models.append(run.load_model()[0])
@@ -156,3 +184,29 @@ def test_too_few_training_pixels_are_said_and_keep_the_confidences(tiny_scene, t
     assert result.temperature.value == metrics["temperature"]["value"] == 1
     assert metrics["notes"][0].startswith("confidences are not calibrated: 0 training pixels can be held out")
     assert metrics["notes"][0] in (run.path / "report.html").read_text("utf-8")
+
+
+def test_the_number_of_steps_with_the_likeliest_scores_is_chosen():
+    scores, labels = drawn(2000, 3.0)
+    noise = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    steps, temperature = choose(torch.stack([scores + 3 * noise, scores + noise, 2 * scores, scores - noise]), labels)
+    assert steps == 2
+    assert temperature == pytest.approx(2, rel=0.1)
+
+
+@torch.no_grad()
+def test_scores_of_pixels_are_those_of_the_whole_map():
+    torch.manual_seed(0)
+    vit, smoothing = FovealViT(ViTConfig(7, 3, 9, 8, 1, 2, 8, 0.0, 3, 2)).eval(), Smoothing(3, 0.4)
+    rim = vit.config.radius + smoothing.halo
+    sheet = torch.randn(40 + 2 * rim, 75 + 2 * rim, 7)
+    pixels = torch.cartesian_prod(torch.tensor([39, 0, 31, 33]), torch.tensor([0, 40, 74, 31])) + rim
+    found = smoothed_scores(vit, sheet, pixels, smoothing)
+    assert found.shape == (4, 16, 3)
+    tokens = vit.embed(sheet).permute(2, 0, 1)[None]
+    guides = smoothing.guides(cropped(sheet.permute(2, 0, 1)[None], vit.config.radius))
+    for steps in range(4):
+        few = Smoothing(steps, 0.4)
+        whole = few(vit.slide(tokens), guides)[0].double()
+        rows, columns = (pixels - vit.config.radius - few.halo).T
+        torch.testing.assert_close(found[steps], whole[:, rows, columns].T, rtol=1e-4, atol=1e-5)

@@ -33,7 +33,7 @@ def classifier_loop(total: int = 12, dropout: float = 0.3, compute: Compute | No
     torch.manual_seed(0)
     model = SpectralViT(ViTConfig(5, 3, 3, 8, 1, 2, 8, dropout))
     features = torch.randn(12, 12, 5, generator=torch.Generator().manual_seed(3))
-    pixels = torch.cartesian_prod(torch.arange(5), torch.arange(4))
+    pixels = torch.cartesian_prod(torch.arange(5), torch.arange(4)) + 1
     labels = torch.arange(20) % 3
     task = ClassifierTask(model, features, pixels, labels, SETTINGS.batch, noise)
     return Loop(model, task, total, SETTINGS, compute or Compute(), 5)
@@ -171,7 +171,7 @@ def test_every_training_pixel_is_seen_once_an_epoch() -> None:
     original = task.windows
 
     def watched(pixels: Tensor) -> Tensor:
-        seen.extend((pixels[:, 0] * 4 + pixels[:, 1]).tolist())
+        seen.extend(((pixels[:, 0] - 1) * 4 + pixels[:, 1] - 1).tolist())
         return original(pixels)  # type: ignore[no-any-return]
 
     task.windows = watched
@@ -215,7 +215,7 @@ def test_freed_memory_is_kept_where_the_c_library_can() -> None:
 
 def test_windows_lie_around_their_pixels() -> None:
     task: Any = classifier_loop().task
-    windows = task.windows(torch.tensor([[2, 3], [0, 0]]))
+    windows = task.windows(torch.tensor([[3, 4], [1, 1]]))
     torch.testing.assert_close(windows[0], task.features[2:5, 3:6])
     torch.testing.assert_close(windows[1], task.features[:3, :3])
 

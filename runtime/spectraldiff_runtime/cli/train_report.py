@@ -133,9 +133,7 @@ def summarise(folder: "RunFolder", result: "Result") -> None:
             table.add_row(Text(name), *(f"{100 * value:.2f}" for value in figures))
     Console(stderr=True, highlight=False).print(table)
     leakage = metrics["leakage"]
-    leaked = (
-        "" if leakage is None else f": {100 * leakage:.0f} % of the test pixels have a training pixel in their window"
-    )
+    leaked = "" if leakage is None else f": {100 * leakage:.0f} % of the test pixels have a training pixel in reach"
     typer.echo(f"Split {metrics['split']}, seed {metrics['seed']}{leaked}", err=True)
     typer.echo(f"Confidence and accuracy differ by {100 * found.calibration.ece:.2f} % on average (ECE)", err=True)
     minutes = sum(result.seconds.values()) / 60
