@@ -66,7 +66,7 @@ class Smoothing(nn.Module):
         """Return the scores themselves and those after 1, 2, ... steps, each smaller than the one before."""
         found, weights = [scores], shares(guides) if self.steps else guides
         for step in range(self.steps):
-            found.append((neighbours(found[-1]) * cropped(weights, RADIUS * step)).sum(2))
+            found.append(added(neighbours(found[-1]) * cropped(weights, RADIUS * step), 2)[:, :, 0])
         return found
 
 
@@ -89,8 +89,20 @@ def shares(guides: Tensor) -> Tensor:
 
     Two pixels are exp(-|g - g'|^2) alike.
     """
-    alike = (-neighbours(guides, less_own=True).square().sum(1, keepdim=True)).exp()
-    return alike / alike.sum(2, keepdim=True)
+    alike = (-added(neighbours(guides, less_own=True).square(), 1)).exp()
+    return alike / added(alike, 2)
+
+
+def added(x: Tensor, axis: int) -> Tensor:
+    """Add up (N, A, B, H, W) along axis 1 or 2 and keep it as an axis of 1.
+
+    One convolution with a kernel of ones: the sums of ONNX Runtime add in another order where N is 1, and a map would
+    depend on the size of its batches.
+    """
+    first, second = x.shape[1:3]
+    a, b = (torch.eye(size, dtype=x.dtype, device=x.device) for size in (first, second))
+    kernel = b.repeat(1, first) if axis == 1 else a.repeat_interleave(second, 1)
+    return F.conv2d(x.flatten(1, 2), kernel[..., None, None]).unsqueeze(axis)
 
 
 def sharpness(features: Sequence[Tensor], valid: Sequence[Tensor]) -> float:
