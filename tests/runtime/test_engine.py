@@ -12,6 +12,7 @@ import pytest
 from spectraldiff_runtime import devices
 from spectraldiff_runtime.engine import Model, ModelCard, read_card, read_metadata, seal, unseal
 from spectraldiff_runtime.errors import DeviceError, ModelFileError
+from spectraldiff_runtime.fitting import Fitting
 
 
 def test_a_sealed_file_opens_and_runs(model, card):
@@ -202,6 +203,6 @@ def test_running_out_of_memory_is_said(model):
         def run(self, *_):
             raise RuntimeError("Failed to allocate memory for requested buffer of size 99")
 
-    poor = dataclasses.replace(model, session=Session())
+    poor = dataclasses.replace(model, session=Session(), fitting=Fitting())
     with pytest.raises(MemoryError, match="tiles"):
         poor.run(np.zeros((1, 7, 5, 5), np.float32))

@@ -148,7 +148,7 @@ def test_a_gpu_that_holds_no_tile_at_all(model, write_scene, tmp_path, listing):
 
 
 def test_the_hosts_memory_is_another_matter(model):
-    poor = dataclasses.replace(model, session=Small(model.session, 0))
+    poor = dataclasses.replace(model, session=Small(model.session, 0), fitting=Fitting())
     with pytest.raises(MemoryError, match=r"tiles of \(1, 7, 5, 5\)"):
         poor.run(np.zeros((4, 7, 5, 5), np.float32))
     assert poor.session.refused == [4, 2, 1]
