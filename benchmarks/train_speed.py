@@ -71,7 +71,7 @@ def classifier_loop(pixels: Tensor, labels: Any, preset: Preset, compute: Comput
     classes = torch.from_numpy(labels[tuple(chosen.T)].astype(np.int64) - 1).to(compute.device)
     vit = new_vit(preset.vit(preset.components, int(labels.max()))).to(compute.device)
     task = ClassifierTask(vit, features, where, classes, preset.classifier.batch, preset.feature_noise, SEED)
-    return Loop(vit, task, preset.epochs * task.steps, preset.classifier, compute, SEED)
+    return Loop(vit, task, preset.classifier_loop(task.steps), preset.classifier, compute, SEED)
 
 
 def from_loader(loop: Loop) -> Callable[[], None]:

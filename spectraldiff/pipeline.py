@@ -160,7 +160,7 @@ class Training:
         torch.manual_seed(self.seed)
         vit = new_vit(preset.vit(sheet.shape[2], len(self.scenes[0].classes))).to(self.compute.device)
         task = ClassifierTask(vit, sheet, pixels, labels, preset.classifier.batch, preset.feature_noise, self.seed)
-        loop = Loop(vit, task, preset.epochs * task.steps, preset.classifier, self.compute, self.seed)
+        loop = Loop(vit, task, preset.classifier_loop(task.steps), preset.classifier, self.compute, self.seed)
         trained = self._train(name, title, loop)
         assert isinstance(trained, SpectralViT | FovealViT)
         return trained

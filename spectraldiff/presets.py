@@ -81,8 +81,8 @@ class Preset:
     smoothing
         Most steps of averaging scores over similar neighbours; the training chooses how many, see
         `spectraldiff.held_out`. 0 for none.
-    epochs, classifier
-        Passes over the training pixels, and how.
+    epochs, classifier_steps, classifier
+        Passes over the training pixels, training steps at most (0: no limit), and how.
     """
 
     name: str
@@ -117,6 +117,7 @@ class Preset:
     feature_noise: float
     smoothing: int
     epochs: int
+    classifier_steps: int
     classifier: LoopSettings
 
     def unet(self, bands: int) -> UNetConfig:
@@ -148,13 +149,20 @@ class Preset:
             self.members,
         )
 
+    def classifier_loop(self, epoch: int) -> int:
+        """Return the classifier's training steps, where an epoch has so many."""
+        steps = self.epochs * epoch
+        return min(steps, self.classifier_steps) if self.classifier_steps else steps
+
     @property
     def wanted_components(self) -> int:
         """Principal components asked for with these features."""
         return self.raw_components if self.features == "raw" else self.components
 
     def changed(self, **changes: Any) -> "Preset":
-        """Return the preset with those of `changes` that are not None; `diffusion_batch` changes `diffusion.batch`.
+        """Return the preset with those of `changes` that are not None.
+
+        `diffusion_batch` changes `diffusion.batch`; with `epochs` there is no limit to the classifier's steps.
 
         Raises
         ------
@@ -163,6 +171,8 @@ class Preset:
         """
         given = {k: v for k, v in changes.items() if v is not None}
         batch = given.pop("diffusion_batch", self.diffusion.batch)
+        if "epochs" in given:
+            given["classifier_steps"] = 0
         preset = replace(self, diffusion=replace(self.diffusion, batch=batch), **given)
         if not 1 <= preset.timestep <= preset.steps:
             raise UsageError(f"timestep {preset.timestep} is outside the process: give 1 to {preset.steps}")
@@ -220,6 +230,7 @@ PAPER = Preset(
     feature_noise=0.0,
     smoothing=0,
     epochs=20,
+    classifier_steps=0,
     classifier=LoopSettings(64, 1e-3, "constant", 0.0, 0.0, 0.999, 0.99, 0),
 )
 
@@ -248,6 +259,7 @@ FAST = replace(
     feature_noise=1.0,
     smoothing=12,
     epochs=40,
+    classifier_steps=2500,
     classifier=LoopSettings(64, 1e-3, "cosine", 0.3, 0.05, 0.999, 0.99, 0),
 )
 

@@ -1,11 +1,11 @@
 """The trunk of an exported graph in 8-bit integers: static, calibrated on the run's own tiles.
 
 Everything from the first convolution's result to the projection's input is uint8; convolutions multiply it with int8
-weights, each output channel with a scale of its own, and add up in int32.  What only moves values (reshaping, cutting,
-joining) keeps the scale of what it moves, so tensors that meet in one share theirs.  The first convolution reads raw
-spectra, whose small differences 8 bits would lose, and the classifier is a few thousandths of the work: both stay
-float32.  Processors without VNNI add pairs of these products in 16 bits, where large ones overflow: such a file is for
-processors like the one that it was verified on.
+weights, each output channel with a scale of its own, and add up in int32. What only moves values (reshaping, cutting,
+joining) keeps the scale of what it moves, so tensors that meet in one share theirs; sums have scales of their own.
+The first convolution reads raw spectra, whose small differences 8 bits would lose, and the classifier is a few
+thousandths of the work: both stay float32. Processors without VNNI add pairs of these products in 16 bits, where
+large ones overflow: such a file is for processors like the one that it was verified on.
 """
 
 from collections import defaultdict
@@ -150,9 +150,13 @@ class _Graph:
         trunk, inside = {id(n) for n in self.convs[1:]}, {self.first}
         for node in self.nodes:
             data = [name for name in node.input if name in inside]
-            if data and (id(node) in trunk or node.op_type in MOVES):
+            if data and (id(node) in trunk or node.op_type in MOVES or (node.op_type == "Add" and len(data) == 2)):
                 inside.update(node.output)
         return inside
+
+    def adds(self, node: onnx.NodeProto) -> bool:
+        """Whether a node adds two tensors of the trunk."""
+        return node.op_type == "Add" and self.inside.issuperset(node.input)
 
     def _groups(self) -> dict[str, str]:
         """Return for each uint8 tensor the name of the group that shares its scale."""
@@ -171,8 +175,9 @@ class _Graph:
         return {name: root(name) for name in self.inside}
 
     def _measured(self) -> list[str]:
-        """Return the tensors whose values count for their group's scale: results of convolutions, after any ReLU."""
-        results = [self.first, *(n.output[0] for n in self.convs[1:])]
+        """Return the tensors whose values count for their group's scale: of convolutions and sums, after any ReLU."""
+        sums = [n.output[0] for n in self.nodes if self.adds(n)]
+        results = [self.first, *(n.output[0] for n in self.convs[1:]), *sums]
         relus = {n.input[0]: n.output[0] for n in self.nodes if n.op_type == "Relu"}
         return [relus.get(name, name) for name in results]
 
@@ -200,6 +205,7 @@ class _Graph:
         kept = [t for t in self.model.graph.initializer if t.name in used]
         model.graph.node.extend(writer.nodes)
         model.graph.initializer.extend([*kept, *writer.constants.values()])
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
         onnx.checker.check_model(model, full_check=True)
         return model
 
@@ -220,6 +226,8 @@ class _Writer:
             self._conv(node)
         elif node.op_type in MOVES and set(node.output) <= self.graph.inside:
             self._move(node)
+        elif self.graph.adds(node):
+            self._sum(node)
         else:
             self._outside(node)
         if node.output[0] == self.graph.first:
@@ -247,7 +255,8 @@ class _Writer:
 
     def _conv(self, node: onnx.NodeProto) -> None:
         """Write a convolution of integers; a ReLU after it is in its range where 0 is the least stored value."""
-        weight, bias = (self.graph.constants[name].astype(np.float64) for name in node.input[1:3])
+        weight, *rest = (self.graph.constants[name].astype(np.float64) for name in node.input[1:])
+        bias = rest[0] if rest else np.zeros(len(weight))
         read, told = self._scale_of(node.input[0]), self._scale_of(node.output[0])
         steps = np.maximum(np.abs(weight).max((1, 2, 3)) / HIGHEST_WEIGHT, 1e-12)  # (O,)
         whole = np.rint(weight / steps[:, None, None, None]).astype(np.int8)
@@ -261,6 +270,12 @@ class _Writer:
         inputs = [f"{node.input[0]}.uint8", *self._constants_of(read), *weights, *self._constants_of(told), offset]
         self._add("QLinearConv", inputs, [f"{name}.uint8"])
         self.nodes[-1].attribute.extend(node.attribute)
+
+    def _sum(self, node: onnx.NodeProto) -> None:
+        """Write a sum of integers, of ONNX Runtime's own operators."""
+        inputs = [part for name in node.input for part in (f"{name}.uint8", *self._constants_of(self._scale_of(name)))]
+        told = self._constants_of(self._scale_of(node.output[0]))
+        self._add("QLinearAdd", [*inputs, *told], [f"{node.output[0]}.uint8"], domain="com.microsoft")
 
     def _move(self, node: onnx.NodeProto) -> None:
         scale = self._scale_of(node.output[0])

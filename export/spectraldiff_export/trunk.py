@@ -71,19 +71,24 @@ class FlatUp(nn.Module):
 
     def __init__(self, block: UpBlock, embedding: Tensor) -> None:
         super().__init__()
-        self.rim, self.up, self.layers = block.rim, flat_up(block.up), FlatLayers(block.layers, embedding)
+        self.rim, self.up = block.rim, flat_up(block.up)
+        self.layers = FlatLayers(block.layers, embedding, block.up.out_channels)
 
     def forward(self, x: Tensor, size: Size, skip: Tensor) -> tuple[Tensor, Size]:
         x, size = self.up(x, size)
-        return cast("tuple[Tensor, Size]", self.layers(torch.cat([x, cropped(skip, self.rim).flatten(3)], 1), size))
+        return cast("tuple[Tensor, Size]", self.layers(x, size, cropped(skip, self.rim).flatten(3)))
 
 
 class FlatLayers(nn.Module):
-    """Two layers of convolution and ReLU, the step's constant between them folded where it can be."""
+    """Two layers of convolution and ReLU, the step's constant between them folded where it can be.
+
+    Where channels stand beside those of x, from the `own`-th on, the first convolution is the sum of one of each: the
+    two are never copied into one tensor, which would be the largest of the network.
+    """
 
     step: Tensor
 
-    def __init__(self, layers: DoubleLayer, embedding: Tensor) -> None:
+    def __init__(self, layers: DoubleLayer, embedding: Tensor, own: int | None = None) -> None:
         super().__init__()
         step = F.linear(embedding, layers.step.weight.double(), layers.step.bias.double())[0]  # (C,)
         first, second = _folded(layers.conv1, layers.norm1), _folded(layers.conv2, layers.norm2)
@@ -92,10 +97,15 @@ class FlatLayers(nn.Module):
             assert second.bias is not None
             second.bias = nn.Parameter(second.bias + second.weight.sum((2, 3, 4)) @ step)
         self.register_buffer("step", step[:, None, None] if self.adds else torch.zeros(0))
-        self.conv1, self.conv2 = flat(first, relu=True), flat(second, relu=True)
+        self.beside = None if own is None else flat(_part(first, slice(own, None), bias=False))
+        self.conv1 = flat(first, relu=True) if own is None else flat(_part(first, slice(own), bias=True))
+        self.conv2 = flat(second, relu=True)
 
-    def forward(self, x: Tensor, size: Size) -> tuple[Tensor, Size]:
-        x, size = self.conv1(x, size)
+    def forward(self, x: Tensor, size: Size, beside: Tensor | None = None) -> tuple[Tensor, Size]:
+        x, after = self.conv1(x, size)
+        if self.beside is not None:
+            x = F.relu(x + self.beside(beside, size)[0])
+        size = after
         return cast("tuple[Tensor, Size]", self.conv2(x + self.step if self.adds else x, size))
 
 
@@ -183,6 +193,16 @@ def _conv2d(weight: Tensor, bias: Tensor | None, stride: tuple[int, int], paddin
     conv.weight = nn.Parameter(weight.contiguous())
     conv.bias = nn.Parameter(torch.zeros(outputs) if bias is None else bias.clone())
     return conv
+
+
+def _part(conv: Conv, channels: slice, bias: bool) -> Conv:
+    """Return what a convolution makes of some of its input channels."""
+    part = copy.deepcopy(conv)
+    part.weight = nn.Parameter(conv.weight[:, channels].clone())
+    part.in_channels = part.weight.shape[1]
+    if not bias:
+        part.bias = None
+    return part
 
 
 def _folded(conv: Conv, norm: nn.BatchNorm3d) -> Conv:

@@ -20,7 +20,7 @@ DEFAULT_MEMORY = 2000 * MEGABYTE
 # What a mapping process holds before it reads anything: Python, NumPy, Numba's compiler, GDAL and ONNX Runtime.
 BASE = 400 * MEGABYTE
 # How the rest is shared out; what is left over is for the queues of results, the journal and the allocators.
-INFERENCE_SHARE, PARTS_SHARE, BATCHES_SHARE, CACHE_SHARE = 0.45, 0.25, 0.12, 0.08
+INFERENCE_SHARE, PARTS_SHARE, BATCHES_SHARE, CACHE_SHARE = 0.5, 0.22, 0.12, 0.08
 
 # Of a GPU's memory that is free, what its runs may take together; a share stays for cuDNN and for inputs.
 GPU_SHARE = 0.8

@@ -11,7 +11,7 @@ import numpy as np
 from .engine import Model
 
 # Output pixels along the side of the tiles that are tried, and bytes that the larger one may be expected to take.
-SMALL, LARGE = 8, 64
+SMALL, LARGE = 8, 128
 ENOUGH = 10**9
 
 
@@ -28,33 +28,33 @@ def measure_workspace(file: Path) -> float | None:
     """
     if not Path("/proc/self/status").exists():
         return None
+    taken, pixels = _measured(file, SMALL)
+    if taken / pixels * (math.isqrt(pixels) + LARGE - SMALL) ** 2 <= ENOUGH:
+        taken, pixels = _measured(file, LARGE)
+    found = taken / pixels
+    return float(2 ** (math.ceil(16 * math.log2(max(found, 1.0))) / 16))
+
+
+def _measured(file: Path, side: int) -> tuple[float, int]:
+    """Return the bytes that a run takes in a fresh process, and the padded pixels of its tile."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
-    command = [sys.executable, "-m", "spectraldiff_runtime.workspace", str(file)]
+    command = [sys.executable, "-m", "spectraldiff_runtime.workspace", str(file), str(side)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise RuntimeError(f"measuring the memory of '{file}' failed: {done.stderr}")
-    return float(2 ** (math.ceil(16 * math.log2(max(float(done.stdout), 1.0))) / 16))
+    taken, pixels = done.stdout.split()
+    return float(taken), int(pixels)
 
 
-def _measure(file: str) -> float:
-    """Run tiles of two sizes, the larger one if that is affordable, and return bytes for each padded pixel."""
+def _run(file: str, side: int) -> tuple[float, int]:
+    """Run one tile; return how far above what is held now that takes this process, and the tile's padded pixels."""
     model = Model.open(file, "cpu")
-    found = 0.0
-    for side in (SMALL, LARGE):
-        padded = (side + 2 * model.card.halo) ** 2
-        if found * padded <= ENOUGH:
-            found = _growth(model, side) / padded
-    return found
-
-
-def _growth(model: Model, side: int) -> float:
-    """Return how far above what is held now running one tile takes the process."""
-    side += 2 * model.card.halo
-    tile = np.empty((1, model.card.bands, side, side), np.float32)
+    padded = side + 2 * model.card.halo
+    tile = np.empty((1, model.card.bands, padded, padded), np.float32)
     tile[:] = np.array(model.card.fill, np.float32)[:, None, None]
     before = _status("VmRSS")
     model.run(tile, confidence=True, probabilities=True)
-    return max(_status("VmHWM") - before, 0.0)
+    return max(_status("VmHWM") - before, 0.0), padded**2
 
 
 def _status(key: str) -> float:
@@ -64,4 +64,4 @@ def _status(key: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{_measure(sys.argv[1])}\n")
+    sys.stdout.write("{} {}".format(*_run(sys.argv[1], int(sys.argv[2]))))

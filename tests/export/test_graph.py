@@ -56,9 +56,9 @@ def test_graph_holds_what_is_needed_and_no_more(exported):
     classifier, path = exported
     found, layer = operators(onnx.load(path).graph), classifier.preset.layer
     separable = classifier.preset.resample_kernel[1] == 1
-    # The stem, three for each block down, two for each block up before the tap, PCA and embedding as one; where a
-    # transposed convolution is separable, two more each.
-    assert found["Conv"] == 1 + 3 * len(classifier.preset.channels) + (4 if separable else 2) * layer + 1
+    # The stem, three for each block down, three for each block up before the tap (one of them reads the skip), PCA and
+    # embedding as one; where a transposed convolution is separable, two more each.
+    assert found["Conv"] == 1 + 3 * len(classifier.preset.channels) + (5 if separable else 3) * layer + 1
     assert found["ConvTranspose"] == (0 if separable else layer)
     assert found["Scan"] == 1
     assert found["LayerNormalization"] == 2 * classifier.preset.depth + 1

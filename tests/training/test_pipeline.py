@@ -262,6 +262,22 @@ def test_paper_preset_is_the_papers() -> None:
     assert (PAPER.depth, PAPER.heads) == (5, 4)
 
 
+def test_many_labels_take_no_more_steps_than_the_preset_allows() -> None:
+    assert FAST.classifier_loop(16) == 16 * FAST.epochs
+    assert FAST.classifier_loop(1000) == FAST.classifier_steps < 1000 * FAST.epochs
+    assert FAST.changed(epochs=3).classifier_loop(1000) == 3000
+    assert PAPER.classifier_loop(1000) == 20_000
+
+
+def test_a_limit_to_the_steps_ends_the_training(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
+    preset = replace(tiny_request.preset.changed(features="raw"), epochs=50, classifier_steps=3)
+    training = Training(
+        create_run(tmp_path / "run"), tiny_scene, tiny_request.make_split(tiny_scene), preset, 0, Compute()
+    )
+    training.train_classifier(preset, None)
+    assert len(training.histories["classifier"]) == 3
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

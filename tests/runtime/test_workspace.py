@@ -1,0 +1,48 @@
+"""The memory that inference takes: no more than its tensors need, and what the card says."""
+
+import subprocess
+import sys
+
+import pytest
+
+from spectraldiff_runtime.workspace import measure_workspace
+
+GROWTH = """
+import sys
+import numpy as np
+import onnxruntime
+from spectraldiff_runtime.engine import Model
+from spectraldiff_runtime.workspace import _status
+model = Model.open(sys.argv[1], "cpu", threads=1)
+run = model.session.run
+if sys.argv[2] == "plain":
+    run = onnxruntime.InferenceSession(open(sys.argv[1], "rb").read(), providers=["CPUExecutionProvider"]).run
+tile = np.ones((1, model.card.bands, 1204, 1204), np.float32)
+before = _status("VmRSS")
+for _ in range(3):
+    run(["classes"], {"tile": tile})
+print((_status("VmHWM") - before) / tile[0, 0].size)
+"""
+
+
+def growth(path, kind: str) -> float:
+    """Return the bytes a pixel that three runs of a tile take, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", GROWTH, str(path), kind], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def test_runs_take_less_memory_than_with_onnx_runtimes_defaults(model_path):
+    assert growth(model_path, "ours") < 0.75 * growth(model_path, "plain")
+
+
+def test_the_measured_workspace_is_what_runs_take(model_path):
+    found, taken = measure_workspace(model_path), growth(model_path, "ours")
+    assert found is not None
+    assert taken < found < 3 * taken  # what a process takes besides is much for a model as small as this
+
+
+def test_a_file_that_does_not_open_is_said(tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"no model")
+    with pytest.raises(RuntimeError, match="measuring the memory"):
+        measure_workspace(path)
