@@ -93,7 +93,7 @@ def take_tiles(model: Model, path: Path, most: int) -> Tiles:
         whole = Window(0, scene.height, 0, scene.width)
         plan = make_plan(model.card, model.size, scene, whole, gpu=gpu_room(model))
         strip = next(strips(whole, plan, halo, scene.height, scene.width)).output
-        tiles = tiles_of_strip(strip, plan.tile)
+        tiles = tiles_of_strip(strip, plan.tile, plan.tile_columns)
         (height, width), _ = Counter((t.height, t.width) for t in tiles).most_common(1)[0]
         same = [t for t in tiles if (t.height, t.width) == (height, width)][: most * plan.batch]
         filled = None if model.gpu is None else largest_tile(whole, plan, halo, scene.height, scene.width)

@@ -5,6 +5,7 @@ parts needs of this one is kept, so no block is read twice; a part's map therefo
 column that were read.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -15,12 +16,12 @@ from .scene import Scene
 from .tiling import Window, cuts, reach, source_window
 
 MEGABYTE = 10**6
-DEFAULT_MEMORY = 2000 * MEGABYTE
+DEFAULT_MEMORY = 3000 * MEGABYTE
 
 # What a mapping process holds before it reads anything: Python, NumPy, Numba's compiler, GDAL and ONNX Runtime.
 BASE = 400 * MEGABYTE
 # How the rest is shared out; what is left over is for the queues of results, the journal and the allocators.
-INFERENCE_SHARE, PARTS_SHARE, BATCHES_SHARE, CACHE_SHARE = 0.5, 0.22, 0.12, 0.08
+INFERENCE_SHARE, PARTS_SHARE, BATCHES_SHARE, CACHE_SHARE = 0.55, 0.22, 0.12, 0.06
 
 # Of a GPU's memory that is free, what its runs may take together; a share stays for cuDNN and for inputs.
 GPU_SHARE = 0.8
@@ -49,13 +50,15 @@ class Plan:
     Attributes
     ----------
     tile
-        The most output pixels along a side of a tile.
+        The most rows of output pixels of a tile.
     batch
         Tiles for each run of the model.
     rows, columns
         What is read at a time: multiples of the file's blocks where memory allows.
     cache
         Bytes of GDAL's block cache.
+    tile_columns
+        The most columns of output pixels of a tile.
     """
 
     tile: int
@@ -63,6 +66,7 @@ class Plan:
     rows: int
     columns: int
     cache: int
+    tile_columns: int
 
     def as_dict(self) -> dict[str, int]:
         """Return the plan as JSON knows it."""
@@ -72,7 +76,7 @@ class Plan:
     def of(cls, values: dict[str, Any]) -> "Plan":
         """Return the plan that `as_dict` described; ValueError or TypeError if it is none."""
         plan = cls(**{key: int(value) for key, value in values.items()})
-        if min(plan.tile, plan.batch, plan.rows, plan.columns) < 1:
+        if min(plan.tile, plan.tile_columns, plan.batch, plan.rows, plan.columns) < 1:
             raise ValueError(values)
         return plan
 
@@ -95,7 +99,7 @@ def make_plan(
     model_bytes
         Size of the model file: its weights are held twice.
     tile, batch
-        What the user asked for; None to choose.
+        What the user asked for; None to choose. Tiles that the user asks for, and a GPU's, are square.
     gpu
         The GPU that inference runs on; None on the CPU.
 
@@ -118,7 +122,11 @@ def make_plan(
     height, width = scene.blocks
     block = height * width * len(scene.bands) * scene.dtype.itemsize
     cache = int(max(16 * MEGABYTE, min(2 * block, left * CACHE_SHARE, (left - needed) / 4)))
-    return Plan(chosen, batch or 1, rows, columns, cache)
+    shape = (chosen, chosen)
+    if tile is None and gpu is None:
+        bands = _spans(window.row0, window.row1, rows, card.halo, scene.height)
+        shape = _shape(chosen, card.halo, bands, _spans(window.col0, window.col1, columns, card.halo, scene.width))
+    return Plan(shape[0], batch or 1, rows, columns, cache, shape[1])
 
 
 @dataclass(frozen=True)
@@ -181,6 +189,23 @@ def _preferred_tile(halo: int) -> int:
     return min(max(wanted, COMMON_TILE), LARGEST_TILE)
 
 
+def _shape(tile: int, halo: int, rows: "list[_Span]", columns: "list[_Span]") -> tuple[int, int]:
+    """Return rows and columns of the tiles that parts are best cut into: with the least to compute twice.
+
+    None is larger, with its halo, than a square tile of `tile`.
+    """
+    rim = 2 * halo
+    high, wide = (Counter(span.stop - span.start for span in spans) for spans in (rows, columns))
+
+    def padded(lengths: Counter[int], most: int) -> int:
+        return sum(count * (n + -(-n // most) * rim) for n, count in lengths.items())
+
+    sides = {-(-n // pieces) for n in high for pieces in range(1, -(-n // tile) + 2)}
+    shapes = [(side, (tile + rim) ** 2 // (side + rim) - rim) for side in sorted(sides)]
+    fitting = [(tile, tile), *(shape for shape in shapes if shape[1] >= 1)]
+    return min(fitting, key=lambda shape: padded(high, shape[0]) * padded(wide, shape[1]))
+
+
 def _part(card: ModelCard, scene: Scene, window: Window, tile: int, share: float) -> tuple[int, int]:
     """Return the rows and columns to read at a time."""
     block_rows, block_columns = min(scene.blocks[0], scene.height), min(scene.blocks[1], scene.width)
@@ -194,8 +219,8 @@ def _part(card: ModelCard, scene: Scene, window: Window, tile: int, share: float
         return int(size / ((other + rim) * pixel)) - rim
 
     rows = -(-tile // block_rows) * block_rows
-    if fitting(block_columns, limit) < rows:
-        rows = min(block_rows, max(1, fitting(block_columns, limit)))
+    if (most := max(fitting(block_columns, limit), 1)) < rows:
+        rows = most // block_rows * block_rows or most
     columns = max(min(fitting(rows, PART_BYTES), source.width), min(tile, fitting(rows, limit)), 1)
     columns = -(-columns // block_columns) * block_columns
     if fitting(rows, limit) < columns:
@@ -267,22 +292,27 @@ def _spans(start: int, stop: int, step: int, halo: int, n: int) -> list[_Span]:
     return spans
 
 
-def tiles_of_strip(strip: Window, tile: int) -> list[Window]:
-    """Cut a strip into tiles of at most `tile` pixels a side, all about as large, row by row."""
-    columns = _even(strip.col0, strip.col1, tile)
-    return [Window(r0, r1, c0, c1) for r0, r1 in _even(strip.row0, strip.row1, tile) for c0, c1 in columns]
+def tiles_of_strip(strip: Window, rows: int, columns: int) -> list[Window]:
+    """Cut a strip into tiles of at most `rows` x `columns` pixels, all about as large, row by row."""
+    parts = _even(strip.col0, strip.col1, columns)
+    return [Window(r0, r1, c0, c1) for r0, r1 in _even(strip.row0, strip.row1, rows) for c0, c1 in parts]
 
 
 def largest_tile(window: Window, plan: Plan, halo: int, height: int, width: int) -> tuple[int, int]:
     """Return height and width that every tile of a window of a scene (height, width) fits into."""
 
-    def longest(spans: list[_Span]) -> int:
-        return max(-(-(s.stop - s.start) // -(-(s.stop - s.start) // plan.tile)) for s in spans)
+    def longest(spans: list[_Span], most: int) -> int:
+        return max(_share(s.stop - s.start, most) for s in spans)
 
     rows = _spans(window.row0, window.row1, plan.rows, halo, height)
-    return longest(rows), longest(_spans(window.col0, window.col1, plan.columns, halo, width))
+    columns = _spans(window.col0, window.col1, plan.columns, halo, width)
+    return longest(rows, plan.tile), longest(columns, plan.tile_columns)
 
 
 def _even(start: int, stop: int, most: int) -> list[tuple[int, int]]:
-    pieces = -(-(stop - start) // most)
-    return cuts(start, stop, -(-(stop - start) // pieces))
+    return cuts(start, stop, _share(stop - start, most))
+
+
+def _share(length: int, most: int) -> int:
+    """Return the length of the pieces, all about as long, that `length` is cut into; at most `most`."""
+    return -(-length // -(-length // most))

@@ -129,7 +129,7 @@ def run_here(job: Job, sink: Sink, tally: Tally) -> list[Meter]:
         reader, scene = StripReader(job.scene), job.scene
         with rasterio.Env(GDAL_CACHEMAX=job.plan.cache):
             for strip in strips(job.region.window, job.plan, model.card.halo, scene.height, scene.width):
-                tiles = _undone(job, sink, tally, tiles_of_strip(strip.output, job.plan.tile))
+                tiles = _undone(job, sink, tally, tiles_of_strip(strip.output, job.plan.tile, job.plan.tile_columns))
                 if tiles:
                     yield reader.read(strip, meter), tiles
 

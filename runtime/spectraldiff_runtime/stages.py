@@ -101,7 +101,7 @@ def map_block(
     """
     card = model.card
     block = Block.empty(window.height, window.width, len(card.classes), wanted.confidence, wanted.probabilities)
-    part, tiles = read_part(scene, window, card.halo), tiles_of_strip(window, tile)
+    part, tiles = read_part(scene, window, card.halo), tiles_of_strip(window, tile, tile)
     size = None if model.gpu is None else (max(t.height for t in tiles), max(t.width for t in tiles))
     for gathered in gather(model, scene, part, tiles, batch, size=size):
         for place, piece in classify(model, gathered, wanted):

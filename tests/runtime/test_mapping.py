@@ -454,7 +454,7 @@ def test_a_map_that_was_interrupted_leaves_nothing_unless_asked(model, write_sce
 
 
 def test_panels_of_a_plan_are_kept_on_resume():
-    plan = Plan(4, 1, 8, 16, 10)
+    plan = Plan(4, 1, 8, 16, 10, 4)
     assert Plan.of(plan.as_dict()) == plan
 
 

@@ -24,7 +24,7 @@ def make_sink(card, tmp_path):
 
     def make(**options):
         outputs = Outputs.of(tmp_path / "classes.tif", tmp_path / "confidence.tif", False, tmp_path / "map.png", False)
-        plan = Plan(4, 1, 4, 5, 0)
+        plan = Plan(4, 1, 4, 5, 0, 4)
         chosen = {"resume": False, "overwrite": False, **options}
         return FileSink(card, scene, WHOLE, outputs, Format(), {"model": "x"}, plan, **chosen)
 
@@ -103,6 +103,6 @@ def test_a_disk_that_fails_before_publishing_is_said_once(make_sink, monkeypatch
 def test_a_map_of_a_part_counts_its_own_rows(card, tmp_path):
     scene, window = ArrayScene(np.zeros((40, 50, 7), np.uint8)), Window(10, 14, 20, 25)
     outputs = Outputs.of(tmp_path / "classes.tif", False, False, None, False)
-    with FileSink(card, scene, window, outputs, Format(), {}, Plan(4, 1, 4, 5, 0), False, False) as sink:
+    with FileSink(card, scene, window, outputs, Format(), {}, Plan(4, 1, 4, 5, 0, 4), False, False) as sink:
         sink.write(Window(10, 11, 20, 25), Block(np.full((1, 5), 3, np.uint8), None, None))
         assert sink.finish()[1] == (15, 0, 0, 5, 0)

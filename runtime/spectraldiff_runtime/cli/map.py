@@ -118,7 +118,7 @@ def map(
     blocksize: Annotated[int, typer.Option(help="Pixels along a side of the output's tiles.")] = 512,
     max_memory: Annotated[
         str, typer.Option(help="What the process may hold; tiles, batches and queues follow from it.")
-    ] = "2GB",
+    ] = "3GB",
     tile: Annotated[
         int | None,
         typer.Option(
@@ -358,6 +358,6 @@ def _announce(model: "Model", scene: "Scene", region: "Region", plan: "Plan", ve
         facts = [f"{scene.height} x {scene.width} pixels", f"{len(scene.bands)} bands", str(scene.dtype)]
         facts += [f"nodata {scene.nodata}", f"{model.threads} threads", f"halo {card.halo}"]
         typer.echo("  " + ", ".join(facts), err=True)
-        facts = [f"window {window.height} x {window.width}", f"tiles up to {plan.tile}", f"batches of {plan.batch}"]
-        facts += [f"{plan.rows} rows at a time", f"panels of {plan.columns} columns"]
+        facts = [f"window {window.height} x {window.width}", f"tiles up to {plan.tile} x {plan.tile_columns}"]
+        facts += [f"batches of {plan.batch}", f"{plan.rows} rows at a time", f"panels of {plan.columns} columns"]
         typer.echo("  " + ", ".join(facts), err=True)
