@@ -127,6 +127,10 @@ def trunk_nodes(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
     return before[convs[0] : convs[-1] + 1]
 
 
+def _adds(node: onnx.NodeProto, inside: set[str]) -> bool:
+    return node.op_type == "Add" and inside.issuperset(node.input)
+
+
 class _Graph:
     """A model's trunk: which tensors become uint8, and which of them share a scale."""
 
@@ -150,13 +154,13 @@ class _Graph:
         trunk, inside = {id(n) for n in self.convs[1:]}, {self.first}
         for node in self.nodes:
             data = [name for name in node.input if name in inside]
-            if data and (id(node) in trunk or node.op_type in MOVES or (node.op_type == "Add" and len(data) == 2)):
+            if data and (id(node) in trunk or node.op_type in MOVES or _adds(node, inside)):
                 inside.update(node.output)
         return inside
 
     def adds(self, node: onnx.NodeProto) -> bool:
         """Whether a node adds two tensors of the trunk."""
-        return node.op_type == "Add" and self.inside.issuperset(node.input)
+        return _adds(node, self.inside)
 
     def _groups(self) -> dict[str, str]:
         """Return for each uint8 tensor the name of the group that shares its scale."""
