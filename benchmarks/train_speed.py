@@ -70,7 +70,8 @@ def classifier_loop(pixels: Tensor, labels: Any, preset: Preset, compute: Comput
     where = torch.from_numpy(chosen + radius).to(compute.device)
     classes = torch.from_numpy(labels[tuple(chosen.T)].astype(np.int64) - 1).to(compute.device)
     vit = new_vit(preset.vit(preset.components, int(labels.max()))).to(compute.device)
-    task = ClassifierTask(vit, features, where, classes, preset.classifier.batch, preset.feature_noise, SEED)
+    batch, noise = preset.classifier.batch, preset.feature_noise
+    task = ClassifierTask(vit, features, where, classes, batch, noise, SEED, preset.balance)
     return Loop(vit, task, preset.classifier_loop(task.steps), preset.classifier, compute, SEED)
 
 

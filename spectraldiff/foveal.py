@@ -68,10 +68,10 @@ class FovealViT(nn.Module):
         """Map windows (N, window, window, P) to class scores (N, K), the mean of all members'."""
         return self.each(windows).mean(1)
 
-    def loss(self, windows: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy of the members, each by itself; `labels`, (N,), are from 0."""
-        scores = self.each(windows).float()
-        return F.cross_entropy(scores.flatten(0, 1), labels.repeat_interleave(scores.shape[1]))
+    def losses(self, windows: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy of the members, each by itself, (N,); `labels`, (N,), are from 0."""
+        scores = self.each(windows).float().transpose(1, 2)  # (N, K, M)
+        return F.cross_entropy(scores, labels[:, None].expand(-1, scores.shape[2]), reduction="none").mean(1)
 
     def each(self, windows: Tensor) -> Tensor:
         """Map windows (N, window, window, P) to the class scores of each member, (N, M, K)."""

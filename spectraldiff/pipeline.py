@@ -159,7 +159,8 @@ class Training:
         """Train a classifier on some pixels of a sheet of features, (H, W, P); each begins with the same weights."""
         torch.manual_seed(self.seed)
         vit = new_vit(preset.vit(sheet.shape[2], len(self.scenes[0].classes))).to(self.compute.device)
-        task = ClassifierTask(vit, sheet, pixels, labels, preset.classifier.batch, preset.feature_noise, self.seed)
+        batch, noise, balance = preset.classifier.batch, preset.feature_noise, preset.balance
+        task = ClassifierTask(vit, sheet, pixels, labels, batch, noise, self.seed, balance)
         loop = Loop(vit, task, preset.classifier_loop(task.steps), preset.classifier, self.compute, self.seed)
         trained = self._train(name, title, loop)
         assert isinstance(trained, SpectralViT | FovealViT)

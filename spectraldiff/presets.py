@@ -78,6 +78,9 @@ class Preset:
         See `spectraldiff.vit.ViTConfig`.
     feature_noise
         Standard deviation of the noise added to the standardised features while the classifier learns.
+    balance
+        How far small classes count as much as large ones in the classifier's loss, 0 (every pixel alike) .. 1 (every
+        class alike), see `spectraldiff.training.ClassifierTask`.
     smoothing
         Most steps of averaging scores over similar neighbours; the training chooses how many, see
         `spectraldiff.held_out`. 0 for none.
@@ -115,6 +118,7 @@ class Preset:
     mlp: int
     dropout: float
     feature_noise: float
+    balance: float
     smoothing: int
     epochs: int
     classifier_steps: int
@@ -228,6 +232,7 @@ PAPER = Preset(
     mlp=128,  # open
     dropout=0.1,  # open
     feature_noise=0.0,
+    balance=0.0,
     smoothing=0,
     epochs=20,
     classifier_steps=0,
@@ -247,9 +252,10 @@ FAST = replace(
     instance=8,
     diffusion_steps=2000,
     diffusion=LoopSettings(16, 2e-3, "cosine", 0.05, 0.01, 0.99, 0.995, 0),
+    beside_raw=True,
     timestep=50,
     layer=2,
-    components=200,
+    components=350,
     raw_components=150,
     window=15,
     fovea=3,
@@ -257,6 +263,7 @@ FAST = replace(
     depth=1,
     dropout=0.0,
     feature_noise=1.0,
+    balance=0.5,
     smoothing=12,
     epochs=40,
     classifier_steps=2500,

@@ -34,7 +34,6 @@ SHARE = 0.2
 ENOUGH = 5  # training pixels of a class of which one is held out
 FOLDS = 5  # fifths at most, and held-out pixels beyond which there is no further one
 PLENTY = 150
-EARNED = 0.5  # nats of log-likelihood that more steps of smoothing must bring
 TILE = 32  # pixels along the side of the tiles that held-out pixels are classified in
 LEAST = 5  # held-out pixels that a temperature is fitted to
 HIGHEST = 10.0  # the temperature is from a tenth to ten
@@ -168,8 +167,8 @@ def smoothed_scores(vit: SpectralViT | FovealViT, sheet: Tensor, pixels: Tensor,
 def choose(scores: Tensor, labels: Tensor) -> tuple[int, float]:
     """Return the number of steps of smoothing, and the temperature that suits it best.
 
-    The fewest steps whose log-likelihood of all pixels, at its best temperature, is within `EARNED` of the highest: a
-    step widens the halo, and a map of the scene takes longer.
+    The steps with the highest log-likelihood of all pixels, each at its best temperature; the fewest where several are
+    as likely, because a step widens the halo.
 
     Parameters
     ----------
@@ -180,7 +179,7 @@ def choose(scores: Tensor, labels: Tensor) -> tuple[int, float]:
     """
     found = [fit_temperature(one, labels) for one in scores]
     losses = [_loss(one / t, labels) for one, t in zip(scores, found, strict=True)]
-    steps = next(k for k, loss in enumerate(losses) if (loss - min(losses)) * len(labels) <= EARNED)
+    steps = losses.index(min(losses))
     return steps, found[steps]
 
 

@@ -298,6 +298,9 @@ class ClassifierTask:
     batch, noise, seed
         Windows a step; standard deviation of the noise added to the standardised features; the seed of the order of
         the pixels.
+    balance
+        A pixel's loss counts as its class's number of training pixels to the power of minus this, 0 .. 1: with 0 all
+        pixels count alike, with 1 all classes do. The weights of all training pixels have mean 1.
     """
 
     def __init__(
@@ -309,10 +312,13 @@ class ClassifierTask:
         batch: int,
         noise: float = 0.0,
         seed: int = 0,
+        balance: float = 0.0,
     ) -> None:
         self.model, self.features, self.pixels, self.labels = model, features, pixels, labels
         self.batch, self.noise, self.seed = min(batch, len(labels)), noise, seed
         self.steps = math.ceil(len(labels) / self.batch)  # an epoch
+        weights = torch.bincount(labels)[labels].float() ** -balance
+        self.weights = weights / weights.mean()
         self.offsets = torch.arange(model.config.window, device=features.device) - model.config.radius
         # Twice as many values as a batch needs: each step takes its noise from another place in them, for drawing
         # them anew would take a third of a step.
@@ -333,7 +339,7 @@ class ClassifierTask:
         windows = _turn_each(self.windows(self.pixels[chosen]), generator)
         if self.noise > 0:
             windows = windows + self._noise(windows, generator)
-        return self.model.loss(windows, self.labels[chosen])
+        return (self.model.losses(windows, self.labels[chosen]) * self.weights[chosen]).mean()
 
     def _noise(self, windows: Tensor, generator: torch.Generator) -> Tensor:
         """Return normal noise of the windows' shape."""

@@ -120,9 +120,9 @@ class SpectralViT(nn.Module):
         """Map windows (M, window, window, P) to class scores (M, K)."""
         return self.classify(self.embed(windows.flatten(1, 2)))  # (M, window^2, C)
 
-    def loss(self, windows: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy of windows, (M, window, window, P), of classes from 0, (M,)."""
-        return F.cross_entropy(self(windows).float(), labels)
+    def losses(self, windows: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy, (M,), of each of the windows, (M, window, window, P), of classes from 0, (M,)."""
+        return F.cross_entropy(self(windows).float(), labels, reduction="none")
 
     def classify(self, tokens: Tensor) -> Tensor:
         """Map embedded tokens (M, window^2, C) to class scores (M, K)."""

@@ -98,11 +98,15 @@ class TokenMap(nn.Module):
     """From a raw tile to the ViT's tokens: (N, B, h + 2 halo, w + 2 halo) to (N, C, T', T').
 
     Where scores are smoothed, the guides follow: (N, C + G, T', T').
+
+    Bands that stand beside the features have a linear map of their own, whose tokens are added: the two are never joined.
+    It comes after the trunk's projection and is no convolution, so it stays float32 where the trunk is lowered.
     """
 
     reference: Tensor
     scale: Tensor
     shift: Tensor
+    beside: Tensor | None
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -113,20 +117,22 @@ class TokenMap(nn.Module):
         self.register_buffer("scale", _per_band(gain * scale))
         self.register_buffer("shift", _per_band(offset * scale + shift))
         self.trunk = None if extractor.denoiser is None else Trunk(extractor)
-        self.beside_raw, self.rim = extractor.raw, extractor.halo
+        self.rim = extractor.halo
         matrix, bias = _token_map(classifier, scale, shift)
+        beside = None
+        if self.trunk is not None and extractor.raw:
+            matrix, beside = matrix.split([matrix.shape[1] - len(low), len(low)], 1)
+        self.register_buffer("beside", beside)
         self.project = nn.Conv2d(matrix.shape[1], matrix.shape[0], 1)
         self.project.weight, self.project.bias = nn.Parameter(matrix[:, :, None, None]), nn.Parameter(bias)
 
     def forward(self, tile: Tensor) -> Tensor:
         x = (tile - self.reference) * self.scale + self.shift  # (N, B, T, T)
-        if self.trunk is None:
-            features = x
-        elif self.beside_raw:
-            features = torch.cat([self.trunk(x), cropped(x, self.rim)], 1)  # (N, D, T', T')
-        else:
-            features = self.trunk(x)
-        return cast("Tensor", self.project(features))
+        tokens = cast("Tensor", self.project(x if self.trunk is None else self.trunk(x)))
+        if self.beside is None:
+            return tokens
+        inner = cropped(x, self.rim)  # (N, B, T', T')
+        return tokens + (self.beside @ inner.flatten(2)).unflatten(2, inner.shape[2:])
 
 
 class SmoothedSlide(nn.Module):

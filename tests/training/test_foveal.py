@@ -78,8 +78,9 @@ def test_members_are_classifiers_of_their_own_and_their_mean_counts() -> None:
 def test_each_member_learns_from_its_own_loss() -> None:
     vit, windows = telling(replace(CONFIG, members=2)), torch.randn(6, 15, 15, 7, dtype=torch.float64)
     labels = torch.arange(6) % 4
-    alone = [torch.nn.functional.cross_entropy(scores, labels) for scores in vit.each(windows).unbind(1)]
-    torch.testing.assert_close(vit.loss(windows, labels).double(), torch.stack(alone).mean())
+    members = vit.each(windows).unbind(1)
+    alone = [torch.nn.functional.cross_entropy(scores, labels, reduction="none") for scores in members]
+    torch.testing.assert_close(vit.losses(windows, labels).double(), torch.stack(alone).mean(0))
 
 
 def test_members_want_a_fovea() -> None:

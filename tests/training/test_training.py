@@ -196,13 +196,28 @@ def test_noise_is_added_to_the_features() -> None:
     task: Any = classifier_loop(dropout=0.0, noise=0.5).task
     task.features.zero_()
     seen: list[Tensor] = []
-    task.model.loss = lambda windows, labels: seen.append(windows) or windows.sum()
+    task.model.losses = lambda windows, labels: seen.append(windows) or windows.sum((1, 2, 3))
     for seed in (1, 2, 1):
         task.loss(0, 0, 8, torch.Generator().manual_seed(seed))
     assert float(seen[0].std()) == pytest.approx(0.5, rel=0.2)
     assert abs(float(seen[0].mean())) < 0.1
     assert torch.equal(seen[0], seen[2])
     assert not torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize(("balance", "of_small"), [(0.0, 1 / 10), (0.5, 1 / 4), (1.0, 1 / 2)])
+def test_small_classes_count_as_much_as_asked_for(balance: float, of_small: float) -> None:
+    """Two pixels of one class and eighteen of another, all with a loss of 1."""
+    labels = torch.tensor([0] * 2 + [1] * 18)
+    model: Any = SpectralViT(ViTConfig(5, 2, 3, 8, 1, 2, 8, 0.0))
+    pixels = torch.cartesian_prod(torch.arange(5), torch.arange(4)) + 1
+    task = ClassifierTask(model, torch.randn(12, 12, 5), pixels, labels, 20, balance=balance)
+    shares = []
+    for value in (0, 1):
+        model.losses = lambda windows, known, value=value: (known == value).float()
+        shares.append(float(task.loss(0, 0, 20, seeded())))
+    assert sum(shares) == pytest.approx(1)
+    assert shares[0] == pytest.approx(of_small)
 
 
 def test_freed_memory_is_kept_where_the_c_library_can() -> None:
