@@ -99,7 +99,7 @@ class TokenMap(nn.Module):
 
     Where scores are smoothed, the guides follow: (N, C + G, T', T').
 
-    Bands that stand beside the features have a linear map of their own, whose tokens are added: the two are never joined.
+    Bands that stand beside the features have a linear map of their own, whose tokens are added: the two are not joined.
     It comes after the trunk's projection and is no convolution, so it stays float32 where the trunk is lowered.
     """
 
@@ -121,7 +121,7 @@ class TokenMap(nn.Module):
         matrix, bias = _token_map(classifier, scale, shift)
         beside = None
         if self.trunk is not None and extractor.raw:
-            matrix, beside = matrix.split([matrix.shape[1] - len(low), len(low)], 1)
+            matrix, beside = matrix[:, : -len(low)], matrix[:, -len(low) :]
         self.register_buffer("beside", beside)
         self.project = nn.Conv2d(matrix.shape[1], matrix.shape[0], 1)
         self.project.weight, self.project.bias = nn.Parameter(matrix[:, :, None, None]), nn.Parameter(bias)
@@ -131,8 +131,8 @@ class TokenMap(nn.Module):
         tokens = cast("Tensor", self.project(x if self.trunk is None else self.trunk(x)))
         if self.beside is None:
             return tokens
-        inner = cropped(x, self.rim)  # (N, B, T', T')
-        return tokens + (self.beside @ inner.flatten(2)).unflatten(2, inner.shape[2:])
+        inner = cropped(x, self.rim).flatten(2)  # (N, B, T'^2)
+        return tokens + (self.beside @ inner).view(tokens.shape)
 
 
 class SmoothedSlide(nn.Module):
