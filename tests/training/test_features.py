@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ def silent(done: int, total: int) -> None:
 def extractor(tiny_preset: Preset) -> FeatureExtractor:
     torch.manual_seed(0)
     denoiser = new_denoiser(tiny_preset, 9, torch.zeros(9), torch.ones(9))
-    return extractor_for(tiny_preset, denoiser).eval()
+    return extractor_for(replace(tiny_preset, beside_raw=False), denoiser).eval()
 
 
 def test_normaliser_maps_the_range_to_minus_one_and_one() -> None:
