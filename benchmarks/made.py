@@ -52,7 +52,7 @@ def random_classifier(preset: Preset, bands: int) -> Classifier:
     torch.manual_seed(0)
     channels, positions = preset.unet(bands).feature_shape(preset.layer)
     features = bands if preset.features == "raw" else channels * positions + bands * preset.beside_raw
-    components = min(features, preset.wanted_components)
+    components = min(features, preset.wanted_components(1000))
     classifier = empty_classifier(preset, bands, CLASSES, features, components)
     classifier.normaliser.low.fill_(LOW)
     classifier.normaliser.high.fill_(HIGH)

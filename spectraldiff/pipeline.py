@@ -140,13 +140,13 @@ class Training:
         # A buffer between training and test pixels promises that no test pixel sees beyond the window.
         most = 0 if any(split.buffered for split in self.splits) else preset.smoothing
         rim = preset.window // 2 + Smoothing(most).halo
-        features, pca = scene_features(
-            extractor, self.pixels, self.valid, rim, preset.wanted_components, self.monitor.progress
-        )
+        pixels, labels = self._labelled(rim)
+        wanted = preset.wanted_components(len(labels))
+        features, pca = scene_features(extractor, self.pixels, self.valid, rim, wanted, self.monitor.progress)
         self.seconds[f"{name} features"] = time.perf_counter() - started
         inner = [cropped(one.movedim(-1, 0), rim).movedim(0, -1) for one in features]
         smoothing = Smoothing(most, sharpness(inner, self.valid)).to(self.compute.device)
-        sheet, (pixels, labels) = _one_sheet(features), self._labelled(rim)
+        sheet = _one_sheet(features)
         title = "SpectralViT" if denoiser else "SpectralViT on raw bands"
         trained = self._train_vit(name, title, preset, sheet, pixels, labels)
         temperature, smoothing.steps = self._calibrate(name, preset, sheet, pixels, labels, smoothing)

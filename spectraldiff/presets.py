@@ -72,8 +72,9 @@ class Preset:
         Whether the normalised bands stand beside the diffusion features before the PCA.
     timestep, layer
         t and layer index of the features.
-    components
-        P, principal components; `raw_components` for raw bands.
+    least_components, components, raw_components
+        P, principal components: as many as there are training pixels, from the first to the second; the third for raw
+        bands.
     window, fovea, members, width, depth, heads, mlp, dropout
         See `spectraldiff.vit.ViTConfig`.
     feature_noise
@@ -107,6 +108,7 @@ class Preset:
     beside_raw: bool
     timestep: int
     layer: int
+    least_components: int
     components: int
     raw_components: int
     window: int
@@ -158,10 +160,11 @@ class Preset:
         steps = self.epochs * epoch
         return min(steps, self.classifier_steps) if self.classifier_steps else steps
 
-    @property
-    def wanted_components(self) -> int:
-        """Principal components asked for with these features."""
-        return self.raw_components if self.features == "raw" else self.components
+    def wanted_components(self, pixels: int) -> int:
+        """Principal components asked for with these features and so many training pixels."""
+        if self.features == "raw":
+            return self.raw_components
+        return min(self.components, max(self.least_components, pixels))
 
     def changed(self, **changes: Any) -> "Preset":
         """Return the preset with those of `changes` that are not None.
@@ -221,6 +224,7 @@ PAPER = Preset(
     beside_raw=False,
     timestep=5,
     layer=1,
+    least_components=1200,
     components=1200,  # open
     raw_components=1200,  # open
     window=13,  # open
@@ -255,6 +259,7 @@ FAST = replace(
     beside_raw=True,
     timestep=50,
     layer=2,
+    least_components=200,
     components=350,
     raw_components=150,
     window=15,

@@ -54,7 +54,7 @@ def make_classifier(preset: Preset, bands: int, seed: int = 0) -> Classifier:
     unet = preset.unet(bands)
     channels, positions = unet.feature_shape(preset.layer)
     features = bands if preset.features == "raw" else channels * positions + bands * preset.beside_raw
-    components = min(features, preset.wanted_components)
+    components = min(features, preset.wanted_components(1000))
     classifier = empty_classifier(preset, bands, CLASSES, features, components, preset.smoothing)
     normaliser, extractor = classifier.normaliser, classifier.extractor
     normaliser.low.uniform_(200, 3000)

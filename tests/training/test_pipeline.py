@@ -269,6 +269,26 @@ def test_many_labels_take_no_more_steps_than_the_preset_allows() -> None:
     assert PAPER.classifier_loop(1000) == 20_000
 
 
+def test_components_follow_the_training_pixels() -> None:
+    few, many = FAST.least_components, FAST.components
+    assert [FAST.wanted_components(n) for n in (20, few, few + 1, many, 10_000)] == [few, few, few + 1, many, many]
+    assert FAST.changed(features="raw").wanted_components(10_000) == FAST.raw_components
+    assert FAST.changed(components=30).wanted_components(10_000) == 30
+    assert PAPER.wanted_components(20) == PAPER.components
+
+
+def test_a_training_takes_as_many_components_as_pixels(
+    tiny_request: Request, tiny_scene: Scene, tmp_path: Path
+) -> None:
+    """Within the preset's bounds."""
+    wanted = replace(tiny_request.preset, least_components=2, components=12, diffusion_steps=1, epochs=1)
+    split = replace(tiny_request, split="per-class:2").make_split(tiny_scene)
+    assert 2 < split.train.sum() < 12
+    training = Training(create_run(tmp_path / "run"), tiny_scene, split, wanted, 0, Compute())
+    model, _ = training.train_classifier(wanted, training.train_denoiser())
+    assert model.pca_components.shape[0] == split.train.sum()
+
+
 def test_a_limit_to_the_steps_ends_the_training(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
     preset = replace(tiny_request.preset.changed(features="raw"), epochs=50, classifier_steps=3)
     training = Training(
