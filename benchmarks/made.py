@@ -23,6 +23,8 @@ from spectraldiff_runtime.workspace import measure_workspace
 BANDS, CLASSES, HEIGHT, WIDTH = 144, 15, 349, 1905
 ROWS, BLOCK = 256, 256
 LOW, HIGH = 200.0, 4000.0
+# Training pixels that the components suit, and steps of smoothing: what the paper's split of Indian Pines leads to.
+PIXELS, STEPS = 1000, 3
 
 
 def write_scene(card: ModelCard, path: Path, height: int, width: int) -> None:
@@ -52,8 +54,9 @@ def random_classifier(preset: Preset, bands: int) -> Classifier:
     torch.manual_seed(0)
     channels, positions = preset.unet(bands).feature_shape(preset.layer)
     features = bands if preset.features == "raw" else channels * positions + bands * preset.beside_raw
-    components = min(features, preset.wanted_components(1000))
-    classifier = empty_classifier(preset, bands, CLASSES, features, components)
+    components = min(features, preset.wanted_components(PIXELS))
+    steps = min(STEPS, preset.smoothing)
+    classifier = empty_classifier(preset, bands, CLASSES, features, components, steps)
     classifier.normaliser.low.fill_(LOW)
     classifier.normaliser.high.fill_(HIGH)
     classifier.fill.uniform_(LOW, HIGH)

@@ -48,9 +48,9 @@ class Recipe:
 RECIPES: Mapping[str, Recipe] = {
     "cnn1d": Recipe(window=1, epochs=200, batch=64, lr=1e-3, weight_decay=1e-3),
     "cnn2d": Recipe(window=7, epochs=200, batch=64, lr=1e-3, weight_decay=1e-3),
-    "cnn3d": Recipe(window=7, epochs=60, batch=64, lr=1e-3, weight_decay=1e-3),
+    "cnn3d": Recipe(window=7, epochs=200, batch=64, lr=1e-3, weight_decay=1e-3),
     "minigcn": Recipe(window=1, epochs=300, batch=128, lr=1e-3, weight_decay=1e-3, graph=True),
-    "spectralformer": Recipe(window=7, epochs=40, batch=32, lr=1e-3, weight_decay=5e-3),
+    "spectralformer": Recipe(window=7, epochs=300, batch=32, lr=1e-3, weight_decay=5e-3),
 }
 NETWORKS: Mapping[str, Callable[[int, int], nn.Module]] = {
     "cnn1d": SpectrumCNN,

@@ -10,6 +10,7 @@ import rasterio
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import ceilings, gpu_use, made, roofline, whole_maps
+from spectraldiff.classifier import empty_classifier
 from spectraldiff.presets import FAST, PAPER
 from spectraldiff_runtime import Model
 from spectraldiff_runtime.bound import BoundSession
@@ -166,6 +167,7 @@ def test_a_preset_with_random_weights(tmp_path, preset, precision):
     (path,) = made.write_models(small, tmp_path, [precision], bands=8)
     model = Model.open(path, "cpu", threads=1)
     assert (model.card.bands, model.card.precision, model.card.preset) == (8, precision, preset.name)
+    assert model.card.halo == empty_classifier(small, 8, 2, 8, 6, min(3, preset.smoothing)).halo
     side = 4 + 2 * model.card.halo
     found = model.run(np.full((1, 8, side, side), 900, np.float32), probabilities=True)
     assert found.classes.shape == (1, 4, 4)
