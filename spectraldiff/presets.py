@@ -84,7 +84,7 @@ class Preset:
         class alike), see `spectraldiff.training.ClassifierTask`.
     smoothing
         Most steps of averaging scores over similar neighbours; the training chooses how many, see
-        `spectraldiff.held_out`. 0 for none.
+        `spectraldiff.temperature`. 0 for none.
     epochs, classifier_steps, classifier
         Passes over the training pixels, training steps at most (0: no limit), and how.
     """

@@ -1,8 +1,9 @@
 """Temperature scaling and the number of smoothing steps: what is fitted to pixels that were held out of the training.
 
 Guo et al., "On calibration of modern neural networks", 2017, Sec. 4.2: scores are divided by a temperature T before
-the softmax, which changes no class. T is the one that gives held-out pixels the least negative log-likelihood, and so
-is the number of steps of `spectraldiff.smoothing`: far where the ground lies in large pieces, none where it does not.
+the softmax, which changes no class. T is the one that gives held-out pixels the least negative log-likelihood. The
+number of steps of `spectraldiff.smoothing` is the mean of all, each as likely as it makes those pixels: far where the
+ground lies in large pieces, none where it does not.
 
 A classifier is certain of the pixels that it was trained on, so both are fitted to a copy that never saw a fifth of
 them.  The fifth stands to the rest as the test pixels do to the training pixels: drawn pixel by pixel where they lie
@@ -167,8 +168,9 @@ def smoothed_scores(vit: SpectralViT | FovealViT, sheet: Tensor, pixels: Tensor,
 def choose(scores: Tensor, labels: Tensor) -> tuple[int, float]:
     """Return the number of steps of smoothing, and the temperature that suits it best.
 
-    The steps with the highest log-likelihood of all pixels, each at its best temperature; the fewest where several are
-    as likely, because a step widens the halo.
+    The mean of the numbers of steps, each weighted by the likelihood of all pixels at its best temperature (the
+    posterior's mean, all numbers being as probable before): where few pixels are held out, many numbers are nearly as
+    likely as the likeliest, which chance alone picks.
 
     Parameters
     ----------
@@ -178,8 +180,9 @@ def choose(scores: Tensor, labels: Tensor) -> tuple[int, float]:
         (n,) their classes, 0 .. K - 1.
     """
     found = [fit_temperature(one, labels) for one in scores]
-    losses = [_loss(one / t, labels) for one, t in zip(scores, found, strict=True)]
-    steps = losses.index(min(losses))
+    losses = torch.tensor([_loss(one / t, labels) for one, t in zip(scores, found, strict=True)], dtype=torch.float64)
+    likelihoods = torch.softmax(-losses * len(labels), 0)
+    steps = round(float((likelihoods * torch.arange(len(scores))).sum()))
     return steps, found[steps]
 
 

@@ -50,7 +50,7 @@ RECIPES: Mapping[str, Recipe] = {
     "cnn2d": Recipe(window=7, epochs=200, batch=64, lr=1e-3, weight_decay=1e-3),
     "cnn3d": Recipe(window=7, epochs=200, batch=64, lr=1e-3, weight_decay=1e-3),
     "minigcn": Recipe(window=1, epochs=300, batch=128, lr=1e-3, weight_decay=1e-3, graph=True),
-    "spectralformer": Recipe(window=7, epochs=300, batch=32, lr=1e-3, weight_decay=5e-3),
+    "spectralformer": Recipe(window=7, epochs=200, batch=32, lr=1e-3, weight_decay=5e-3),
 }
 NETWORKS: Mapping[str, Callable[[int, int], nn.Module]] = {
     "cnn1d": SpectrumCNN,

@@ -212,7 +212,9 @@ def test_scores_of_pixels_are_those_of_the_whole_map():
         torch.testing.assert_close(found[steps], whole[:, rows, columns].T, rtol=1e-4, atol=1e-5)
 
 
-def test_of_equally_likely_numbers_of_steps_the_fewest_is_chosen():
+def test_of_equally_likely_numbers_of_steps_their_mean_is_chosen():
     scores, labels = drawn(60, 3.0)
     noise = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    assert choose(torch.stack([scores + noise, scores, scores]), labels)[0] == 1
+    worse = scores + 3 * noise
+    assert choose(torch.stack([worse, scores, scores, scores]), labels)[0] == 2
+    assert choose(torch.stack([scores, scores, scores, worse]), labels)[0] == 1
