@@ -2,9 +2,10 @@
 
 The machine's ceilings are measured first: matrix products of each precision through ONNX Runtime, copies in memory,
 reading a file. The model file's operations are counted node by node on the tiles that a map of this scene has, halo
-included; at the best measured rate of their precision they give the floor. The bytes that its nodes read and write, as
-ONNX Runtime joins them, give another one at the rate of a copy in the device's memory; caches may do better. Inference
-alone and the whole map, file to file, are measured beside them, and the ten nodes that take most of the time.
+included; at the best rate of their precision that is measured right before and after, they give the floor of inference
+alone and of the whole map, file to file: five rounds, and medians of their ratios. The bytes that its nodes read and
+write, as ONNX Runtime joins them, give another floor at the rate of a copy in the device's memory; caches
+may do better. Last come the ten nodes that take most of the time.
 
     python -m benchmarks.roofline --model demo/model.onnx --dataset indian-pines
 
@@ -27,6 +28,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks import made
@@ -40,6 +42,7 @@ from spectraldiff_runtime import Model, map_scene
 from spectraldiff_runtime.devices import cuda_provider
 from spectraldiff_runtime.engine import read_card, read_model_bytes
 from spectraldiff_runtime.gpu import BatchRoom
+from spectraldiff_runtime.layout import optimised
 from spectraldiff_runtime.mapping import gpu_room
 from spectraldiff_runtime.pipeline import in_flight
 from spectraldiff_runtime.planning import Plan, largest_tile, make_plan, strips, tiles_of_strip
@@ -49,6 +52,8 @@ from spectraldiff_runtime.stages import gather, read_part
 from spectraldiff_runtime.tiling import Window
 
 REPEATS = 5
+# What is measured in each round of `measured`.
+ROUND = ("floor_us_per_pixel", "inference_us_per_pixel", "inference_over_floor", "map_us_per_pixel", "map_over_floor")
 TOP = 10
 # Sides of the tiles whose operations give those of a tile without end: they grow with the square of the side.
 SMALL_SIDE = 16
@@ -145,7 +150,7 @@ def square(data: bytes, model: Model, side: int) -> Count:
 
 
 def counted(data: bytes, model: Model, tiles: Tiles, speeds: dict[str, Ceiling]) -> dict[str, Any]:
-    """Return what the file says of each kept pixel, halo included, and how long that must take.
+    """Return what the file says of each kept pixel, halo included.
 
     Raises
     ------
@@ -157,7 +162,6 @@ def counted(data: bytes, model: Model, tiles: Tiles, speeds: dict[str, Ceiling])
     for precision in by_precision:
         if precision not in speeds or not speeds[precision].best:
             raise ValueError(f"'{model.path}' multiplies in {precision}, whose rate could not be measured here")
-    seconds = sum(operations / speeds[precision].best for precision, operations in by_precision.items())
     least = (tiles.one["tile"].nbytes + model.size + tiles.kept) / tiles.kept
     return {
         "operations_per_pixel": {name: operations / tiles.kept for name, operations in by_precision.items()},
@@ -166,29 +170,53 @@ def counted(data: bytes, model: Model, tiles: Tiles, speeds: dict[str, Ceiling])
         "least_bytes_per_pixel": least,
         "padded_pixels_per_pixel": tiles.padded / tiles.kept,
         "halo_overhead": found.operations / tiles.kept / without_end(data, model),
-        "floor_us_per_pixel": 1e6 * seconds / tiles.kept,
     }
 
 
-def measured(model: Model, tiles: Tiles, path: Path) -> dict[str, float]:
-    """Return the microseconds for each pixel of inference alone, and of the whole map from file to file."""
-    kept = tiles.kept * sum(len(batch) for batch in tiles.batches)
+def measured(
+    model: Model, tiles: Tiles, path: Path, device: str, operations: dict[str, float]
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Measure the floor, inference alone and the whole map from file to file, next to each other, in rounds.
+
+    The speed of a shared machine changes within minutes. So the rates of matrix products are measured anew before and
+    after whatever is compared with them, and the better of the two is its floor.
+
+    Parameters
+    ----------
+    operations
+        For each pixel, by precision.
+
+    Returns
+    -------
+    tuple
+        Medians over `REPEATS` rounds after one that does not count, microseconds a pixel, and of the ratios, each of
+        one round; and the rounds.
+    """
+    kept, rounds = tiles.kept * sum(len(batch) for batch in tiles.batches), []
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "classes.tif"
-        inference = seconds_of(lambda: list(in_flight(model.run, tiles.batches, model.runs)))
-        mapped = seconds_of(lambda: map_scene(model, path, out, overwrite=True))
-    return {"inference_us_per_pixel": 1e6 * inference / kept, "map_us_per_pixel": 1e6 * mapped / tiles.pixels}
+        for number in range(REPEATS + 1):
+            first = floor_of(operations, device, model.threads)
+            inference = 1e6 * seconds_of(lambda: list(in_flight(model.run, tiles.batches, model.runs))) / kept
+            second = floor_of(operations, device, model.threads)
+            mapped = 1e6 * seconds_of(lambda: map_scene(model, path, out, overwrite=True)) / tiles.pixels
+            third = floor_of(operations, device, model.threads)
+            if number:
+                values = (min(first, second, third), inference, inference / min(first, second))
+                rounds.append(dict(zip(ROUND, (*values, mapped, mapped / min(second, third)), strict=True)))
+    return {name: median(values[name] for values in rounds) for name in ROUND}, rounds
+
+
+def floor_of(operations: dict[str, float], device: str, threads: int) -> float:
+    """Return the microseconds that a pixel's operations take at the rates that matrix products have just now."""
+    return sum(1e6 * number / product_speed(name, device, threads).best for name, number in operations.items())
 
 
 def seconds_of(run: Callable[[], object]) -> float:
-    """Return the median seconds of several runs, after one that does not count."""
-    times = []
-    for number in range(REPEATS + 1):
-        started = time.perf_counter()
-        run()
-        if number:
-            times.append(time.perf_counter() - started)
-    return median(times)
+    """Return the seconds of one run."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
 
 
 def top_nodes(data: bytes, model: Model, tiles: Tiles) -> tuple[list[dict[str, Any]], int]:
@@ -196,10 +224,12 @@ def top_nodes(data: bytes, model: Model, tiles: Tiles) -> tuple[list[dict[str, A
 
     On a GPU, the time is that of launching a node's kernels.
     """
-    where = providers_of(model)
-    shapes = total(read_events(record(data, tiles.one, where, ["classes"], packed=False)))
+    where, as_it_is = providers_of(model), model.gpu is not None
+    if not as_it_is:
+        data = optimised(data, onnxruntime.SessionOptions())
+    shapes = total(read_events(record(data, tiles.one, where, ["classes"], packed=False, optimised=as_it_is)))
     known = {(node.name, node.operator): node.operations for node in shapes.nodes}
-    entries = record(data, tiles.one, where, ["classes"], threads=model.threads, runs=PROFILED_RUNS)
+    entries = record(data, tiles.one, where, ["classes"], threads=model.threads, runs=PROFILED_RUNS, optimised=as_it_is)
     nodes = total(read_events(entries), shapes_known=False).nodes
     whole = sum(node.seconds for node in nodes)
     rows = [
@@ -251,8 +281,8 @@ def measure(
     model, data = Model.open(model_path, device, threads), read_model_bytes(model_path)
     tiles, kind = take_tiles(model, scene, most), "cpu" if model.gpu is None else "cuda"
     speeds = ceilings(kind, model.threads, scene)
-    figures = {**counted(data, model, tiles, speeds), **measured(model, tiles, scene)}
-    floor = figures["floor_us_per_pixel"]
+    figures = counted(data, model, tiles, speeds)
+    medians, rounds = measured(model, tiles, scene, kind, figures["operations_per_pixel"])
     nodes, size = top_nodes(data, model, tiles)
     copy = speeds["copy, device" if kind == "cuda" else copy_of(model.threads)].best
     bytes_floor = 1e6 * size / tiles.kept / copy
@@ -267,10 +297,12 @@ def measure(
         "pixels": tiles.pixels,
         "ceilings": {name: speed._asdict() for name, speed in speeds.items()},
         **figures,
+        **medians,
+        "rounds": rounds,
         "bytes_floor_us_per_pixel": bytes_floor,
-        "inference_over_floor": figures["inference_us_per_pixel"] / floor,
-        "inference_over_larger_floor": figures["inference_us_per_pixel"] / max(floor, bytes_floor),
-        "map_over_floor": figures["map_us_per_pixel"] / floor,
+        "inference_over_larger_floor": min(
+            medians["inference_over_floor"], medians["inference_us_per_pixel"] / bytes_floor
+        ),
         "equal_classes": equal_classes(model, tiles),
         "nodes": nodes,
         **({} if scenes is None else measure_made(model, tiles, scenes)),

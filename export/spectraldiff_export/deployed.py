@@ -23,7 +23,7 @@ from spectraldiff.features import FeatureExtractor, cropped
 from spectraldiff.foveal import FovealSlide, FovealViT
 from spectraldiff.smoothing import Smoothing
 from spectraldiff.vit import Block, SpectralViT
-from spectraldiff_export.trunk import Trunk
+from spectraldiff_export.trunk import Trunk, inner
 from spectraldiff_runtime.class_map import HIGHEST_UINT8
 
 
@@ -117,7 +117,7 @@ class TokenMap(nn.Module):
         self.register_buffer("scale", _per_band(gain * scale))
         self.register_buffer("shift", _per_band(offset * scale + shift))
         self.trunk = None if extractor.denoiser is None else Trunk(extractor)
-        self.rim = extractor.halo
+        self.rim, self.spoilt = extractor.halo, 0 if self.trunk is None else self.trunk.spoilt
         matrix, bias = _token_map(classifier, scale, shift)
         beside = None
         if self.trunk is not None and extractor.raw:
@@ -129,10 +129,11 @@ class TokenMap(nn.Module):
     def forward(self, tile: Tensor) -> Tensor:
         x = (tile - self.reference) * self.scale + self.shift  # (N, B, T, T)
         tokens = cast("Tensor", self.project(x if self.trunk is None else self.trunk(x)))
+        tokens = inner(tokens, 2, self.spoilt)  # not before: features have more channels
         if self.beside is None:
             return tokens
-        inner = cropped(x, self.rim).flatten(2)  # (N, B, T'^2)
-        return tokens + (self.beside @ inner).view(tokens.shape)
+        bands = cropped(x, self.rim).flatten(2)  # (N, B, T'^2)
+        return tokens + (self.beside @ bands).view(tokens.shape)
 
 
 class SmoothedSlide(nn.Module):

@@ -3,6 +3,9 @@
 Batch norms are in the convolutions before them, the step embedding is one constant a layer.  A convolution that works
 along the spectrum alone is a 2-D one on images of spectral position by pixel; one that works in space alone is a 2-D
 one on all positions below each other.  Both views cost nothing, and runtimes are several times faster in 2-D.
+
+A convolution in space then spoils the rows where one position's image meets the next one's.  They stay where they are
+until the end: cutting them off after each convolution would copy the largest tensors there are.
 """
 
 import copy
@@ -12,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectraldiff.features import FeatureExtractor, cropped
+from spectraldiff.features import FeatureExtractor
 from spectraldiff.unet import Conv, DenoisingUNet, DoubleLayer, DownBlock, UpBlock, UpConv
 
 # Height and width of the images whose pixels lie in a row in memory.
@@ -24,8 +27,19 @@ def spread(x: Tensor, dim: int, size: Size) -> Tensor:
     return cast("Tensor", x.unflatten(dim, size))  # type: ignore[no-untyped-call]
 
 
+def inner(x: Tensor, dim: int, rim: int) -> Tensor:
+    """Cut a rim off both ends of dimension `dim`."""
+    return x[(slice(None),) * dim + (slice(rim, -rim),)] if rim else x
+
+
 class Trunk(nn.Module):
-    """Bands as the network reads them, (N, B, T, T), to features (N, C L, T', T')."""
+    """Bands as the network reads them, (N, B, T, T), to features (N, C L, T' + 2 S, T').
+
+    Attributes
+    ----------
+    spoilt
+        S, rows above and below the features that hold nothing of use.
+    """
 
     band_index: Tensor
 
@@ -36,10 +50,19 @@ class Trunk(nn.Module):
         self.register_buffer("band_index", network.band_index.clone())
         embedding = network.embed(torch.full((1,), extractor.timestep, device=network.band_index.device)).double()
         self.stem = flat(network.stem)
-        self.down = nn.ModuleList(FlatDown(cast("DownBlock", block), embedding) for block in network.down)
+        downs = [FlatDown(cast("DownBlock", block), embedding) for block in network.down]
+        rows, skips = self.stem.rows, []  # rows that are cut off on each side so far, and at each skip
+        for down in downs:
+            skips.append(rows + down.layers.rows)
+            rows = skips[-1] + down.down.rows
         # What lies beyond the tap is left out, so that no file holds its weights.
         blocks = [cast("UpBlock", block) for block in network.up][: extractor.layer]
-        self.up = nn.ModuleList(FlatUp(block, embedding) for block in blocks)
+        ups = []
+        for block, skip in zip(blocks, reversed(skips), strict=False):
+            ups.append(FlatUp(block, embedding, rows - skip))
+            rows = skip + ups[-1].rows
+        self.down, self.up = nn.ModuleList(downs), nn.ModuleList(ups)
+        self.spoilt = extractor.halo - rows
 
     def forward(self, x: Tensor) -> Tensor:
         size = cast("Size", tuple(x.shape[2:]))
@@ -67,16 +90,30 @@ class FlatDown(nn.Module):
 
 
 class FlatUp(nn.Module):
-    """A transposed convolution, the skip beside it, then two layers."""
+    """A transposed convolution, the skip beside it, then two layers.
 
-    def __init__(self, block: UpBlock, embedding: Tensor) -> None:
+    Parameters
+    ----------
+    before
+        Rows on each side that were cut off between the skip and this block.
+
+    Attributes
+    ----------
+    rows
+        Those between the skip and this block's result.
+    """
+
+    def __init__(self, block: UpBlock, embedding: Tensor, before: int) -> None:
         super().__init__()
-        self.rim, self.up = block.rim, flat_up(block.up)
+        self.up = flat_up(block.up)
         self.layers = FlatLayers(block.layers, embedding, block.up.out_channels)
+        self.rim = before + self.up.rows, block.rim
+        self.rows = self.rim[0] + self.layers.rows
 
     def forward(self, x: Tensor, size: Size, skip: Tensor) -> tuple[Tensor, Size]:
         x, size = self.up(x, size)
-        return cast("tuple[Tensor, Size]", self.layers(x, size, cropped(skip, self.rim).flatten(3)))
+        skip = inner(inner(skip, 3, self.rim[0]), 4, self.rim[1]).flatten(3)
+        return cast("tuple[Tensor, Size]", self.layers(x, size, skip))
 
 
 class FlatLayers(nn.Module):
@@ -100,6 +137,7 @@ class FlatLayers(nn.Module):
         self.beside = None if own is None else flat(_part(first, slice(own, None), bias=False))
         self.conv1 = flat(first, relu=True) if own is None else flat(_part(first, slice(own), bias=True))
         self.conv2 = flat(second, relu=True)
+        self.rows = self.conv1.rows + self.conv2.rows
 
     def forward(self, x: Tensor, size: Size, beside: Tensor | None = None) -> tuple[Tensor, Size]:
         x, after = self.conv1(x, size)
@@ -109,7 +147,19 @@ class FlatLayers(nn.Module):
         return cast("tuple[Tensor, Size]", self.conv2(x + self.step if self.adds else x, size))
 
 
-class SpectralConv(nn.Module):
+class FlatConv(nn.Module):
+    """A convolution on (N, C, L, H W) and its image's size.
+
+    Attributes
+    ----------
+    rows
+        Those that it cuts off on each side.
+    """
+
+    rows = 0
+
+
+class SpectralConv(FlatConv):
     """A convolution along the spectrum alone, on images of L by H W pixels, and ReLU where asked for."""
 
     def __init__(self, conv: Conv, relu: bool) -> None:
@@ -122,36 +172,37 @@ class SpectralConv(nn.Module):
         return F.relu(y) if self.relu else y, size
 
 
-class SpatialConv(nn.Module):
-    """A convolution in space alone, on one image of L H by W pixels, without padding, and ReLU where asked for."""
+class SpatialConv(FlatConv):
+    """A convolution in space alone, on one image of L H by W pixels, and ReLU where asked for.
+
+    Columns are not padded.  All rows stay, but those where one position's image meets the next one's are spoilt.
+    """
 
     def __init__(self, conv: Conv, relu: bool) -> None:
         super().__init__()
         self.relu, self.rim = relu, conv.kernel_size[1] // 2
-        # The rows where one position's image meets the next one's are computed and cut off.
         self.conv = _conv2d(conv.weight[:, :, 0], conv.bias, (1, 1), (self.rim, 0))
 
     def forward(self, x: Tensor, size: Size) -> tuple[Tensor, Size]:
         positions = x.shape[2]
         y = self.conv(spread(x, 3, size).flatten(2, 3))  # (N, O, L H, W')
         y = spread(F.relu(y) if self.relu else y, 2, (positions, size[0]))
-        smaller = size[0] - 2 * self.rim, size[1] - 2 * self.rim
-        return y[:, :, :, self.rim : -self.rim].flatten(3), smaller
+        return y.flatten(3), (size[0], size[1] - 2 * self.rim)
 
 
-class SolidConv(nn.Module):
+class SolidConv(FlatConv):
     """A convolution of a kernel that is not separable, transposed or not, and ReLU where asked for."""
 
     def __init__(self, conv: Conv | UpConv, relu: bool) -> None:
         super().__init__()
-        self.relu, self.conv = relu, conv
+        self.relu, self.conv, self.rows = relu, conv, conv.kernel_size[1] // 2
 
     def forward(self, x: Tensor, size: Size) -> tuple[Tensor, Size]:
         y = self.conv(spread(x, 3, size), valid=True)
         return (F.relu(y) if self.relu else y).flatten(3), (y.shape[3], y.shape[4])
 
 
-class SpectralUpConv(nn.Module):
+class SpectralUpConv(FlatConv):
     """A transposed convolution along the spectrum alone that doubles it: one for even, one for odd positions.
 
     Between positions l - 1 and l lie the outputs 2 l - 1 and 2 l: of the even one the taps are 3 and 1, of the odd one
@@ -170,7 +221,7 @@ class SpectralUpConv(nn.Module):
         return torch.stack([even, odd], 3).flatten(2, 3), size  # (N, O, 2 L, H W)
 
 
-def flat(conv: nn.Module, relu: bool = False) -> nn.Module:
+def flat(conv: nn.Module, relu: bool = False) -> FlatConv:
     """Return a convolution on (N, C, L, H W): in 2-D where its kernel is separable."""
     assert isinstance(conv, Conv)
     if conv.kernel_size[1:] == (1, 1):
@@ -180,7 +231,7 @@ def flat(conv: nn.Module, relu: bool = False) -> nn.Module:
     return SolidConv(copy.deepcopy(conv), relu)
 
 
-def flat_up(conv: UpConv) -> nn.Module:
+def flat_up(conv: UpConv) -> FlatConv:
     """Return a transposed convolution likewise."""
     if (conv.kernel_size, conv.stride[0]) == ((4, 1, 1), 2):
         return SpectralUpConv(conv)

@@ -12,6 +12,7 @@ import onnxruntime
 from . import gpu
 from .bound import BoundSession
 from .errors import DeviceError, ModelFileError, UsageError
+from .layout import optimised
 
 # How CUDA runs models. Since ONNX Runtime 1.20 neither search for convolutions tries candidates out, and both are made
 # anew when the shape changes: the lighter one costs less, and `stages.gather` keeps the shape. The arena grows by what
@@ -53,17 +54,23 @@ def gpu_of(device: str) -> int | None:
 
 def open_session(
     data: bytes, device: str, threads: int, name: str, *, arena: bool = True, halves: bool = False
-) -> tuple[Any, str]:
-    """Start a model on a device; return the session and the device that it really uses.
+) -> tuple[Any, str, str]:
+    """Start a model on a device.
 
     Parameters
     ----------
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; what is returned is one of the last three.
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
     arena
         Whether the CPU's memory is kept for the next run. That is faster, and holds up to twice what is in use.
     halves
         Whether the model computes in float16, see `cuda_provider`.
+
+    Returns
+    -------
+    tuple
+        The session; the device that it really uses, one of the last three; and a note where it is slower than it could
+        be, else an empty text.
 
     Raises
     ------
@@ -80,10 +87,11 @@ def open_session(
         reason = why_no_cuda(wanted)
         session, reason = (None, reason) if reason else _cuda_session(data, threads, wanted, halves)
         if session is not None:
-            return BoundSession(session, "cuda", wanted, GPU_RUNS), "cuda" if device == "auto" else device
+            return BoundSession(session, "cuda", wanted, GPU_RUNS), "cuda" if device == "auto" else device, ""
         if device != "auto":
             raise DeviceError(_no_cuda(device, reason))
-    return _session(data, threads, ["CPUExecutionProvider"], name, arena), "cpu"
+    session, note = _cpu_session(data, threads, name, arena)
+    return session, "cpu", note
 
 
 def _no_cuda(device: str, reason: str) -> str:
@@ -129,25 +137,41 @@ def _cuda_session(data: bytes, threads: int, number: int, halves: bool) -> tuple
     try:
         session = onnxruntime.InferenceSession(data, _options(threads), providers=providers)
     except Exception as error:  # ONNX Runtime's own exception types differ between versions
-        return None, (str(error).splitlines() or [type(error).__name__])[0]
+        return None, _reason(error)
     if "CUDAExecutionProvider" not in session.get_providers():
         return None, "its CUDA or cuDNN libraries are missing"
     return session, ""
 
 
-def _session(data: bytes, threads: int, providers: list[str], name: str, arena: bool) -> Any:
+def _cpu_session(data: bytes, threads: int, name: str, arena: bool) -> tuple[Any, str]:
+    """Start on the CPU, without what `optimised` saves where that fails; return a note that says so as well."""
     try:
-        options = _options(threads)
-        # Tensors planned into one block of memory would need that block beside the arena: twice the memory.
-        options.enable_mem_pattern = False
-        options.enable_cpu_mem_arena = arena
-        if arena:
-            _register_arena()
-            options.add_session_config_entry("session.use_env_allocators", "1")
-        return onnxruntime.InferenceSession(data, options, providers=providers)
+        done = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return _start(optimised(data, _options(threads)), threads, arena, done), ""
+    except Exception as error:  # a bad model fails again below
+        note = f"the model could not be fitted to this CPU ({_reason(error)}): the same map takes about a tenth longer"
+    try:
+        return _start(data, threads, arena, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL), note
     except Exception as error:  # ONNX Runtime's own exception types differ between versions
-        reason = str(error).splitlines()[0]
-        raise ModelFileError(f"{name} cannot be run ({reason}): export it again") from error
+        raise ModelFileError(f"{name} cannot be run ({_reason(error)}): export it again") from error
+
+
+def _start(data: bytes, threads: int, arena: bool, level: Any) -> Any:
+    options = _options(threads)
+    options.graph_optimization_level = level
+    # Tensors planned into one block of memory would need that block beside the arena: twice the memory.
+    options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = arena
+    if arena:
+        _register_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says in one line."""
+    text = getattr(error, "strerror", None) or str(error)
+    return (text.splitlines() or [type(error).__name__])[0]
 
 
 @cache

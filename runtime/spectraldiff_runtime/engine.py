@@ -215,6 +215,8 @@ class Model:
         What the device's memory was found to hold.
     gpu_memory
         Bytes of the GPU's memory that were free when the model was on it; None on the CPU, or where that is not known.
+    note
+        What a user should know of how it runs here, or an empty text.
     """
 
     card: ModelCard
@@ -227,6 +229,7 @@ class Model:
     path: str = ""
     fitting: Fitting = field(default_factory=Fitting, compare=False)
     gpu_memory: int | None = None
+    note: str = ""
 
     @property
     def gpu(self) -> int | None:
@@ -266,10 +269,10 @@ class Model:
         count = threads or cpu_threads()
         arena = (card.workspace or 0) < LARGE_WORKSPACE
         halves = card.precision == "fp16"
-        session, used = open_session(data, device, count, f"'{path}'", arena=arena, halves=halves)
+        session, used, note = open_session(data, device, count, f"'{path}'", arena=arena, halves=halves)
         digest, place = hashlib.sha256(data).hexdigest(), str(Path(path).absolute())
         rectangular = _check_graph(session, card, f"'{path}'")
-        model = cls(card, used, count, rectangular, session, digest, len(data), place)
+        model = cls(card, used, count, rectangular, session, digest, len(data), place, note=note)
         if model.gpu is None:
             return model
         return replace(model, fitting=Fitting(True, model.runs), gpu_memory=free_memory(model.gpu))

@@ -24,11 +24,15 @@ SMALL = {
     "window": 5, "fovea": None, "smoothing": 0, "members": 1, "width": 16, "depth": 3, "heads": 4, "mlp": 24,
 }  # fmt: skip
 FOVEAL = {**SMALL, "window": 9, "fovea": 3, "smoothing": 2, "members": 2, "depth": 1}
+# As many channels as processors order in blocks.
+BLOCKS = {"stem_channels": 16, "channels": (32, 16, 48)}
 # Presets of all kinds, and the numbers of bands to try them with.
 KINDS: dict[str, tuple[Preset, int]] = {
     "fast": (replace(FAST, **SMALL, positions=6, layer=2), 12),
     "fast, layer 0, no timestep to speak of": (replace(FAST, **SMALL, positions=3, layer=0, timestep=1), 7),
     "fast, beside raw bands": (replace(FAST, **SMALL, positions=3, layer=1, beside_raw=True), 7),
+    "fast, solid between the layers": (replace(FAST, **SMALL, resample_kernel=(4, 3, 3), positions=3, layer=1), 7),
+    "fast, channels in blocks": (replace(FAST, **{**SMALL, **BLOCKS}, positions=16, layer=2), 16),
     "paper": (replace(PAPER, **SMALL, resample_kernel=(4, 3, 3), layer=1), 5),
     "paper, beside raw bands": (replace(PAPER, **SMALL, resample_kernel=(4, 3, 3), layer=0, beside_raw=True), 5),
     "foveal": (replace(FAST, **FOVEAL, positions=6, layer=2), 12),

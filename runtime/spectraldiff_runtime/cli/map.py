@@ -339,6 +339,8 @@ def _map_many(
     skipped = sum(bool(fact.get("skipped")) for fact in facts)
     if not quiet:
         done = len(targets) - failed - skipped
+        if done and engine.note:
+            typer.echo(engine.note, err=True)
         typer.echo(f"{done} mapped, {skipped} mapped already, {failed} failed", err=True)
     if json:
         print_json({"model": inputs[0], "device": engine.device, "scenes": facts})
@@ -350,8 +352,7 @@ def _announce(model: "Model", scene: "Scene", region: "Region", plan: "Plan", ve
     """Say what runs where."""
     card = model.card
     typer.echo(f"Mapping '{scene.name}' with the {card.preset} model of {card.name} on {model.device}", err=True)
-    note = getattr(scene, "note", "")
-    if note:
+    for note in filter(None, (getattr(scene, "note", ""), model.note)):
         typer.echo(f"  {note}", err=True)
     if verbose:
         window = region.window

@@ -38,7 +38,8 @@ def progress(quiet: bool) -> Iterator[tuple[Callable[[int], None], Callable[[int
     try:
         yield begin, advance
     finally:
-        bar.stop()
+        if bar.live.is_started:  # or an empty line would come before the error
+            bar.stop()
 
 
 def summarise(result: "MapResult", beside: Iterable[Path], profile: bool) -> None:
