@@ -5,8 +5,9 @@ scores, the weight of a pixel is then exp(a) exp(b): a from the pixel alone, b f
 attention over all windows of a map is the ratio of two convolutions of that map, see `FovealSlide`: the same function
 as over each window by itself, at a hundredth of the operations of a transformer that sees each window anew.
 
-Several such classifiers that differ in their first weights alone stand side by side: their mean is right more often
-than one of them (Lakshminarayanan et al. 2017), and with one linear map a token feeds all of them.
+Several such classifiers that differ in their first weights, and every second one in how far it looks, stand side by
+side: their mean is right more often than one of them (Lakshminarayanan et al. 2017), and with one linear map a token
+feeds all of them.
 """
 
 import math
@@ -30,7 +31,7 @@ class FovealViT(nn.Module):
     ----------
     config
         The network's shape; `fovea` pixels along the side of the centre have a place each, outside it `CELL` x `CELL`
-        pixels share one; `window` and `fovea` are odd multiples of `CELL`; `depth` is 1; `members` is M.
+        pixels share one; `window`, `narrow` and `fovea` are odd multiples of `CELL`; `depth` is 1; `members` is M.
 
     Raises
     ------
@@ -42,11 +43,11 @@ class FovealViT(nn.Module):
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        sides = (config.window, _fovea(config))
-        if any(side % (2 * CELL) != CELL for side in sides) or sides[1] > sides[0] or config.depth != 1:
+        sides = (config.window, config.narrow or config.window, _fovea(config))
+        if any(side % (2 * CELL) != CELL for side in sides) or list(sides) != sorted(sides)[::-1] or config.depth != 1:
             raise ValueError(
-                f"depth {config.depth}, window {sides[0]} and fovea {sides[1]}: a foveal classifier has depth 1 and "
-                f"sides that are odd multiples of {CELL}, the fovea within the window"
+                f"depth {config.depth}, window {sides[0]}, narrow {sides[1]} and fovea {sides[2]}: a foveal classifier "
+                f"has depth 1 and sides that are odd multiples of {CELL}, none larger than the one before"
             )
         self.config, width, members = config, config.width, config.members
         self.embed = nn.Linear(config.components, members * width)
@@ -75,20 +76,37 @@ class FovealViT(nn.Module):
 
     def each(self, windows: Tensor) -> Tensor:
         """Map windows (N, window, window, P) to the class scores of each member, (N, M, K)."""
-        config, place = self.config, self.places.flatten()
-        x = normed(self.embed(windows.flatten(1, 2)), config.members)  # (N, window^2, M, C)
-        weights = (self.score(x).flatten(2) + self.bias[place]).softmax(1)  # (N, window^2, M heads)
-        values = self.value(x).flatten(2).unflatten(-1, (config.members * config.heads, -1))
+        read = torch.stack([self._read(member, windows) for member in range(self.config.members)], 1)  # (N, M, C)
+        return self.classify(read)
+
+    def _read(self, member: int, windows: Tensor) -> Tensor:
+        """Return what the class token of a member reads of windows (N, window, window, P), (N, C)."""
+        config, inside = self.config, self._inside(member)
+        place = self.places[inside, inside].flatten()
+        channels, heads = _own(member, config.width), _own(member, config.heads)
+        tokens = windows[:, inside, inside].flatten(1, 2)
+        x = normed(F.linear(tokens, self.embed.weight[channels], self.embed.bias[channels]))  # (N, S, C)
+        weights = (clamped(self.ask.one(member, x)) + self.bias[place, heads]).softmax(1)  # (N, S, heads)
+        values = self.value.one(member, x).unflatten(-1, (config.heads, -1))  # type: ignore[no-untyped-call]
         read = torch.einsum("nsh,nshd->nhd", weights, values.to(weights.dtype))
         # Few places have a position vector: weights are added up place by place first.
-        told = weights.new_zeros(len(x), len(self.bias), weights.shape[2]).index_add(1, place, weights)
-        positions = self.position.view(len(self.position), weights.shape[2], -1)  # (places, M heads, C / heads)
-        read = read + torch.einsum("nsh,shd->nhd", told, positions.to(told.dtype))
-        return self.classify(read.flatten(1).unflatten(-1, (config.members, -1)))  # type: ignore[no-untyped-call]
+        told = weights.new_zeros(len(x), len(self.bias), config.heads).index_add(1, place, weights)
+        positions = self.position[:, channels].unflatten(-1, (config.heads, -1))  # type: ignore[no-untyped-call]
+        return (read + torch.einsum("nsh,shd->nhd", told, positions.to(told.dtype))).flatten(1)
 
-    def score(self, x: Tensor) -> Tensor:
-        """Return each head's score of each normalised token, (..., M, C) to (..., M, heads)."""
-        return clamped(self.ask(x))
+    def reads(self) -> Tensor:
+        """Return which places each head of each member reads, (places, M heads) bool."""
+        found = torch.zeros_like(self.bias, dtype=torch.bool)
+        for member in range(self.config.members):
+            inside = self._inside(member)
+            found[self.places[inside, inside].flatten(), _own(member, self.config.heads)] = True
+        return found
+
+    def _inside(self, member: int) -> slice:
+        """Return the rows, and columns, of the window that a member reads."""
+        narrow = self.config.narrow if member % 2 else None
+        margin = (self.config.window - (narrow or self.config.window)) // 2
+        return slice(margin, self.config.window - margin)
 
     def classify(self, read: Tensor) -> Tensor:
         """Map what the class tokens read, (..., M, C), to class scores (..., M, K)."""
@@ -100,6 +118,11 @@ class FovealViT(nn.Module):
         """Classify every pixel of a map of embedded tokens, (N, M C, H, W), as `SpectralViT.slide` does."""
         scores: Tensor = FovealSlide(self)(tokens)  # (N, H', W', K)
         return scores.permute(0, 3, 1, 2)
+
+
+def _own(member: int, size: int) -> slice:
+    """Return what is a member's own of `size` values each, side by side."""
+    return slice(member * size, (member + 1) * size)
 
 
 class Apart(nn.Module):
@@ -114,6 +137,10 @@ class Apart(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = torch.einsum("...mi,moi->...mo", x, self.weight.to(x.dtype))
         return y + self.bias.to(y.dtype)
+
+    def one(self, member: int, x: Tensor) -> Tensor:
+        """Apply one of the maps: (..., inputs) to (..., outputs)."""
+        return F.linear(x, self.weight[member], self.bias[member])
 
     def joined(self) -> tuple[Tensor, Tensor]:
         """Return weight (M outputs, M inputs) and bias (M outputs,) of the one linear map that does the same."""
@@ -234,7 +261,7 @@ def _kernels(vit: FovealViT, where: Tensor, used: Tensor) -> tuple[Tensor, Tenso
     `where` and `used`, (side, side), are the places that the kernel's taps stand for, and whether they count.
     """
     config = vit.config
-    weight = vit.bias.exp()[where].movedim(-1, 0) * used  # (M heads, side, side)
+    weight = (vit.bias.exp() * vit.reads())[where].movedim(-1, 0) * used  # (M heads, side, side)
     of_channel = weight.repeat_interleave(config.width // config.heads, 0)  # (M C, side, side)
     entries = torch.cat([of_channel * vit.position[where].movedim(-1, 0), weight])
     head = torch.arange(len(weight), device=where.device)

@@ -75,7 +75,7 @@ class Preset:
     least_components, components, raw_components
         P, principal components: as many as there are training pixels, from the first to the second; the third for raw
         bands.
-    window, fovea, members, width, depth, heads, mlp, dropout
+    window, fovea, members, narrow, width, depth, heads, mlp, dropout
         See `spectraldiff.vit.ViTConfig`.
     feature_noise
         Standard deviation of the noise added to the standardised features while the classifier learns.
@@ -114,6 +114,7 @@ class Preset:
     window: int
     fovea: int | None
     members: int
+    narrow: int | None
     width: int
     depth: int
     heads: int
@@ -153,6 +154,7 @@ class Preset:
             self.dropout,
             self.fovea,
             self.members,
+            self.narrow,
         )
 
     def classifier_loop(self, epoch: int) -> int:
@@ -230,6 +232,7 @@ PAPER = Preset(
     window=13,  # open
     fovea=None,
     members=1,
+    narrow=None,
     width=64,  # open
     depth=5,
     heads=4,
@@ -265,6 +268,7 @@ FAST = replace(
     window=15,
     fovea=3,
     members=3,
+    narrow=9,
     depth=1,
     dropout=0.0,
     feature_noise=1.0,

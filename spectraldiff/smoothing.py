@@ -16,6 +16,7 @@ from spectraldiff.features import cropped
 
 RADIUS = 2  # pixels that a step reaches
 GUIDES = 40  # principal components that say how alike two pixels are
+MEDIAN = 1.5  # half of all pixels are exp(-MEDIAN) or more like the pixel next to them
 
 
 class Smoothing(nn.Module):
@@ -106,7 +107,7 @@ def added(x: Tensor, axis: int) -> Tensor:
 
 
 def sharpness(features: Sequence[Tensor], valid: Sequence[Tensor]) -> float:
-    """Return what guides are multiplied by so that half of all pixels are e^-1 or more like the pixel next to them.
+    """Return what guides are multiplied by so that a pixel next to another is exp(-`MEDIAN`) like it in the median.
 
     Parameters
     ----------
@@ -130,4 +131,4 @@ def sharpness(features: Sequence[Tensor], valid: Sequence[Tensor]) -> float:
     ]
     distances = torch.cat(found)
     distances = distances[distances > 0]
-    return float(distances.median() ** -0.5) if len(distances) else 1.0
+    return float((MEDIAN / distances.median()) ** 0.5) if len(distances) else 1.0

@@ -34,7 +34,7 @@ from spectraldiff.vit import SpectralViT
 SHARE = 0.2
 ENOUGH = 5  # training pixels of a class of which one is held out
 FOLDS = 5  # fifths at most, and held-out pixels beyond which there is no further one
-PLENTY = 150
+PLENTY = 500
 TILE = 32  # pixels along the side of the tiles that held-out pixels are classified in
 LEAST = 5  # held-out pixels that a temperature is fitted to
 HIGHEST = 10.0  # the temperature is from a tenth to ten

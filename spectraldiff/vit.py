@@ -35,6 +35,8 @@ class ViTConfig:
         pixels are tokens of their own.
     members
         Classifiers side by side whose mean counts, with a fovea only.
+    narrow
+        Pixels along the side of the window of every second member; None where all read the whole window.
     """
 
     components: int
@@ -47,6 +49,7 @@ class ViTConfig:
     dropout: float = 0.1
     fovea: int | None = None
     members: int = 1
+    narrow: int | None = None
 
     @property
     def radius(self) -> int:

@@ -47,8 +47,8 @@ class Recipe:
 # falls in steps; here a one-cycle schedule gets as far in the fewer epochs that two CPU cores allow (assumed).
 RECIPES: Mapping[str, Recipe] = {
     "cnn1d": Recipe(window=1, epochs=200, batch=64, lr=1e-3, weight_decay=1e-3),
-    "cnn2d": Recipe(window=7, epochs=200, batch=64, lr=1e-3, weight_decay=1e-3),
-    "cnn3d": Recipe(window=7, epochs=200, batch=64, lr=1e-3, weight_decay=1e-3),
+    "cnn2d": Recipe(window=9, epochs=200, batch=64, lr=1e-3, weight_decay=1e-3),
+    "cnn3d": Recipe(window=9, epochs=200, batch=64, lr=1e-3, weight_decay=1e-3),
     "minigcn": Recipe(window=1, epochs=300, batch=128, lr=1e-3, weight_decay=1e-3, graph=True),
     "spectralformer": Recipe(window=7, epochs=200, batch=32, lr=1e-3, weight_decay=5e-3),
 }

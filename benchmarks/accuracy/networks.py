@@ -39,40 +39,40 @@ class SpectrumCNN(nn.Module):
 class PlaneCNN(nn.Module):
     """2-D CNN: three convolutions of 3 x 3 with batch norm and ReLU, all bands as input channels, linear.
 
-    Without padding, three of them read exactly a window of 7 x 7.
+    Without padding, 3 x 3 of a window of 9 x 9 pixels are left for the linear layer.
     """
 
-    def __init__(self, bands: int, classes: int) -> None:
+    def __init__(self, bands: int, classes: int, window: int = 9) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for before, after in zip((bands, *FILTERS), FILTERS, strict=False):
             layers += [nn.Conv2d(before, after, 3), nn.BatchNorm2d(after), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
-        self.head = nn.Linear(FILTERS[-1], classes)
+        self.head = nn.Linear(FILTERS[-1] * (window - 6) ** 2, classes)
 
     def forward(self, windows: Tensor) -> Tensor:
-        x = self.layers(windows.movedim(-1, 1))  # (N, 32, 1, 1)
+        x = self.layers(windows.movedim(-1, 1))  # (N, 32, w - 6, w - 6)
         return cast("Tensor", self.head(x.flatten(1)))
 
 
 class VolumeCNN(nn.Module):
     """3-D CNN: three convolutions of 3 x 3 x 3 with batch norm and ReLU, bands as the third dimension, linear.
 
-    Without padding in space, three of them read exactly a window of 7 x 7. Bands are padded and halved by max-pooling
-    after the first two.
+    Without padding in space, 3 x 3 of a window of 9 x 9 pixels are left for the linear layer. Bands are padded and
+    halved by max-pooling after the first two.
     """
 
-    def __init__(self, bands: int, classes: int) -> None:
+    def __init__(self, bands: int, classes: int, window: int = 9) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for before, after in zip((1, *FILTERS), FILTERS, strict=False):
             pool = nn.MaxPool3d((2, 1, 1), ceil_mode=True) if after != FILTERS[-1] else nn.Identity()
             layers += [nn.Conv3d(before, after, 3, padding=(1, 0, 0)), nn.BatchNorm3d(after), nn.ReLU(), pool]
         self.layers = nn.Sequential(*layers)
-        self.head = nn.Linear(FILTERS[-1] * -(-bands // 4), classes)
+        self.head = nn.Linear(FILTERS[-1] * -(-bands // 4) * (window - 6) ** 2, classes)
 
     def forward(self, windows: Tensor) -> Tensor:
-        x = self.layers(windows.movedim(-1, 1)[:, None])  # (N, 32, B / 4, 1, 1)
+        x = self.layers(windows.movedim(-1, 1)[:, None])  # (N, 32, B / 4, w - 6, w - 6)
         return cast("Tensor", self.head(x.flatten(1)))
 
 

@@ -21,9 +21,10 @@ from spectraldiff_runtime.cli import run
 CLASSES = 4
 SMALL = {
     "stem_channels": 4, "channels": (5, 6, 7), "components": 12, "raw_components": 6,
-    "window": 5, "fovea": None, "smoothing": 0, "members": 1, "width": 16, "depth": 3, "heads": 4, "mlp": 24,
+    "window": 5, "fovea": None, "smoothing": 0, "members": 1, "narrow": None,
+    "width": 16, "depth": 3, "heads": 4, "mlp": 24,
 }  # fmt: skip
-FOVEAL = {**SMALL, "window": 9, "fovea": 3, "smoothing": 2, "members": 2, "depth": 1}
+FOVEAL = {**SMALL, "window": 9, "fovea": 3, "smoothing": 2, "members": 2, "narrow": 3, "depth": 1}
 # As many channels as processors order in blocks.
 BLOCKS = {"stem_channels": 16, "channels": (32, 16, 48)}
 # Presets of all kinds, and the numbers of bands to try them with.
@@ -42,7 +43,7 @@ KINDS: dict[str, tuple[Preset, int]] = {
     ),
     "raw": (replace(FAST, **SMALL, features="raw"), 12),
     "raw, foveal": (
-        replace(FAST, **{**FOVEAL, "window": 15, "fovea": 9, "heads": 1, "smoothing": 1}, features="raw"),
+        replace(FAST, **{**FOVEAL, "window": 15, "narrow": 9, "fovea": 9, "heads": 1, "smoothing": 1}, features="raw"),
         5,
     ),
     "raw, one block": (replace(FAST, **{**SMALL, "depth": 1, "heads": 1}, features="raw"), 5),

@@ -16,6 +16,8 @@ SHAPES = [
     replace(CONFIG, window=9, fovea=9),
     replace(CONFIG, window=21, heads=2),
     replace(CONFIG, members=3),
+    replace(CONFIG, members=3, narrow=9),
+    replace(CONFIG, window=21, members=2, narrow=3),
 ]
 
 
@@ -83,6 +85,18 @@ def test_each_member_learns_from_its_own_loss() -> None:
     torch.testing.assert_close(vit.losses(windows, labels).double(), torch.stack(alone).mean(0))
 
 
+@torch.no_grad()
+def test_every_second_member_reads_the_narrow_window() -> None:
+    vit, windows = telling(replace(CONFIG, members=3, narrow=9)), torch.randn(5, 15, 15, 7, dtype=torch.float64)
+    before = vit.each(windows)  # (N, M, K)
+    windows[:, 2, 7] += 1  # just outside the narrow window
+    changed = (vit.each(windows) - before).abs().amax((0, 2))
+    assert changed[1] == 0
+    assert changed[[0, 2]].min() > 1e-9
+    windows[:, 3, 7] += 1
+    assert (vit.each(windows)[:, 1] - before[:, 1]).abs().max() > 1e-9
+
+
 def test_members_want_a_fovea() -> None:
     with pytest.raises(ValueError, match="only a foveal classifier"):
         new_vit(replace(CONFIG, fovea=None, members=2))
@@ -93,7 +107,9 @@ def test_the_presets_classifiers() -> None:
     assert isinstance(new_vit(PAPER.vit(1200, 16)), SpectralViT)
 
 
-@pytest.mark.parametrize("change", [{"window": 13}, {"fovea": 5}, {"fovea": 21}, {"depth": 2}])
+@pytest.mark.parametrize(
+    "change", [{"window": 13}, {"fovea": 5}, {"fovea": 21}, {"depth": 2}, {"narrow": 21}, {"narrow": 5}]
+)
 def test_shapes_that_have_no_cells(change: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="odd multiples of 3"):
         FovealViT(replace(CONFIG, **change))

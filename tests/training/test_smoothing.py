@@ -1,10 +1,12 @@
 """Smoothing: what it computes, where it stops, and where the scale of likeness comes from."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
-from spectraldiff.smoothing import GUIDES, RADIUS, Smoothing, sharpness
+from spectraldiff.smoothing import GUIDES, MEDIAN, RADIUS, Smoothing, sharpness
 
 
 def by_hand(scores: Tensor, guides: Tensor) -> Tensor:
@@ -59,7 +61,7 @@ def test_likeness_is_scaled_to_the_scene():
     guides = Smoothing(1, scale).guides(features.permute(2, 0, 1)[None])
     assert guides.shape == (1, GUIDES, 20, 30)
     beside = torch.cat([guides.diff(dim=axis).square().sum(1).flatten() for axis in (2, 3)])
-    assert (-beside).exp().median() == pytest.approx(torch.e**-1, rel=1e-3)
+    assert (-beside).exp().median() == pytest.approx(math.exp(-MEDIAN), rel=1e-3)
     assert sharpness([3 * features], [valid]) == pytest.approx(scale / 3)
     noisy = features.clone()
     noisy[:5] = 1e6

@@ -73,7 +73,7 @@ def test_a_fifth_of_each_class_is_held_out_and_none_of_the_smallest():
     assert (folds[0] != hold_out(labels, np.arange(len(labels)), 1)[0]).any()
 
 
-@pytest.mark.parametrize(("pixels", "folds"), [(1024, 1), (450, 2), (300, 3), (40, 5), (4, 0)])
+@pytest.mark.parametrize(("pixels", "folds"), [(1024, 3), (2000, 2), (3000, 1), (40, 5), (4, 0)])
 def test_there_are_as_many_folds_as_give_enough_pixels(pixels, folds):
     labels = np.zeros(pixels, int)
     found = hold_out(labels, np.arange(pixels), 0)
