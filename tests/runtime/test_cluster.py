@@ -175,6 +175,8 @@ def test_stop_need_not_wait_for_a_task(local):
 
 
 def test_what_nobody_waits_for_is_not_computed(local, tmp_path):
+    # Workers that an earlier test has killed are back, and counted.
+    eventually(lambda: local._capacity() == 2 * cluster.TASKS_PER_THREAD)
     taken: list[Path] = []
 
     def items() -> Iterator[Path]:
