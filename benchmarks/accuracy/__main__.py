@@ -2,14 +2,17 @@
 
     python -m benchmarks.accuracy --dataset indian-pines --seeds 5
     python -m benchmarks.accuracy --dataset indian-pines --seeds 5 --ablation --grid
+    python -m benchmarks.accuracy --dataset indian-pines --seeds 5 --ablation --split per-class:10 disjoint
 
-Each (method, seed) is a file in the output folder and never runs twice: the same command goes on where it was cut off,
-and more methods or seeds can be added later. tables.txt, results.json and maps.png there show what was asked for.
+Each split has a folder in the output folder, where each (method, seed) is a file and never runs twice: the same command
+goes on where it was cut off, and more methods, seeds or splits can be added later. tables.txt, results.json and
+maps.png there show what was asked for.
 """
 
 import argparse
 import io
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        report = _compare(options)
-        _write(report, options)
+        for report in _compare(options):
+            _write(report, options)
     except SpectralDiffError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -61,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help=f"from {', '.join(TITLES)}; all by default")
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0 .. N - 1, each with a split of its own")
-    parser.add_argument("--split", default="paper", help="as for `sdiff train`")
+    parser.add_argument("--split", nargs="+", default=["paper"], help="one or several, as for `sdiff train`")
     parser.add_argument("--preset", default="fast", help="of the raw transformer and of SpectralDiff")
     parser.add_argument("--ablation", action="store_true", help="Table V: raw against diffusion features")
     parser.add_argument("--grid", action="store_true", help="Table VI: layer index by timestep")
@@ -71,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _compare(options: argparse.Namespace) -> Report:
+def _compare(options: argparse.Namespace) -> list[Report]:
+    """Run all that is asked for; return a report for each split."""
     if options.seeds < 1:
         raise UsageError(f"--seeds is {options.seeds}; give a whole number from 1 upwards")
     if options.threads is not None and options.threads < 1:
@@ -83,23 +87,29 @@ def _compare(options: argparse.Namespace) -> Report:
     names = wanted_names(options.methods, options.ablation, options.grid)
     bands = datasets.describe(options.dataset).bands
     methods = [method_named(name, preset, bands) for name in names]
-    requests = [_request(options, preset, seed) for seed in range(options.seeds)]
-    scene = requests[0].load_scene()
-    problems = [problem_of(scene, request) for request in requests]
-    folder = _folder(options)
-    context = Context(folder, compute, torch.get_num_threads())
+    splits = list(dict.fromkeys(options.split))
+    requests = [[_request(options, preset, split, seed) for seed in range(options.seeds)] for split in splits]
+    scene = requests[0][0].load_scene()
+    problems = [[problem_of(scene, request) for request in of_split] for of_split in requests]
+    reports = []
     with _progress() as bars:
-        results = compare(problems, methods, folder, context, _Live(bars, len(methods) * len(problems)))
-    return Report(scene, options.dataset, options.split, results)
+        live = _Live(bars, len(methods) * len(splits) * options.seeds)
+        for split, of_split in zip(splits, problems, strict=True):
+            folder = _folder(options, split)
+            context = Context(folder, compute, torch.get_num_threads(), denoisers=folder.parent / "denoisers")
+            results = compare(of_split, methods, folder, context, live)
+            reports.append(Report(scene, options.dataset, split, results))
+    return reports
 
 
-def _request(options: argparse.Namespace, preset: Preset, seed: int) -> Request:
+def _request(options: argparse.Namespace, preset: Preset, split: str, seed: int) -> Request:
     data_dir = None if options.data_dir is None else str(options.data_dir)
-    return Request(preset, options.split, seed, compare_raw=False, dataset=options.dataset, data_dir=data_dir)
+    return Request(preset, split, seed, compare_raw=False, dataset=options.dataset, data_dir=data_dir)
 
 
-def _folder(options: argparse.Namespace) -> Path:
-    return Path(options.out or Path("runs") / f"accuracy-{options.dataset}")
+def _folder(options: argparse.Namespace, split: str) -> Path:
+    """Return the folder of a split's results."""
+    return Path(options.out or Path("runs") / f"accuracy-{options.dataset}") / re.sub(r"[^\w.-]+", "-", split)
 
 
 class _Live(Watcher):
@@ -110,7 +120,7 @@ class _Live(Watcher):
         self.whole, self.stage = bars.add_task("All methods and seeds", total=total), bars.add_task("", total=None)
 
     def begin(self, method: Method, problem: Problem) -> Told:
-        title = f"{method.title}, seed {problem.seed}"
+        title = f"{method.title}, {problem.split.name}, seed {problem.seed}"
 
         def report(what: str, done: int, total: int) -> None:
             self.bars.update(self.stage, description=f"{title}: {what}", completed=done, total=total)
@@ -129,14 +139,14 @@ def _progress() -> Progress:
 
 
 def _write(report: Report, options: argparse.Namespace) -> None:
-    """Print the tables that were asked for, and write tables, figures and maps into the folder."""
+    """Print the tables of a split that were asked for, and write tables, figures and maps into its folder."""
     tables: list[Table] = []
     if options.methods is not None or not (options.ablation or options.grid):
         tables.append(comparison(report))
     tables += [ablation(report)] if options.ablation else []
     tables += [grid(report)] if options.grid else []
     Console().print(*tables)
-    folder, text = _folder(options), io.StringIO()
+    folder, text = _folder(options, report.split), io.StringIO()
     Console(file=text, width=WIDTH).print(*tables)
     write_text(folder / "tables.txt", text.getvalue().rstrip())
     write_text(folder / "results.json", json.dumps(as_json(report), indent=2, allow_nan=False))

@@ -71,7 +71,8 @@ Mask = NDArray[np.bool_]
 def settings_of(name: str) -> dict[str, object]:
     """Return all that decides the result of a deep method, apart from scene and split."""
     recipe = RECIPES[name]
-    return {**asdict(recipe), "warmup": WARMUP, **(graphs.SETTINGS if recipe.graph else {})}
+    more = graphs.SETTINGS if recipe.graph else {"bands": "mean 0, deviation 1"}
+    return {**asdict(recipe), "warmup": WARMUP, **more}
 
 
 def fit_deep(name: str, problem: Problem, context: Context) -> Outcome:
@@ -92,9 +93,12 @@ def fit_deep(name: str, problem: Problem, context: Context) -> Outcome:
 
 
 def window_inputs(problem: Problem, mask: Mask, recipe: Recipe, context: Context) -> Inputs:
-    """Return the function from numbers among the pixels of `mask` to their windows, (n, w, w, B)."""
+    """Return the function from numbers among the pixels of `mask` to their windows, (n, w, w, B).
+
+    Bands are standardised: filters that all bands share would mostly see the mean spectrum else (assumed).
+    """
     device = context.compute.device
-    cube = torch.from_numpy(problem.pixels).permute(2, 0, 1)
+    cube = torch.from_numpy(problem.standardised).permute(2, 0, 1)
     padded = mirrored(cube, recipe.window // 2).permute(1, 2, 0).contiguous().to(device)
     places = torch.from_numpy(np.argwhere(mask)).to(device)
     offsets = torch.arange(recipe.window, device=device)

@@ -1,4 +1,4 @@
-"""The deep methods' networks; each maps windows (N, w, w, B) of bands scaled to 0..1 to class scores (N, K).
+"""The deep methods' networks; each maps windows (N, w, w, B) of scaled bands to class scores (N, K).
 
 They are written from the texts of the papers. What those leave open is marked as assumed, here or in `deep`.
 """

@@ -1,7 +1,7 @@
 """SpectralDiff and the raw transformer, through the training pipeline that `sdiff train` runs.
 
 Each training has a run folder, and goes on where it was cut off. All that use diffusion features of one seed share one
-denoiser: it learns without labels, and depends on neither timestep nor layer of the features.
+denoiser: it learns without labels, and depends on neither the split nor timestep and layer of the features.
 """
 
 import json
@@ -57,8 +57,8 @@ def fit_ours(name: str, preset: Preset, problem: Problem, context: Context) -> O
 def _take_denoiser(run: RunFolder, preset: Preset, problem: Problem, context: Context) -> None:
     """Train the seed's denoiser, unless it has been, and begin the run with its state."""
     kept = {name: value for name, value in preset.to_json().items() if name not in TAPS}
-    settings = {"scene": problem.facts(), "preset": kept}
-    shared = _claimed(context.folder / f"denoiser-seed{problem.seed}", settings)
+    settings = {"scene": problem.facts_of_scene(), "preset": kept}
+    shared = _claimed((context.denoisers or context.folder) / f"denoiser-seed{problem.seed}", settings)
     _training(shared, preset, problem, context).train_denoiser()
     copy = run.path / f"{STATE}.partial"
     shutil.copyfile(shared.path / STATE, copy)

@@ -51,6 +51,13 @@ class Problem:
         scaled = (cube - low) / np.where(span > 0, span, 1)
         return np.asarray(np.where(valid[..., None], scaled, scaled[valid].mean(0)), dtype=np.float32)
 
+    @cached_property
+    def standardised(self) -> NDArray[np.float32]:
+        """(H, W, B) bands of mean 0 and deviation 1 over the scene's valid pixels; missing pixels are 0."""
+        known = self.pixels[self.scene.valid]
+        spread = known.std(0)
+        return np.asarray((self.pixels - known.mean(0)) / np.where(spread > 0, spread, 1), dtype=np.float32)
+
     def map_of(self, classes: NDArray[Any]) -> NDArray[Any]:
         """Return the (H, W) class map with `classes`, (n,), at the scene's n valid pixels and 0 elsewhere."""
         filled = np.zeros_like(self.scene.labels)
@@ -64,9 +71,17 @@ class Problem:
 
     def facts(self) -> dict[str, Any]:
         """Return what identifies scene and split: two problems with the same facts are the same."""
-        parts = (self.scene.cube, self.scene.labels, self.split.train, self.split.test)
-        digest = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
+        digest = _digest(self.scene.cube, self.scene.labels, self.split.train, self.split.test)
         return {"scene": self.scene.name, "split": self.split.name, "seed": self.seed, "pixels": digest}
+
+    def facts_of_scene(self) -> dict[str, Any]:
+        """Return what identifies all that is learnt without labels, whatever the split."""
+        digest = _digest(self.scene.cube, self.scene.valid)
+        return {"scene": self.scene.name, "seed": self.seed, "pixels": digest}
+
+
+def _digest(*parts: NDArray[Any]) -> str:
+    return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -83,9 +98,12 @@ class Context:
         Threads of the classical methods.
     report
         Told of the progress; nobody by default.
+    denoisers
+        For the denoisers that several splits of a scene share; `folder` by default.
     """
 
     folder: Path
     compute: Compute = field(default_factory=Compute)
     threads: int = 1
     report: Report = lambda stage, done, total: None
+    denoisers: Path | None = None

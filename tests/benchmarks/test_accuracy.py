@@ -278,16 +278,17 @@ def test_the_program_from_end_to_end(tiny_scene, tmp_path, monkeypatch, capsys):
     assert "KNN, seed 1: OA 100.00" in told
     assert "tiny, split per-class:6, 2 seeds" in printed
     assert "Bare soil" in printed
-    text = (tmp_path / "out" / "tables.txt").read_text()
+    out = tmp_path / "out" / "per-class-6"
+    text = (out / "tables.txt").read_text()
     assert "KNN" in text
     assert "RF" not in text
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["methods"]["knn"]["seeds"] == [0, 1]
-    with Image.open(tmp_path / "out" / "maps.png") as image:
+    assert json.loads((out / "results.json").read_text())["methods"]["knn"]["seeds"] == [0, 1]
+    with Image.open(out / "maps.png") as image:
         assert image.size[0] > 800
-    before = (tmp_path / "out" / "results" / "knn-seed1.json").stat().st_mtime_ns
+    before = (out / "results" / "knn-seed1.json").stat().st_mtime_ns
     assert program.main(["--methods", "knn", "rf", *line]) == 0
-    assert "RF" in (tmp_path / "out" / "tables.txt").read_text()
-    assert (tmp_path / "out" / "results" / "knn-seed1.json").stat().st_mtime_ns == before
+    assert "RF" in (out / "tables.txt").read_text()
+    assert (out / "results" / "knn-seed1.json").stat().st_mtime_ns == before
 
 
 def guessing(name: str, preset: Preset, bands: int) -> Method:
@@ -308,9 +309,10 @@ def test_ablation_and_grid_alone_print_their_tables_alone(tiny_scene, tmp_path, 
     printed = capsys.readouterr().out
     assert "t = 200" in printed
     assert "Bare soil" not in printed
-    assert list(json.loads((tmp_path / "out" / "results.json").read_text())["methods"]) == list(grid_cells())
-    assert len(list((tmp_path / "out" / "results").glob("layer?-t*-seed0.json"))) == 12
-    assert not (tmp_path / "out" / "maps.png").exists()
+    out = tmp_path / "out" / "per-class-6"
+    assert list(json.loads((out / "results.json").read_text())["methods"]) == list(grid_cells())
+    assert len(list((out / "results").glob("layer?-t*-seed0.json"))) == 12
+    assert not (out / "maps.png").exists()
 
 
 def test_a_stop_keeps_what_has_finished(tiny_scene, tmp_path, monkeypatch, capsys):
@@ -321,7 +323,21 @@ def test_a_stop_keeps_what_has_finished(tiny_scene, tmp_path, monkeypatch, capsy
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.endswith("stopped; the same command goes on from here\n")
-    assert sorted(p.name for p in (tmp_path / "out" / "results").iterdir()) == ["svm-seed0.json", "svm-seed0.npy"]
+    results = tmp_path / "out" / "per-class-6" / "results"
+    assert sorted(p.name for p in results.iterdir()) == ["svm-seed0.json", "svm-seed0.npy"]
+
+
+def test_several_splits_have_tables_and_folders_of_their_own(tiny_scene, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(datasets, "load", lambda name, folder: tiny_scene)
+    splits = ["per-class:6", "fraction:0.1", "per-class:6"]
+    assert program.main(["--methods", "knn", "--threads", "1", "--out", str(tmp_path), "--split", *splits]) == 0
+    printed, told = capsys.readouterr()
+    assert [printed.count(f"split {split},") for split in splits[:2]] == [1, 1]
+    assert told.count("KNN, seed 0: OA") == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fraction-0.1", "per-class-6"]
+    for split in splits:
+        found = json.loads((tmp_path / split.replace(":", "-") / "results.json").read_text())
+        assert found["split"] == split
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,17 @@ def test_bands_are_scaled_by_the_range_of_the_scene(problem: Problem) -> None:
     assert np.array_equal(Problem(constant, problem.split).pixels, np.zeros((26, 31, 12), np.float32))
 
 
+def test_bands_are_standardised_over_the_pixels_with_data(tiny_scene: Scene, tmp_path: Path) -> None:
+    cube = tiny_scene.cube.astype(np.float32)
+    cube[3:5, 20:] = np.nan
+    cube[..., 2] = 7
+    problem = problem_of(replace(tiny_scene, cube=cube), request("per-class:10", 0))
+    known = problem.standardised[problem.scene.valid]
+    assert known.mean(0) == pytest.approx(0, abs=1e-4)
+    assert known.std(0) == pytest.approx([0 if band == 2 else 1 for band in range(12)], abs=1e-4)
+    assert np.abs(problem.standardised[~problem.scene.valid]).max() < 1e-4
+
+
 def test_folds_spread_each_class_as_evenly_as_it_allows() -> None:
     labels = np.repeat([1, 2, 3], [53, 2, 10])
     fold = classical.folds(labels, 0)
@@ -190,7 +201,7 @@ def test_windows_are_those_around_the_pixels(problem: Problem, tmp_path: Path) -
     recipe = replace(deep.RECIPES["cnn2d"], window=5)
     mask = problem.split.train
     (windows,) = deep.window_inputs(problem, mask, recipe, Context(tmp_path))(torch.arange(int(mask.sum())))
-    mirrored = np.pad(problem.pixels, ((2, 2), (2, 2), (0, 0)), mode="reflect")
+    mirrored = np.pad(problem.standardised, ((2, 2), (2, 2), (0, 0)), mode="reflect")
     for window, (row, column) in zip(windows.numpy(), np.argwhere(mask), strict=True):
         assert np.array_equal(window, mirrored[row : row + 5, column : column + 5])
 
@@ -219,6 +230,18 @@ def test_a_seed_trains_one_denoiser_for_all_cells(
     assert Counter(titles) == {"Denoiser": 1, "SpectralViT": 3} | {
         f"Calibration {number} of 5": 3 for number in range(1, 6)
     }
+
+
+def test_splits_of_a_scene_share_a_seeds_denoiser(
+    problem: Problem, brief: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = counted(monkeypatch)
+    for split, seed in (("per-class:10", 0), ("per-class:6", 0), ("per-class:6", 1)):
+        other = problem_of(problem.scene, request(split, seed))
+        context = Context(tmp_path / split.replace(":", "-"), denoisers=tmp_path / "denoisers")
+        method_named("spectraldiff", brief, 12).fit(other, context)
+    assert Counter(title for title, _ in steps)["Denoiser"] == 2
+    assert sorted(p.name for p in (tmp_path / "denoisers").iterdir()) == ["denoiser-seed0", "denoiser-seed1"]
 
 
 def test_a_shared_denoiser_gives_what_a_training_alone_gives(problem: Problem, brief: Preset, tmp_path: Path) -> None:
