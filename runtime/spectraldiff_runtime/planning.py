@@ -16,7 +16,7 @@ from .scene import Scene
 from .tiling import Window, cuts, reach, source_window
 
 MEGABYTE = 10**6
-DEFAULT_MEMORY = 3000 * MEGABYTE
+DEFAULT_MEMORY = 4000 * MEGABYTE
 
 # What a mapping process holds before it reads anything: Python, NumPy, Numba's compiler, GDAL and ONNX Runtime.
 BASE = 400 * MEGABYTE
@@ -31,13 +31,13 @@ MOST_SHARE = 0.8
 
 # One part is gathered from, one waits, one is being read.
 PARTS_HELD = 3
-PART_BYTES = 64 * MEGABYTE
+PART_BYTES = 128 * MEGABYTE
 # Batches that may wait between two stages, and those that the two stages hold themselves.
 DEPTH, BATCHES_HELD = 2, 2
 
-# A tile of this many halos computes a third more pixels than it keeps.
-TILE_IN_HALOS = 12.5
-SMALLEST_TILE, COMMON_TILE, LARGEST_TILE = 8, 64, 256
+# A tile of this many halos computes a quarter more pixels than it keeps.
+TILE_IN_HALOS = 18
+SMALLEST_TILE, COMMON_TILE, LARGEST_TILE, GPU_TILE = 8, 64, 384, 256
 
 # Bytes of working memory for each band and padded pixel, where the model's card does not say.
 WORKSPACE_PER_BAND = 400
@@ -110,7 +110,7 @@ def make_plan(
     """
     left = max_memory - BASE - 2 * model_bytes
     room = _Room(card, left, gpu)
-    chosen = tile or room.tile(_preferred_tile(card.halo) if gpu is None else LARGEST_TILE)
+    chosen = tile or room.tile(_preferred_tile(card.halo) if gpu is None else GPU_TILE)
     needed = room.needed(chosen, batch or 1)
     if needed > left * MOST_SHARE:
         least = BASE + 2 * model_bytes + int(room.needed(tile or SMALLEST_TILE, batch or 1) / MOST_SHARE) + 1
@@ -185,7 +185,7 @@ class _Room:
 
 
 def _preferred_tile(halo: int) -> int:
-    wanted = -(-int(TILE_IN_HALOS * halo) // 16) * 16
+    wanted = -(-TILE_IN_HALOS * halo // 16) * 16
     return min(max(wanted, COMMON_TILE), LARGEST_TILE)
 
 

@@ -95,8 +95,8 @@ def test_parts_follow_the_blocks_and_memory_does_not_follow_the_scene(card, bloc
     assert plan.rows % blocks[0] == 0
     assert plan.columns % blocks[1] == 0 or plan.columns >= shape[1]
     assert columns is None or plan.columns >= columns
-    assert plan.rows * min(plan.columns, shape[1]) * 100 < 100 * MEGABYTE
-    assert plan.rows * min(plan.columns, shape[1]) * 100 > 25 * MEGABYTE or shape[0] < 8000
+    assert plan.rows * min(plan.columns, shape[1]) * 100 < 200 * MEGABYTE
+    assert plan.rows * min(plan.columns, shape[1]) * 100 > 50 * MEGABYTE or shape[0] < 8000
 
 
 @pytest.mark.parametrize("count", [50, 200, 400])
@@ -128,8 +128,8 @@ def test_less_memory_means_smaller_tiles_until_nothing_fits(card):
 def test_parts_are_not_cut_into_halves(card):
     scene = FakeScene(1024, 1024, 200, (256, 256))
     plan = make_plan(replace(card, workspace=16_384.0, halo=18), 0, scene, Window(0, 1024, 0, 1024))
-    assert plan.rows == 256
-    assert plan.tile >= 256
+    assert plan.rows == 512
+    assert plan.tile >= 247  # 512 and 494 rows in two
 
 
 @pytest.mark.parametrize("blocks", [(256, 256), (512, 512), (1, 1024), (1024, 1024), (100, 300)])
@@ -152,7 +152,7 @@ def test_tiles_suit_the_parts_that_are_cut_into_them(card, blocks, size):
 
     total, largest = padded(plan.tile, plan.tile_columns)
     assert total <= 1.02 * padded(square, square)[0]
-    assert largest * 16_384 <= 0.55 * 2600 * MEGABYTE
+    assert largest * 16_384 <= 0.55 * 3600 * MEGABYTE
 
 
 def test_what_the_user_asks_for_is_taken_or_refused(card):
@@ -179,7 +179,7 @@ def test_tiles_for_a_gpu(card):
     def tile(gpu, memory=2000):
         return make_plan(hungry, 0, scene, window, max_memory=memory * MEGABYTE, gpu=gpu).tile
 
-    assert tile(None) == 64 < tile(GpuRoom(None, 2))
+    assert tile(None) == 86 < tile(GpuRoom(None, 2))  # 512 rows in six
     assert tile(GpuRoom(None, 2)) == tile(GpuRoom(80 * 10**9, 2)) == 256
     sizes = [tile(GpuRoom(free, 2)) for free in (4 * 10**9, 2 * 10**9, 10**9, 10**8, 10)]
     assert sizes == sorted(sizes, reverse=True)

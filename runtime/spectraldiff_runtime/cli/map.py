@@ -118,7 +118,7 @@ def map(
     blocksize: Annotated[int, typer.Option(help="Pixels along a side of the output's tiles.")] = 512,
     max_memory: Annotated[
         str, typer.Option(help="What the process may hold; tiles, batches and queues follow from it.")
-    ] = "3GB",
+    ] = "4GB",
     tile: Annotated[
         int | None,
         typer.Option(
