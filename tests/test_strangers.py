@@ -1,65 +1,34 @@
 """Scenes and sensors of other kinds, from training to the accuracy of the map: any bands, classes, types and gaps."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 
+from benchmarks.strangers import Made
 from spectraldiff.checkpoint import create_run
 from spectraldiff.outcome import Evaluation
 from spectraldiff.pipeline import Training, write_pixels
 from spectraldiff.presets import Preset
 from spectraldiff.request import Request
-from spectraldiff.scene import Scene
 from spectraldiff.training import Compute
-from spectraldiff_runtime.class_map import LandCoverClass, palette
 from spectraldiff_runtime.cli import run
 
-HEIGHT, WIDTH = 30, 44
-
-
-@dataclass(frozen=True)
-class Stranger:
-    """A kind of scene: its sensor, its classes, and how it is labelled."""
-
-    bands: int
-    classes: int
-    dtype: str
-    split: str
-    nodata: float | None = None
-    constant: bool = False
-
-    def scene(self) -> Scene:
-        """Return fields of 6 x 7 pixels with a smooth spectrum for each class, and noise."""
-        generator = np.random.default_rng(0)
-        rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-        truth = 1 + (rows // 6 * (WIDTH // 7 + 1) + columns // 7) % self.classes
-        waves = np.sin(np.outer(generator.uniform(1, 9, self.classes), np.linspace(0.3, 1, self.bands)))
-        level = generator.uniform(0.15, 0.7, (self.classes, 1))
-        cube = (level + 0.1 * waves)[truth - 1] + generator.normal(0, 0.01, (HEIGHT, WIDTH, self.bands))
-        cube = (cube if self.dtype == "float32" else 10_000 * cube).astype(self.dtype)
-        if self.constant:
-            cube[..., [1, -1]] = 0.3 if self.dtype == "float32" else 3000
-        if self.nodata is not None:
-            cube[:3], cube[:, :2], cube[rows + columns < 12] = self.nodata, self.nodata, self.nodata
-        names = [LandCoverClass(i, f"Class {i}", c) for i, c in enumerate(palette(self.classes), 1)]
-        place = (5.0, 0.0, 5e5, 0.0, -5.0, 5e6)
-        return Scene("s", cube, truth.astype(np.uint8), tuple(names), None, "EPSG:32633", place, self.nodata)
-
-
+small = partial(Made, 30, 44, field=6)
 STRANGERS = {
-    "5 bands of reflectance": Stranger(5, 4, "float32", "per-class:20"),
-    "48 bands, 2 classes, a border": Stranger(48, 2, "int16", "per-class:5", nodata=-9999),
-    "103 bands, 30 classes, a border": Stranger(103, 30, "uint16", "fraction:0.3", nodata=0, constant=True),
-    "224 bands, few labels, a border": Stranger(224, 6, "float32", "per-class:5", nodata=-1, constant=True),
-    "one band": Stranger(1, 2, "int16", "fraction:0.2"),
+    "5 bands of reflectance": small(5, 4, "float32", "per-class:20"),
+    "48 bands, 2 classes, a border": small(48, 2, "int16", "per-class:5", nodata=-9999),
+    "103 bands, 30 classes, a border": small(103, 30, "uint16", "fraction:0.3", nodata=0, constant=True),
+    "224 bands, few labels, a border": small(224, 6, "float32", "per-class:5", nodata=-1, constant=True),
+    "one band": small(1, 2, "int16", "fraction:0.2"),
 }
 
 
-def trained(kind: Stranger, preset: Preset) -> Evaluation:
+def trained(kind: Made, preset: Preset) -> Evaluation:
     """Train on a stranger's files into the folder ``run``."""
     kind.scene().write("s.tif", labels="l.tif")
     request = Request(replace(preset, diffusion_steps=6, epochs=6), kind.split, 0, False, scene="s.tif", labels="l.tif")
