@@ -2,8 +2,8 @@
 
 Guo et al., "On calibration of modern neural networks", 2017, Sec. 4.2: scores are divided by a temperature T before
 the softmax, which changes no class. T is the one that gives held-out pixels the least negative log-likelihood. The
-number of steps of `spectraldiff.smoothing` is the mean of all, each as likely as it makes those pixels: far where the
-ground lies in large pieces, none where it does not.
+number of steps of `spectraldiff.smoothing` follows from the mean of all, each as likely as it makes those pixels: far
+where the ground lies in large pieces, none where it does not.
 
 A classifier is certain of the pixels that it was trained on, so both are fitted to a copy that never saw a fifth of
 them.  The fifth stands to the rest as the test pixels do to the training pixels: drawn pixel by pixel where they lie
@@ -170,7 +170,8 @@ def choose(scores: Tensor, labels: Tensor) -> tuple[int, float]:
 
     The mean of the numbers of steps, each weighted by the likelihood of all pixels at its best temperature (the
     posterior's mean, all numbers being as probable before): where few pixels are held out, many numbers are nearly as
-    likely as the likeliest, which chance alone picks.
+    likely as the likeliest, which chance alone picks. Of the mean a fifth is taken off: the copies that gave the scores
+    lack a fifth of the training pixels, and the fewer of them there are, the farther it pays to look.
 
     Parameters
     ----------
@@ -182,7 +183,7 @@ def choose(scores: Tensor, labels: Tensor) -> tuple[int, float]:
     found = [fit_temperature(one, labels) for one in scores]
     losses = torch.tensor([_loss(one / t, labels) for one, t in zip(scores, found, strict=True)], dtype=torch.float64)
     likelihoods = torch.softmax(-losses * len(labels), 0)
-    steps = round(float((likelihoods * torch.arange(len(scores))).sum()))
+    steps = round((1 - SHARE) * float((likelihoods * torch.arange(len(scores))).sum()))
     return steps, found[steps]
 
 

@@ -212,9 +212,11 @@ def test_scores_of_pixels_are_those_of_the_whole_map():
         torch.testing.assert_close(found[steps], whole[:, rows, columns].T, rtol=1e-4, atol=1e-5)
 
 
-def test_of_equally_likely_numbers_of_steps_their_mean_is_chosen():
+def test_of_equally_likely_numbers_of_steps_their_mean_is_chosen_less_a_fifth():
     scores, labels = drawn(60, 3.0)
     noise = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     worse = scores + 3 * noise
     assert choose(torch.stack([worse, scores, scores, scores]), labels)[0] == 2
     assert choose(torch.stack([scores, scores, scores, worse]), labels)[0] == 1
+    assert choose(torch.stack([scores] * 11), labels)[0] == 4
+    assert choose(torch.stack([worse] * 10 + [scores]), labels)[0] == 8
