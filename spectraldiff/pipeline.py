@@ -141,7 +141,8 @@ class Training:
         most = 0 if any(split.buffered for split in self.splits) else preset.smoothing
         rim = preset.window // 2 + Smoothing(most).halo
         pixels, labels = self._labelled(rim)
-        wanted = preset.wanted_components(len(labels))
+        stand = len(np.unique(places(self.scenes, self.splits)))  # training pixels, or the places that they lie in
+        wanted = preset.wanted_components(stand, any(split.apart for split in self.splits))
         features, pca = scene_features(extractor, self.pixels, self.valid, rim, wanted, self.monitor.progress)
         self.seconds[f"{name} features"] = time.perf_counter() - started
         inner = [cropped(one.movedim(-1, 0), rim).movedim(0, -1) for one in features]

@@ -75,6 +75,9 @@ class Preset:
     least_components, components, raw_components
         P, principal components: as many as there are training pixels, from the first to the second; the third for raw
         bands.
+    apart_components
+        P at least where most test pixels lie in other places than the training pixels: as many as there are places
+        (polygons, or patches of training pixels of one class), up to as many as elsewhere.
     window, fovea, members, narrow, width, depth, heads, mlp, dropout
         See `spectraldiff.vit.ViTConfig`.
     feature_noise
@@ -111,6 +114,7 @@ class Preset:
     least_components: int
     components: int
     raw_components: int
+    apart_components: int
     window: int
     fovea: int | None
     members: int
@@ -162,11 +166,19 @@ class Preset:
         steps = self.epochs * epoch
         return min(steps, self.classifier_steps) if self.classifier_steps else steps
 
-    def wanted_components(self, pixels: int) -> int:
-        """Principal components asked for with these features and so many training pixels."""
-        if self.features == "raw":
-            return self.raw_components
-        return min(self.components, max(self.least_components, pixels))
+    def wanted_components(self, places: int, apart: bool = False) -> int:
+        """Return the principal components asked for with these features.
+
+        Parameters
+        ----------
+        places
+            Training pixels or, where `apart`, the places that they lie in: pixels of one field say one thing there.
+        apart
+            See `spectraldiff.splits.Split.apart`.
+        """
+        most = self.raw_components if self.features == "raw" else self.components
+        least = min(self.least_components, most) if self.features == "diffusion" else most
+        return min(most, max(min(least, self.apart_components) if apart else least, places))
 
     def changed(self, **changes: Any) -> "Preset":
         """Return the preset with those of `changes` that are not None.
@@ -229,6 +241,7 @@ PAPER = Preset(
     least_components=1200,
     components=1200,  # open
     raw_components=1200,  # open
+    apart_components=1200,
     window=13,  # open
     fovea=None,
     members=1,
@@ -265,6 +278,7 @@ FAST = replace(
     least_components=200,
     components=350,
     raw_components=150,
+    apart_components=30,
     window=15,
     fovea=3,
     members=3,

@@ -16,6 +16,7 @@ from spectraldiff.reconstruction import example_spectra, labelled_part, reconstr
 from spectraldiff.request import Request, check_source, default_split
 from spectraldiff.scene import Scene
 from spectraldiff.splits import leakage
+from spectraldiff.temperature import places
 from spectraldiff.training import Compute
 from spectraldiff_runtime.errors import OutputError, RunError, UsageError
 
@@ -274,7 +275,17 @@ def test_components_follow_the_training_pixels() -> None:
     assert [FAST.wanted_components(n) for n in (20, few, few + 1, many, 10_000)] == [few, few, few + 1, many, many]
     assert FAST.changed(features="raw").wanted_components(10_000) == FAST.raw_components
     assert FAST.changed(components=30).wanted_components(10_000) == 30
-    assert PAPER.wanted_components(20) == PAPER.components
+    assert PAPER.wanted_components(20) == PAPER.wanted_components(20, apart=True) == PAPER.components
+
+
+def test_components_follow_the_places_where_the_test_pixels_lie_apart() -> None:
+    least, few, many = FAST.apart_components, FAST.least_components, FAST.components
+    assert least < few
+    found = [FAST.wanted_components(n, apart=True) for n in (3, least + 1, few, many + 1)]
+    assert found == [least, least + 1, few, many]
+    raw = FAST.changed(features="raw")
+    assert [raw.wanted_components(n, apart=True) for n in (3, 50, 10_000)] == [least, 50, raw.raw_components]
+    assert FAST.changed(components=10).wanted_components(50, apart=True) == 10
 
 
 def test_a_training_takes_as_many_components_as_pixels(
@@ -287,6 +298,22 @@ def test_a_training_takes_as_many_components_as_pixels(
     training = Training(create_run(tmp_path / "run"), tiny_scene, split, wanted, 0, Compute())
     model, _ = training.train_classifier(wanted, training.train_denoiser())
     assert model.pca_components.shape[0] == split.train.sum()
+
+
+def test_a_training_on_places_apart_takes_as_many_components_as_places(
+    tiny_request: Request, tiny_scene: Scene, tmp_path: Path
+) -> None:
+    wanted = replace(tiny_request.preset, apart_components=1, components=12, diffusion_steps=1, epochs=1)
+    train = np.zeros(tiny_scene.labels.shape, np.bool_)
+    for value in (1, 2, 3, 4):  # a patch of each class
+        row, column = np.argwhere(tiny_scene.labels == value)[0]
+        train[row : row + 2, column : column + 2] = tiny_scene.labels[row : row + 2, column : column + 2] == value
+    split = replace(tiny_request.make_split(tiny_scene), train=train, leakage=0.0)
+    assert split.apart
+    model, _ = Training(create_run(tmp_path / "run"), tiny_scene, split, wanted, 0, Compute()).train_classifier(
+        wanted, None
+    )
+    assert model.pca_components.shape[0] == len(np.unique(places((tiny_scene,), (split,))))
 
 
 def test_a_limit_to_the_steps_ends_the_training(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
