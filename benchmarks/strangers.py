@@ -118,7 +118,7 @@ class Subset:
 
     bands: int
     dtype: str
-    split: str = "paper"
+    split: str = "per-class:15"
 
     def scene(self) -> Scene:
         """Return the scene."""
@@ -138,8 +138,8 @@ SCENES: dict[str, Made | Subset] = {
     "Indian Pines, 144 bands, reflectance in 0..1": Subset(144, "float32"),
     "made, 224 bands, 60 x 60, 2 classes, integers": Made(60, 60, 224, 2, "int16", "per-class:20"),
     "made, 48 bands, 120 x 120, 12 classes, reflectance": Made(120, 120, 48, 12, "float32", "per-class:10"),
-    "made, 5 bands, 200 x 300, 9 classes, integers, border": Made(200, 300, 5, 9, "uint16", "fraction:0.05", nodata=0),
-    "made, 144 bands, 600 x 600, 40 classes, reflectance": Made(600, 600, 144, 40, "float32", "per-class:30"),
+    "made, 5 bands, 200 x 300, 9 classes, integers, border": Made(200, 300, 5, 9, "uint16", "per-class:20", nodata=0),
+    "made, 144 bands, 600 x 600, 40 classes, reflectance": Made(600, 600, 144, 40, "float32", "per-class:10"),
 }
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from spectraldiff.presets import FAST, PAPER
-from spectraldiff.unet import DenoisingUNet, UNetConfig, parameter_count
+from spectraldiff.unet import Conv, DenoisingUNet, UNetConfig, parameter_count
 
 SMALL = UNetConfig(11, 2, 4, (4, 6, 8), (3, 1, 1), (3, 3, 3), (4, 1, 1))
 SMALL_PAPER = UNetConfig(9, 1, 4, (4, 6, 8))
@@ -124,3 +124,24 @@ def test_the_step_matters() -> None:
     x = torch.randn(1, SMALL.bands, 4, 4)
     with torch.no_grad():
         assert not torch.allclose(net(x, torch.tensor([1])), net(x, torch.tensor([400])))
+
+
+@pytest.mark.parametrize("positions", [1, 2, 3, 4, 25])
+def test_gradients_in_bfloat16_are_those_of_float32(positions: int) -> None:
+    """The spectrum of few bands shrinks to two positions, where PyTorch's own gradient holds what lay in the memory."""
+    torch.manual_seed(0)
+    conv = Conv(48, 64, (3, 1, 1)).to(memory_format=torch.channels_last_3d)
+    x, wanted = torch.randn(16, 48, positions, 8, 8), torch.randn(16, 64, positions, 8, 8)
+
+    def gradient(bf16: bool) -> torch.Tensor:
+        conv.zero_grad()
+        left = [torch.full((size,), float("nan")) for size in (10**3, 9216, 10**5, 10**6) for _ in range(20)]
+        del left
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            found = conv(x)
+        (found.float() * wanted).sum().backward()
+        assert conv.weight.grad is not None
+        return conv.weight.grad.clone()
+
+    exact = gradient(False)
+    assert (gradient(True) - exact).norm() < 0.02 * exact.norm()
