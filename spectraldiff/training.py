@@ -19,7 +19,7 @@ from spectraldiff.features import at_least
 from spectraldiff.foveal import FovealViT
 from spectraldiff.presets import LoopSettings
 from spectraldiff.vit import SpectralViT
-from spectraldiff_runtime.errors import DeviceError
+from spectraldiff_runtime.errors import DeviceError, RunError
 
 State = dict[str, Tensor]
 PLATEAU = 1e-3  # mean losses closer than this share of the best count as no progress
@@ -153,10 +153,21 @@ class Loop:
         """Train to the end and return the moving average of the model, in evaluation mode.
 
         `save` is called after each step and decides itself when to write.
+
+        Raises
+        ------
+        RunError
+            The loss is no number any more: what follows could learn nothing.
         """
         self.model.train()
         while not self.finished:
-            self.history.append(self.train_step())
+            loss = self.train_step()
+            if not math.isfinite(loss):
+                raise RunError(
+                    f"the loss is {loss} at step {self.step + 1} of {self.total}: see whether `sdiff info` finds "
+                    "extreme values in the scene, and train again with another --seed"
+                )
+            self.history.append(loss)
             report(self.step, self.total, self.history[-1])
             save()
         return self.average.eval()

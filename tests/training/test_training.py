@@ -20,7 +20,7 @@ from spectraldiff.training import (
     plateau,
 )
 from spectraldiff.vit import SpectralViT, ViTConfig
-from spectraldiff_runtime.errors import DeviceError
+from spectraldiff_runtime.errors import DeviceError, RunError
 
 SETTINGS = LoopSettings(8, 1e-2, "cosine", 0.2, 0.01, 0.99, 0.9, 0)
 
@@ -101,6 +101,18 @@ def test_denoiser_learns(tiny_preset: Preset) -> None:
 
     before = error(loop.average)
     assert error(loop.run(silent)) < 0.95 * before
+
+
+def test_a_loss_that_is_no_number_ends_the_training_in_one_line() -> None:
+    loop = classifier_loop()
+
+    def spoil() -> None:
+        if loop.step == 3:
+            next(iter(loop.model.parameters())).data.fill_(float("inf"))
+
+    with pytest.raises(RunError, match=r"^the loss is nan at step 4 of 12: .*--seed$"):
+        loop.run(silent, spoil)
+    assert loop.step == 3
 
 
 def test_micro_batches_add_up_to_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
