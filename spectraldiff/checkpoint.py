@@ -117,6 +117,8 @@ class RunFolder:
             "features": model.pca_components.shape[1],
             "components": model.pca_components.shape[0],
             "smoothing": model.smoothing.steps,
+            "beside": model.vit.config.beside,
+            "apart": model.vit.config.members != model.preset.members,
             "halo": model.halo,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -137,7 +139,7 @@ class RunFolder:
             )
         try:
             preset = Preset.from_json(facts["preset"])
-            sizes = (facts[key] for key in ("features", "components", "smoothing"))
+            sizes = (facts[key] for key in ("features", "components", "smoothing", "beside", "apart"))
             model = empty_classifier(preset, facts["bands"], len(facts["classes"]), *sizes)
             model.load_state_dict(self.load_tensors(MODEL))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

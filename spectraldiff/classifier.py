@@ -147,11 +147,18 @@ def new_denoiser(preset: Preset, bands: int, mean: Tensor, std: Tensor) -> Denoi
 
 
 def empty_classifier(
-    preset: Preset, bands: int, classes: int, features: int, components: int, smoothing: int = 0
+    preset: Preset,
+    bands: int,
+    classes: int,
+    features: int,
+    components: int,
+    smoothing: int = 0,
+    beside: int = 0,
+    apart: bool = False,
 ) -> Classifier:
     """Return a classifier of the right shape to load weights into; `features` is D, `components` is P.
 
-    `smoothing` is the number of its steps.
+    `smoothing` is the number of its steps; `beside` and `apart` are those of `Preset.vit`.
     """
 
     def zeros() -> Tensor:
@@ -159,7 +166,7 @@ def empty_classifier(
 
     denoiser = None if preset.features == "raw" else new_denoiser(preset, bands, zeros(), zeros())
     pca = PCA(torch.zeros(features), torch.zeros(components, features), float("nan"))
-    vit = new_vit(preset.vit(components, classes))
+    vit = new_vit(preset.vit(components, classes, beside, apart))
     return Classifier(preset, Normaliser(zeros(), zeros()), zeros(), denoiser, pca, vit, smoothing=Smoothing(smoothing))
 
 

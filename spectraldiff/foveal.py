@@ -5,9 +5,9 @@ scores, the weight of a pixel is then exp(a) exp(b): a from the pixel alone, b f
 attention over all windows of a map is the ratio of two convolutions of that map, see `FovealSlide`: the same function
 as over each window by itself, at a hundredth of the operations of a transformer that sees each window anew.
 
-Several such classifiers that differ in their first weights, and every second one in how far it looks, stand side by
-side: their mean is right more often than one of them (Lakshminarayanan et al. 2017), and with one linear map a token
-feeds all of them.
+Several such classifiers that differ in their first weights, every second one in how far it looks, and some in what they
+read of a pixel, stand side by side: their mean is right more often than one of them (Lakshminarayanan et al. 2017), and
+with one linear map a token feeds all of them.
 """
 
 import math
@@ -32,6 +32,7 @@ class FovealViT(nn.Module):
     config
         The network's shape; `fovea` pixels along the side of the centre have a place each, outside it `CELL` x `CELL`
         pixels share one; `window`, `narrow` and `fovea` are odd multiples of `CELL`; `depth` is 1; `members` is M.
+        With `beside`, both kinds of components have members that read them.
 
     Raises
     ------
@@ -49,8 +50,18 @@ class FovealViT(nn.Module):
                 f"depth {config.depth}, window {sides[0]}, narrow {sides[1]} and fovea {sides[2]}: a foveal classifier "
                 f"has depth 1 and sides that are odd multiples of {CELL}, none larger than the one before"
             )
+        if bool(config.beside) != bool(config.band_members) or config.band_members >= config.members:
+            raise ValueError(
+                f"{config.beside} components of bands alone and {config.band_members} of {config.members} members that "
+                "read them: wanted none of both, or some of both and a member for the other components"
+            )
         self.config, width, members = config, config.width, config.members
         self.embed = nn.Linear(config.components, members * width)
+        with torch.no_grad():  # what is no gradient's business stays 0
+            for member in range(members):
+                own = self.embed.weight[_own(member, width), self._heard(member)].clone()
+                self.embed.weight[_own(member, width)] = 0
+                self.embed.weight[_own(member, width), self._heard(member)] = own
         self.ask, self.value = Apart(members, width, config.heads), Apart(members, width, width)
         self.register_buffer("places", places(config), persistent=False)  # (window, window)
         sizes = torch.bincount(self.places.flatten()).float()  # (places,)
@@ -84,8 +95,9 @@ class FovealViT(nn.Module):
         config, inside = self.config, self._inside(member)
         place = self.places[inside, inside].flatten()
         channels, heads = _own(member, config.width), _own(member, config.heads)
-        tokens = windows[:, inside, inside].flatten(1, 2)
-        x = normed(F.linear(tokens, self.embed.weight[channels], self.embed.bias[channels]))  # (N, S, C)
+        heard = self._heard(member)
+        tokens = windows[:, inside, inside, heard].flatten(1, 2)
+        x = normed(F.linear(tokens, self.embed.weight[channels, heard], self.embed.bias[channels]))  # (N, S, C)
         weights = (clamped(self.ask.one(member, x)) + self.bias[place, heads]).softmax(1)  # (N, S, heads)
         values = self.value.one(member, x).unflatten(-1, (config.heads, -1))  # type: ignore[no-untyped-call]
         read = torch.einsum("nsh,nshd->nhd", weights, values.to(weights.dtype))
@@ -107,6 +119,12 @@ class FovealViT(nn.Module):
         narrow = self.config.narrow if member % 2 else None
         margin = (self.config.window - (narrow or self.config.window)) // 2
         return slice(margin, self.config.window - margin)
+
+    def _heard(self, member: int) -> slice:
+        """Return the components that a member reads."""
+        config = self.config
+        first = config.components - config.beside
+        return slice(first, None) if member >= config.members - config.band_members else slice(first)
 
     def classify(self, read: Tensor) -> Tensor:
         """Map what the class tokens read, (..., M, C), to class scores (..., M, K)."""

@@ -32,7 +32,7 @@ from spectraldiff.smoothing import Smoothing, sharpness
 from spectraldiff.splits import Split, leakage
 from spectraldiff.temperature import LEAST, Temperature, choose, hold_out, places, smoothed_scores, too_few
 from spectraldiff.training import ClassifierTask, Compute, DiffusionTask, Loop
-from spectraldiff.vit import SpectralViT
+from spectraldiff.vit import SpectralViT, ViTConfig
 from spectraldiff_runtime.class_map import write_class_raster
 
 SAVE_EVERY = 30.0  # seconds between two states on disk
@@ -142,24 +142,31 @@ class Training:
         rim = preset.window // 2 + Smoothing(most).halo
         pixels, labels = self._labelled(rim)
         stand = len(np.unique(places(self.scenes, self.splits)))  # training pixels, or the places that they lie in
-        wanted = preset.wanted_components(stand, any(split.apart for split in self.splits))
-        features, pca = scene_features(extractor, self.pixels, self.valid, rim, wanted, self.monitor.progress)
+        apart = any(split.apart for split in self.splits)
+        wanted, beside = preset.wanted_components(stand, apart), 0
+        if denoiser is not None and preset.beside_raw and apart and preset.apart_members:
+            beside = preset.changed(features="raw").wanted_components(stand, apart)
+        features, pca = scene_features(extractor, self.pixels, self.valid, rim, wanted, self.monitor.progress, beside)
+        if preset.telling:
+            kept = pca.telling(_one_sheet(features)[pixels[:, 0], pixels[:, 1]], labels)
+            features, pca = [one[..., kept] for one in features], pca.only(kept)
         self.seconds[f"{name} features"] = time.perf_counter() - started
         inner = [cropped(one.movedim(-1, 0), rim).movedim(0, -1) for one in features]
         smoothing = Smoothing(most, sharpness(inner, self.valid)).to(self.compute.device)
         sheet = _one_sheet(features)
         title = "SpectralViT" if denoiser else "SpectralViT on raw bands"
-        trained = self._train_vit(name, title, preset, sheet, pixels, labels)
-        temperature, smoothing.steps = self._calibrate(name, preset, sheet, pixels, labels, smoothing)
+        shape = preset.vit(sheet.shape[2], len(self.scenes[0].classes), pca.beside, apart)
+        trained = self._train_vit(name, title, preset, shape, sheet, pixels, labels)
+        temperature, smoothing.steps = self._calibrate(name, preset, shape, sheet, pixels, labels, smoothing)
         model = Classifier(preset, self.normaliser, self.fill, denoiser, pca, trained, temperature.value, smoothing)
         return model.to(self.compute.device).eval(), temperature
 
     def _train_vit(
-        self, name: str, title: str, preset: Preset, sheet: Tensor, pixels: Tensor, labels: Tensor
+        self, name: str, title: str, preset: Preset, shape: ViTConfig, sheet: Tensor, pixels: Tensor, labels: Tensor
     ) -> SpectralViT | FovealViT:
         """Train a classifier on some pixels of a sheet of features, (H, W, P); each begins with the same weights."""
         torch.manual_seed(self.seed)
-        vit = new_vit(preset.vit(sheet.shape[2], len(self.scenes[0].classes))).to(self.compute.device)
+        vit = new_vit(shape).to(self.compute.device)
         batch, noise, balance = preset.classifier.batch, preset.feature_noise, preset.balance
         task = ClassifierTask(vit, sheet, pixels, labels, batch, noise, self.seed, balance)
         loop = Loop(vit, task, preset.classifier_loop(task.steps), preset.classifier, self.compute, self.seed)
@@ -168,7 +175,14 @@ class Training:
         return trained
 
     def _calibrate(
-        self, name: str, preset: Preset, sheet: Tensor, pixels: Tensor, labels: Tensor, smoothing: Smoothing
+        self,
+        name: str,
+        preset: Preset,
+        shape: ViTConfig,
+        sheet: Tensor,
+        pixels: Tensor,
+        labels: Tensor,
+        smoothing: Smoothing,
     ) -> tuple[Temperature, int]:
         """Fit temperature and steps of smoothing to pixels that copies of the classifier are not trained on."""
         folds = hold_out(labels.cpu().numpy(), places(self.scenes, self.splits), self.seed)
@@ -180,7 +194,7 @@ class Training:
             out = torch.from_numpy(fold).to(labels.device)
             title = f"Calibration {number} of {len(folds)}{raw}"
             stage = f"{name} calibration {number}"
-            copy = self._train_vit(stage, title, preset, sheet, pixels[~out], labels[~out])
+            copy = self._train_vit(stage, title, preset, shape, sheet, pixels[~out], labels[~out])
             scores.append(smoothed_scores(copy, sheet, pixels[out], smoothing))
             known.append(labels[out].cpu())
         steps, value = choose(torch.cat(scores, 1), torch.cat(known))

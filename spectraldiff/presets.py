@@ -78,6 +78,12 @@ class Preset:
     apart_components
         P at least where most test pixels lie in other places than the training pixels: as many as there are places
         (polygons, or patches of training pixels of one class), up to as many as elsewhere.
+    apart_members
+        Further members of the classifier there. They read principal components of the bands alone, as many as
+        `raw_components` and `apart_components` say, where bands stand beside diffusion features.
+    telling
+        Whether the last components are left out where training pixels of different classes do not differ in them, see
+        `spectraldiff.features.telling`.
     window, fovea, members, narrow, width, depth, heads, mlp, dropout
         See `spectraldiff.vit.ViTConfig`.
     feature_noise
@@ -115,6 +121,8 @@ class Preset:
     components: int
     raw_components: int
     apart_components: int
+    apart_members: int
+    telling: bool
     window: int
     fovea: int | None
     members: int
@@ -145,8 +153,12 @@ class Preset:
             self.stem_width,
         )
 
-    def vit(self, components: int, classes: int) -> ViTConfig:
-        """Return the classifier's shape for `components` components and `classes` classes."""
+    def vit(self, components: int, classes: int, beside: int = 0, apart: bool = False) -> ViTConfig:
+        """Return the classifier's shape for `components` components and `classes` classes.
+
+        `beside` is how many of the components are of the bands alone; `apart` is that of the split.
+        """
+        more = self.apart_members if apart else 0
         return ViTConfig(
             components,
             classes,
@@ -157,8 +169,10 @@ class Preset:
             self.mlp,
             self.dropout,
             self.fovea,
-            self.members,
+            self.members + more,
             self.narrow,
+            beside,
+            more if beside else 0,
         )
 
     def classifier_loop(self, epoch: int) -> int:
@@ -242,6 +256,8 @@ PAPER = Preset(
     components=1200,  # open
     raw_components=1200,  # open
     apart_components=1200,
+    apart_members=0,
+    telling=False,
     window=13,  # open
     fovea=None,
     members=1,
@@ -279,6 +295,8 @@ FAST = replace(
     components=350,
     raw_components=150,
     apart_components=30,
+    apart_members=2,
+    telling=True,
     window=15,
     fovea=3,
     members=3,

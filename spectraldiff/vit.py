@@ -37,6 +37,9 @@ class ViTConfig:
         Classifiers side by side whose mean counts, with a fovea only.
     narrow
         Pixels along the side of the window of every second member; None where all read the whole window.
+    beside, band_members
+        How many of the components, the last ones, are of the bands alone, and how many of the members, the last ones,
+        read only these; the other members read only the others. 0 where all members read all components.
     """
 
     components: int
@@ -50,6 +53,8 @@ class ViTConfig:
     fovea: int | None = None
     members: int = 1
     narrow: int | None = None
+    beside: int = 0
+    band_members: int = 0
 
     @property
     def radius(self) -> int:

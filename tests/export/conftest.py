@@ -22,7 +22,7 @@ CLASSES = 4
 SMALL = {
     "stem_channels": 4, "channels": (5, 6, 7), "components": 12, "raw_components": 6,
     "window": 5, "fovea": None, "smoothing": 0, "members": 1, "narrow": None,
-    "width": 16, "depth": 3, "heads": 4, "mlp": 24,
+    "width": 16, "depth": 3, "heads": 4, "mlp": 24, "apart_members": 0,
 }  # fmt: skip
 FOVEAL = {**SMALL, "window": 9, "fovea": 3, "smoothing": 2, "members": 2, "narrow": 3, "depth": 1}
 # As many channels as processors order in blocks.
@@ -39,6 +39,10 @@ KINDS: dict[str, tuple[Preset, int]] = {
     "foveal": (replace(FAST, **FOVEAL, positions=6, layer=2), 12),
     "foveal, all fine": (
         replace(FAST, **{**FOVEAL, "window": 3, "smoothing": 0}, positions=3, layer=1, beside_raw=True),
+        7,
+    ),
+    "foveal, members that read bands alone": (
+        replace(FAST, **{**FOVEAL, "apart_members": 1}, positions=3, layer=1, beside_raw=True),
         7,
     ),
     "raw": (replace(FAST, **SMALL, features="raw"), 12),
@@ -60,7 +64,9 @@ def make_classifier(preset: Preset, bands: int, seed: int = 0) -> Classifier:
     channels, positions = unet.feature_shape(preset.layer)
     features = bands if preset.features == "raw" else channels * positions + bands * preset.beside_raw
     components = min(features, preset.wanted_components(1000))
-    classifier = empty_classifier(preset, bands, CLASSES, features, components, preset.smoothing)
+    beside = 4 if preset.apart_members else 0
+    shape = features, components + beside, preset.smoothing, beside, beside > 0
+    classifier = empty_classifier(preset, bands, CLASSES, *shape)
     normaliser, extractor = classifier.normaliser, classifier.extractor
     normaliser.low.uniform_(200, 3000)
     normaliser.high.copy_(normaliser.low).add_(torch.rand(bands) * 4000 + 100)
@@ -90,9 +96,12 @@ def calibrated(classifier: Classifier) -> Classifier:
     classifier.extractor.train()(classifier.normaliser(tiles))
     classifier.eval()
     features = classifier.extractor(classifier.normaliser(tiles)).movedim(1, -1).flatten(0, 2)
-    pca = fit_pca(iter([features]), len(classifier.pca_components))
+    beside = classifier.vit.config.beside
+    pca = fit_pca(iter([features]), len(classifier.pca_components) - beside, len(classifier.fill), beside)
     classifier.pca_mean.copy_(pca.mean)
-    classifier.pca_components[: len(pca.components)] = pca.components
+    first = len(pca.components) - pca.beside
+    classifier.pca_components[:first] = pca.components[:first]
+    classifier.pca_components[len(classifier.pca_components) - beside :][: pca.beside] = pca.components[first:]
     scores, last = classifier(tiles) * classifier.temperature, classifier.vit.head[-1]
     spread = 1.5 / scores.std((0, 2, 3))
     last.weight *= spread[:, None]

@@ -34,6 +34,15 @@ def tiles(foveal, tiles_for):
     return tiles_for(foveal, 4, 16).numpy()
 
 
+@pytest.fixture(scope="module", params=["foveal", "foveal, members that read bands alone"])
+def graph_and_tiles(request, classifier_of, card_for, tiles_for, whole, tiles):
+    """The fp32 graph of a model, and tiles for it."""
+    if request.param == "foveal":
+        return whole, tiles
+    classifier = classifier_of(request.param)
+    return build(DeployedClassifier(classifier), card_for(classifier).to_json()), tiles_for(classifier, 4, 16).numpy()
+
+
 def file_of(model: onnx.ModelProto, path: Path) -> Path:
     path.write_bytes(seal(model.SerializeToString()))
     return path
@@ -63,7 +72,8 @@ def test_int8_computes_the_trunk_in_integers(whole, tiles):
 
 
 @pytest.mark.parametrize(("kind", "most"), [("fp16", 0.01), ("int8", 0.1)])
-def test_lower_precisions_come_close(whole, tiles, tmp_path, kind, most):
+def test_lower_precisions_come_close(graph_and_tiles, tmp_path, kind, most):
+    whole, tiles = graph_and_tiles
     wanted = probabilities(whole, tiles, tmp_path / "whole.onnx")
     found = probabilities(lowered(whole, kind, tiles), tiles, tmp_path / "lower.onnx")
     error = np.abs(found - wanted)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spectraldiff import features as module
 from spectraldiff.classifier import extractor_for, new_denoiser
-from spectraldiff.features import FeatureExtractor, Normaliser, fit_pca, mirrored, scene_features
+from spectraldiff.features import FeatureExtractor, Normaliser, fit_pca, mirrored, scene_features, telling
 from spectraldiff.presets import Preset
 
 
@@ -56,6 +56,65 @@ def test_pca_keeps_no_direction_that_is_mostly_rounding() -> None:
     deviations = torch.tensor([1.0, 0.1, 0.003, 0.001])
     rows = 1 + torch.randn(5000, 4, generator=torch.Generator().manual_seed(0)) * deviations
     assert fit_pca(iter([rows]), 4).components.shape == (3, 4)
+
+
+def components(telling: int, noise: int, pixels: int, classes: int) -> tuple[Tensor, Tensor]:
+    """Return (n, P) components, the first ones of which tell classes apart, and the classes, from 3."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(pixels) % classes
+    values = torch.randn(pixels, telling + noise, generator=generator)
+    values[:, :telling] += torch.randn(classes, telling, generator=generator)[labels]
+    return values, labels + 3
+
+
+@pytest.mark.parametrize(("pixels", "classes"), [(120, 12), (60, 2), (4000, 40)])
+def test_components_that_are_noise_are_left_out(pixels: int, classes: int) -> None:
+    values, labels = components(10, 150, pixels, classes)
+    assert 9 <= telling(values, labels) <= 25  # chance adds a few
+
+
+@pytest.mark.parametrize(("pixels", "classes"), [(80, 16), (40, 2), (1000, 16)])
+def test_components_that_tell_little_are_kept_where_they_go_on_telling(pixels: int, classes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(pixels) % classes
+    values = torch.randn(pixels, 200, generator=generator)
+    values += 0.6 * torch.randn(classes, 200, generator=generator)[labels]
+    assert telling(values, labels) == 200
+
+
+def test_too_few_pixels_tell_nothing_of_components() -> None:
+    values, labels = components(2, 50, 6, 2)
+    assert telling(values, labels) == 52
+    assert telling(values, torch.zeros(6)) == 52
+
+
+def test_bands_alone_have_components_of_their_own(extractor: FeatureExtractor) -> None:
+    scene = torch.rand(9, 13, 17, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    valid = torch.ones(13, 17, dtype=torch.bool)
+    both = FeatureExtractor(extractor.denoiser, extractor.timestep, extractor.layer, raw=True).eval()
+    [found], pca = scene_features(both, [scene], [valid], 2, 5, silent, beside=4)
+    assert pca.beside == 4
+    [first], _ = scene_features(both, [scene], [valid], 2, 5, silent)
+    [last], _ = scene_features(FeatureExtractor(None, 1, 0, raw=True), [scene], [valid], 2, 4, silent)
+    expected = torch.cat([first, last], -1)
+    # A component's sign is free.
+    torch.testing.assert_close(found.abs(), expected.abs(), atol=2e-3, rtol=0)
+
+
+def test_components_of_either_kind_are_left_out_where_they_tell_nothing() -> None:
+    rows = torch.randn(1000, 240, generator=torch.Generator().manual_seed(0)) * torch.linspace(4, 1, 240)
+    pca = fit_pca(iter([rows]), 120, bands=120, beside=110)
+    assert (len(pca.components), pca.beside) == (230, 110)
+    features, labels = components(5, 115, 400, 4)
+    bands, _ = components(3, 107, 400, 4)
+    kept = pca.telling(torch.cat([features, bands], 1), labels)
+    first, last = telling(features, labels), telling(bands, labels)
+    assert kept.tolist() == [*range(first), *range(120, 120 + last)]
+    assert len(kept) < 60
+    less = pca.only(kept)
+    assert less.beside == last
+    torch.testing.assert_close(less.components, pca.components[kept])
+    assert 0 < less.explained < pca.explained
 
 
 def test_scene_features_do_not_depend_on_the_tiles(

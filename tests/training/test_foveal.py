@@ -18,6 +18,7 @@ SHAPES = [
     replace(CONFIG, members=3),
     replace(CONFIG, members=3, narrow=9),
     replace(CONFIG, window=21, members=2, narrow=3),
+    replace(CONFIG, members=4, narrow=9, beside=2, band_members=1),
 ]
 
 
@@ -95,6 +96,42 @@ def test_every_second_member_reads_the_narrow_window() -> None:
     assert changed[[0, 2]].min() > 1e-9
     windows[:, 3, 7] += 1
     assert (vit.each(windows)[:, 1] - before[:, 1]).abs().max() > 1e-9
+
+
+@torch.no_grad()
+def test_members_read_the_components_that_are_theirs() -> None:
+    vit = telling(replace(CONFIG, members=3, beside=2, band_members=1))
+    windows = torch.randn(5, 15, 15, 7, dtype=torch.float64)
+    before = vit.each(windows)  # (N, M, K)
+    for first, last, readers in ((0, 5, [0, 1]), (5, 7, [2])):
+        other = windows.clone()
+        other[..., first:last] += torch.randn(5, 15, 15, last - first, dtype=torch.float64)
+        changed = (vit.each(other) - before).abs().amax((0, 2))
+        assert changed[readers].min() > 1e-9
+        assert changed.count_nonzero() == len(readers)
+
+
+def test_members_learn_nothing_of_the_components_that_are_not_theirs() -> None:
+    """The one linear map of all members, which sliding uses, stays what the members do."""
+    torch.manual_seed(0)
+    vit = FovealViT(replace(CONFIG, members=3, beside=2, band_members=1))
+    optimiser = torch.optim.AdamW(vit.parameters(), 1e-2, weight_decay=0.1)
+    first = vit.embed.weight.detach().clone()
+    for _ in range(3):
+        optimiser.zero_grad()
+        vit.losses(torch.randn(8, 15, 15, 7), torch.arange(8) % 4).mean().backward()
+        optimiser.step()
+    moved = (vit.embed.weight - first).abs() > 0
+    assert moved[:32, :5].all()
+    assert moved[32:, 5:].all()
+    assert not vit.embed.weight[:32, 5:].any()
+    assert not vit.embed.weight[32:, :5].any()
+
+
+@pytest.mark.parametrize(("beside", "readers"), [(2, 0), (0, 1), (2, 3)])
+def test_both_kinds_of_components_want_members(beside: int, readers: int) -> None:
+    with pytest.raises(ValueError, match="members that read them"):
+        new_vit(replace(CONFIG, members=3, beside=beside, band_members=readers))
 
 
 def test_members_want_a_fovea() -> None:

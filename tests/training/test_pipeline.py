@@ -316,6 +316,47 @@ def test_a_training_on_places_apart_takes_as_many_components_as_places(
     assert model.pca_components.shape[0] == len(np.unique(places((tiny_scene,), (split,))))
 
 
+def test_places_apart_have_members_that_read_bands_alone(
+    tiny_request: Request, tiny_scene: Scene, tmp_path: Path
+) -> None:
+    """They are part of the model in the run folder."""
+    preset = replace(tiny_request.preset, diffusion_steps=1, epochs=1)
+    request = replace(tiny_request, preset=preset, split="disjoint")
+    run = create_run(tmp_path / "run")
+    training = Training(run, tiny_scene, request.make_split(tiny_scene), preset, 0, Compute())
+    training.finish()
+    model, _ = run.load_model()
+    shape = model.vit.config
+    assert (shape.members, shape.band_members) == (preset.members + preset.apart_members, preset.apart_members)
+    assert 0 < shape.beside <= preset.raw_components
+    bands = len(model.fill)
+    assert not model.pca_components[-shape.beside :, :-bands].any()
+    predicted, _ = model.predict(tiny_scene)
+    test = training.splits[0].test
+    oa = float((predicted == tiny_scene.labels)[test].mean())
+    assert oa == pytest.approx(run.read_json("metrics.json")["accuracy"]["oa"])
+    raw, _ = training.train_classifier(preset.changed(features="raw"), None)
+    assert (raw.vit.config.members, raw.vit.config.beside) == (shape.members, 0)  # as much effort
+
+
+def test_components_in_which_classes_do_not_differ_are_left_out(
+    tiny_request: Request, tiny_scene: Scene, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).normal(
+        tiny_scene.cube.mean(), tiny_scene.cube.std(), (*tiny_scene.labels.shape, 200)
+    )
+    scene = replace(tiny_scene, cube=np.concatenate([tiny_scene.cube, noise], 2).astype(np.float32), wavelengths=None)
+    preset = replace(tiny_request.preset.changed(features="raw"), raw_components=200, epochs=1)
+    kept = []
+    for wanted in (False, True):
+        run = create_run(tmp_path / f"run-{wanted}")
+        training = Training(run, scene, tiny_request.make_split(scene), preset, 0, Compute())
+        model, _ = training.train_classifier(replace(preset, telling=wanted), None)
+        kept.append(len(model.pca_components))
+    assert kept[0] == 200
+    assert 1 <= kept[1] < 60
+
+
 def test_a_limit_to_the_steps_ends_the_training(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
     preset = replace(tiny_request.preset.changed(features="raw"), epochs=50, classifier_steps=3)
     training = Training(
