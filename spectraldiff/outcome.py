@@ -90,6 +90,8 @@ class Result:
         Wall time of each stage.
     histories
         The loss of each step of each training loop.
+    remark
+        Why another model than the preset's was taken, in one line; else empty.
     """
 
     found: Evaluation
@@ -98,6 +100,7 @@ class Result:
     smoothing: Smoothing
     seconds: Mapping[str, float]
     histories: Mapping[str, Sequence[float]]
+    remark: str = ""
 
     @property
     def scenes(self) -> tuple[Scene, ...]:
@@ -112,7 +115,7 @@ class Result:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the figures must know, one line each."""
-        return (*self.splits[0].notes, *([self.temperature.note] if self.temperature.note else []))
+        return (*self.splits[0].notes, *(note for note in (self.temperature.note, self.remark) if note))
 
 
 def metrics_of(result: Result, preset: Preset, compute: Compute) -> dict[str, Any]:

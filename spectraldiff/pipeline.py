@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from spectraldiff import checkpoint, figures
 from spectraldiff.checkpoint import RunFolder
 from spectraldiff.classifier import Classifier, extractor_for, filled, new_denoiser
 from spectraldiff.diffusion import Denoiser
-from spectraldiff.features import cropped, scene_features
+from spectraldiff.features import PCA, cropped, scene_features
 from spectraldiff.foveal import FovealViT, new_vit
 from spectraldiff.outcome import (
     LOSSES,
@@ -30,7 +30,7 @@ from spectraldiff.run_facts import common_normaliser, sample_tiles
 from spectraldiff.scene import Scene
 from spectraldiff.smoothing import Smoothing, sharpness
 from spectraldiff.splits import Split, leakage
-from spectraldiff.temperature import LEAST, Temperature, choose, hold_out, places, smoothed_scores, too_few
+from spectraldiff.temperature import LEAST, HeldOut, Temperature, choose, hold_out, places, smoothed_scores, too_few
 from spectraldiff.training import ClassifierTask, Compute, DiffusionTask, Loop
 from spectraldiff.vit import SpectralViT, ViTConfig
 from spectraldiff_runtime.class_map import write_class_raster
@@ -104,14 +104,14 @@ class Training:
         command
             The line that makes this run again, for its report.
         """
-        model, temperature = self.train_classifier(self.preset, self.train_denoiser())
-        self._look_again(self.preset.window + 2 * model.smoothing.halo)
+        model, temperature, remark = self._choose_classifier(self.train_denoiser())
+        self._look_again(model.preset.window + 2 * model.smoothing.halo)
         found = self.evaluate(model, "map")
         raw_accuracy = None
-        if compare_raw and self.preset.features != "raw":
+        if compare_raw and model.preset.features != "raw":
             raw_model, _ = self.train_classifier(self.preset.changed(features="raw"), None)
             raw_accuracy = self.evaluate(raw_model, "raw map").accuracy
-        result = Result(found, raw_accuracy, temperature, model.smoothing, self.seconds, self.histories)
+        result = Result(found, raw_accuracy, temperature, model.smoothing, self.seconds, self.histories, remark)
         self.write(model, result, command)
         return result
 
@@ -133,6 +133,31 @@ class Training:
 
     def train_classifier(self, preset: Preset, denoiser: Denoiser | None) -> tuple[Classifier, Temperature]:
         """Compute the features, reduce them and train the SpectralViT on them; calibrate and smooth what it says."""
+        ground = self._ground(preset, denoiser)
+        return self._classifier(ground, self._calibrate(ground))
+
+    def _choose_classifier(self, denoiser: Denoiser | None) -> tuple[Classifier, Temperature, str]:
+        """Train the classifier on the preset's features, or on raw bands where held-out pixels want that.
+
+        Nothing is compared where test pixels lie in other places: the few regions that are held out there say little.
+        """
+        ground = self._ground(self.preset, denoiser)
+        held_out = self._calibrate(ground)
+        remark = ""
+        if denoiser is not None and self.preset.fall_back and not ground.apart:
+            raw = self._ground(self.preset.changed(features="raw"), None)
+            raw_held_out = self._calibrate(raw)
+            if held_out.worse(raw_held_out):
+                ground, held_out = raw, raw_held_out
+                remark = (
+                    f"raw bands are mapped: {len(held_out.losses)} held-out training pixels are clearly likelier with "
+                    "them than with diffusion features"
+                )
+                self.monitor.message(remark)
+        return *self._classifier(ground, held_out), remark
+
+    def _ground(self, preset: Preset, denoiser: Denoiser | None) -> "_Ground":
+        """Compute the features and reduce them."""
         name = "raw" if preset is not self.preset else "classifier"
         self.monitor.stage("Features" if denoiser else "Raw bands", "tiles")
         started = time.perf_counter()
@@ -154,51 +179,54 @@ class Training:
         inner = [cropped(one.movedim(-1, 0), rim).movedim(0, -1) for one in features]
         smoothing = Smoothing(most, sharpness(inner, self.valid)).to(self.compute.device)
         sheet = _one_sheet(features)
-        title = "SpectralViT" if denoiser else "SpectralViT on raw bands"
         shape = preset.vit(sheet.shape[2], len(self.scenes[0].classes), pca.beside, apart)
-        trained = self._train_vit(name, title, preset, shape, sheet, pixels, labels)
-        temperature, smoothing.steps = self._calibrate(name, preset, shape, sheet, pixels, labels, smoothing)
-        model = Classifier(preset, self.normaliser, self.fill, denoiser, pca, trained, temperature.value, smoothing)
-        return model.to(self.compute.device).eval(), temperature
+        return _Ground(name, preset, denoiser, pca, shape, sheet, pixels, labels, smoothing, apart)
 
-    def _train_vit(
-        self, name: str, title: str, preset: Preset, shape: ViTConfig, sheet: Tensor, pixels: Tensor, labels: Tensor
-    ) -> SpectralViT | FovealViT:
-        """Train a classifier on some pixels of a sheet of features, (H, W, P); each begins with the same weights."""
+    def _classifier(self, ground: "_Ground", held_out: HeldOut) -> tuple[Classifier, Temperature]:
+        """Train the classifier proper, and put the model together."""
+        title = "SpectralViT" if ground.denoiser else "SpectralViT on raw bands"
+        every = torch.ones_like(ground.labels, dtype=torch.bool)
+        trained = self._train_vit(ground.name, title, ground, every)
+        smoothing = Smoothing(held_out.steps, float(ground.smoothing.sharpness))
+        model = Classifier(
+            ground.preset,
+            self.normaliser,
+            self.fill,
+            ground.denoiser,
+            ground.pca,
+            trained,
+            held_out.temperature.value,
+            smoothing,
+        )
+        return model.to(self.compute.device).eval(), held_out.temperature
+
+    def _train_vit(self, name: str, title: str, ground: "_Ground", used: Tensor) -> SpectralViT | FovealViT:
+        """Train a classifier on some of the pixels, (n,) bool; each begins with the same weights."""
         torch.manual_seed(self.seed)
-        vit = new_vit(shape).to(self.compute.device)
+        preset = ground.preset
+        vit = new_vit(ground.shape).to(self.compute.device)
         batch, noise, balance = preset.classifier.batch, preset.feature_noise, preset.balance
-        task = ClassifierTask(vit, sheet, pixels, labels, batch, noise, self.seed, balance)
+        pixels, labels = ground.pixels[used], ground.labels[used]
+        task = ClassifierTask(vit, ground.sheet, pixels, labels, batch, noise, self.seed, balance)
         loop = Loop(vit, task, preset.classifier_loop(task.steps), preset.classifier, self.compute, self.seed)
         trained = self._train(name, title, loop)
         assert isinstance(trained, SpectralViT | FovealViT)
         return trained
 
-    def _calibrate(
-        self,
-        name: str,
-        preset: Preset,
-        shape: ViTConfig,
-        sheet: Tensor,
-        pixels: Tensor,
-        labels: Tensor,
-        smoothing: Smoothing,
-    ) -> tuple[Temperature, int]:
+    def _calibrate(self, ground: "_Ground") -> HeldOut:
         """Fit temperature and steps of smoothing to pixels that copies of the classifier are not trained on."""
-        folds = hold_out(labels.cpu().numpy(), places(self.scenes, self.splits), self.seed)
+        folds = hold_out(ground.labels.cpu().numpy(), places(self.scenes, self.splits), self.seed)
         count = sum(int(fold.sum()) for fold in folds)
         if count < LEAST:
-            return too_few(count), 0
-        scores, known, raw = [], [], "" if name == "classifier" else " on raw bands"
+            return too_few(count)
+        scores, known, raw = [], [], "" if ground.name == "classifier" else " on raw bands"
         for number, fold in enumerate(folds, start=1):
-            out = torch.from_numpy(fold).to(labels.device)
+            out = torch.from_numpy(fold).to(ground.labels.device)
             title = f"Calibration {number} of {len(folds)}{raw}"
-            stage = f"{name} calibration {number}"
-            copy = self._train_vit(stage, title, preset, shape, sheet, pixels[~out], labels[~out])
-            scores.append(smoothed_scores(copy, sheet, pixels[out], smoothing))
-            known.append(labels[out].cpu())
-        steps, value = choose(torch.cat(scores, 1), torch.cat(known))
-        return Temperature(value, count), steps
+            copy = self._train_vit(f"{ground.name} calibration {number}", title, ground, ~out)
+            scores.append(smoothed_scores(copy, ground.sheet, ground.pixels[out], ground.smoothing))
+            known.append(ground.labels[out].cpu())
+        return choose(torch.cat(scores, 1), torch.cat(known))
 
     def _labelled(self, rim: int) -> tuple[Tensor, Tensor]:
         """Return row and column, (n, 2), on the sheet of features, and class from 0, (n,), of the training pixels."""
@@ -273,10 +301,42 @@ class Training:
             figures.loss_curve(picture, list(enumerate(history, start=1)), f"{self.name}: {name}", LOSSES[name])
         tiles, labels = sample_tiles(self.scenes, self.splits, self.fill, model.halo)
         self.run.save_tensors(checkpoint.SAMPLES, {"tiles": tiles, "labels": labels})
-        self.run.write_json(checkpoint.METRICS, metrics_of(result, self.preset, self.compute))
-        write_run_report(self.run.path / checkpoint.REPORT, result, self.preset, self.compute, command)
+        self.run.write_json(checkpoint.METRICS, metrics_of(result, model.preset, self.compute))
+        write_run_report(self.run.path / checkpoint.REPORT, result, model.preset, self.compute, command)
         self.run.save_model(model.cpu(), model_facts(result))
         self.run.drop_state()
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What a classifier learns from.
+
+    Attributes
+    ----------
+    name
+        Of its stages: classifier or raw.
+    preset, denoiser, pca, shape
+        What the model is made of.
+    sheet
+        (H, W, P) components of all scenes with their rims.
+    pixels, labels
+        (n, 2) on the sheet and (n,), the training pixels.
+    smoothing
+        With the most steps.
+    apart
+        Whether most test pixels lie in other places.
+    """
+
+    name: str
+    preset: Preset
+    denoiser: Denoiser | None
+    pca: PCA
+    shape: ViTConfig
+    sheet: Tensor
+    pixels: Tensor
+    labels: Tensor
+    smoothing: Smoothing
+    apart: bool
 
 
 class _Saver:

@@ -81,6 +81,9 @@ class Preset:
     apart_members
         Further members of the classifier there. They read principal components of the bands alone, as many as
         `raw_components` and `apart_components` say, where bands stand beside diffusion features.
+    fall_back
+        Whether raw bands are taken instead of diffusion features where pixels held out of the training are clearly
+        likelier with them, see `spectraldiff.temperature.HeldOut`.
     telling
         Whether the last components are left out where training pixels of different classes do not differ in them, see
         `spectraldiff.features.telling`.
@@ -123,6 +126,7 @@ class Preset:
     apart_components: int
     apart_members: int
     telling: bool
+    fall_back: bool
     window: int
     fovea: int | None
     members: int
@@ -258,6 +262,7 @@ PAPER = Preset(
     apart_components=1200,
     apart_members=0,
     telling=False,
+    fall_back=False,
     window=13,  # open
     fovea=None,
     members=1,
@@ -297,6 +302,7 @@ FAST = replace(
     apart_components=30,
     apart_members=2,
     telling=True,
+    fall_back=True,
     window=15,
     fovea=3,
     members=3,

@@ -38,6 +38,7 @@ PLENTY = 500
 TILE = 32  # pixels along the side of the tiles that held-out pixels are classified in
 LEAST = 5  # held-out pixels that a temperature is fitted to
 HIGHEST = 10.0  # the temperature is from a tenth to ten
+CLEARLY = 2.0  # standard errors
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,31 @@ class Temperature:
     def as_dict(self) -> dict[str, object]:
         """Return plain values."""
         return {"value": self.value, "held_out_pixels": self.pixels}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What the pixels that copies of a classifier never saw say of it.
+
+    Attributes
+    ----------
+    temperature
+        Fitted to them.
+    steps
+        Of smoothing, chosen by them.
+    losses
+        (n,) negative log-likelihood of each at that temperature, after those steps; in the same order for all
+        classifiers of a training.
+    """
+
+    temperature: Temperature
+    steps: int
+    losses: Tensor
+
+    def worse(self, other: "HeldOut") -> bool:
+        """Whether the other makes the held-out pixels likelier, by more than `CLEARLY` standard errors."""
+        gain = self.losses - other.losses
+        return len(gain) > 1 and bool(gain.mean() > CLEARLY * gain.std() / len(gain) ** 0.5)
 
 
 def places(scenes: Sequence[Scene], splits: Sequence[Split]) -> NDArray[np.int64]:
@@ -165,8 +191,8 @@ def smoothed_scores(vit: SpectralViT | FovealViT, sheet: Tensor, pixels: Tensor,
     return torch.cat(found, 1)[:, torch.cat(order).argsort()]
 
 
-def choose(scores: Tensor, labels: Tensor) -> tuple[int, float]:
-    """Return the number of steps of smoothing, and the temperature that suits it best.
+def choose(scores: Tensor, labels: Tensor) -> HeldOut:
+    """Choose the number of steps of smoothing, and the temperature that suits it best.
 
     The mean of the numbers of steps, each weighted by the likelihood of all pixels at its best temperature (the
     posterior's mean, all numbers being as probable before): where few pixels are held out, many numbers are nearly as
@@ -184,7 +210,8 @@ def choose(scores: Tensor, labels: Tensor) -> tuple[int, float]:
     losses = torch.tensor([_loss(one / t, labels) for one, t in zip(scores, found, strict=True)], dtype=torch.float64)
     likelihoods = torch.softmax(-losses * len(labels), 0)
     steps = round((1 - SHARE) * float((likelihoods * torch.arange(len(scores))).sum()))
-    return steps, found[steps]
+    losses = F.cross_entropy(scores[steps] / found[steps], labels, reduction="none")
+    return HeldOut(Temperature(found[steps], len(labels)), steps, losses)
 
 
 def fit_temperature(scores: Tensor, labels: Tensor) -> float:
@@ -213,9 +240,10 @@ def _loss(scores: Tensor, labels: Tensor) -> float:
     return float(F.cross_entropy(scores, labels, label_smoothing=1 / (len(labels) + 2)))
 
 
-def too_few(pixels: int) -> Temperature:
-    """Return the temperature of a training that has only so many pixels to hold out."""
-    return Temperature(
-        note=f"confidences are not calibrated: {pixels} training pixels can be held out for that (a fifth of each "
+def too_few(pixels: int) -> HeldOut:
+    """Return what a training knows that has only so many pixels to hold out."""
+    note = (
+        f"confidences are not calibrated: {pixels} training pixels can be held out for that (a fifth of each "
         f"class of {ENOUGH} or more) and {LEAST} are wanted; label more"
     )
+    return HeldOut(Temperature(note=note), 0, torch.zeros(0))

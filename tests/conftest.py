@@ -83,6 +83,7 @@ def tiny_preset() -> Preset:
         heads=2,
         mlp=24,
         smoothing=2,
+        fall_back=False,
         epochs=15,
         diffusion=replace(FAST.diffusion, batch=4),
         classifier=replace(FAST.classifier, batch=16),

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from torch import Tensor
 
 from spectraldiff.checkpoint import RunFolder, create_run, newest_run, next_run, open_run
 from spectraldiff.classifier import normaliser_of
+from spectraldiff.features import FeatureExtractor
 from spectraldiff.metrics import score
 from spectraldiff.pipeline import Monitor, Training
 from spectraldiff.presets import FAST, PAPER, Preset, preset_named
@@ -16,7 +18,7 @@ from spectraldiff.reconstruction import example_spectra, labelled_part, reconstr
 from spectraldiff.request import Request, check_source, default_split
 from spectraldiff.scene import Scene
 from spectraldiff.splits import leakage
-from spectraldiff.temperature import places
+from spectraldiff.temperature import HeldOut, places
 from spectraldiff.training import Compute
 from spectraldiff_runtime.errors import OutputError, RunError, UsageError
 
@@ -355,6 +357,54 @@ def test_components_in_which_classes_do_not_differ_are_left_out(
         kept.append(len(model.pca_components))
     assert kept[0] == 200
     assert 1 <= kept[1] < 60
+
+
+@pytest.mark.parametrize("clearly", [True, False])
+def test_raw_bands_are_mapped_where_held_out_pixels_are_clearly_likelier_with_them(
+    tiny_request: Request, tiny_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clearly: bool
+) -> None:
+    compared = []
+
+    def worse(self: HeldOut, other: HeldOut) -> bool:
+        compared.append((len(self.losses), len(other.losses)))
+        return clearly
+
+    monkeypatch.setattr(HeldOut, "worse", worse)
+    preset = replace(tiny_request.preset, diffusion_steps=1, epochs=1, fall_back=True)
+    run = create_run(tmp_path / "run")
+    result = Training(run, tiny_scene, tiny_request.make_split(tiny_scene), preset, 0, Compute()).finish(True)
+    assert len(compared) == 1
+    assert compared[0][0] == compared[0][1] > 0
+    model, _ = run.load_model()
+    assert model.preset.features == ("raw" if clearly else "diffusion")
+    assert (model.extractor.denoiser is None) == clearly
+    assert (result.raw_accuracy is None) == clearly  # it would be that of the map
+    metrics = run.read_json("metrics.json")
+    assert metrics["features"] == model.preset.features
+    told = [note for note in metrics["notes"] if note.startswith("raw bands are mapped")]
+    assert len(told) == clearly
+    assert ("raw bands are mapped" in (run.path / "report.html").read_text("utf-8")) == clearly
+
+
+def test_features_that_say_nothing_give_way_to_raw_bands(
+    tiny_request: Request, tiny_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Diffusion features are noise here, and the bands tell all classes."""
+    forward = FeatureExtractor.forward
+
+    def noise(self: FeatureExtractor, x: Tensor) -> Tensor:
+        y = forward(self, x)
+        return (
+            y if self.denoiser is None else torch.randn(y.shape, generator=torch.Generator().manual_seed(y.shape[-1]))
+        )
+
+    monkeypatch.setattr(FeatureExtractor, "forward", noise)
+    preset = replace(tiny_request.preset, diffusion_steps=1, fall_back=True)
+    split = replace(tiny_request, split="per-class:20").make_split(tiny_scene)
+    training = Training(create_run(tmp_path / "run"), tiny_scene, split, preset, 0, Compute())
+    result = training.finish()
+    assert result.remark
+    assert result.found.accuracy.oa > 0.5
 
 
 def test_a_limit_to_the_steps_ends_the_training(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:

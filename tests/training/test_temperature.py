@@ -17,12 +17,15 @@ from spectraldiff.splits import Split
 from spectraldiff.temperature import (
     HIGHEST,
     PLENTY,
+    HeldOut,
+    Temperature,
     choose,
     fit_temperature,
     hold_out,
     patches,
     places,
     smoothed_scores,
+    too_few,
 )
 from spectraldiff.training import Compute
 from spectraldiff.vit import ViTConfig
@@ -189,9 +192,23 @@ def test_too_few_training_pixels_are_said_and_keep_the_confidences(tiny_scene, t
 def test_the_number_of_steps_with_the_likeliest_scores_is_chosen():
     scores, labels = drawn(2000, 3.0)
     noise = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    steps, temperature = choose(torch.stack([scores + 3 * noise, scores + noise, 2 * scores, scores - noise]), labels)
-    assert steps == 2
-    assert temperature == pytest.approx(2, rel=0.1)
+    found = choose(torch.stack([scores + 3 * noise, scores + noise, 2 * scores, scores - noise]), labels)
+    assert found.steps == 2
+    assert found.temperature.value == pytest.approx(2, rel=0.1)
+    assert found.temperature.pixels == 2000
+    expected = torch.nn.functional.cross_entropy(2 * scores / found.temperature.value, labels, reduction="none")
+    torch.testing.assert_close(found.losses, expected)
+
+
+def test_other_features_are_better_where_held_out_pixels_are_clearly_likelier():
+    generator = torch.Generator().manual_seed(0)
+    losses = torch.rand(100, generator=generator)
+    one, chance = HeldOut(Temperature(), 0, losses), 0.5 * torch.randn(100, generator=generator)
+    for gain, worse in ((0.0, False), (0.3, True), (-0.3, False)):
+        assert one.worse(HeldOut(Temperature(), 0, losses - gain + chance - chance.mean())) == worse
+    assert not one.worse(one)
+    nothing = too_few(3)
+    assert not nothing.worse(nothing)
 
 
 @torch.no_grad()
@@ -216,7 +233,7 @@ def test_of_equally_likely_numbers_of_steps_their_mean_is_chosen_less_a_fifth():
     scores, labels = drawn(60, 3.0)
     noise = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     worse = scores + 3 * noise
-    assert choose(torch.stack([worse, scores, scores, scores]), labels)[0] == 2
-    assert choose(torch.stack([scores, scores, scores, worse]), labels)[0] == 1
-    assert choose(torch.stack([scores] * 11), labels)[0] == 4
-    assert choose(torch.stack([worse] * 10 + [scores]), labels)[0] == 8
+    assert choose(torch.stack([worse, scores, scores, scores]), labels).steps == 2
+    assert choose(torch.stack([scores, scores, scores, worse]), labels).steps == 1
+    assert choose(torch.stack([scores] * 11), labels).steps == 4
+    assert choose(torch.stack([worse] * 10 + [scores]), labels).steps == 8
