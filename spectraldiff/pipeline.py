@@ -153,7 +153,6 @@ class Training:
                     f"raw bands are mapped: {len(held_out.losses)} held-out training pixels are clearly likelier with "
                     "them than with diffusion features"
                 )
-                self.monitor.message(remark)
         return *self._classifier(ground, held_out), remark
 
     def _ground(self, preset: Preset, denoiser: Denoiser | None) -> "_Ground":

@@ -136,6 +136,8 @@ def summarise(folder: "RunFolder", result: "Result") -> None:
     leaked = "" if leakage is None else f": {100 * leakage:.0f} % of the test pixels have a training pixel in reach"
     typer.echo(f"Split {metrics['split']}, seed {metrics['seed']}{leaked}", err=True)
     typer.echo(f"Confidence and accuracy differ by {100 * found.calibration.ece:.2f} % on average (ECE)", err=True)
+    if result.remark:
+        typer.echo(result.remark[0].upper() + result.remark[1:], err=True)
     minutes = sum(result.seconds.values()) / 60
     typer.echo(f"Trained in {minutes:.1f} minutes; the run is '{folder.path}', its report is", err=True)
     typer.echo(f"'{folder.path / REPORT}'. Next: `sdiff export --run {folder.path} --out model.onnx`", err=True)
