@@ -24,7 +24,7 @@ from rich.table import Table
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import KDTree
 
-from benchmarks.accuracy.methods import method_named
+from benchmarks.accuracy.methods import PRODUCT, method_named
 from benchmarks.accuracy.problem import Context
 from benchmarks.accuracy.run import Watcher, compare, problem_of
 from benchmarks.accuracy.store import Result
@@ -36,7 +36,7 @@ from spectraldiff.training import choose_compute, keep_freed_memory
 from spectraldiff_runtime.class_map import LandCoverClass, palette
 from spectraldiff_runtime.errors import SpectralDiffError
 
-METHODS = {"svm": "SVM, single pixels", "raw": "Raw bands", "spectraldiff": "Diffusion features"}
+METHODS = {"svm": "SVM, single pixels", "raw": "Raw bands", PRODUCT: "The default"}
 FIELD = 18  # pixels along the side of a made field, in the mean
 PLACE = (5.0, 0.0, 5e5, 0.0, -5.0, 5e6)  # affine transform, metres
 

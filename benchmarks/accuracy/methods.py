@@ -52,6 +52,7 @@ TITLES = {
     "spectraldiff": "SpectralDiff",
 }
 ABLATION = ("raw", "spectraldiff")
+PRODUCT = "product"  # what a user gets: as SpectralDiff, but raw bands where the training falls back on them
 
 
 def method_named(name: str, preset: Preset, bands: int) -> Method:
@@ -60,7 +61,7 @@ def method_named(name: str, preset: Preset, bands: int) -> Method:
     Parameters
     ----------
     name
-        One of `TITLES`, or a cell of `grid_names`.
+        One of `TITLES`, a cell of `grid_cells`, or `PRODUCT`.
     preset
         Of the raw transformer and of SpectralDiff.
     bands
@@ -85,6 +86,9 @@ def method_named(name: str, preset: Preset, bands: int) -> Method:
 def _changed(name: str, preset: Preset) -> Preset:
     if name == "raw":
         return preset.changed(features="raw")
+    if name == PRODUCT:
+        return preset
+    preset = preset.changed(fall_back=False)  # raw bands are never compared with themselves
     if name == "spectraldiff":
         return preset
     for cell, (layer, timestep) in grid_cells().items():

@@ -20,7 +20,7 @@ from .store import Outcome, check_same, plain, write_text
 
 CLAIM = "settings.json"
 # What may differ between trainings that share a denoiser.
-TAPS = ("timestep", "layer")
+FREE = ("timestep", "layer", "fall_back")
 
 
 class _Progress(Monitor):
@@ -56,7 +56,7 @@ def fit_ours(name: str, preset: Preset, problem: Problem, context: Context) -> O
 
 def _take_denoiser(run: RunFolder, preset: Preset, problem: Problem, context: Context) -> None:
     """Train the seed's denoiser, unless it has been, and begin the run with its state."""
-    kept = {name: value for name, value in preset.to_json().items() if name not in TAPS}
+    kept = {name: value for name, value in preset.to_json().items() if name not in FREE}
     settings = {"scene": problem.facts_of_scene(), "preset": kept}
     shared = _claimed((context.denoisers or context.folder) / f"denoiser-seed{problem.seed}", settings)
     _training(shared, preset, problem, context).train_denoiser()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks.accuracy import classical, deep, graphs, networks, ours
-from benchmarks.accuracy.methods import TITLES, method_named
+from benchmarks.accuracy.methods import PRODUCT, TITLES, method_named
 from benchmarks.accuracy.problem import Context, Problem
 from benchmarks.accuracy.run import problem_of
 from spectraldiff.metrics import score
@@ -220,6 +220,16 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return steps
 
 
+def test_raw_bands_are_never_compared_with_themselves(problem: Problem, brief: Preset, tmp_path: Path) -> None:
+    """Falling back on raw bands is the product's; both share a denoiser."""
+    product = replace(brief, fall_back=True)
+    for name, wanted in (("spectraldiff", False), ("layer0-t200", False), (PRODUCT, True)):
+        method = method_named(name, product, 12)
+        assert method.settings["preset"]["fall_back"] == wanted
+        method.fit(problem, Context(tmp_path))
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("denoiser")] == ["denoiser-seed0"]
+
+
 def test_a_seed_trains_one_denoiser_for_all_cells(
     problem: Problem, brief: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,7 +269,7 @@ def test_a_stopped_training_goes_on(
     problem: Problem, brief: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(stage: str, done: int, total: int) -> None:
-        if stage.startswith("SpectralViT") and done == 3:
+        if stage.startswith("Calibration 3") and done == 3:
             raise KeyboardInterrupt
 
     method = method_named("spectraldiff", brief, 12)
@@ -267,7 +277,7 @@ def test_a_stopped_training_goes_on(
         method.fit(problem, Context(tmp_path / "cut", report=stop))
     steps = counted(monkeypatch)
     resumed = method.fit(problem, Context(tmp_path / "cut")).map
-    assert [title for title, _ in steps] == [f"Calibration {number} of 5" for number in range(1, 6)]
+    assert [title for title, _ in steps] == ["Calibration 4 of 5", "Calibration 5 of 5", "SpectralViT"]
     assert np.array_equal(resumed, method.fit(problem, Context(tmp_path / "whole")).map)
 
 

@@ -48,7 +48,7 @@ def test_the_program_from_end_to_end(tiny_preset, tmp_path, monkeypatch, capsys)
     line = ["--out", str(tmp_path), "--only", "a small", "--diffusion-steps", "4", "--threads", "1"]
     assert strangers.main(line) == 0
     printed, told = capsys.readouterr()
-    assert [word in told for word in ("SVM", "Raw bands", "Diffusion features", "another")] == [True, True, True, False]
+    assert [word in told for word in ("SVM", "Raw bands", "The default", "another")] == [True, True, True, False]
     assert "per-class:8" in printed
     assert strangers.main(line) == 0
     again, told = capsys.readouterr()
