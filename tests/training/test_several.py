@@ -18,6 +18,7 @@ from spectraldiff.run_facts import common_normaliser, sample_tiles
 from spectraldiff.scene import Scene
 from spectraldiff.several import differing_bands, with_common_classes
 from spectraldiff.splits import make_splits
+from spectraldiff.temperature import too_few
 from spectraldiff.training import Compute
 from spectraldiff_runtime.class_map import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, SceneError
@@ -133,6 +134,7 @@ def test_windows_of_the_second_scene_are_its_own(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("spectraldiff.pipeline.ClassifierTask", watch)
+    monkeypatch.setattr(Training, "_calibrate", lambda self, ground: too_few(0))
     training = Training(create_run(tmp_path / "run"), halves, splits, preset, 0, Compute())
     with pytest.raises(KeyboardInterrupt):
         training.train_classifier(preset, None)
