@@ -123,15 +123,7 @@ class PCA:
         return torch.einsum("pd,ndhw->nphw", self.components, features - self.mean[:, None, None])
 
     def telling(self, values: Tensor, labels: Tensor) -> Tensor:
-        """Return the numbers of the components that tell classes apart, see `telling`.
-
-        Parameters
-        ----------
-        values
-            (n, P) components of the training pixels.
-        labels
-            (n,) their classes.
-        """
+        """Return the numbers of the components that tell classes apart: `telling` for features and for bands alone."""
         first = values.shape[1] - self.beside
         told = torch.arange(telling(values[:, :first], labels))
         if not self.beside:

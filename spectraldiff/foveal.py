@@ -57,11 +57,10 @@ class FovealViT(nn.Module):
             )
         self.config, width, members = config, config.width, config.members
         self.embed = nn.Linear(config.components, members * width)
-        with torch.no_grad():  # what is no gradient's business stays 0
-            for member in range(members):
-                own = self.embed.weight[_own(member, width), self._heard(member)].clone()
-                self.embed.weight[_own(member, width)] = 0
-                self.embed.weight[_own(member, width), self._heard(member)] = own
+        heard = torch.zeros_like(self.embed.weight)
+        for member in range(members):
+            heard[_own(member, width), self._heard(member)] = 1
+        self.embed.weight.data.mul_(heard)  # what a member does not read has no gradient, and stays 0
         self.ask, self.value = Apart(members, width, config.heads), Apart(members, width, width)
         self.register_buffer("places", places(config), persistent=False)  # (window, window)
         sizes = torch.bincount(self.places.flatten()).float()  # (places,)

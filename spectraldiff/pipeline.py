@@ -105,12 +105,13 @@ class Training:
             The line that makes this run again, for its report.
         """
         model, temperature, remark = self._choose_classifier(self.train_denoiser())
+        raw_model = None
+        if compare_raw and model.preset.features != "raw":  # calibrations made for the choice are in the state
+            raw_model, _ = self.train_classifier(self.preset.changed(features="raw"), None)
+        # Not before: a training depends on whether test pixels lie apart, which the leakage tells.
         self._look_again(model.preset.window + 2 * model.smoothing.halo)
         found = self.evaluate(model, "map")
-        raw_accuracy = None
-        if compare_raw and model.preset.features != "raw":
-            raw_model, _ = self.train_classifier(self.preset.changed(features="raw"), None)
-            raw_accuracy = self.evaluate(raw_model, "raw map").accuracy
+        raw_accuracy = None if raw_model is None else self.evaluate(raw_model, "raw map").accuracy
         result = Result(found, raw_accuracy, temperature, model.smoothing, self.seconds, self.histories, remark)
         self.write(model, result, command)
         return result
@@ -136,6 +137,11 @@ class Training:
         ground = self._ground(preset, denoiser)
         return self._classifier(ground, self._calibrate(ground))
 
+    @property
+    def _apart(self) -> bool:
+        """Whether most test pixels of a scene lie in other places than its training pixels."""
+        return any(split.apart for split in self.splits)
+
     def _choose_classifier(self, denoiser: Denoiser | None) -> tuple[Classifier, Temperature, str]:
         """Train the classifier on the preset's features, or on raw bands where held-out pixels want that.
 
@@ -144,7 +150,7 @@ class Training:
         ground = self._ground(self.preset, denoiser)
         held_out = self._calibrate(ground)
         remark = ""
-        if denoiser is not None and self.preset.fall_back and not ground.apart:
+        if denoiser is not None and self.preset.fall_back and not self._apart:
             raw = self._ground(self.preset.changed(features="raw"), None)
             raw_held_out = self._calibrate(raw)
             if held_out.worse(raw_held_out):
@@ -166,20 +172,20 @@ class Training:
         rim = preset.window // 2 + Smoothing(most).halo
         pixels, labels = self._labelled(rim)
         stand = len(np.unique(places(self.scenes, self.splits)))  # training pixels, or the places that they lie in
-        apart = any(split.apart for split in self.splits)
-        wanted, beside = preset.wanted_components(stand, apart), 0
-        if denoiser is not None and preset.beside_raw and apart and preset.apart_members:
-            beside = preset.changed(features="raw").wanted_components(stand, apart)
+        wanted, beside = preset.wanted_components(stand, self._apart), 0
+        if denoiser is not None and preset.beside_raw and self._apart and preset.apart_members:
+            beside = preset.changed(features="raw").wanted_components(stand, self._apart)
         features, pca = scene_features(extractor, self.pixels, self.valid, rim, wanted, self.monitor.progress, beside)
+        sheet = _one_sheet(features)
         if preset.telling:
-            kept = pca.telling(_one_sheet(features)[pixels[:, 0], pixels[:, 1]], labels)
-            features, pca = [one[..., kept] for one in features], pca.only(kept)
+            kept = pca.telling(sheet[pixels[:, 0], pixels[:, 1]], labels)
+            if len(kept) < sheet.shape[2]:  # else nothing is copied
+                features, sheet, pca = [one[..., kept] for one in features], sheet[..., kept], pca.only(kept)
         self.seconds[f"{name} features"] = time.perf_counter() - started
         inner = [cropped(one.movedim(-1, 0), rim).movedim(0, -1) for one in features]
         smoothing = Smoothing(most, sharpness(inner, self.valid)).to(self.compute.device)
-        sheet = _one_sheet(features)
-        shape = preset.vit(sheet.shape[2], len(self.scenes[0].classes), pca.beside, apart)
-        return _Ground(name, preset, denoiser, pca, shape, sheet, pixels, labels, smoothing, apart)
+        shape = preset.vit(sheet.shape[2], len(self.scenes[0].classes), pca.beside, self._apart)
+        return _Ground(name, preset, denoiser, pca, shape, sheet, pixels, labels, smoothing)
 
     def _classifier(self, ground: "_Ground", held_out: HeldOut) -> tuple[Classifier, Temperature]:
         """Train the classifier proper, and put the model together."""
@@ -322,8 +328,6 @@ class _Ground:
         (n, 2) on the sheet and (n,), the training pixels.
     smoothing
         With the most steps.
-    apart
-        Whether most test pixels lie in other places.
     """
 
     name: str
@@ -335,7 +339,6 @@ class _Ground:
     pixels: Tensor
     labels: Tensor
     smoothing: Smoothing
-    apart: bool
 
 
 class _Saver:

@@ -210,8 +210,8 @@ def choose(scores: Tensor, labels: Tensor) -> HeldOut:
     losses = torch.tensor([_loss(one / t, labels) for one, t in zip(scores, found, strict=True)], dtype=torch.float64)
     likelihoods = torch.softmax(-losses * len(labels), 0)
     steps = round((1 - SHARE) * float((likelihoods * torch.arange(len(scores))).sum()))
-    losses = F.cross_entropy(scores[steps] / found[steps], labels, reduction="none")
-    return HeldOut(Temperature(found[steps], len(labels)), steps, losses)
+    of_each = F.cross_entropy(scores[steps] / found[steps], labels, reduction="none")
+    return HeldOut(Temperature(found[steps], len(labels)), steps, of_each)
 
 
 def fit_temperature(scores: Tensor, labels: Tensor) -> float:

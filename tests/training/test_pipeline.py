@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from torch import Tensor
 
 from spectraldiff.checkpoint import RunFolder, create_run, newest_run, next_run, open_run
 from spectraldiff.classifier import normaliser_of
-from spectraldiff.features import FeatureExtractor
 from spectraldiff.metrics import score
 from spectraldiff.pipeline import Monitor, Training
 from spectraldiff.presets import FAST, PAPER, Preset, preset_named
@@ -18,7 +16,6 @@ from spectraldiff.reconstruction import example_spectra, labelled_part, reconstr
 from spectraldiff.request import Request, check_source, default_split
 from spectraldiff.scene import Scene
 from spectraldiff.splits import leakage
-from spectraldiff.temperature import HeldOut, places
 from spectraldiff.training import Compute
 from spectraldiff_runtime.errors import OutputError, RunError, UsageError
 
@@ -270,141 +267,6 @@ def test_many_labels_take_no_more_steps_than_the_preset_allows() -> None:
     assert FAST.classifier_loop(1000) == FAST.classifier_steps < 1000 * FAST.epochs
     assert FAST.changed(epochs=3).classifier_loop(1000) == 3000
     assert PAPER.classifier_loop(1000) == 20_000
-
-
-def test_components_follow_the_training_pixels() -> None:
-    few, many = FAST.least_components, FAST.components
-    assert [FAST.wanted_components(n) for n in (20, few, few + 1, many, 10_000)] == [few, few, few + 1, many, many]
-    assert FAST.changed(features="raw").wanted_components(10_000) == FAST.raw_components
-    assert FAST.changed(components=30).wanted_components(10_000) == 30
-    assert PAPER.wanted_components(20) == PAPER.wanted_components(20, apart=True) == PAPER.components
-
-
-def test_components_follow_the_places_where_the_test_pixels_lie_apart() -> None:
-    least, few, many = FAST.apart_components, FAST.least_components, FAST.components
-    assert least < few
-    found = [FAST.wanted_components(n, apart=True) for n in (3, least + 1, few, many + 1)]
-    assert found == [least, least + 1, few, many]
-    raw = FAST.changed(features="raw")
-    assert [raw.wanted_components(n, apart=True) for n in (3, 50, 10_000)] == [least, 50, raw.raw_components]
-    assert FAST.changed(components=10).wanted_components(50, apart=True) == 10
-
-
-def test_a_training_takes_as_many_components_as_pixels(
-    tiny_request: Request, tiny_scene: Scene, tmp_path: Path
-) -> None:
-    """Within the preset's bounds."""
-    wanted = replace(tiny_request.preset, least_components=2, components=12, diffusion_steps=1, epochs=1)
-    split = replace(tiny_request, split="per-class:2").make_split(tiny_scene)
-    assert 2 < split.train.sum() < 12
-    training = Training(create_run(tmp_path / "run"), tiny_scene, split, wanted, 0, Compute())
-    model, _ = training.train_classifier(wanted, training.train_denoiser())
-    assert model.pca_components.shape[0] == split.train.sum()
-
-
-def test_a_training_on_places_apart_takes_as_many_components_as_places(
-    tiny_request: Request, tiny_scene: Scene, tmp_path: Path
-) -> None:
-    wanted = replace(tiny_request.preset, apart_components=1, components=12, diffusion_steps=1, epochs=1)
-    train = np.zeros(tiny_scene.labels.shape, np.bool_)
-    for value in (1, 2, 3, 4):  # a patch of each class
-        row, column = np.argwhere(tiny_scene.labels == value)[0]
-        train[row : row + 2, column : column + 2] = tiny_scene.labels[row : row + 2, column : column + 2] == value
-    split = replace(tiny_request.make_split(tiny_scene), train=train, leakage=0.0)
-    assert split.apart
-    model, _ = Training(create_run(tmp_path / "run"), tiny_scene, split, wanted, 0, Compute()).train_classifier(
-        wanted, None
-    )
-    assert model.pca_components.shape[0] == len(np.unique(places((tiny_scene,), (split,))))
-
-
-def test_places_apart_have_members_that_read_bands_alone(
-    tiny_request: Request, tiny_scene: Scene, tmp_path: Path
-) -> None:
-    """They are part of the model in the run folder."""
-    preset = replace(tiny_request.preset, diffusion_steps=1, epochs=1)
-    request = replace(tiny_request, preset=preset, split="disjoint")
-    run = create_run(tmp_path / "run")
-    training = Training(run, tiny_scene, request.make_split(tiny_scene), preset, 0, Compute())
-    training.finish()
-    model, _ = run.load_model()
-    shape = model.vit.config
-    assert (shape.members, shape.band_members) == (preset.members + preset.apart_members, preset.apart_members)
-    assert 0 < shape.beside <= preset.raw_components
-    bands = len(model.fill)
-    assert not model.pca_components[-shape.beside :, :-bands].any()
-    predicted, _ = model.predict(tiny_scene)
-    test = training.splits[0].test
-    oa = float((predicted == tiny_scene.labels)[test].mean())
-    assert oa == pytest.approx(run.read_json("metrics.json")["accuracy"]["oa"])
-    raw, _ = training.train_classifier(preset.changed(features="raw"), None)
-    assert (raw.vit.config.members, raw.vit.config.beside) == (shape.members, 0)  # as much effort
-
-
-def test_components_in_which_classes_do_not_differ_are_left_out(
-    tiny_request: Request, tiny_scene: Scene, tmp_path: Path
-) -> None:
-    noise = np.random.default_rng(0).normal(
-        tiny_scene.cube.mean(), tiny_scene.cube.std(), (*tiny_scene.labels.shape, 200)
-    )
-    scene = replace(tiny_scene, cube=np.concatenate([tiny_scene.cube, noise], 2).astype(np.float32), wavelengths=None)
-    preset = replace(tiny_request.preset.changed(features="raw"), raw_components=200, epochs=1)
-    kept = []
-    for wanted in (False, True):
-        run = create_run(tmp_path / f"run-{wanted}")
-        training = Training(run, scene, tiny_request.make_split(scene), preset, 0, Compute())
-        model, _ = training.train_classifier(replace(preset, telling=wanted), None)
-        kept.append(len(model.pca_components))
-    assert kept[0] == 200
-    assert 1 <= kept[1] < 60
-
-
-@pytest.mark.parametrize("clearly", [True, False])
-def test_raw_bands_are_mapped_where_held_out_pixels_are_clearly_likelier_with_them(
-    tiny_request: Request, tiny_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clearly: bool
-) -> None:
-    compared = []
-
-    def worse(self: HeldOut, other: HeldOut) -> bool:
-        compared.append((len(self.losses), len(other.losses)))
-        return clearly
-
-    monkeypatch.setattr(HeldOut, "worse", worse)
-    preset = replace(tiny_request.preset, diffusion_steps=1, epochs=1, fall_back=True)
-    run = create_run(tmp_path / "run")
-    result = Training(run, tiny_scene, tiny_request.make_split(tiny_scene), preset, 0, Compute()).finish(True)
-    assert len(compared) == 1
-    assert compared[0][0] == compared[0][1] > 0
-    model, _ = run.load_model()
-    assert model.preset.features == ("raw" if clearly else "diffusion")
-    assert (model.extractor.denoiser is None) == clearly
-    assert (result.raw_accuracy is None) == clearly  # it would be that of the map
-    metrics = run.read_json("metrics.json")
-    assert metrics["features"] == model.preset.features
-    told = [note for note in metrics["notes"] if note.startswith("raw bands are mapped")]
-    assert len(told) == clearly
-    assert ("raw bands are mapped" in (run.path / "report.html").read_text("utf-8")) == clearly
-
-
-def test_features_that_say_nothing_give_way_to_raw_bands(
-    tiny_request: Request, tiny_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Diffusion features are noise here, and the bands tell all classes."""
-    forward = FeatureExtractor.forward
-
-    def noise(self: FeatureExtractor, x: Tensor) -> Tensor:
-        y = forward(self, x)
-        return (
-            y if self.denoiser is None else torch.randn(y.shape, generator=torch.Generator().manual_seed(y.shape[-1]))
-        )
-
-    monkeypatch.setattr(FeatureExtractor, "forward", noise)
-    preset = replace(tiny_request.preset, diffusion_steps=1, fall_back=True)
-    split = replace(tiny_request, split="per-class:20").make_split(tiny_scene)
-    training = Training(create_run(tmp_path / "run"), tiny_scene, split, preset, 0, Compute())
-    result = training.finish()
-    assert result.remark
-    assert result.found.accuracy.oa > 0.5
 
 
 def test_a_limit_to_the_steps_ends_the_training(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
