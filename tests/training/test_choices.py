@@ -102,6 +102,8 @@ def test_components_in_which_classes_do_not_differ_are_left_out(
         training = Training(run, scene, tiny_request.make_split(scene), preset, 0, Compute())
         model, _ = training.train_classifier(replace(preset, telling=wanted), None)
         kept.append(len(model.pca_components))
+        assert model.vit.config.components == kept[-1]
+        assert model.predict(scene)[0].min() > 0
     assert kept[0] == 200
     assert 1 <= kept[1] < 60
 
