@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -80,15 +81,21 @@ def _raw(values: NDArray[np.float64], precision: str) -> bytes:
 def product_speed(precision: str, device: str, threads: int, size: int | None = None) -> Ceiling:
     """Return the operations a second of a matrix product, two for each multiply-add."""
     size = size or PRODUCT_SIZES[device]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 4
-    model = product_model(precision, size, signed=device == "cuda")
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=providers(device))
-        binding = _bound(session, precision, device, size)
+        session, binding = _product(precision, device, threads, size)
         return of_times(2.0 * size**3, lambda: session.run_with_iobinding(binding))
     except Exception as error:  # ONNX Runtime's own exception types differ between versions
         return Ceiling(0.0, 0.0, _shortened(str(error)))
+
+
+@cache  # making the weights and the session takes far longer than a GPU's product
+def _product(precision: str, device: str, threads: int, size: int) -> tuple[Any, Any]:
+    """Return the session of a product, and what binds its input and output."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
+    model = product_model(precision, size, signed=device == "cuda")
+    session = onnxruntime.InferenceSession(model, options, providers=providers(device))
+    return session, _bound(session, precision, device, size)
 
 
 def _bound(session: Any, precision: str, device: str, size: int) -> Any:

@@ -125,7 +125,8 @@ class Denoiser(nn.Module):
     def loss(self, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the L1 distance between true and predicted noise at uniform random steps, Eq. (5)."""
         t = torch.randint(1, self.schedule.steps + 1, (len(x0),), generator=generator).to(x0.device)
-        noise = torch.randn(x0.shape, generator=generator).to(x0)
+        # On a GPU the noise is drawn there, by the generator that `torch.manual_seed` seeds: a host would not keep up.
+        noise = torch.randn_like(x0) if x0.is_cuda else torch.randn(x0.shape, generator=generator).to(x0)
         predicted: Tensor = self(self.schedule.add_noise(x0, t, noise), t)
         return (predicted - noise).abs().mean()
 

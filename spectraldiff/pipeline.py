@@ -249,23 +249,25 @@ class Training:
         before = float(kept.pop("seconds", 0.0))
         if kept:
             loop.restore(kept)
-        saver = _Saver(lambda: self._save(name, loop))
-        self._save(name, loop)
-        self.monitor.stage(title, "steps")
         started = time.perf_counter()
-        try:
-            trained = loop.run(self.monitor.progress, saver)
-        finally:
+
+        def save() -> None:
             self.seconds[name] = before + time.perf_counter() - started
             self._save(name, loop)
+
+        save()
+        self.monitor.stage(title, "steps")
+        try:
+            trained = loop.run(self.monitor.progress, _Saver(save))
+        finally:
+            save()
         self.histories[name] = loop.history
         return trained
 
     def _save(self, name: str, loop: Loop) -> None:
         self.state = {k: v for k, v in self.state.items() if not k.startswith(f"{name}.")}
         self.state |= {f"{name}.{k}": v.detach().clone() for k, v in loop.state().items()}
-        if name in self.seconds:
-            self.state[f"{name}.seconds"] = torch.tensor(self.seconds[name], dtype=torch.float64)
+        self.state[f"{name}.seconds"] = torch.tensor(self.seconds[name], dtype=torch.float64)
         self.run.save_tensors(checkpoint.STATE, self.state)
 
     def evaluate(self, model: Classifier, name: str) -> Evaluation:

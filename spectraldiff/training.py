@@ -71,6 +71,8 @@ def choose_compute(device: str) -> Compute:
             "--device cuda: PyTorch sees no CUDA device here: use --device cpu, or install its CUDA build"
         )
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        # What is not under bfloat16 autocast, features and maps, is float32 as in the exported file.
+        torch.backends.cudnn.allow_tf32 = False
         return Compute(torch.device("cuda"), torch.cuda.is_bf16_supported(), None)
     return Compute(torch.device("cpu"), _cpu_has_bf16(), 16)
 

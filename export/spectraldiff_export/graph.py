@@ -88,12 +88,12 @@ def _export_parts(model: DeployedClassifier) -> tuple[onnx.ModelProto, ...]:
 
 def _export(part: nn.Module, example: Tensor, dynamic: Sequence[int], name: str, outputs: Sequence[str]) -> Any:
     with quiet():
+        # Traced here: left to itself, the ONNX exporter of some versions (PyTorch 2.11) knows too little of sizes.
+        traced = torch.export.export(part, (example,), dynamic_shapes=(dict.fromkeys(dynamic, DYNAMIC),), strict=False)
         program = torch.onnx.export(
-            part,
-            (example,),
+            traced,
             dynamo=True,
             opset_version=OPSET,
-            dynamic_shapes=(dict.fromkeys(dynamic, DYNAMIC),),
             input_names=[name],
             output_names=list(outputs),
             verbose=False,

@@ -1,4 +1,7 @@
-"""What a device's memory holds of a batch, found out where it runs out: half as much is tried, and nothing is lost."""
+"""What a device's memory holds of a batch, found out where it runs out: half as much is tried, and nothing is lost.
+
+What else a GPU fails in ends the run with one line that names another way.
+"""
 
 import re
 import threading
@@ -15,6 +18,9 @@ from .errors import DeviceError
 OUT_OF_MEMORY = re.compile(
     r"failed to allocate|bad_?\s?alloc|alloc_failed|out of memory|available memory of", re.IGNORECASE
 )
+
+# What ONNX Runtime says of a run that was ended by its options.
+ENDED = "terminate flag"
 
 Infer = Callable[[NDArray[np.float32]], list[NDArray[Any]]]
 
@@ -46,7 +52,7 @@ class Fitting:
         Raises
         ------
         DeviceError
-            A GPU's memory does not hold a single tile, even while nothing else runs.
+            A GPU's memory does not hold a single tile, even while nothing else runs; or the GPU cannot run the model.
         MemoryError
             The host's does not.
         """
@@ -60,9 +66,12 @@ class Fitting:
                     done += len(piece)
                     continue
                 except Exception as error:  # ONNX Runtime's own exception types differ between versions
-                    if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
+                    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
+                        self._lower(piece.shape, alone, error)
+                    elif self._on_gpu and ENDED not in str(error):
+                        raise DeviceError(_unable(str(error))) from error
+                    else:
                         raise
-                    self._lower(piece.shape, alone, error)
         return found[0] if len(found) == 1 else [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
     def news(self) -> str | None:
@@ -111,3 +120,15 @@ class Fitting:
                 ) from error
             else:
                 raise MemoryError(f"inference on tiles of {shape}") from error
+
+
+def _unable(message: str) -> str:
+    """Return one line about a GPU that fails, without ONNX Runtime's paths and graphs."""
+    first = message.partition("\n")[0]
+    node = re.search(r"while running (\w+) node.*?Status Message: *(.*)", first)
+    what, reason = (f" its {node[1]}", node[2]) if node else ("", first)
+    reason = re.split(r": ?/|  ", reason)[0].strip()[:120]
+    return (
+        f"the GPU cannot run{what or ' the model'} ({reason}): "
+        "export it in another precision (`sdiff export --precision fp32`), or use --device cpu"
+    )

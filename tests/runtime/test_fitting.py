@@ -64,21 +64,49 @@ def test_what_tells_that_memory_ran_out(message):
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("on_gpu", "message"),
     [
-        "CUDA failure 700: an illegal memory access was encountered",
-        "Invalid rank for input: tile",
-        "Exiting due to terminate flag being set to true.",
+        (False, "CUDA failure 700: an illegal memory access was encountered"),
+        (False, "Invalid rank for input: tile"),
+        (False, "Exiting due to terminate flag being set to true."),
+        (True, "Exiting due to terminate flag being set to true."),
     ],
 )
-def test_other_errors_are_passed_on(message):
+def test_other_errors_are_passed_on(on_gpu, message):
+    fitting = Fitting(on_gpu, 2)
+    with pytest.raises(RuntimeError, match=message):
+        fitting.run(failing(message), np.zeros((4, 1, 1, 1), np.float32))
+    assert fitting.news() is None
+
+
+def failing(message):
     def infer(_):
         raise RuntimeError(message)
 
-    fitting = Fitting(True, 2)
-    with pytest.raises(RuntimeError, match=message):
-        fitting.run(infer, np.zeros((4, 1, 1, 1), np.float32))
-    assert fitting.news() is None
+    return infer
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        (
+            "Error in execution: Non-zero status code returned while running Conv node. Name:'rows.128.Conv' "
+            "Status Message: Failed to initialize CUDNN Frontend: /onnxruntime_src/core/cudnn_fe_call.cc:117 std::cond"
+            '\n\n with the cudnn frontend json:\n{"context":{}}',
+            "the GPU cannot run its Conv (Failed to initialize CUDNN Frontend)",
+        ),
+        (
+            "CUDA failure 700: an illegal memory access was encountered",
+            "the GPU cannot run the model (CUDA failure 700: an illegal memory access was encountered)",
+        ),
+    ],
+)
+def test_a_gpu_that_cannot_run_the_model(message, line):
+    with pytest.raises(DeviceError) as caught:
+        Fitting(True, 2).run(failing(message), np.zeros((4, 1, 1, 1), np.float32))
+    assert str(caught.value) == (
+        f"{line}: export it in another precision (`sdiff export --precision fp32`), or use --device cpu"
+    )
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 7, 8, 100])

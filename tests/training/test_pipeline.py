@@ -16,7 +16,7 @@ from spectraldiff.reconstruction import example_spectra, labelled_part, reconstr
 from spectraldiff.request import Request, check_source, default_split
 from spectraldiff.scene import Scene
 from spectraldiff.splits import leakage
-from spectraldiff.training import Compute
+from spectraldiff.training import Compute, Loop
 from spectraldiff_runtime.errors import OutputError, RunError, UsageError
 
 
@@ -121,6 +121,29 @@ def test_interrupted_run_ends_like_an_undisturbed_one(
     one, other = run.load_tensors("model.safetensors"), tiny_run.load_tensors("model.safetensors")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_a_killed_training_keeps_its_time(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
+    """What a process that is killed had spent by its last state counts in the times of the one that goes on."""
+    run, split, preset = create_run(tmp_path / "run"), tiny_request.make_split(tiny_scene), tiny_request.preset
+    killed: list[dict[str, torch.Tensor]] = []
+
+    class Killed(Training):
+        def _save(self, name: str, loop: Loop) -> None:
+            super()._save(name, loop)
+            if loop.step == 6:
+                killed.append(dict(self.state))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spectraldiff.pipeline.SAVE_EVERY", 0.0)
+        Killed(run, tiny_scene, split, preset, 0, Compute(), Monitor()).train_denoiser()
+    spent = float(killed[0]["diffusion.seconds"])
+    assert spent > 0
+    killed[0]["diffusion.seconds"] += 1000
+    run.save_tensors("state.safetensors", killed[0])
+    again = Training(run, tiny_scene, split, preset, 0, Compute(), Monitor())
+    again.train_denoiser()
+    assert again.seconds["diffusion"] > 1000 + spent
 
 
 def test_raw_features_need_no_denoiser(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
