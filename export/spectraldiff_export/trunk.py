@@ -1,8 +1,9 @@
-"""The U-Net up to the tapped layer with all that is known folded, and with 2-D convolutions where kernels allow.
+"""The U-Net up to the tapped layer with all that is known folded, and in 2-D convolutions.
 
 Batch norms are in the convolutions before them, the step embedding is one constant a layer.  A convolution that works
 along the spectrum alone is a 2-D one on images of spectral position by pixel; one that works in space alone is a 2-D
-one on all positions below each other.  Both views cost nothing, and runtimes are several times faster in 2-D.
+one on all positions below each other.  Both views cost nothing, and runtimes are several times faster in 2-D.  Of the
+published network's, which do both at once, the taps along the spectrum become channels.
 
 A convolution in space then spoils the rows where one position's image meets the next one's.  They stay where they are
 until the end: cutting them off after each convolution would copy the largest tensors there are.
@@ -105,7 +106,7 @@ class FlatUp(nn.Module):
 
     def __init__(self, block: UpBlock, embedding: Tensor, before: int) -> None:
         super().__init__()
-        self.up = flat_up(block.up)
+        self.up = UpPair(block.up)
         self.layers = FlatLayers(block.layers, embedding, block.up.out_channels)
         self.rim = before + self.up.rows, block.rim
         self.rows = self.rim[0] + self.layers.rows
@@ -160,15 +161,18 @@ class FlatConv(nn.Module):
 
 
 class SpectralConv(FlatConv):
-    """A convolution along the spectrum alone, on images of L by H W pixels, and ReLU where asked for."""
+    """A convolution along the spectrum alone, on images of L by H W pixels; parameters as `SolidConv` has them."""
 
-    def __init__(self, conv: Conv, relu: bool) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, stride: int, padding: tuple[int, int], relu: bool = False
+    ) -> None:
         super().__init__()
-        weight, padding = conv.weight[..., 0], (cast("tuple[int, ...]", conv.padding)[0], 0)  # (O, C, taps, 1)
-        self.relu, self.conv = relu, _conv2d(weight, conv.bias, (conv.stride[0], 1), padding)
+        first, last = padding
+        self.relu, self.padding = relu, (first - min(padding), last - min(padding))
+        self.conv = _conv2d(weight[..., 0], bias, (stride, 1), (min(padding), 0))
 
     def forward(self, x: Tensor, size: Size) -> tuple[Tensor, Size]:
-        y = self.conv(x)  # (N, O, L', H W)
+        y = self.conv(F.pad(x, (0, 0, *self.padding)) if any(self.padding) else x)  # (N, O, L', H W)
         return F.relu(y) if self.relu else y, size
 
 
@@ -191,19 +195,42 @@ class SpatialConv(FlatConv):
 
 
 class SolidConv(FlatConv):
-    """A convolution of a kernel that is not separable, transposed or not, and ReLU where asked for."""
+    """A convolution that is not separable, on images of H by W pixels with its spectral taps in their channels.
 
-    def __init__(self, conv: Conv | UpConv, relu: bool) -> None:
+    Runtimes are made for 2-D: on a GPU, cuDNN computes 3-D convolutions in float16 without tensor cores, and not at all
+    where a kernel has as many weights as the published network's.
+
+    Parameters
+    ----------
+    weight, bias
+        (O, C, taps, side, side) and (O,).
+    stride, padding
+        Along the spectrum; positions of zeros before and after it.
+    relu
+        Whether ReLU follows.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, stride: int, padding: tuple[int, int], relu: bool = False
+    ) -> None:
         super().__init__()
-        self.relu, self.conv, self.rows = relu, conv, conv.kernel_size[1] // 2
+        self.taps, self.stride, self.padding, self.relu = weight.shape[2], stride, padding, relu
+        self.rows = weight.shape[3] // 2
+        self.conv = _conv2d(weight.transpose(1, 2).flatten(1, 2), bias, (1, 1), (0, 0))  # (O, taps C, side, side)
 
     def forward(self, x: Tensor, size: Size) -> tuple[Tensor, Size]:
-        y = self.conv(spread(x, 3, size), valid=True)
-        return (F.relu(y) if self.relu else y).flatten(3), (y.shape[3], y.shape[4])
+        y = F.pad(x.transpose(1, 2), (0, 0, 0, 0, *self.padding))  # (N, L + padding, C, H W)
+        last = y.shape[1] - self.taps  # where the last window along the spectrum begins
+        y = torch.cat([y[:, tap : tap + last + 1 : self.stride] for tap in range(self.taps)], 2)  # (N, L', taps C, H W)
+        positions = y.shape[1]
+        y = self.conv(spread(y.flatten(0, 1), 2, size))  # (N L', O, H', W')
+        after = cast("Size", tuple(y.shape[2:]))
+        y = spread((F.relu(y) if self.relu else y).flatten(2), 0, (-1, positions))
+        return y.transpose(1, 2), after  # (N, O, L', H' W')
 
 
-class SpectralUpConv(FlatConv):
-    """A transposed convolution along the spectrum alone that doubles it: one for even, one for odd positions.
+class UpPair(FlatConv):
+    """A transposed convolution that doubles the spectrum: one convolution for even, one for odd positions.
 
     Between positions l - 1 and l lie the outputs 2 l - 1 and 2 l: of the even one the taps are 3 and 1, of the odd one
     2 and 0.
@@ -211,31 +238,31 @@ class SpectralUpConv(FlatConv):
 
     def __init__(self, conv: UpConv) -> None:
         super().__init__()
-        weight = conv.weight[..., 0].transpose(0, 1)  # (O, C, 4, 1)
-        self.even = _conv2d(weight[:, :, [3, 1]], conv.bias, (1, 1), (0, 0))
-        self.odd = _conv2d(weight[:, :, [2, 0]], conv.bias, (1, 1), (0, 0))
+        weight = conv.weight.transpose(0, 1).flip(3, 4)  # (O, C, 4, side, side) of a convolution that is not transposed
+        # Padded on one side only: the other side's position would belong to no output.
+        self.even = _along_spectrum(weight[:, :, [3, 1]], conv.bias, 1, (1, 0))
+        self.odd = _along_spectrum(weight[:, :, [2, 0]], conv.bias, 1, (0, 1))
+        self.rows = self.even.rows
 
     def forward(self, x: Tensor, size: Size) -> tuple[Tensor, Size]:
-        # Padded on one side only: the other side's position would belong to no output.
-        even, odd = self.even(F.pad(x, (0, 0, 1, 0))), self.odd(F.pad(x, (0, 0, 0, 1)))  # (N, O, L, H W)
-        return torch.stack([even, odd], 3).flatten(2, 3), size  # (N, O, 2 L, H W)
+        (even, after), (odd, _) = self.even(x, size), self.odd(x, size)  # (N, O, L, H' W')
+        return torch.stack([even, odd], 3).flatten(2, 3), after  # (N, O, 2 L, H' W')
 
 
 def flat(conv: nn.Module, relu: bool = False) -> FlatConv:
-    """Return a convolution on (N, C, L, H W): in 2-D where its kernel is separable."""
+    """Return a convolution on (N, C, L, H W), in 2-D."""
     assert isinstance(conv, Conv)
-    if conv.kernel_size[1:] == (1, 1):
-        return SpectralConv(conv, relu)
-    if conv.kernel_size[0] == conv.stride[0] == 1:
+    if conv.kernel_size[1:] != (1, 1) and conv.kernel_size[0] == conv.stride[0] == 1:
         return SpatialConv(conv, relu)
-    return SolidConv(copy.deepcopy(conv), relu)
+    padding = cast("tuple[int, ...]", conv.padding)[0]
+    return _along_spectrum(conv.weight, conv.bias, conv.stride[0], (padding, padding), relu)
 
 
-def flat_up(conv: UpConv) -> FlatConv:
-    """Return a transposed convolution likewise."""
-    if (conv.kernel_size, conv.stride[0]) == ((4, 1, 1), 2):
-        return SpectralUpConv(conv)
-    return SolidConv(copy.deepcopy(conv), relu=False)
+def _along_spectrum(
+    weight: Tensor, bias: Tensor | None, stride: int, padding: tuple[int, int], relu: bool = False
+) -> FlatConv:
+    kind = SpectralConv if weight.shape[3:] == (1, 1) else SolidConv
+    return kind(weight, bias, stride, padding, relu)
 
 
 def _conv2d(weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]) -> nn.Conv2d:
