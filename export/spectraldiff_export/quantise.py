@@ -60,12 +60,13 @@ def quantised(model: onnx.ModelProto, tiles: Sequence[NDArray[np.float32]]) -> o
     Raises
     ------
     VerificationError
-        The graph has no trunk of 2-D convolutions.
+        The graph has no trunk, or one whose spectral taps are stacked in channels.
     """
     graph = _Graph(model)
     if len(graph.convs) < 2:
         raise VerificationError(
-            "this model has no trunk of 2-D convolutions to store in 8 bits: export it with --precision fp32 or fp16"
+            "this model has no trunk of separable convolutions to store in 8 bits: "
+            "export it with --precision fp32 or fp16"
         )
     found = graph.rewritten(graph.calibrate(tiles))
     _refit(model, found, tiles)
@@ -144,10 +145,13 @@ class _Graph:
         self.group = self._groups()
 
     def _trunk_convs(self) -> list[onnx.NodeProto]:
-        """Return the trunk's convolutions without the projection; none where they are not all 2-D."""
-        found = [n for n in trunk_nodes(self.nodes) if "Conv" in n.op_type]
-        flat = all(n.op_type == "Conv" and self.constants[n.input[1]].ndim == 4 for n in found)
-        return found[:-1] if flat else []
+        """Return the trunk's convolutions without the projection; none where taps are stacked in channels for them.
+
+        Those stacks stand in a layout of their own, (N, L, C, H, W): only their trunk has nodes that transpose.
+        """
+        trunk = trunk_nodes(self.nodes)
+        stacked = any(n.op_type == "Transpose" for n in trunk)
+        return [] if stacked else [n for n in trunk if n.op_type == "Conv"][:-1]
 
     def _reach(self) -> set[str]:
         """Return the tensors that become uint8: from the first convolution's result on, through moves and the trunk."""

@@ -98,10 +98,10 @@ def test_fp16_of_a_model_that_slides_row_by_row(classifier_of, card_for, tiles_f
     assert 0 < np.abs(found - wanted).max() < 0.05
 
 
-def test_int8_needs_convolutions_in_2d(classifier_of, card_for, tiles_for):
+def test_int8_needs_separable_convolutions(classifier_of, card_for, tiles_for):
     paper = classifier_of("paper")
     model = build(DeployedClassifier(paper), card_for(paper).to_json())
-    with pytest.raises(VerificationError, match=r"no trunk of 2-D convolutions .* --precision fp32 or fp16"):
+    with pytest.raises(VerificationError, match=r"no trunk of separable convolutions .* --precision fp32 or fp16"):
         quantised(model, [tiles_for(paper, 1, 4).numpy()])
 
 
