@@ -197,8 +197,8 @@ class SpatialConv(FlatConv):
 class SolidConv(FlatConv):
     """A convolution that is not separable, on images of H by W pixels with its spectral taps in their channels.
 
-    Runtimes are made for 2-D: on a GPU, cuDNN computes 3-D convolutions in float16 without tensor cores, and not at all
-    where a kernel has as many weights as the published network's.
+    Runtimes are made for 2-D: on a GPU, cuDNN refused a 3-D convolution in float16 whose kernel is the published
+    network's.
 
     Parameters
     ----------
