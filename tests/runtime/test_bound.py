@@ -136,7 +136,7 @@ def test_an_error_in_one_of_two_runs_ends_the_map(model, on_gpu, cube):
             raise RuntimeError("CUDA failure 700: an illegal memory access was encountered")
 
     broken = dataclasses.replace(on_gpu, session=Failing())
-    with pytest.raises(RuntimeError, match="illegal memory access"):
+    with pytest.raises(DeviceError, match=r"the GPU cannot run the model \(CUDA failure 700: an illegal memory access"):
         map_scene(broken, cube, tile=8)
 
 
