@@ -167,9 +167,9 @@ class SpectralConv(FlatConv):
         self, weight: Tensor, bias: Tensor | None, stride: int, padding: tuple[int, int], relu: bool = False
     ) -> None:
         super().__init__()
-        first, last = padding
-        self.relu, self.padding = relu, (first - min(padding), last - min(padding))
-        self.conv = _conv2d(weight[..., 0], bias, (stride, 1), (min(padding), 0))
+        own = min(padding)  # what the convolution pads itself, at both ends
+        self.relu, self.padding = relu, (padding[0] - own, padding[1] - own)
+        self.conv = _conv2d(weight[..., 0], bias, (stride, 1), (own, 0))
 
     def forward(self, x: Tensor, size: Size) -> tuple[Tensor, Size]:
         y = self.conv(F.pad(x, (0, 0, *self.padding)) if any(self.padding) else x)  # (N, O, L', H W)

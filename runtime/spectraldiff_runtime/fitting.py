@@ -126,9 +126,9 @@ def _unable(message: str) -> str:
     """Return one line about a GPU that fails, without ONNX Runtime's paths and graphs."""
     first = message.partition("\n")[0]
     node = re.search(r"while running (\w+) node.*?Status Message: *(.*)", first)
-    what, reason = (f" its {node[1]}", node[2]) if node else ("", first)
-    reason = re.split(r": ?/|  ", reason)[0].strip()[:120]
+    what, told = (f"its {node[1]}", node[2]) if node else ("the model", first)
+    reason = re.split(r":? ?/| ; ", told)[0][:120]  # before a path in the sources, or what CUDA adds of the machine
     return (
-        f"the GPU cannot run{what or ' the model'} ({reason}): "
+        f"the GPU cannot run {what} ({reason}): "
         "export it in another precision (`sdiff export --precision fp32`), or use --device cpu"
     )

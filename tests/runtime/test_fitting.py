@@ -96,7 +96,7 @@ def failing(message):
             "the GPU cannot run its Conv (Failed to initialize CUDNN Frontend)",
         ),
         (
-            "CUDA failure 700: an illegal memory access was encountered",
+            "CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; hostname=h ; expr=cudaFree(p);",
             "the GPU cannot run the model (CUDA failure 700: an illegal memory access was encountered)",
         ),
     ],

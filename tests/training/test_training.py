@@ -294,3 +294,11 @@ def test_cuda_is_not_replaced_by_the_cpu() -> None:
     with pytest.raises(DeviceError, match="--device cuda"):
         choose_compute("cuda")
     assert choose_compute("auto").device.type == "cpu"
+
+
+def test_a_gpu_computes_features_as_the_exported_file_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert choose_compute("auto") == Compute(torch.device("cuda"), True, None)
+    assert not torch.backends.cudnn.allow_tf32
