@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -126,24 +127,24 @@ def test_interrupted_run_ends_like_an_undisturbed_one(
 def test_a_killed_training_keeps_its_time(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
     """What a process that is killed had spent by its last state counts in the times of the one that goes on."""
     run, split, preset = create_run(tmp_path / "run"), tiny_request.make_split(tiny_scene), tiny_request.preset
-    killed: list[dict[str, torch.Tensor]] = []
+    states: list[dict[str, torch.Tensor]] = []
 
-    class Killed(Training):
+    class Watched(Training):
         def _save(self, name: str, loop: Loop) -> None:
             super()._save(name, loop)
-            if loop.step == 6:
-                killed.append(dict(self.state))
+            states.append(dict(self.state))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("spectraldiff.pipeline.SAVE_EVERY", 0.0)
-        Killed(run, tiny_scene, split, preset, 0, Compute(), Monitor()).train_denoiser()
-    spent = float(killed[0]["diffusion.seconds"])
-    assert spent > 0
-    killed[0]["diffusion.seconds"] += 1000
-    run.save_tensors("state.safetensors", killed[0])
+        Watched(run, tiny_scene, split, preset, 0, Compute(), Monitor()).train_denoiser()
+    spent = [float(state["diffusion.seconds"]) for state in states]
+    assert all(one < next_ for one, next_ in pairwise(spent[:-1]))  # the last state is that of the end
+    killed = states[6]
+    killed["diffusion.seconds"] += 1000
+    run.save_tensors("state.safetensors", killed)
     again = Training(run, tiny_scene, split, preset, 0, Compute(), Monitor())
     again.train_denoiser()
-    assert again.seconds["diffusion"] > 1000 + spent
+    assert again.seconds["diffusion"] > 1000 + spent[6]
 
 
 def test_raw_features_need_no_denoiser(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
