@@ -41,7 +41,6 @@ from spectraldiff.presets import PRESETS
 from spectraldiff_runtime import Model, map_scene
 from spectraldiff_runtime.devices import cuda_provider
 from spectraldiff_runtime.engine import read_card, read_model_bytes
-from spectraldiff_runtime.gpu import BatchRoom
 from spectraldiff_runtime.layout import optimised
 from spectraldiff_runtime.mapping import gpu_room
 from spectraldiff_runtime.pipeline import in_flight
@@ -102,8 +101,7 @@ def take_tiles(model: Model, path: Path, most: int) -> Tiles:
         (height, width), _ = Counter((t.height, t.width) for t in tiles).most_common(1)[0]
         same = [t for t in tiles if (t.height, t.width) == (height, width)][: most * plan.batch]
         filled = None if model.gpu is None else largest_tile(whole, plan, halo, scene.height, scene.width)
-        room = None if model.gpu is None else BatchRoom(model.gpu)
-        found = gather(model, scene, read_part(scene, strip, halo), same, plan.batch, None, filled, room)
+        found = gather(model, scene, read_part(scene, strip, halo), same, plan.batch, None, filled)
         batches = [batch.inputs for batch in found if batch.kept.size]
         padded = batches[0].shape[2] * batches[0].shape[3]
         return Tiles(batches, height * width, padded, plan, scene.height * scene.width)

@@ -20,7 +20,7 @@ from .class_map import HIGHEST_UINT8
 from .devices import GPU_RUNS, cpu_threads, gpu_of, open_session
 from .errors import ModelFileError, UsageError
 from .fitting import Fitting
-from .gpu import free_memory
+from .gpu import BatchRoom, free_memory
 
 CARD_KEY = "spectraldiff.card"
 SIZE_KEY = "spectraldiff.size"
@@ -217,6 +217,8 @@ class Model:
         Bytes of the GPU's memory that were free when the model was on it; None on the CPU, or where that is not known.
     note
         What a user should know of how it runs here, or an empty text.
+    room
+        Memory for batches on their way to the GPU, kept from map to map; None on the CPU.
     """
 
     card: ModelCard
@@ -230,6 +232,7 @@ class Model:
     fitting: Fitting = field(default_factory=Fitting, compare=False)
     gpu_memory: int | None = None
     note: str = ""
+    room: BatchRoom | None = field(default=None, compare=False)
 
     @property
     def gpu(self) -> int | None:
@@ -275,7 +278,8 @@ class Model:
         model = cls(card, used, count, rectangular, session, digest, len(data), place, note=note)
         if model.gpu is None:
             return model
-        return replace(model, fitting=Fitting(True, model.runs), gpu_memory=free_memory(model.gpu))
+        fitting, free = Fitting(True, model.runs), free_memory(model.gpu)
+        return replace(model, fitting=fitting, gpu_memory=free, room=BatchRoom(model.gpu))
 
     def run(
         self,

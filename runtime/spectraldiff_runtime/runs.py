@@ -16,7 +16,6 @@ from .bands import fit_bands
 from .card import ModelCard
 from .engine import Model
 from .errors import ModelFileError, UsageError
-from .gpu import BatchRoom
 from .kernels import limit_threads
 from .pipeline import Meter, Pipeline, Stage, in_flight
 from .planning import DEPTH, Plan, largest_tile, strips, tiles_of_strip
@@ -123,7 +122,6 @@ class Tally:
 def run_here(job: Job, sink: Sink, tally: Tally) -> list[Meter]:
     """Read, gather, infer and write at the same time; return what each stage did."""
     options, model = onnxruntime.RunOptions(), job.model
-    room = None if model.gpu is None else BatchRoom(model.gpu)
 
     def read(_: Iterator[Any], meter: Meter) -> Iterator[tuple[Part, list[Window]]]:
         reader, scene = StripReader(job.scene), job.scene
@@ -137,7 +135,7 @@ def run_here(job: Job, sink: Sink, tally: Tally) -> list[Meter]:
         limit_threads(model.threads)
         size = None if model.gpu is None else _common_size(job)
         for part, tiles in parts:
-            for batch in gather(model, job.scene, part, tiles, job.plan.batch, job.region.inside, size, room):
+            for batch in gather(model, job.scene, part, tiles, job.plan.batch, job.region.inside, size):
                 meter.count(_pixels(batch.tiles), batch.inputs.nbytes)
                 yield batch
             part.release()

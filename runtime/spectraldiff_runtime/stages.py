@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from .class_map import class_dtype
 from .engine import Model
-from .gpu import BatchRoom
 from .kernels import gather_tiles
 from .pipeline import Meter
 from .planning import Strip, tiles_of_strip
@@ -107,6 +106,7 @@ def map_block(
         for place, piece in classify(model, gathered, wanted):
             if piece is not None:
                 block.paste(piece, place.row0 - window.row0, place.col0 - window.col0)
+        gathered.release()
     return block
 
 
@@ -241,7 +241,6 @@ def gather(
     batch: int,
     inside: Inside | None = None,
     size: tuple[int, int] | None = None,
-    room: BatchRoom | None = None,
 ) -> Iterator[Batch]:
     """Yield the tiles of a part as batches of at most `batch`, ready for the model.
 
@@ -252,10 +251,8 @@ def gather(
     size
         Height and width that all tiles are filled up to, for a GPU: at each new shape every convolution is planned
         anew, which takes longer than to compute the fill. None where only tiles of one size are to run together.
-    room
-        Where batches lie; None for memory like any other.
     """
-    card, whole = model.card, (scene.height, scene.width)
+    card, room, whole = model.card, model.room, (scene.height, scene.width)
     fill = np.array(card.fill, np.float32)
     for some in _batches(tiles, batch, size is None):
         padded = _padded_size(size or (some[0].height, some[0].width), model.rectangular)

@@ -94,8 +94,14 @@ def test_fp16_holds_the_trunk_in_half_the_bytes(whole, tiles):
 def test_fp16_of_a_model_that_slides_row_by_row(classifier_of, card_for, tiles_for, tmp_path):
     paper = classifier_of("paper")
     model, tiles = build(DeployedClassifier(paper), card_for(paper).to_json()), tiles_for(paper, 2, 6).numpy()
-    wanted, found = (probabilities(m, tiles, tmp_path / "model.onnx") for m in (model, halved(model)))
+    halves = halved(model)
+    wanted, found = (probabilities(m, tiles, tmp_path / "model.onnx") for m in (model, halves))
     assert 0 < np.abs(found - wanted).max() < 0.05
+    (scan,) = (node for node in halves.graph.node if node.op_type == "Scan")
+    kinds = {tensor.data_type for tensor in scan.attribute[0].g.initializer}
+    assert kinds == {TensorProto.FLOAT16, TensorProto.INT64}
+    # In and out once: PyTorch's own casts would be further ones, and float32 between them.
+    assert [node.op_type for node in scan.attribute[0].g.node].count("Cast") == 2
 
 
 def test_int8_needs_separable_convolutions(classifier_of, card_for, tiles_for):

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from spectraldiff_runtime import ArrayScene, Model, devices, map_block, map_scene
+from spectraldiff_runtime import ArrayScene, Model, devices, gpu, map_block, map_scene
 from spectraldiff_runtime.bound import BoundSession
 from spectraldiff_runtime.engine import seal
 from spectraldiff_runtime.errors import DeviceError, UsageError
@@ -43,7 +43,8 @@ class Watched:
 def on_gpu(model):
     """The model as on a GPU, whose part the CPU's provider plays."""
     session = Watched(BoundSession(model.session, "cpu", 0, devices.GPU_RUNS))
-    return dataclasses.replace(model, device="cuda", session=session, fitting=Fitting(True, devices.GPU_RUNS))
+    fitting, room = Fitting(True, devices.GPU_RUNS), gpu.BatchRoom(0)
+    return dataclasses.replace(model, device="cuda", session=session, fitting=fitting, room=room)
 
 
 def tiles(count, height, width, seed=0):
@@ -112,6 +113,17 @@ def test_the_map_is_that_of_the_cpu(model, on_gpu, write_scene, cube, tile, batc
     assert len({shape[2:] for shape in seen.shapes}) == 1, "each new shape has all convolutions planned anew"
     assert seen.most <= devices.GPU_RUNS
     assert all(names == ALL[:2] for names in seen.names), "only what is wanted is brought back"
+
+
+def test_memory_for_batches_is_kept_from_map_to_map(model, on_gpu, write_scene, cube, monkeypatch):
+    asked = []
+    monkeypatch.setattr(gpu, "page_locked", lambda number, size: asked.append(size))
+    path, wanted = write_scene(values=cube), map_scene(model, cube).classes
+    for _ in range(10):
+        np.testing.assert_array_equal(map_scene(on_gpu, path, tile=8).classes, wanted)
+        block = map_block(on_gpu, ArrayScene(cube), Window(0, 29, 0, 37), tile=8)
+        np.testing.assert_array_equal(block.classes, wanted[:29, :37])
+    assert 0 < len(asked) < 10  # how many wait at once is a matter of chance, but it is few
 
 
 def test_two_runs_are_under_way(model, cube):
