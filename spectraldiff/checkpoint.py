@@ -7,12 +7,14 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -28,6 +30,7 @@ REQUEST, FACTS, METRICS = "run.json", "model.json", "metrics.json"
 STATE, MODEL, SAMPLES = "state.safetensors", "model.safetensors", "samples.safetensors"
 TRAIN_PIXELS, TEST_PIXELS, FIGURES = "train_pixels.tif", "test_pixels.tif", "figures"
 REPORT = "report.html"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,32 @@ class RunFolder:
     def load_state(self) -> dict[str, Tensor]:
         """Return the state of an unfinished training; empty where none was saved yet."""
         return self.load_tensors(STATE) if (self.path / STATE).is_file() else {}
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep this folder for one training; the system gives it free when the process ends, however it does.
+
+        Raises
+        ------
+        RunError
+            Another process holds it.
+        OutputError
+            The folder cannot be written.
+        """
+        lock = FileLock(self.path / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"another process trains in '{self.path}': wait for its end, or stop it and go on with "
+                f"`sdiff train --resume {self.path}`"
+            ) from None
+        except OSError as error:
+            raise output_error(self.path / LOCK, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def drop_state(self) -> None:
         """Remove the state of a training that is finished."""

@@ -117,6 +117,8 @@ def map_scene(
     _check_options(tile, batch, min_confidence)
     source = Source(str(scene), None if bands is None else tuple(bands), nodata, resample_bands)
     with _opened(model.card, scene, source, warn) as opened:
+        if resume and outputs.out is not None and not hasattr(opened, "fingerprint"):
+            raise UsageError("resume goes on with a scene that is known again: wanted a raster's path, not an array")
         region = _region(opened, window, bounds, bounds_crs, mask)
         wanted = Wanted(outputs.confidence, outputs.probabilities, min_confidence)
         card, size = model.card, model.size

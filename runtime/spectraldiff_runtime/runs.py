@@ -122,6 +122,7 @@ class Tally:
 def run_here(job: Job, sink: Sink, tally: Tally) -> list[Meter]:
     """Read, gather, infer and write at the same time; return what each stage did."""
     options, model = onnxruntime.RunOptions(), job.model
+    lost: list[int] = []
 
     def read(_: Iterator[Any], meter: Meter) -> Iterator[tuple[Part, list[Window]]]:
         reader, scene = StripReader(job.scene), job.scene
@@ -141,7 +142,7 @@ def run_here(job: Job, sink: Sink, tally: Tally) -> list[Meter]:
             part.release()
 
     def classified(batch: Batch) -> list[tuple[Window, Block | None]]:
-        pieces = list(classify(model, batch, job.wanted, options))
+        pieces = list(classify(model, batch, job.wanted, options, lost.append))
         batch.release()
         tally.say(model.fitting.news())
         return pieces
@@ -161,6 +162,12 @@ def run_here(job: Job, sink: Sink, tally: Tally) -> list[Meter]:
         Stage("write", lambda results, meter: _write(results, meter, sink, tally)),
     ]
     Pipeline(stages, cancel).run(tally.show)
+    if any(lost):
+        tally.say(
+            f"{sum(lost):,} pixels of '{job.scene.name}' stay unclassified: values near them are too large to compute "
+            "with; if they mark missing data, name that value with --nodata"
+        )
+        tally.show()
     return [stage.meter for stage in stages]
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
 
 from .area import moved
 from .card import ModelCard
@@ -351,11 +352,15 @@ def mapped_already(outputs: Outputs, facts: Mapping[str, Any]) -> bool:
 
 
 def count_values(path: Path, classes: int) -> tuple[int, ...]:
-    """Return the pixels of each value, 0..K, of a class raster."""
-    with open_dataset(path) as dataset:
-        windows = tiles_of(Window(0, dataset.height, 0, dataset.width), SIDE)
-        parts = (dataset.read(1, window=((w.row0, w.row1), (w.col0, w.col1))) for w in windows)
-        return _counts(parts, classes + 1)
+    """Return the pixels of each value, 0..K, of a class raster; OutputError where it is damaged."""
+    try:
+        with open_dataset(path) as dataset:
+            windows = tiles_of(Window(0, dataset.height, 0, dataset.width), SIDE)
+            parts = (dataset.read(1, window=((w.row0, w.row1), (w.col0, w.col1))) for w in windows)
+            return _counts(parts, classes + 1)
+    except (RasterioError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise OutputError(f"the map '{path}' is damaged ({reason}): map again with --overwrite") from error
 
 
 def _chunks(raw: Path, dtype: np.dtype[Any]) -> Any:

@@ -283,15 +283,21 @@ def warm_up(scene: Scene, side: int, batch: int) -> None:
     gather_tiles(block, (0, 0), (2, 2), tiles, 0, np.zeros(bands, np.float32), scene.nodata)
 
 
-def classify(model: Model, batch: Batch, wanted: Wanted, options: Any = None) -> Iterator[tuple[Window, Block | None]]:
-    """Run a batch; yield each tile with its block, or with None where no pixel of it has data."""
+def classify(
+    model: Model, batch: Batch, wanted: Wanted, options: Any = None, lost: Callable[[int], None] = lambda _: None
+) -> Iterator[tuple[Window, Block | None]]:
+    """Run a batch; yield each tile with its block, or with None where no pixel of it has data.
+
+    Values far beyond any measurement, such as a nodata value that nobody told of, overflow: no class can be said near
+    them. `lost` is told of how many pixels.
+    """
     kind = class_dtype(len(model.card.classes))
     order = {k: i for i, k in enumerate(batch.kept.tolist())}
     layers: list[NDArray[Any]] = []
     if order:
         predicted = model.run(
             batch.inputs,
-            confidence=wanted.confidence or wanted.least > 0,
+            confidence=True,  # says which scores are no numbers
             probabilities=wanted.probabilities,
             options=options,
         )
@@ -300,7 +306,9 @@ def classify(model: Model, batch: Batch, wanted: Wanted, options: Any = None) ->
         if k not in order:
             yield tile, None
             continue
-        good = batch.valid[k, : tile.height, : tile.width]
+        known, sure = batch.valid[k, : tile.height, : tile.width], layers[1][order[k]][: tile.height, : tile.width]
+        good = known & np.isfinite(sure)
+        lost(np.count_nonzero(known) - np.count_nonzero(good))
         pieces = [np.where(good, layer[order[k]][..., : tile.height, : tile.width], 0) for layer in layers]
         yield tile, _block(pieces, wanted, kind)
 
@@ -308,8 +316,8 @@ def classify(model: Model, batch: Batch, wanted: Wanted, options: Any = None) ->
 def _block(layers: list[NDArray[Any]], wanted: Wanted, kind: np.dtype[Any]) -> Block:
     """Sort a tile's layers into a block; those below the least confidence lose their class."""
     classes, rest = layers[0].astype(kind, copy=False), layers[1:]
-    confidence = rest.pop(0) if wanted.confidence or wanted.least > 0 else None
-    if confidence is not None and wanted.least > 0:
+    confidence = rest.pop(0)
+    if wanted.least > 0:
         classes = np.where(confidence < wanted.least, 0, classes).astype(kind)
     return Block(classes, confidence if wanted.confidence else None, rest[0] if rest else None)
 

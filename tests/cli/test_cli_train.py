@@ -22,7 +22,7 @@ import typer
 from rasterio import warp
 from rasterio.features import shapes
 
-from spectraldiff.checkpoint import RunFolder
+from spectraldiff.checkpoint import RunFolder, create_run
 from spectraldiff.scene import Scene
 from spectraldiff_export.card import card_of
 from spectraldiff_runtime.class_map import write_class_raster
@@ -286,6 +286,22 @@ def test_scene_without_any_data(tiny_files, tiny_scene, tmp_path, capsys):
 def test_finished_run_is_not_resumed(tiny_run, capsys):
     assert run(["train", "--resume", str(tiny_run.path)]) == 1
     assert "is finished" in capsys.readouterr().err
+
+
+def test_two_trainings_in_one_folder(tiny_files, tmp_path, capsys):
+    folder = tmp_path / "run"
+    options = ["--labels", str(tiny_files[1]), "--diffusion-steps", "2", "--epochs", "1", "--components", "5", "-q"]
+    create_run(folder).path.joinpath("state.safetensors").write_bytes(b"theirs")
+    request = {"train": ["train", str(tiny_files[0]), *options, "--run", str(tmp_path / "other")]}
+    assert run(request["train"]) == 0
+    (folder / "run.json").write_bytes((tmp_path / "other" / "run.json").read_bytes())
+    with RunFolder(folder).held():
+        assert run(["train", "--resume", str(folder)]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"sdiff: error: another process trains in '{folder}': wait for its end, or stop it")
+    assert (folder / "state.safetensors").read_bytes() == b"theirs"
+    (folder / "state.safetensors").unlink()
+    assert run(["train", "--resume", str(folder), "-q"]) == 0, "the lock ends with its holder"
 
 
 def test_ctrl_c_keeps_the_state_and_resume_goes_on(tiny_files, tmp_path):

@@ -340,7 +340,7 @@ def _train(
 
     from .train_report import progress
 
-    with progress(quiet) as monitor:
+    with folder.held(), progress(quiet) as monitor:
         monitor.message(f"Training the preset '{request.preset.name}' on {compute.device} into '{folder.path}'")
         try:
             training = Training(folder, scenes, splits, request.preset, request.seed, compute, monitor)
