@@ -308,7 +308,7 @@ def classify(
             continue
         known, sure = batch.valid[k, : tile.height, : tile.width], layers[1][order[k]][: tile.height, : tile.width]
         good = known & np.isfinite(sure)
-        lost(np.count_nonzero(known) - np.count_nonzero(good))
+        lost(int(np.count_nonzero(known)) - int(np.count_nonzero(good)))
         pieces = [np.where(good, layer[order[k]][..., : tile.height, : tile.width], 0) for layer in layers]
         yield tile, _block(pieces, wanted, kind)
 
