@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from spectraldiff_runtime import journal, runs
+from spectraldiff_runtime import cli, journal, runs
 from spectraldiff_runtime.cli import run
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.mapping import map_scene
@@ -241,3 +241,24 @@ def test_a_scene_that_ends_half_way(model, scene, tmp_path, monkeypatch, resume)
     if resume:
         lines = (tmp_path / UNFINISHED / "journal").read_text().splitlines()
         assert len(lines) > 2
+
+
+@pytest.mark.parametrize(("ending", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+def test_an_interrupted_process_ends_at_once(monkeypatch, capsys, ending, code):
+    """At the interpreter's orderly end, threads of ONNX Runtime that are in mid-work crash now and then."""
+    ended = []
+
+    def interrupted(*_, **__):
+        raise ending
+
+    def end(number):
+        ended.append(number)
+        raise RuntimeError("ended")
+
+    monkeypatch.setattr("spectraldiff_runtime.cli.app", interrupted)
+    monkeypatch.setattr("spectraldiff_runtime.cli.signal.signal", lambda *_: None)
+    monkeypatch.setattr("spectraldiff_runtime.cli.os._exit", end)
+    with pytest.raises(RuntimeError, match="ended"):
+        cli.main()
+    assert ended == [code]
+    assert ("sdiff: interrupted" in capsys.readouterr().err) == (code == 130)

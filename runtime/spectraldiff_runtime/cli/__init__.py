@@ -14,7 +14,7 @@ from typer.main import get_group
 
 from ..errors import SpectralDiffError
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 128 + signal.SIGTERM
 
 # Each is a module here with a function, or an app of its own, of that name.
 COMMANDS = {
@@ -91,12 +91,19 @@ def sdiff(
 def main() -> NoReturn:
     """Run ``sdiff`` and end the process with its exit code."""
     signal.signal(signal.SIGTERM, _terminate)
-    code = run(sys.argv[1:])
+    try:
+        code = run(sys.argv[1:])
+    except SystemExit as ended:  # after SIGTERM, when outputs are cleaned up
+        code = ended.code if isinstance(ended.code, int) else 1
     with contextlib.suppress(ValueError):  # stdout is closed already
         try:
             sys.stdout.flush()
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if code in (INTERRUPTED, TERMINATED):
+        # Threads of ONNX Runtime, Numba or GDAL may be in mid-work: an orderly end of the interpreter can crash then.
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
