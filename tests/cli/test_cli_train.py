@@ -290,10 +290,8 @@ def test_finished_run_is_not_resumed(tiny_run, capsys):
 
 def test_two_trainings_in_one_folder(tiny_files, tmp_path, capsys):
     folder = tmp_path / "run"
-    options = ["--labels", str(tiny_files[1]), "--diffusion-steps", "2", "--epochs", "1", "--components", "5", "-q"]
     create_run(folder).path.joinpath("state.safetensors").write_bytes(b"theirs")
-    request = {"train": ["train", str(tiny_files[0]), *options, "--run", str(tmp_path / "other")]}
-    assert run(request["train"]) == 0
+    assert run(own(tiny_files, "-q", "--run", tmp_path / "other")) == 0
     (folder / "run.json").write_bytes((tmp_path / "other" / "run.json").read_bytes())
     with RunFolder(folder).held():
         assert run(["train", "--resume", str(folder)]) == 1
