@@ -12,7 +12,8 @@ from spectraldiff.area_adjusted import AreaAdjusted, area_adjusted
 from spectraldiff.labels import check_grids, read_labels
 from spectraldiff.metrics import Accuracy, Calibration, calibration, score
 from spectraldiff.reference import match_classes, read_reference
-from spectraldiff_runtime.class_map import LandCoverClass, read_classes
+from spectraldiff.vectors import LabelFields
+from spectraldiff_runtime.class_map import LandCoverClass, all_classes, read_classes
 from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.raster import Georeference, RasterScene, open_dataset
 
@@ -66,8 +67,7 @@ def assess(
     classes: Path,
     labels: Path,
     *,
-    field: str | None = None,
-    layer: str | None = None,
+    fields: LabelFields | None = None,
     exclude: Path | None = None,
     confidence: Path | None = None,
     count_nodata: bool = False,
@@ -80,7 +80,7 @@ def assess(
     Parameters
     ----------
     classes, labels
-        The map, and its reference: see `read_reference`, also for `field` and `layer`.
+        The map, and its reference: see `read_reference`, also for `fields`.
     exclude
         A raster on the map's grid; its nonzero pixels are left out.
     confidence
@@ -94,10 +94,11 @@ def assess(
         A file cannot be read, does not fit the map, or leaves nothing to score.
     """
     predicted, nodata, place = read_map(classes)
-    found = read_reference(labels, predicted.shape, place, field=field, layer=layer)
+    found = read_reference(labels, predicted.shape, place, fields or LabelFields())
     named = read_classes(classes)
-    truth, known, notes = match_classes(found, named, int(predicted.max()))
-    truth, left_out = truth.copy(), {"excluded": 0, "nodata": 0}
+    highest = max(int(predicted.max()), *(c.value for c in named), 0)
+    truth, known, notes = match_classes(found, all_classes(classes, range(1, highest + 1)))
+    left_out = {"excluded": 0, "nodata": 0}
     if exclude is not None:
         left_out["excluded"] = _drop(truth, read_on_grid("the pixels to exclude", exclude, predicted.shape, place) > 0)
     sure = None if confidence is None else read_confidence(confidence, predicted.shape, place)
@@ -114,7 +115,7 @@ def assess(
         sure,
         left_out,
         place.hectares_per_pixel,
-        (*found.notes, *notes),
+        (*found.remarks, *notes),
     )
 
 
@@ -170,8 +171,14 @@ def read_confidence(path: Path, shape: tuple[int, ...], place: Georeference) -> 
     Raises
     ------
     LabelsError
-        It has several bands, lies on another grid or holds other values.
+        It is a class map, has several bands, lies on another grid or holds other values.
     """
+    named = read_classes(path)
+    if named:
+        raise LabelsError(
+            f"'{path}' is a class map ({named[0].name}, ...): wanted the map's confidences, as `sdiff map "
+            "--confidence` writes them"
+        )
     with RasterScene(path) as raster:
         if len(raster.bands) != 1:
             raise LabelsError(f"'{path}' has {len(raster.bands)} bands: wanted a raster of confidences with one")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spectraldiff_runtime.class_map import HIGHEST, LandCoverClass, class_dtype, palette, read_classes
+from spectraldiff_runtime.class_map import HIGHEST, class_dtype
 from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.placing import mapped
 from spectraldiff_runtime.raster import Georeference, RasterScene
@@ -95,17 +95,6 @@ def _nearest(labels: NDArray[Any], source: Any, shape: tuple[int, int], target: 
         inside = (rows >= 0) & (rows < labels.shape[0]) & (columns >= 0) & (columns < labels.shape[1])
         out[row, inside] = labels[rows[inside], columns[inside]]
     return out
-
-
-def classes_of(path: str | Path, count: int) -> tuple[LandCoverClass, ...]:
-    """Return the classes 1..K of a class raster, K = `count` or more if the raster names more.
-
-    Names and colours come from the raster where it has them, else "Class 1", ... and `palette`.
-    """
-    named = {c.value: c for c in read_classes(Path(path))}
-    colours = palette(max(count, *named, 0))
-    plain = [LandCoverClass(i, f"Class {i}", colour) for i, colour in enumerate(colours, start=1)]
-    return tuple(named.get(c.value, c) for c in plain)
 
 
 def check_grids(

@@ -1,8 +1,10 @@
 """A user's own labels on a scene's grid, from a raster or from polygons and points."""
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,22 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 
-from spectraldiff.labels import classes_of, labels_on_grid
+from spectraldiff.labels import labels_on_grid
 from spectraldiff.vectors import LabelFields, Table, in_pixels, is_vector, read_table
-from spectraldiff_runtime.class_map import HIGHEST, LandCoverClass, class_dtype, palette
+from spectraldiff_runtime.class_map import (
+    HIGHEST,
+    Colour,
+    LandCoverClass,
+    all_classes,
+    class_dtype,
+    read_classes,
+    with_colours,
+)
 from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.scene import Georeference
+
+FEW = 16  # so many values without a class are kept as they are
+ALL_ONES = (255, 65535)  # what software writes into pixels without a class
 
 
 @dataclass(frozen=True)
@@ -33,12 +46,15 @@ class OwnLabels:
         come from no polygon.
     remarks
         What a user should know of how they were read, one line each.
+    numbers
+        The number that the file has for each class, 0 where it has a text.
     """
 
     labels: NDArray[Any]
     classes: tuple[LandCoverClass, ...]
     groups: NDArray[np.int32] | None = None
     remarks: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
 
 
 def read_own_labels(
@@ -68,7 +84,38 @@ def read_own_labels(
     if is_vector(path):
         return read_vector_labels(path, shape, place, name, fields or LabelFields())
     labels, remark = labels_on_grid(path, shape, place)
-    return OwnLabels(labels, classes_of(path, int(labels.max())), None, (remark,) if remark else ())
+    return _of_raster(path, labels, (remark,) if remark else ())
+
+
+def _of_raster(path: str | Path, labels: NDArray[Any], remarks: tuple[str, ...]) -> OwnLabels:
+    """Find the classes of a label raster: all values from 1, or only those in use where they are few of them."""
+    named = [c.value for c in read_classes(Path(path))]
+    used = sorted({*named, *np.unique(labels).tolist()} - {0})
+    highest = max(used, default=0)
+    if highest - len(used) <= max(len(used), FEW):
+        values = range(1, highest + 1)
+        return OwnLabels(labels, all_classes(Path(path), values), None, remarks, tuple(values))
+    table = np.zeros(highest + 1, class_dtype(len(used)))
+    table[used] = np.arange(1, len(used) + 1)
+    classes = tuple(replace(c, value=value) for value, c in enumerate(all_classes(Path(path), used), start=1))
+    return OwnLabels(table[labels], classes, None, remarks, tuple(used))
+
+
+def renumbered(own: OwnLabels, path: str | Path) -> tuple[str, ...]:
+    """Say, in one line, that maps of a model of these labels have other values than the file; none if they have not."""
+    other = [(number, c) for number, c in zip(own.numbers, own.classes, strict=True) if number not in (0, c.value)]
+    if not other:
+        return ()
+    number, c = other[0]
+    remark = (
+        f"maps of the model have the values 1 to {len(own.classes)}, not the numbers in '{path}': {number} becomes "
+        f"{c.value} '{c.name}'"
+    )
+    if own.numbers[-1] in ALL_ONES and not is_vector(path):
+        remark += (
+            f"; if {own.numbers[-1]} means unlabelled, say so to the file: gdal_edit.py -a_nodata {own.numbers[-1]}"
+        )
+    return (remark,)
 
 
 def read_vector_labels(
@@ -90,25 +137,32 @@ def read_vector_labels(
     """
     table = read_table(path, fields)
     keys = _class_keys(table.values, path, str(fields.field))
-    titles = _titles(keys, table, fields, path)
+    titles, remarks = _titles(keys, table, fields, path)
     parts, owner = in_pixels(path, table, shape, place, name)
     drawing = _Drawing(shape, list(dict.fromkeys(titles[key] for key in sorted(titles))))
     drawing.draw(parts, [titles.get(keys[feature]) for feature in owner])
-    remarks = [*_left_out(keys, table), *drawing.remarks()]
+    remarks = [*_left_out(keys, table), *remarks, *drawing.remarks()]
     if not drawing.labels.any():
         raise LabelsError(
             f"the features of '{path}' label no pixel of '{name}': wanted polygons around pixels' centres, or points"
         )
     present = [title for value, title in enumerate(drawing.titles, start=1) if (drawing.labels == value).any()]
-    return _numbered(drawing, present, _colours(keys, titles, table, path), tuple(remarks))
+    own = _numbered(drawing, present, _colours(keys, titles, table, path), tuple(remarks))
+    numbers = {titles[key]: _number(key) for key in sorted(titles, reverse=True)}
+    return replace(own, numbers=tuple(numbers[title] for title in present))
+
+
+def _number(key: int | str) -> int:
+    """Return the number that a class is called by; 0 for a text."""
+    return int(key) if isinstance(key, int) or re.fullmatch("[0-9]{1,9}", key) else 0
 
 
 def _class_keys(values: NDArray[Any], path: str | Path, field: str) -> list[Any]:
     """Return each feature's class: a text or a whole number from 1, None for no class."""
     if values.dtype.kind not in "OUbiuf":
         raise LabelsError(f"the field '{field}' of '{path}' holds {values.dtype}: wanted text or whole numbers")
-    if values.dtype.kind in "OU":
-        return [str(value).strip() or None if value is not None else None for value in values]
+    if values.dtype.kind in "OUb":
+        return [_text(value) for value in values]
     numbers = values.astype(np.float64)
     known = numbers[~np.isnan(numbers)]
     if len(known) and (known.min() < 0 or not np.array_equal(known, np.rint(known))):
@@ -119,8 +173,13 @@ def _class_keys(values: NDArray[Any], path: str | Path, field: str) -> list[Any]
     return [int(value) if value > 0 else None for value in numbers]
 
 
-def _titles(keys: list[Any], table: Table, fields: LabelFields, path: str | Path) -> dict[Any, str]:
-    """Return the name of each class by its key."""
+def _text(value: Any) -> str | None:
+    """Return a field's text, its letters in the composed form in which equal words are equal; None for no text."""
+    return None if value is None else unicodedata.normalize("NFC", str(value)).strip() or None
+
+
+def _titles(keys: list[Any], table: Table, fields: LabelFields, path: str | Path) -> tuple[dict[Any, str], list[str]]:
+    """Return the name of each class by its key, and what is strange about them."""
     found = {key for key in keys if key is not None}
     if len(found) > HIGHEST:
         raise LabelsError(
@@ -128,18 +187,26 @@ def _titles(keys: list[Any], table: Table, fields: LabelFields, path: str | Path
             "choose the field that names the land cover"
         )
     titles = {key: key if isinstance(key, str) else f"Class {key}" for key in found}
-    if table.names is not None:
-        for key, text in zip(keys, table.names, strict=True):
-            if key is not None and text is not None and str(text).strip():
-                titles[key] = str(text).strip()
-    return titles
+    names = [None] * len(keys) if table.names is None else [_text(name) for name in table.names]
+    said: dict[Any, Counter[str]] = {}
+    for key, name in zip(keys, names, strict=True):
+        if key is not None and name is not None:
+            said.setdefault(key, Counter())[name] += 1
+    remarks = []
+    for key, counts in sorted(said.items()):
+        titles[key] = counts.most_common(1)[0][0]
+        if len(counts) > 1:
+            listed = " and ".join(f"'{name}' ({count:,})" for name, count in counts.most_common(2))
+            remarks.append(
+                f"the class {key} of '{path}' has several names, {listed}: it is called '{titles[key]}'; mend the "
+                f"field '{fields.name_field}' if these are two classes"
+            )
+    return titles, remarks
 
 
-def _colours(
-    keys: list[Any], titles: dict[Any, str], table: Table, path: str | Path
-) -> dict[str, tuple[int, int, int]]:
+def _colours(keys: list[Any], titles: dict[Any, str], table: Table, path: str | Path) -> dict[str, Colour]:
     """Return the colours that the file gives to classes, by name."""
-    found: dict[str, tuple[int, int, int]] = {}
+    found: dict[str, Colour] = {}
     if table.colours is None:
         return found
     for key, text in zip(keys, table.colours, strict=True):
@@ -156,8 +223,8 @@ def _colours(
 def _left_out(keys: list[Any], table: Table) -> list[str]:
     lines = int((shapely.get_dimensions(table.shapes) == 1).sum())
     unnamed = sum(key is None for key in keys)
-    remarks = [f"{unnamed:,} features have no class (empty or 0) and were left out"] if unnamed else []
-    return remarks + ([f"{lines:,} lines were left out: labels are polygons and points"] if lines else [])
+    remarks = [f"features without a class (empty or 0), left out: {unnamed:,}"] if unnamed else []
+    return remarks + ([f"lines, left out because labels are polygons and points: {lines:,}"] if lines else [])
 
 
 class _Drawing:
@@ -169,6 +236,7 @@ class _Drawing:
         self.groups = np.zeros(shape, np.int32)
         self.clashes: dict[tuple[str, str], int] = {}
         self.missed: list[str] = []
+        self.outside: list[str] = []
 
     def draw(self, parts: NDArray[Any], title_of: Sequence[str | None]) -> None:
         """Draw parts in pixel coordinates, each of the class of that name; None draws nothing."""
@@ -178,8 +246,8 @@ class _Drawing:
         for value, title in enumerate(self.titles, start=1):
             mine = np.array([text == title for text in title_of])
             drawn = _drawn(parts[mine], ids[mine], self.labels.shape)
-            if mine.any() and not drawn.any():
-                self.missed.append(title)
+            if not drawn.any():
+                (self.missed if mine.any() else self.outside).append(title)
             both = (drawn != 0) & (self.labels != 0)
             for other, count in enumerate(np.bincount(self.labels[both], minlength=1)):
                 if count:
@@ -195,11 +263,13 @@ class _Drawing:
         if self.clashes:
             pair = max(self.clashes, key=lambda names: self.clashes[names])
             remarks.append(
-                f"{sum(self.clashes.values()):,} pixels lie in features of two classes ('{pair[0]}' and '{pair[1]}', "
-                "say) and were left unlabelled"
+                f"pixels in features of two classes ('{pair[0]}' and '{pair[1]}', say), left unlabelled: "
+                f"{sum(self.clashes.values()):,}"
             )
         if self.missed:
             remarks.append(f"the features of {', '.join(self.missed)} hold no pixel's centre: no such class")
+        if self.outside:
+            remarks.append(f"no polygon or point of {', '.join(self.outside)} reaches the scene: no such class")
         return remarks
 
 
@@ -216,15 +286,10 @@ def _drawn(parts: NDArray[Any], ids: NDArray[np.int64], shape: tuple[int, ...]) 
     return out
 
 
-def _numbered(
-    drawing: _Drawing, present: list[str], colours: dict[str, tuple[int, int, int]], remarks: tuple[str, ...]
-) -> OwnLabels:
+def _numbered(drawing: _Drawing, present: list[str], colours: dict[str, Colour], remarks: tuple[str, ...]) -> OwnLabels:
     """Give numbers from 1, and colours, to the classes that are present."""
     values = np.array([0, *(present.index(t) + 1 if t in present else 0 for t in drawing.titles)])
-    spare = palette(len(present))
-    classes = tuple(
-        LandCoverClass(value, title, colours.get(title, spare[value - 1]))
-        for value, title in enumerate(present, start=1)
-    )
+    chosen = with_colours([colours.get(title) for title in present])
+    classes = tuple(LandCoverClass(v, *of) for v, of in enumerate(zip(present, chosen, strict=True), start=1))
     labels = values[drawing.labels].astype(class_dtype(len(present)))
     return OwnLabels(labels, classes, drawing.groups if drawing.groups.any() else None, remarks)

@@ -15,7 +15,7 @@ from spectraldiff.doubtful import value_doubts
 from spectraldiff.labels import check_grids, read_labels
 from spectraldiff.presets import PRESETS, Preset
 from spectraldiff.scene import Scene, check_class_count
-from spectraldiff.several import with_common_classes
+from spectraldiff.several import alike, with_common_classes
 from spectraldiff.splits import PAPER_COUNTS, Split, make_splits, parse_spec
 from spectraldiff.vectors import LabelFields, is_vector
 from spectraldiff_runtime.errors import RunError, SceneError, UsageError
@@ -96,7 +96,8 @@ class Request:
                     f"the scene '{scene.name}' has no data in any pixel: see `sdiff info`, or give --nodata none"
                 )
         scenes = [replace(scene, remarks=(*scene.remarks, *value_doubts(scene))) for scene in scenes]
-        return with_common_classes(scenes)
+        first, *more = with_common_classes(scenes)
+        return replace(first, remarks=(*first.remarks, *alike(first.classes))), *more
 
     def load_scene(self) -> Scene:
         """Load the first scene, or the only one; as `load_scenes`."""
@@ -109,7 +110,9 @@ class Request:
         fields = LabelFields(self.field, self.layer_name, self.name_field)
         least = 2 if len(paths) == 1 else 1
         scenes = [Scene.from_files(*pair, fields=fields, least=least, **options) for pair in self.sources]
-        check_class_count([scene.labels for scene in with_common_classes(scenes)], paths)
+        common = with_common_classes(scenes)
+        remarks = [remark for scene in scenes for remark in scene.remarks]
+        check_class_count([scene.labels for scene in common], common[0].classes, paths, remarks=remarks)
         return scenes
 
     def _check_fields(self, paths: Sequence[str]) -> None:

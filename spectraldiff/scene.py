@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
 from spectraldiff.labels import sizes
-from spectraldiff.own_labels import read_own_labels
+from spectraldiff.own_labels import read_own_labels, renumbered
 from spectraldiff.vectors import LabelFields
 from spectraldiff_runtime.class_map import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, OutputError, SceneError
@@ -165,7 +165,7 @@ class Scene:
             place, wavelengths, value = raster.georeference, raster.wavelengths, raster.nodata
         tags = _tags(scene_path)
         own = read_own_labels(labels_path, cube.shape[:2], place, str(scene_path), fields)
-        check_class_count([own.labels], [labels_path], least)
+        check_class_count([own.labels], own.classes, [labels_path], least, own.remarks)
         return cls(
             name=name or Path(scene_path).stem,
             cube=cube,
@@ -181,7 +181,7 @@ class Scene:
             attribution=tags.get("ATTRIBUTION", ""),
             note=tags.get("NOTE", ""),
             groups=own.groups,
-            remarks=own.remarks,
+            remarks=(*own.remarks, *renumbered(own, labels_path)),
         )
 
     def write(self, path: str | Path, *, labels: str | Path | None = None, overwrite: bool = False) -> None:
@@ -261,15 +261,25 @@ class _CubeOutput(PartialFile):
             raise output_error(self.path, error) from error
 
 
-def check_class_count(labels: Sequence[NDArray[Any]], paths: Sequence[str | Path], least: int = 2) -> None:
-    """Raise LabelsError unless the labels of some scenes, read from `paths`, hold `least` classes or more."""
+def check_class_count(
+    labels: Sequence[NDArray[Any]],
+    classes: Sequence[LandCoverClass],
+    paths: Sequence[str | Path],
+    least: int = 2,
+    remarks: Sequence[str] = (),
+) -> None:
+    """Raise LabelsError unless the labels of some scenes, read from `paths`, hold `least` of the classes or more.
+
+    `remarks` are what was noticed when they were read: it may say why.
+    """
     found = sorted({int(value) for one in labels for value in np.unique(one) if value})
     if len(found) >= least:
         return
-    what = f"one class only, {found[0]}" if found else "no class, only 0"
+    what = f"one class only, '{classes[found[0] - 1].name}'" if found else "no class, only 0"
     names = ", ".join(f"'{path}'" for path in paths)
     have, wanted = "has" if len(paths) == 1 else "have", "two classes to tell apart" if least > 1 else "one class"
-    raise LabelsError(f"{names} {have} {what}: wanted at least {wanted}")
+    why = f" ({'; '.join(remarks)})" if remarks else ""
+    raise LabelsError(f"{names} {have} {what}{why}: wanted at least {wanted}")
 
 
 def _missing(raster: RasterScene, cube: NDArray[Any]) -> NDArray[np.bool_] | None:

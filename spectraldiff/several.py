@@ -1,12 +1,13 @@
 """Several scenes in one training: one list of classes, one number of bands."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from spectraldiff.scene import Scene
-from spectraldiff_runtime.class_map import LandCoverClass, class_dtype, palette
+from spectraldiff_runtime.class_map import Colour, LandCoverClass, class_dtype, with_colours
 from spectraldiff_runtime.errors import SceneError
 
 # Centres of the same band in two scenes may differ by this many nm without a word.
@@ -46,14 +47,30 @@ def _union(classes: Iterable[LandCoverClass]) -> tuple[LandCoverClass, ...]:
     firsts: dict[str, LandCoverClass] = {}
     for c in classes:
         firsts.setdefault(c.name, c)
-    spare = iter(palette(2 * len(firsts)))
-    taken: set[tuple[int, int, int]] = set()
-    union = []
-    for value, c in enumerate(firsts.values(), start=1):
-        colour = c.colour if c.colour not in taken else next(free for free in spare if free not in taken)
-        taken.add(colour)
-        union.append(LandCoverClass(value, c.name, colour))
-    return tuple(union)
+    owners: dict[Colour, str] = {}
+    for c in firsts.values():
+        owners.setdefault(c.colour, c.name)
+    colours = with_colours([c.colour if owners[c.colour] == c.name else None for c in firsts.values()])
+    return tuple(LandCoverClass(v, n, c) for v, (n, c) in enumerate(zip(firsts, colours, strict=True), start=1))
+
+
+def alike(classes: Sequence[LandCoverClass]) -> tuple[str, ...]:
+    """Say in one line each which names differ in case or blanks only: they are classes of their own."""
+    firsts: dict[str, str] = {}
+    lines = []
+    for c in classes:
+        other = firsts.setdefault(folded(c.name), c.name)
+        if other != c.name:
+            lines.append(
+                f"'{other}' and '{c.name}' are two classes, for their names differ in case or blanks: give both one "
+                "name if they are one"
+            )
+    return tuple(lines)
+
+
+def folded(name: str) -> str:
+    """Return a class's name as it is compared where case, blanks and the form of accents do not count."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _renumbered(scene: Scene, classes: tuple[LandCoverClass, ...], value_of: dict[str, int]) -> Scene:

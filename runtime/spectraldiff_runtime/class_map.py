@@ -21,6 +21,9 @@ UNCLASSIFIED = "Unclassified"
 # The highest value of a class, and the highest that a uint8 raster holds: 255 stays free.
 HIGHEST, HIGHEST_UINT8 = 65535, 254
 
+Colour = tuple[int, int, int]  # red, green and blue, 0..255
+BLACK: Colour = (0, 0, 0)
+
 # Bright, dark and in between, far from each other: Trubetskoy's "20 distinct colours" without the greys.
 FIRST_COLOURS = (
     (60, 180, 75), (230, 25, 75), (0, 130, 200), (255, 225, 25), (245, 130, 48), (145, 30, 180),
@@ -35,7 +38,7 @@ class LandCoverClass:
 
     value: int
     name: str
-    colour: tuple[int, int, int]
+    colour: Colour
 
 
 def class_dtype(highest: int) -> np.dtype[Any]:
@@ -45,7 +48,7 @@ def class_dtype(highest: int) -> np.dtype[Any]:
     return np.dtype(np.uint8 if highest <= HIGHEST_UINT8 else np.uint16)
 
 
-def palette(n: int) -> list[tuple[int, int, int]]:
+def palette(n: int) -> list[Colour]:
     """Return `n` colours, the same ones every time (0 <= n <= 65535).
 
     The first 255 are easy to tell apart. After them they begin again, for nobody tells more apart.
@@ -56,8 +59,22 @@ def palette(n: int) -> list[tuple[int, int, int]]:
     return [colours[i % len(colours)] for i in range(n)]
 
 
+def with_colours(found: Sequence[Colour | None]) -> list[Colour]:
+    """Give each class without a colour (None) one of `palette` that no other class has, while there are any."""
+    count = len(found)
+    usual, more = palette(count), palette(min(2 * count, HIGHEST))[count:]
+    taken = {colour for colour in found if colour is not None}
+    spare = iter([*more, *usual])
+    colours = []
+    for own, plain in zip(found, usual, strict=True):
+        colour = own or (plain if plain not in taken else next((free for free in spare if free not in taken), plain))
+        taken.add(colour)
+        colours.append(colour)
+    return colours
+
+
 @cache
-def _all_colours() -> tuple[tuple[int, int, int], ...]:
+def _all_colours() -> tuple[Colour, ...]:
     """Extend the first colours to 255, each time by the candidate farthest from all colours so far."""
     levels = np.arange(16, 256, 16)
     candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -129,14 +146,37 @@ def read_classes(path: Path) -> list[LandCoverClass]:
     SceneError
         The file is missing or no raster.
     """
+    names, colours = _names_and_colours(path)
+    spare = palette(len(names) - 1) if names else []
+    named = [(value, name) for value, name in enumerate(names) if value and name]
+    return [LandCoverClass(v, n, colours.get(v, spare[v - 1])) for v, n in named]
+
+
+def all_classes(path: Path, values: Sequence[int]) -> tuple[LandCoverClass, ...]:
+    """Return the classes that these values (from 1) of a class raster stand for.
+
+    Names and colours come from the raster where it has them, else "Class 1", ... and `with_colours`. A black that
+    the colour table gives to several of them is its word for no colour.
+
+    Raises
+    ------
+    SceneError
+        The file is missing or no raster.
+    """
+    names, colours = _names_and_colours(path)
+    found = [colours.get(value) for value in values]
+    chosen = with_colours([None if c == BLACK and found.count(BLACK) > 1 else c for c in found])
+    titles = [(names[v] if v < len(names) else "") or f"Class {v}" for v in values]
+    return tuple(LandCoverClass(*facts) for facts in zip(values, titles, chosen, strict=True))
+
+
+def _names_and_colours(path: Path) -> tuple[list[str], dict[int, Colour]]:
+    """Return a raster's names, the one of a value at its index, and the colours of its table by value."""
     from .raster import open_dataset
 
     with open_dataset(path) as dataset:
         names = _names_of(path, dataset.tags(), dataset.tags(ns="ENVI"))
-        colours = _colours_of(dataset)
-    spare = palette(len(names) - 1) if names else []
-    named = [(value, name) for value, name in enumerate(names) if value and name]
-    return [LandCoverClass(v, n, _colour(colours.get(v), spare[v - 1])) for v, n in named]
+        return names, {value: (found[0], found[1], found[2]) for value, found in _colours_of(dataset).items()}
 
 
 def _names_of(path: Path, tags: Mapping[str, str], envi: Mapping[str, str]) -> list[str]:
@@ -172,10 +212,6 @@ def _colours_of(dataset: Any) -> dict[int, tuple[int, ...]]:
         return dict(dataset.colormap(1))
     except ValueError:  # the band has no colour table
         return {}
-
-
-def _colour(found: tuple[int, ...] | None, otherwise: tuple[int, int, int]) -> tuple[int, int, int]:
-    return (found[0], found[1], found[2]) if found else otherwise
 
 
 def write_class_raster(

@@ -280,6 +280,11 @@ def test_confidence_that_is_none(capsys, rasters, tmp_path):
     assert "has confidences from 7.5 to 7.5: wanted 0 to 1" in error
 
 
+def test_a_class_map_is_no_confidence(capsys, rasters):
+    error = failure(capsys, [rasters["map"], "--labels", rasters["labels"], "--confidence", rasters["map"]])
+    assert f"'{rasters['map']}' is a class map (Grass, ...): wanted the map's confidences" in error
+
+
 def test_rasters_without_georeference_match_by_size(capsys, rasters, tmp_path):
     write_class_raster(tmp_path / "labels.tif", LABELS, CLASSES, overwrite=True)
     assert evaluated(capsys, rasters)["pixels"] == 5

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import rasterio
 
-from spectraldiff_runtime.class_map import LandCoverClass, class_dtype, palette, read_classes, write_class_raster
+from spectraldiff_runtime.class_map import (
+    LandCoverClass,
+    all_classes,
+    class_dtype,
+    palette,
+    read_classes,
+    with_colours,
+    write_class_raster,
+)
 from spectraldiff_runtime.errors import OutputError, SceneError
 
 
@@ -82,6 +90,38 @@ def test_values_between_need_not_be_used(tmp_path):
     path = tmp_path / "classes.tif"
     write_class_raster(path, np.full((2, 2), 5, np.uint8), classes)
     assert read_classes(path) == classes
+
+
+def test_colours_of_a_raster_without_names(tmp_path):
+    path = tmp_path / "labels.tif"
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=1,
+        width=5,
+        count=1,
+        dtype="uint8",
+        transform=rasterio.Affine(1, 0, 5, 0, -1, 9),
+    ) as dataset:
+        dataset.write(np.array([[0, 1, 2, 3, 4]], np.uint8), 1)
+        dataset.write_colormap(1, {1: (10, 20, 30, 255), 4: (*palette(1)[0], 255)})
+    assert read_classes(path) == []
+    found = all_classes(path, range(1, 5))
+    assert [(c.value, c.name) for c in found] == [(v, f"Class {v}") for v in range(1, 5)]
+    assert (found[0].colour, found[3].colour) == ((10, 20, 30), palette(1)[0])
+    assert len({c.colour for c in found}) == 4  # 2 and 3 are black in the table: not told apart, so not meant
+    assert [c.value for c in all_classes(path, [2, 700])] == [2, 700]
+
+
+@pytest.mark.parametrize("count", [3, 300, 600])
+def test_classes_without_a_colour_get_one_that_is_free(count):
+    usual = palette(count)
+    own = [usual[2], *[None] * (count - 1)]
+    found = with_colours(own)
+    assert found[:2] == [usual[2], usual[1]]
+    assert len(set(found)) == min(count, 255)
+    assert with_colours([None] * count) == usual
 
 
 def test_names_of_envi_classifications(tmp_path):

@@ -13,7 +13,7 @@ from rasterio.features import shapes
 from rasterio.warp import transform as reproject
 
 from spectraldiff import datasets
-from spectraldiff.own_labels import OwnLabels, read_own_labels
+from spectraldiff.own_labels import OwnLabels, read_own_labels, renumbered
 from spectraldiff.scene import Scene
 from spectraldiff.vectors import LabelFields, is_vector
 from spectraldiff_runtime.class_map import palette
@@ -116,6 +116,88 @@ def test_colours_of_the_file(tmp_path):
         read(path)
 
 
+def test_a_class_without_a_colour_gets_one_that_no_other_has(tmp_path):
+    first = "#{:02x}{:02x}{:02x}".format(*palette(1)[0])
+    geometries = [box(0, 2, 0, 2), box(4, 6, 0, 2), box(8, 10, 0, 2)]
+    path = write_vector(tmp_path / "a.gpkg", geometries, **{"class": ["a", "b", "c"]}, color=["", "", first])
+    colours = [c.colour for c in read(path).classes]
+    assert colours[1:] == [palette(2)[1], palette(1)[0]]
+    assert len(set(colours)) == 3
+
+
+def test_a_number_with_several_names_has_the_usual_one_and_that_is_said(tmp_path):
+    geometries = [box(0, 2, 0, 2), box(4, 6, 0, 2), box(8, 10, 0, 2), box(12, 14, 0, 2)]
+    names = ["Oak", "Ash", "Oak", "Rye"]
+    found = read(
+        write_vector(tmp_path / "a.gpkg", geometries, code=[3, 3, 3, 4], crop=names), "code", name_field="crop"
+    )
+    assert [c.name for c in found.classes] == ["Oak", "Rye"]
+    assert found.numbers == (3, 4)
+    assert found.labels[[0, 4, 8, 12], 0].tolist() == [1, 1, 1, 2]
+    assert len(found.remarks) == 1
+    assert "has several names, 'Oak' (2) and 'Ash' (1): it is called 'Oak'" in found.remarks[0]
+
+
+def test_a_boolean_field_has_two_classes(tmp_path):
+    geometries = [box(0, 2, 0, 2), box(4, 6, 0, 2)]
+    found = read(write_vector(tmp_path / "a.gpkg", geometries, **{"class": [True, False]}))
+    assert [c.name for c in found.classes] == ["False", "True"]
+    assert found.labels[[0, 4], 0].tolist() == [2, 1]
+
+
+def test_one_word_in_two_forms_of_its_accents_is_one_class(tmp_path):
+    geometries = [box(0, 2, 0, 2), box(4, 6, 0, 2)]
+    found = read(write_vector(tmp_path / "a.gpkg", geometries, **{"class": ["For\u00eat", "Fore\u0302t"]}))
+    assert [c.name for c in found.classes] == ["For\u00eat"]
+
+
+def write_labels(path: Path, *values: int, nodata: int | None = None) -> OwnLabels:
+    """Read a label raster whose first row begins with these values."""
+    labels = np.zeros(SHAPE, np.uint16)
+    labels[0, : len(values)] = values
+    profile = {
+        "driver": "GTiff",
+        "height": SHAPE[0],
+        "width": SHAPE[1],
+        "count": 1,
+        "dtype": "uint16",
+        "nodata": nodata,
+    }
+    with rasterio.open(path, "w", **profile, crs=PLACE.crs, transform=PLACE.transform) as dataset:
+        dataset.write(labels, 1)
+    return read_own_labels(path, SHAPE, PLACE, "scene.tif")
+
+
+def test_values_of_a_raster_are_classes_even_with_some_between(tmp_path):
+    found = write_labels(tmp_path / "l.tif", 1, 2, 4, 7)
+    assert found.labels[0, :4].tolist() == [1, 2, 4, 7]
+    assert [c.name for c in found.classes] == [f"Class {v}" for v in range(1, 8)]
+    assert found.numbers == tuple(range(1, 8))
+    assert renumbered(found, tmp_path / "l.tif") == ()
+
+
+def test_codes_in_a_raster_are_the_classes_that_there_are(tmp_path):
+    found = write_labels(tmp_path / "l.tif", 112, 311, 512, 311)
+    assert found.labels[0, :4].tolist() == [1, 2, 3, 2]
+    assert [(c.value, c.name) for c in found.classes] == [(1, "Class 112"), (2, "Class 311"), (3, "Class 512")]
+    assert [c.colour for c in found.classes] == palette(3)
+    assert found.numbers == (112, 311, 512)
+    assert renumbered(found, tmp_path / "l.tif") == (
+        f"maps of the model have the values 1 to 3, not the numbers in '{tmp_path / 'l.tif'}': 112 becomes 1 "
+        "'Class 112'",
+    )
+
+
+@pytest.mark.parametrize("value", [255, 65535])
+def test_the_highest_value_of_a_type_may_mean_unlabelled(tmp_path, value):
+    found = write_labels(tmp_path / "l.tif", 1, 2, value)
+    assert [c.name for c in found.classes] == ["Class 1", "Class 2", f"Class {value}"]
+    hint = f"if {value} means unlabelled, say so to the file: gdal_edit.py -a_nodata {value}"
+    assert renumbered(found, tmp_path / "l.tif")[0].endswith(hint)
+    told = write_labels(tmp_path / "m.tif", 1, 2, value, nodata=value)
+    assert ([c.name for c in told.classes], renumbered(told, tmp_path / "m.tif")) == (["Class 1", "Class 2"], ())
+
+
 def test_points_label_the_pixel_that_holds_them(tmp_path):
     geometries = [point(0.1, 0.9), shapely.MultiPoint([point(3, 4), point(5.99, 7.5)]), point(40, 2)]
     found = read(write_vector(tmp_path / "a.gpkg", geometries, **{"class": ["a", "b", "a"]}))
@@ -139,7 +221,7 @@ def test_pixels_of_two_classes_stay_unlabelled_and_are_counted(tmp_path):
     wanted[4, 4] = 0
     np.testing.assert_array_equal(found.labels, wanted)
     assert found.remarks == (
-        "21 pixels lie in features of two classes ('a' and 'b', say) and were left unlabelled",
+        "pixels in features of two classes ('a' and 'b', say), left unlabelled: 21",
     )  # fmt: skip
     assert found.groups is not None
     np.testing.assert_array_equal(found.groups > 0, wanted > 0)
@@ -151,8 +233,9 @@ def test_features_without_a_class_and_lines_are_left_out_and_counted(tmp_path):
     found = read(write_vector(tmp_path / "a.gpkg", geometries, **{"class": ["a", None, " ", "b"]}))
     np.testing.assert_array_equal(found.labels, filled((1, 0, 2, 0, 2)))
     assert found.remarks == (
-        "2 features have no class (empty or 0) and were left out",
-        "1 lines were left out: labels are polygons and points",
+        "features without a class (empty or 0), left out: 2",
+        "lines, left out because labels are polygons and points: 1",
+        "no polygon or point of b reaches the scene: no such class",
     )
     numbers = write_vector(tmp_path / "b.gpkg", geometries[:2], **{"class": [0, 7]})
     assert [c.name for c in read(numbers).classes] == ["Class 7"]
@@ -162,7 +245,10 @@ def test_classes_that_label_no_pixel_are_no_classes_of_the_model(tmp_path):
     geometries = [box(0, 2, 0, 2), box(4.6, 4.9, 0.6, 0.9), box(100, 120, 0, 2)]
     found = read(write_vector(tmp_path / "a.gpkg", geometries, **{"class": ["c", "a", "b"]}))
     assert [c.name for c in found.classes] == ["c"]
-    assert found.remarks == ("the features of a hold no pixel's centre: no such class",)
+    assert found.remarks == (
+        "the features of a hold no pixel's centre: no such class",
+        "no polygon or point of b reaches the scene: no such class",
+    )
 
 
 def test_a_polygon_that_crosses_itself_is_mended(tmp_path):

@@ -1,5 +1,6 @@
 """References: how values and names of labels become the map's classes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import rasterio
 import shapely
 from rasterio import warp
 
-from spectraldiff.reference import Reference, match_classes, read_reference
-from spectraldiff_runtime.class_map import LandCoverClass, write_class_raster
+from spectraldiff.own_labels import OwnLabels
+from spectraldiff.reference import match_classes, read_reference
+from spectraldiff.vectors import LabelFields
+from spectraldiff_runtime.class_map import LandCoverClass, palette, write_class_raster
 from spectraldiff_runtime.errors import LabelsError, UsageError
 from spectraldiff_runtime.placing import mapped
 from spectraldiff_runtime.scene import Georeference
@@ -32,50 +35,140 @@ def write_points(path: Path, pixels, values, **options) -> Path:
     return path
 
 
-def reference(labels, classes=(), by_name=False) -> Reference:
-    return Reference(np.array(labels, np.uint8), tuple(classes), by_name)
+PLAIN = LabelFields()
+
+
+def numbered(*names: str) -> list[LandCoverClass]:
+    """Classes 1..K with those names."""
+    return [LandCoverClass(v, n, c) for v, (n, c) in enumerate(zip(names, palette(len(names)), strict=True), start=1)]
+
+
+def reference(labels, classes=(), numbers=None) -> OwnLabels:
+    """Labels 1..K, called by their values unless told otherwise."""
+    found = tuple(classes) or tuple(numbered(*(f"Class {v}" for v in range(1, np.max(labels) + 1))))
+    return OwnLabels(np.array(labels, np.uint16), found, numbers=numbers or tuple(c.value for c in found))
+
+
+def matched(path: Path, *names: str, fields: LabelFields = PLAIN) -> tuple[dict[int, int], list[str], list[str]]:
+    """The map's value of each number in column 0 of a file with points at (number, 0), its classes and the notes."""
+    labels, classes, notes = match_classes(read_reference(path, (10, 2), PLACE, fields), numbered(*names))
+    return {row: int(v) for row, v in enumerate(labels[:, 0]) if v}, [c.name for c in classes], notes
 
 
 def test_points_label_the_pixels_that_hold_them(tmp_path):
     path = write_points(tmp_path / "p.gpkg", [(0, 0), (3, 4), (2, 1)], ["Water", "Grass", "Water"])
-    found = read_reference(path, SHAPE, PLACE)
+    found = read_reference(path, SHAPE, PLACE, PLAIN)
     named = {c.value: c.name for c in found.classes}
-    assert found.by_name
+    assert found.numbers == (0, 0)
     assert [named[int(found.labels[at])] for at in ((0, 0), (3, 4), (2, 1))] == ["Water", "Grass", "Water"]
     assert (found.labels > 0).sum() == 3
 
 
-@pytest.mark.parametrize("values", [[7, 3, 7], [7.0, 3.0, 7.0], ["7", "3", "7"]])
-def test_numbers_are_values_of_the_map(tmp_path, values):
-    path = write_points(tmp_path / "p.gpkg", [(0, 0), (3, 4), (2, 1)], values)
-    found = read_reference(path, SHAPE, PLACE)
-    assert (found.classes, found.by_name) == ((), False)
-    assert [int(found.labels[at]) for at in ((0, 0), (3, 4), (2, 1))] == [7, 3, 7]
+CODES = [1, 2, 4, 5, 7]
+KINDS = [int, float, str]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_are_values_of_a_map_with_names_or_without(tmp_path, kind):
+    path = write_points(tmp_path / "p.gpkg", [(n, 0) for n in CODES], [kind(n) for n in CODES])
+    seven = ["Grass", "Water", "Rock", "Sand", "Snow", "Bog", "Heath"]
+    found, classes, notes = matched(path, *seven)
+    assert (found, classes, notes) == ({n: n for n in CODES}, seven, [])
+    found, classes, notes = matched(path, *(f"Class {v}" for v in range(1, 8)))
+    assert (found, notes) == ({n: n for n in CODES}, [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("called", ["Class {}", "{}"])
+def test_numbers_with_gaps_are_the_classes_that_a_training_called_so(tmp_path, kind, called):
+    path = write_points(tmp_path / "p.gpkg", [(n, 0) for n in CODES], [kind(n) for n in CODES])
+    found, classes, notes = matched(path, *(called.format(n) for n in CODES))
+    assert found == {1: 1, 2: 2, 4: 3, 5: 4, 7: 5}
+    assert len(classes) == 5
+    assert notes == [
+        f"the reference's numbers were read as the map's class names: 4 as '{called.format(4)}', which has the value "
+        "3 in the map"
+    ]
+
+
+def test_texts_that_are_numbers_are_matched_in_any_order(tmp_path):
+    """A training puts texts in alphabetical order: "10" before "2"."""
+    path = write_points(tmp_path / "p.gpkg", [(2, 0), (3, 0), (9, 0)], ["2", "10", "9"])
+    found, classes, _ = matched(path, "1", "10", "2", "9")
+    assert (found, classes) == ({2: 3, 3: 2, 9: 4}, ["1", "10", "2", "9"])
+
+
+def test_names_of_numbers_are_those_of_the_name_field(tmp_path):
+    path = tmp_path / "p.gpkg"
+    x, y = mapped(PLACE.transform, np.array([0.5, 0.5]), np.array([4.5, 7.5]))
+    columns = [np.array([4, 7]), np.array(["Rye", "Oats"], object)]
+    pyogrio.raw.write(
+        path, shapely.to_wkb(shapely.points(x, y)), columns, ["class", "crop"], geometry_type="Point", crs="EPSG:32616"
+    )
+    fields = LabelFields(None, None, "crop")
+    assert matched(path, "Oats", "Rye", fields=fields) == ({4: 2, 7: 1}, ["Oats", "Rye"], [])
+    assert matched(path, "Class 4", "Class 7", fields=fields)[:2] == ({4: 1, 7: 2}, ["Rye", "Oats"])
+    found, classes, notes = matched(path, "Hay", "Rape", "Bog", "Rice", "Sand", "Snow", "Ice", fields=fields)
+    assert (found, len(classes)) == ({4: 4, 7: 7}, 7)
+    assert notes == ["map and reference have no class name in common: classes were matched by value"]
+
+
+def test_a_number_that_the_map_does_not_have_is_a_class_of_its_own(tmp_path):
+    path = write_points(tmp_path / "p.gpkg", [(1, 0), (3, 0), (9, 0)], [1, 3, 9])
+    found, classes, notes = matched(path, "Class 1", "Class 2", "Class 4")
+    assert found == {1: 1, 3: 4, 9: 5}  # 3 is the value of "Class 4", which is another number's
+    assert classes == ["Class 1", "Class 2", "Class 4", "Class 3", "Class 9"]
+    assert notes[0] == "the map has no class 'Class 3': its 1 labelled pixels count as wrong"
+
+
+def test_a_number_that_a_map_with_names_does_not_have_may_be_a_code():
+    _, _, notes = match_classes(reference([[1, 3]]), [GRASS, WATER])
+    assert notes == [
+        "the map has no class 'Class 3': its 1 labelled pixels count as wrong; if the numbers are codes, say with "
+        "--name-field which field has the map's names"
+    ]
+
+
+def test_names_that_differ_in_case_only_are_matched_exactly():
+    ours = numbered("Forest", "forest", "Water")
+    theirs = numbered("forest", "WATER", "Forest", "FOREST")
+    labels, classes, notes = match_classes(reference([[1, 2, 3, 4]], theirs), ours)
+    assert labels.tolist() == [[2, 3, 1, 4]]
+    assert [c.name for c in classes[3:]] == ["FOREST"]
+    assert notes == ["the map has no class 'FOREST': its 1 labelled pixels count as wrong"]
+
+
+def test_the_form_of_accents_and_blanks_do_not_count():
+    labels, _, notes = match_classes(reference([[1, 2]], numbered("Fore\u0302t", " Haute  terre")),
+                                     numbered("haute terre", "For\u00eat"))  # fmt: skip
+    assert (labels.tolist(), notes) == ([[2, 1]], [])
 
 
 def test_other_fields_are_named(tmp_path):
     path = write_points(tmp_path / "p.gpkg", [(0, 0)], ["Water"], fields=["cover"])
-    assert read_reference(path, SHAPE, PLACE, field="cover").classes[0].name == "Water"
+    assert read_reference(path, SHAPE, PLACE, LabelFields("cover")).classes[0].name == "Water"
     with pytest.raises(UsageError, match=r"has no field 'class'.*cover"):
-        read_reference(path, SHAPE, PLACE)
+        read_reference(path, SHAPE, PLACE, PLAIN)
 
 
-def test_field_of_a_raster_is_a_mistake(tmp_path):
+@pytest.mark.parametrize(
+    ("fields", "option"),
+    [
+        (LabelFields("class"), "--field"),
+        (LabelFields(layer="a"), "--layer-name"),
+        (LabelFields(name_field="b"), "--name-field"),
+    ],
+)
+def test_field_of_a_raster_is_a_mistake(tmp_path, fields, option):
     write_class_raster(tmp_path / "l.tif", np.ones(SHAPE), (GRASS,), crs="EPSG:32616", transform=TRANSFORM)
-    with pytest.raises(UsageError, match=r"--field was given and '.*l.tif' is no vector file"):
-        read_reference(tmp_path / "l.tif", SHAPE, PLACE, field="class")
-    assert read_reference(tmp_path / "l.tif", SHAPE, PLACE).classes == (GRASS,)
-
-
-def test_value_past_the_highest_class(tmp_path):
-    path = write_points(tmp_path / "p.gpkg", [(0, 0), (1, 1)], [1, 70_000])
-    with pytest.raises(LabelsError, match="has the class 70000: wanted values of the map, 65535 at most"):
-        read_reference(path, SHAPE, PLACE)
+    with pytest.raises(UsageError, match=rf"{option} was given and '.*l.tif' is no vector file"):
+        read_reference(tmp_path / "l.tif", SHAPE, PLACE, fields)
+    assert read_reference(tmp_path / "l.tif", SHAPE, PLACE, PLAIN).classes == (GRASS,)
 
 
 def test_names_win_over_values():
     swapped = (LandCoverClass(1, " water", (0, 0, 9)), LandCoverClass(2, "GRASS", (9, 0, 0)))
-    labels, classes, notes = match_classes(reference([[0, 1, 2]], swapped), [GRASS, WATER], 2)
+    labels, classes, notes = match_classes(reference([[0, 1, 2]], swapped), [GRASS, WATER])
     assert labels.tolist() == [[0, 2, 1]]
     assert classes == (GRASS, WATER)
     assert notes == []
@@ -83,14 +176,14 @@ def test_names_win_over_values():
 
 def test_class_that_the_map_does_not_have_is_added_and_said():
     named = (LandCoverClass(1, "Rock", (9, 9, 9)), LandCoverClass(2, "Grass", (0, 9, 0)))
-    labels, classes, notes = match_classes(reference([[1, 1, 2]], named), [GRASS, WATER], 2)
+    labels, classes, notes = match_classes(reference([[1, 1, 2]], named), [GRASS, WATER])
     assert labels.tolist() == [[3, 3, 1]]
     assert [c.name for c in classes] == ["Grass", "Water", "Rock"]
     assert notes == ["the map has no class 'Rock': its 2 labelled pixels count as wrong"]
 
 
 def test_class_that_labels_no_pixel_is_not_added():
-    labels, classes, notes = match_classes(reference([[1, 0]], (GRASS, ROCK)), [GRASS, WATER], 2)
+    labels, classes, notes = match_classes(reference([[1, 0]], (GRASS, replace(ROCK, value=2))), [GRASS, WATER])
     assert (labels.tolist(), classes, notes) == ([[1, 0]], (GRASS, WATER), [])
 
 
@@ -98,30 +191,32 @@ def test_class_that_labels_no_pixel_is_not_added():
     ("theirs", "ours", "names"),
     [
         ((), [GRASS, WATER], ["Grass", "Water"]),
-        ((GRASS, WATER), [], ["Grass", "Water"]),
-        ((), [], ["Class 1", "Class 2"]),
+        ((GRASS, WATER), numbered("Class 1", "Class 2"), ["Grass", "Water"]),
+        ((), numbered("Class 1", "Class 2"), ["Class 1", "Class 2"]),
     ],
 )
 def test_values_count_where_one_side_has_no_names(theirs, ours, names):
-    labels, classes, notes = match_classes(reference([[0, 1, 2]], theirs), ours, 2)
+    labels, classes, notes = match_classes(reference([[0, 1, 2]], theirs), ours)
     assert labels.tolist() == [[0, 1, 2]]
     assert ([c.name for c in classes], notes) == (names, [])
 
 
 def test_values_count_where_no_name_is_shared_and_that_is_said():
     german = (LandCoverClass(1, "Gras", (0, 9, 0)), LandCoverClass(2, "Wasser", (0, 0, 9)))
-    labels, _, notes = match_classes(reference([[1, 2]], german), [GRASS, WATER], 2)
+    labels, _, notes = match_classes(reference([[1, 2]], german), [GRASS, WATER])
     assert labels.tolist() == [[1, 2]]
     assert notes == ["map and reference have no class name in common: classes were matched by value"]
 
 
-@pytest.mark.parametrize(("ours", "words"), [([GRASS, WATER], "Rock and the map Grass, Water"), ([], "none at all")])
+@pytest.mark.parametrize(
+    ("ours", "words"), [([GRASS, WATER], "Rock and the map Grass, Water"), (numbered("Class 1"), "none at all")]
+)
 def test_names_only_that_the_map_does_not_know(ours, words):
     with pytest.raises(LabelsError, match=words):
-        match_classes(reference([[1]], (LandCoverClass(1, "Rock", (9, 9, 9)),), by_name=True), ours, 2)
+        match_classes(reference([[1]], numbered("Rock"), numbers=(0,)), ours)
 
 
 def test_values_that_are_no_classes():
-    many = Reference(np.array([[1, 6000]], np.uint16))
+    many = reference([[1, 6000]])
     with pytest.raises(LabelsError, match="values up to 6000 and the map's classes end at 2"):
-        match_classes(many, [GRASS, WATER], 2)
+        match_classes(many, [GRASS, WATER])

@@ -265,7 +265,7 @@ def test_labels_with_several_bands(small_scene, tmp_path):
     assert "2 bands" in refused(tmp_path, small_scene, np.ones((2, 9, 7), np.uint8))
 
 
-@pytest.mark.parametrize(("value", "words"), [(0, "no class"), (3, "one class only, 3")])
+@pytest.mark.parametrize(("value", "words"), [(0, "no class"), (3, "one class only, 'Class 3'")])
 def test_labels_with_fewer_than_two_classes(small_scene, tmp_path, value, words):
     labels = np.zeros((9, 7), np.uint8)
     labels[4:] = value

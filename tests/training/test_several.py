@@ -16,7 +16,7 @@ from spectraldiff.pipeline import Training, write_pixels
 from spectraldiff.request import Request
 from spectraldiff.run_facts import common_normaliser, sample_tiles
 from spectraldiff.scene import Scene
-from spectraldiff.several import differing_bands, with_common_classes
+from spectraldiff.several import alike, differing_bands, with_common_classes
 from spectraldiff.splits import make_splits
 from spectraldiff.temperature import too_few
 from spectraldiff.training import Compute
@@ -49,6 +49,18 @@ def test_classes_are_matched_by_name(tiny_scene: Scene) -> None:
     assert second.labels.tolist() == [[2, 3, 1]]
     assert len({c.colour for c in first.classes}) == 3
     assert with_common_classes([tiny_scene])[0] is tiny_scene
+
+
+def test_names_that_differ_in_case_only_are_said(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
+    names = ("Corn", "corn", "Soy  bean", "soy bean")
+    classes = tuple(replace(c, name=name) for c, name in zip(tiny_scene.classes, names, strict=True))
+    files = tmp_path / "s.tif", tmp_path / "l.tif"
+    replace(tiny_scene, classes=classes).write(files[0], labels=files[1])
+    scenes = replace(tiny_request, scene=str(files[0]), labels=str(files[1])).load_scenes()
+    said = [remark for remark in scenes[0].remarks if "differ in case or blanks" in remark]
+    assert len(scenes[0].classes) == 4
+    assert [line.partition(" are two")[0] for line in said] == ["'Corn' and 'corn'", "'Soy  bean' and 'soy bean'"]
+    assert not alike(tiny_scene.classes)
 
 
 def test_scenes_of_different_bands_are_refused(tiny_scene: Scene) -> None:

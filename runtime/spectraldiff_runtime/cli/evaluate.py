@@ -28,8 +28,11 @@ def evaluate(
     field: Annotated[
         str | None,
         typer.Option(
-            help="Field of the vector file with class names or values; 'class' by default.", show_default=False
+            help="Field of the vector file with class names or numbers; 'class' by default.", show_default=False
         ),
+    ] = None,
+    name_field: Annotated[
+        str | None, typer.Option(help="Field with the classes' names, where --field has numbers.", show_default=False)
     ] = None,
     layer: Annotated[
         str | None, typer.Option("--layer-name", help="Layer of the vector file.", show_default=False)
@@ -57,7 +60,8 @@ def evaluate(
 ) -> None:
     """Compare a class map with labels: OA, AA, kappa, accuracy of each class, confusion matrix.
 
-    Classes are matched by name where map and labels both have names, else by value. A labelled pixel that the map
+    Classes are matched by name where map and labels both have names, else by number: 7 is the class that the map calls
+    "Class 7" or "7", else its value 7. A labelled pixel that the map
     left unclassified counts as wrong. One where the map has no data (0 is its nodata value) is left out and counted,
     because a map is judged by what it maps; --count-nodata makes it wrong, too. `sdiff map --min-confidence` also
     writes 0: give --confidence, and pixels that have a confidence but no class are wrong.
@@ -67,6 +71,7 @@ def evaluate(
     """
     with training_package("evaluate"):
         from spectraldiff.assessment import assess
+        from spectraldiff.vectors import LabelFields
     if report is not None:
         from ..outputs import check_apart, check_output
 
@@ -75,8 +80,7 @@ def evaluate(
     found = assess(
         classes,
         labels,
-        field=field,
-        layer=layer,
+        fields=LabelFields(field, layer, name_field),
         exclude=exclude,
         confidence=confidence,
         count_nodata=count_nodata,
@@ -84,7 +88,13 @@ def evaluate(
     for note in found.notes:
         warn(note)
     if report is not None:
-        options = {"--field": field, "--layer-name": layer, "--exclude": exclude, "--confidence": confidence}
+        options = {
+            "--field": field,
+            "--name-field": name_field,
+            "--layer-name": layer,
+            "--exclude": exclude,
+            "--confidence": confidence,
+        }
         flags = ["--count-nodata"] if count_nodata else []
         _write(report, classes, labels, found, _command(classes, labels, options, flags, report), overwrite)
     if json:
