@@ -4,13 +4,17 @@ Bands are scaled by their smallest and largest value, so one pixel of -9999 amon
 tell the others by.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff.scene import Scene
+from spectraldiff.wording import counted
 from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.metadata import read_scaling
+from spectraldiff_runtime.opening import open_dataset
 
 SAMPLE = 20_000  # pixels that are enough for quantiles
 USUAL = (0.01, 0.99)
@@ -28,7 +32,7 @@ def value_doubts(scene: Scene) -> tuple[str, ...]:
     pixels = scene.cube[scene.valid]  # (n, B)
     if (pixels == pixels[0]).all():
         raise SceneError(
-            f"the scene '{scene.name}' has the same values in all {len(pixels):,} pixels that have data: "
+            f"the scene '{scene.name}' has the same values in all pixels that have data ({len(pixels):,}): "
             "wanted a scene with something to tell apart; see `sdiff info`"
         )
     lines, flat = [], np.zeros(len(pixels), np.bool_)
@@ -39,6 +43,24 @@ def value_doubts(scene: Scene) -> tuple[str, ...]:
                 flat |= same
                 lines.append(f"{_pixels(same)} {value:g} in every band: if it means no data, give --nodata {value:g}")
     return (*lines, *_far(pixels[~flat]))
+
+
+def scale_doubts(path: str | Path) -> tuple[str, ...]:
+    """Say in one line that a raster whose scaled values are wanted has no scale; nothing where it has.
+
+    Raises
+    ------
+    SceneError
+        The raster cannot be opened.
+    """
+    with open_dataset(path) as dataset:
+        scales, offsets = read_scaling(dataset)
+    if not (scales == 1).all() or not (offsets == 0).all():
+        return ()
+    return (
+        f"'{path}' has neither scale nor offset, so --scaled leaves its values as they are: leave it out, or give the "
+        "file a scale (gdal_edit.py -scale) if its values are not physical",
+    )
 
 
 def _far(pixels: NDArray[Any]) -> list[str]:
@@ -59,5 +81,4 @@ def _far(pixels: NDArray[Any]) -> list[str]:
 
 
 def _pixels(where: NDArray[np.bool_]) -> str:
-    count = int(where.sum())
-    return "1 pixel has" if count == 1 else f"{count:,} pixels have"
+    return counted(int(where.sum()), "pixel has", "pixels have")

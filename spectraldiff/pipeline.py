@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,11 +29,12 @@ from spectraldiff.report import MappedScene
 from spectraldiff.run_facts import common_normaliser, sample_tiles
 from spectraldiff.scene import Scene
 from spectraldiff.smoothing import Smoothing, sharpness
-from spectraldiff.splits import Split, leakage
+from spectraldiff.splits import Split, with_leakage
 from spectraldiff.temperature import LEAST, HeldOut, Temperature, choose, hold_out, places, smoothed_scores, too_few
 from spectraldiff.training import ClassifierTask, Compute, DiffusionTask, Loop
 from spectraldiff.vit import SpectralViT, ViTConfig
 from spectraldiff_runtime.class_map import write_class_raster
+from spectraldiff_runtime.scene import Georeference
 
 SAVE_EVERY = 30.0  # seconds between two states on disk
 
@@ -288,10 +289,9 @@ class Training:
 
     def _look_again(self, window: int) -> None:
         """Take the leakage anew: smoothing looks farther than the classifier's window does."""
-        self.splits = tuple(
-            replace(one, leakage=leakage(one.train, one.test, window)) if one.leakage is not None else one
-            for one in self.splits
-        )
+        if any(split.leakage is not None for split in self.splits):
+            places = [Georeference.of(scene.crs, scene.transform) for scene in self.scenes]
+            self.splits = with_leakage(self.splits, window, places)
 
     def _draw_map(self, index: int, found: Evaluation, name: str) -> None:
         mapped, accuracy = found.maps[index], found.of_scenes[index]

@@ -1,5 +1,6 @@
 """What a user asks `sdiff train` for: kept in the run folder, so that a training can go on without being told again."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -11,19 +12,22 @@ from numpy.typing import NDArray
 
 from spectraldiff import datasets
 from spectraldiff.classifier import empty_classifier
-from spectraldiff.doubtful import value_doubts
+from spectraldiff.doubtful import scale_doubts, value_doubts
 from spectraldiff.labels import check_grids, read_labels
 from spectraldiff.presets import PRESETS, Preset
 from spectraldiff.scene import Scene, check_class_count
 from spectraldiff.several import alike, with_common_classes
 from spectraldiff.splits import PAPER_COUNTS, Split, make_splits, parse_spec
 from spectraldiff.vectors import LabelFields, is_vector
-from spectraldiff_runtime.errors import RunError, SceneError, UsageError
+from spectraldiff_runtime.errors import LabelsError, RunError, SceneError, SpectralDiffError, UsageError
 from spectraldiff_runtime.placing import crs_of
 from spectraldiff_runtime.raster import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene import Georeference
 
 OWN = "`sdiff train scene.tif --labels labels.gpkg --field class`"
+
+# Names that only GDAL knows: /vsizip/a.zip/a.tif, s3://bucket/a.tif, NETCDF:"a.nc":b. One letter is a Windows drive.
+GDAL_NAME = re.compile(r"/vsi|[a-z][a-z0-9_+]+:", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -104,22 +108,39 @@ class Request:
         return self.load_scenes()[0]
 
     def _own_scenes(self) -> list[Scene]:
+        self._check_files()
         paths = [labels for _, labels in self.sources]
         self._check_fields(paths)
         options: dict[str, Any] = {"bands": self.bands, "nodata": self.nodata, "scaled": self.scaled}
         fields = LabelFields(self.field, self.layer_name, self.name_field)
         least = 2 if len(paths) == 1 else 1
         scenes = [Scene.from_files(*pair, fields=fields, least=least, **options) for pair in self.sources]
+        if self.scaled:
+            doubts = [scale_doubts(path) for path, _ in self.sources]
+            scenes = [replace(s, remarks=(*s.remarks, *said)) for s, said in zip(scenes, doubts, strict=True)]
         common = with_common_classes(scenes)
         remarks = [remark for scene in scenes for remark in scene.remarks]
         check_class_count([scene.labels for scene in common], common[0].classes, paths, remarks=remarks)
         return scenes
 
+    def _check_files(self) -> None:
+        """Refuse files that are not there, and a scene that is given twice, before anything is read."""
+        for scene, labels in self.sources:
+            _check_exists(scene, "a scene, as a raster that GDAL reads", SceneError)
+            _check_exists(labels, "its labels, in a vector file or a raster", LabelsError)
+        spec = parse_spec(self.split, self.dataset)
+        if spec.form == "file":
+            _check_exists(spec.file, "a raster of the pixels that train", LabelsError)
+        scenes = [str(Path(scene).resolve()) if _is_there(scene) else scene for scene, _ in self.sources]
+        twice = next((path for path in scenes if scenes.count(path) > 1), None)
+        if twice is not None:
+            raise UsageError(f"the scene '{twice}' is given twice: wanted each scene once; put its labels in one file")
+
     def _check_fields(self, paths: Sequence[str]) -> None:
         """Refuse options for vector files where there is none."""
         given = {"--field": self.field, "--layer-name": self.layer_name, "--name-field": self.name_field}
         named = [option for option, value in given.items() if value is not None]
-        if named and not any(is_vector(path) for path in paths if Path(path).exists()):
+        if named and not any(is_vector(path) for path in paths):
             raise UsageError(
                 f"{named[0]} is for vector files and '{paths[0]}' is none: leave it out, or check the file"
             )
@@ -139,6 +160,7 @@ class Request:
             marked=_marked(spec.file, scenes) if spec.form == "file" else None,
             window=self.preset.window,
             buffer=halo,
+            places=[Georeference.of(scene.crs, scene.transform) for scene in scenes],
         )
 
     def make_split(self, scene: Scene) -> Split:
@@ -223,6 +245,27 @@ def _marked(path: str, scenes: Sequence[Scene]) -> NDArray[Any] | None:
     own = replace(own, crs=crs_of(own))
     check_grids(f"the training pixels '{path}'", marked.shape, place, "the scene", scene.labels.shape, own)
     return marked
+
+
+def whole_path(name: str | Path) -> str:
+    """Return a file's whole path, so that a run goes on from any folder; a name that only GDAL knows stays."""
+    return str(name) if _only_gdal_knows(name) else str(Path(name).absolute())
+
+
+def _only_gdal_knows(name: str | Path) -> bool:
+    return GDAL_NAME.match(str(name)) is not None and not _is_there(name)
+
+
+def _is_there(name: str | Path) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:  # too long a name, or a loop of links
+        return False
+
+
+def _check_exists(name: str, wanted: str, kind: type[SpectralDiffError]) -> None:
+    if not _is_there(name) and not _only_gdal_knows(name):
+        raise kind(f"'{name}' does not exist: wanted {wanted}; check the name")
 
 
 def default_split(dataset: str | None) -> str:

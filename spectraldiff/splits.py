@@ -5,7 +5,7 @@ the same split on every machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff.disjoint import draw_disjoint, within
+from spectraldiff.marked import marked_pixels
+from spectraldiff.overlap import near_trained_elsewhere
 from spectraldiff.polygon_splits import by_polygon
 from spectraldiff.sheets import cut, joined, joined_groups
+from spectraldiff.wording import counted
 from spectraldiff_runtime.class_map import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, UsageError
+from spectraldiff_runtime.scene import Georeference
 
 FORMS = "paper, per-class:N, fraction:F, disjoint, disjoint:F or file:TRAIN.tif"
 DISJOINT_SHARE = 0.3
@@ -50,8 +54,8 @@ class Split:
     train, test
         (H, W) bool.
     leakage
-        Share of the test pixels whose window holds a training pixel, 0..1; None where the window is not known or
-        nothing tests.
+        Share of the test pixels whose window holds a training pixel, or ground that trains in another scene, 0..1;
+        None where the window is not known or nothing tests.
     notes
         What a reader of the accuracy must know, one line each.
     """
@@ -120,6 +124,7 @@ def make_splits(
     marked: NDArray[Any] | None = None,
     window: int | None = None,
     buffer: int = 0,
+    places: Sequence[Georeference] = (),
 ) -> tuple[Split, ...]:
     """Draw the training and test pixels of some scenes; counts and shares are those of all scenes together.
 
@@ -132,7 +137,8 @@ def make_splits(
         more, which a note names. ``fraction:F``: the share F (0 < F < 1) of each class, at least one pixel and never
         all. The rest tests. ``disjoint`` or ``disjoint:F``:
         about the share F (0.3) of each class, in other places than the test pixels (`spectraldiff.disjoint`).
-        ``file:NAME``: the pixels of `marked` train, the rest tests. All but ``paper`` pass over classes without pixels.
+        ``file:NAME``: the nonzero pixels of `marked` (`spectraldiff.marked`) train, the rest tests. All but ``paper``
+        pass over classes without pixels.
     seed
         0 or more.
     dataset
@@ -143,11 +149,14 @@ def make_splits(
         (H, W) each, the polygon that labels a pixel, 0 for none: ``per-class:N`` and ``fraction:F`` then draw whole
         polygons (`spectraldiff.polygon_splits`). None, for all or for one, draws pixels.
     marked
-        (H, W): the labels of the pixels that train, else 0; for ``file:`` and one scene.
+        (H, W): nonzero where pixels train, one value for all or some for each class; for ``file:`` and one scene.
     window
         Side of the classifier's window in pixels, for the leakage.
     buffer
         For ``disjoint``: no test pixel lies this many pixels (Chebyshev) from a training pixel, or fewer.
+    places
+        Where each scene lies, for scenes that overlap (`spectraldiff.overlap`): the leakage counts ground that trains
+        in another scene, ``disjoint`` tests no pixel within `buffer` of it, and a split by polygon none on it.
 
     Raises
     ------
@@ -166,13 +175,37 @@ def make_splits(
     polygons = joined_groups(sheet, groups or [None] * len(sheet), gap)
     name, (train, test), notes = _draw(canvas, wanted, seed, classes, polygons, marked, buffer)
     shapes = [one.shape for one in sheet]
-    sides = zip(cut(train, shapes, gap), cut(test, shapes, gap), strict=True)
-    return tuple(Split(name, seed, a, b, None if window is None else leakage(a, b, window), notes) for a, b in sides)
+    trains, tests = cut(train, shapes, gap), cut(test, shapes, gap)
+    if len(sheet) > 1 and places and (wanted.form == "disjoint" or name.endswith(BY_POLYGON)):
+        tests, left_out = _off_trained_ground(trains, tests, places, buffer if wanted.form == "disjoint" else 0)
+        test, notes = joined(tests, gap), (*notes, *left_out)
+    if not test.any():
+        raise LabelsError(_nothing_tests(wanted, buffer))
+    notes = (*notes, *_one_sided(canvas, train, test, Titles(classes)))
+    splits = tuple(Split(name, seed, a, b, None, notes) for a, b in zip(trains, tests, strict=True))
+    return splits if window is None else with_leakage(splits, window, places)
 
 
-def leakage(train: NDArray[np.bool_], test: NDArray[np.bool_], window: int) -> float | None:
-    """Return the share of test pixels whose window of that side holds a training pixel; None without test pixels."""
-    return float(within(train, window // 2)[test].mean()) if test.any() else None
+def with_leakage(splits: Sequence[Split], window: int, places: Sequence[Georeference] = ()) -> tuple[Split, ...]:
+    """Return the splits of some scenes with the leakage for a window of that side; `places` as `make_splits`."""
+    trains, found = [split.train for split in splits], []
+    for index, split in enumerate(splits):
+        elsewhere = near_trained_elsewhere(index, trains, places, window // 2) if places else None
+        found.append(replace(split, leakage=leakage(split.train, split.test, window, elsewhere)))
+    return tuple(found)
+
+
+def leakage(
+    train: NDArray[np.bool_], test: NDArray[np.bool_], window: int, elsewhere: NDArray[np.bool_] | None = None
+) -> float | None:
+    """Return the share of test pixels whose window of that side holds a training pixel; None without test pixels.
+
+    `elsewhere`, (H, W): pixels whose window holds ground that trains in another scene.
+    """
+    near = within(train, window // 2)
+    if elsewhere is not None:
+        near |= elsewhere
+    return float(near[test].mean()) if test.any() else None
 
 
 def mean_leakage(splits: Sequence[Split]) -> float | None:
@@ -206,19 +239,36 @@ def _draw(
         train = _random_pixels(labels, wanted, generator)
         return spec.text, (train, (labels != 0) & ~train), _halved(labels, train, spec, titles)
     if spec.form == "file":
-        train = _marked_pixels(labels, marked, spec)
+        train = marked_pixels(labels, marked, spec.file, titles)
+        return f"file:{Path(spec.file).name}", (train, (labels != 0) & ~train), ()
+    return spec.text, draw_disjoint(labels, spec.share, buffer, generator), ()
+
+
+def _off_trained_ground(
+    trains: Sequence[NDArray[np.bool_]],
+    tests: Sequence[NDArray[np.bool_]],
+    places: Sequence[Georeference],
+    distance: int,
+) -> tuple[list[NDArray[np.bool_]], tuple[str, ...]]:
+    """Return the test pixels farther than `distance` from ground that trains in another scene, and what to say."""
+    near = [near_trained_elsewhere(index, trains, places, distance) for index in range(len(tests))]
+    kept = [test if one is None else test & ~one for test, one in zip(tests, near, strict=True)]
+    left_out = sum(int(test.sum()) for test in tests) - sum(int(test.sum()) for test in kept)
+    where = f"within {counted(distance, 'pixel')} of" if distance else "on"
+    note = f"not tested, since they lie {where} ground that trains in another scene: {counted(left_out, 'pixel')}"
+    return kept, (note,) if left_out else ()
+
+
+def _nothing_tests(spec: Spec, buffer: int) -> str:
+    if spec.form == "disjoint":
         return (
-            f"file:{Path(spec.file).name}",
-            (train, (labels != 0) & ~train),
-            _one_sided(labels, train, (labels != 0) & ~train, titles),
+            f"no test pixel is left more than {counted(buffer, 'pixel')} from the training pixels: the labels lie too "
+            "close together for a disjoint split; label more places, or choose per-class:N or fraction:F"
         )
-    train, test = draw_disjoint(labels, spec.share, buffer, generator)
-    if not test.any():
-        raise LabelsError(
-            f"no test pixel is left more than {buffer} pixels from the training pixels: the labels lie too close "
-            "together for a disjoint split; label more places, or choose per-class:N or fraction:F"
-        )
-    return spec.text, (train, test), _one_sided(labels, train, test, titles)
+    return (
+        "no test pixel is left on ground that does not train in another scene: label more places, choose disjoint, or "
+        "split by pixel"
+    )
 
 
 class Titles(dict[int, str]):
@@ -241,24 +291,6 @@ def _random_pixels(
     return drawn.reshape(labels.shape)
 
 
-def _marked_pixels(labels: NDArray[Any], marked: NDArray[Any] | None, spec: Spec) -> NDArray[np.bool_]:
-    """Return the pixels that a file marks for training; those without a label of the scene's are passed over."""
-    if marked is None or marked.shape != labels.shape:
-        raise UsageError("the split file:TRAIN.tif is for one scene: give another split with several")
-    other = (marked != 0) & (labels != 0) & (marked != labels)
-    if other.any():
-        row, column = np.argwhere(other)[0]
-        raise LabelsError(
-            f"'{spec.file}' and the labels differ at {other.sum():,} pixels, such as row {row}, column {column} "
-            f"({marked[row, column]} and {labels[row, column]}): wanted the labels' values where pixels train"
-        )
-    train = (marked != 0) & (labels != 0)
-    if not train.any() or np.array_equal(train, labels != 0):
-        what = "all" if train.any() else "none"
-        raise LabelsError(f"'{spec.file}' marks {what} of the labelled pixels: wanted some to train and some to test")
-    return np.asarray(train)
-
-
 def _one_sided(
     labels: NDArray[Any], train: NDArray[np.bool_], test: NDArray[np.bool_], titles: Mapping[int, str]
 ) -> tuple[str, ...]:
@@ -278,8 +310,8 @@ def _checked(title: str, found: int, wanted: int, spec: Spec) -> int:
     if spec.form == "per-class" and found > 1:
         return found // 2
     raise LabelsError(
-        f"{title} has {found} labelled pixels; {spec.text} wants {wanted} for training and at least one for the "
-        "test: choose a split that takes fewer, or label more"
+        f"{title} has {counted(found, 'labelled pixel')}; {spec.text} wants {wanted} for training and at least one for "
+        "the test: choose a split that takes fewer, or label more"
     )
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,11 +24,13 @@ from rasterio import warp
 from rasterio.features import shapes
 
 from spectraldiff.checkpoint import RunFolder, create_run
+from spectraldiff.request import whole_path
 from spectraldiff.scene import Scene
 from spectraldiff_export.card import card_of
 from spectraldiff_runtime.class_map import write_class_raster
 from spectraldiff_runtime.cli import run
 from spectraldiff_runtime.cli.train import COMMAND, join_pairs, train
+from spectraldiff_runtime.cli.train_report import describe
 from spectraldiff_runtime.errors import UsageError
 
 SHORT = ["--diffusion-steps", "2", "--epochs", "1", "--components", "5", "--device", "cpu"]
@@ -157,6 +160,55 @@ def test_disjoint_split_of_an_own_scene(tiny_files, tmp_path, capsys):
     assert "are on neither side of the split" in printed.err
 
 
+def test_a_mask_says_which_pixels_train(tiny_files, tiny_run, tmp_path):
+    with rasterio.open(tiny_run.path / "train_pixels.tif") as source:
+        train, profile = source.read(1) > 0, source.profile
+    with rasterio.open(tmp_path / "mask.tif", "w", **profile) as target:
+        target.write(train.astype(np.uint8), 1)
+    options = ("--split", f"file:{tmp_path / 'mask.tif'}", "--features", "raw", "-q", "--run", tmp_path / "run")
+    assert run(own(tiny_files, *options)) == 0
+    with rasterio.open(tmp_path / "run" / "train_pixels.tif") as found:
+        np.testing.assert_array_equal(found.read(1) > 0, train)
+
+
+def test_names_that_only_gdal_knows(tiny_files, tmp_path, tiny_request, monkeypatch):
+    """They are neither looked for nor made whole paths; a file that is there is a file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ab:c.tif").touch()
+    for name in ("s3://bucket/a.tif", "/vsicurl/https://x.org/a.tif", 'NETCDF:"a.nc":b', "https://x.org/a.gpkg"):
+        assert whole_path(name) == name
+    for name in ("a.tif", "ab:c.tif", "b/s3.tif"):
+        assert whole_path(name) == str(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / "both.zip", "w") as archive:
+        archive.write(tiny_files[0], "scene.tif")
+        archive.write(tiny_files[1], "labels.tif")
+    paths = {"scene": f"/vsizip/{tmp_path}/both.zip/scene.tif", "labels": "/vsizip/both.zip/labels.tif"}
+    (scene,) = replace(tiny_request, **paths).load_scenes()
+    assert scene.cube.shape == (26, 31, 12)
+
+
+def test_scaled_values_of_a_scene_without_a_scale(tiny_files, tmp_path, capsys):
+    assert run(own(tiny_files, "--run", tmp_path / "run", "--features", "raw", "-q", "--scaled")) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("has neither scale nor offset, so --scaled leaves its values as they are" in line for line in lines) == 1
+
+
+def test_numbers_of_one(tiny_scene, tiny_request, capsys):
+    labels = np.zeros_like(tiny_scene.labels)
+    labels[3, 3:6], labels[3, 20:22] = 1, 2
+    cube = tiny_scene.cube.astype(np.float32)
+    cube[3, 5] = np.nan
+    scene = replace(tiny_scene, cube=cube, labels=labels, classes=tiny_scene.classes[:2])
+    split = replace(tiny_request, split="per-class:1").make_split(scene)
+    describe([scene], [replace(split, test=split.test & (labels == 2))])
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert "12 bands, 2 classes; 2 training and 1 test pixel (" in first
+    assert rest == [
+        "1 labelled pixel has no data and was left out",
+        "1 labelled pixel is on neither side of the split",
+    ]
+
+
 def test_the_pixels_of_one_run_train_another(tiny_files, tiny_run, tmp_path, monkeypatch):
     """And the run goes on from another folder."""
     monkeypatch.chdir(tiny_run.path)
@@ -178,11 +230,12 @@ def test_two_files_after_each_pair_are_joined():
 
 
 def test_several_scenes_in_one_training(tiny_files, tiny_scene, tmp_path, capsys):
-    """A scene with its raster of labels, and another with polygons: classes meet by name."""
+    """A scene with its raster of labels, and another of the same place with polygons: classes meet by name."""
     labels = vector_labels(tmp_path / "labels.gpkg", tiny_scene)
+    other = shutil.copy(tiny_files[0], tmp_path / "other.tif")
     app = typer.Typer()
     app.command(cls=COMMAND)(train)
-    pair = ["--pair", str(tiny_files[0]), str(labels), "--field", "cover", "--split-by", "pixel"]
+    pair = ["--pair", str(other), str(labels), "--field", "cover", "--split-by", "pixel"]
     arguments = [*own(tiny_files, "--run", tmp_path / "run", "--features", "raw", "--json")[1:], *pair]
     app(arguments, standalone_mode=False)
     printed = capsys.readouterr()
@@ -192,6 +245,20 @@ def test_several_scenes_in_one_training(tiny_files, tiny_scene, tmp_path, capsys
     assert len(report["scenes"]) == 2
     assert report["accuracy"]["pixels"] == sum(one["test_pixels"] for one in report["scenes"])
     assert (tmp_path / "run" / "train_pixels_2.tif").is_file()
+
+
+def test_flight_lines_that_overlap(tiny_files, tiny_scene, tmp_path, capsys):
+    """The same ground in two scenes: no test pixel within reach of it, which the run says."""
+    shifted = replace(tiny_scene, transform=(20.0, 0.0, 500000.0 + 20 * 8, 0.0, -20.0, 4480000.0))
+    pair = [tmp_path / "b.tif", tmp_path / "b-labels.tif"]
+    shifted.write(pair[0], labels=pair[1])
+    options = ("--features", "raw", "--json", "--split", "disjoint:0.2", "--pair", *pair)
+    assert run(own(tiny_files, "--run", tmp_path / "run", *options)) == 0
+    printed = capsys.readouterr()
+    assert "of ground that trains in another scene: " in printed.err
+    report = json.loads(printed.out)
+    assert report["leakage"] == 0
+    assert any("ground that trains in another scene" in note for note in report["notes"])
 
 
 def refusals(tmp_path, tiny_files, scene):
@@ -207,6 +274,8 @@ def refusals(tmp_path, tiny_files, scene):
     text.write_text("this is no raster")
     vectors = str(vector_labels(tmp_path / "labels.gpkg", scene))
     base = ["train", scene_file, "--labels", labels]
+    resume = ["--resume", str(tmp_path / "taken")]
+    (tmp_path / "link.tif").symlink_to(scene_file)
     return {
         "nothing": (["train"], 2, "--dataset NAME"),
         "both": ([*base, "--dataset", "indian-pines"], 2, "either --dataset"),
@@ -225,8 +294,16 @@ def refusals(tmp_path, tiny_files, scene):
         "too few pixels": (["train", scene_file, "--labels", lone, "--split", "per-class:5"], 1, "per-class:5 wants"),
         "labels of another size": (["train", scene_file, "--labels", str(small)], 1, "25 rows x 31 columns"),
         "one class only": (["train", scene_file, "--labels", str(one)], 1, "one class only"),
-        "scene missing": (["train", "missing.tif", "--labels", labels], 1, "missing.tif"),
-        "labels missing": (["train", scene_file, "--labels", "missing.tif"], 1, "missing.tif"),
+        "scene missing": (["train", "no.tif", "--labels", labels], 1, "no.tif' does not exist: wanted a scene, as a"),
+        "labels missing": (["train", scene_file, "--labels", "no.tif"], 1, "no.tif' does not exist: wanted its labels"),
+        "vector labels missing": (["train", scene_file, "--labels", "no.gpkg", "--field", "x"], 1, "no.gpkg' does not"),
+        "labels of a pair missing": (
+            [*base, "--pair", str(text), "no.gpkg", "--field", "x"],
+            1,
+            "no.gpkg' does not exist: wanted its labels, in a vector file or a raster; check the name",
+        ),
+        "scene twice": ([*base, "--pair", scene_file, labels], 2, "scene.tif' is given twice: wanted each scene once"),
+        "scene twice by a link": ([*base, "--pair", "link.tif", vectors], 2, "put its labels in one file"),
         "no raster": (["train", str(text), "--labels", labels], 1, "text.tif"),
         "run exists": ([*base, "--run", str(tmp_path / "taken")], 1, "exists"),
         "folder that cannot be": ([*base, "--run", str(tmp_path / "file" / "run")], 1, "cannot be written"),
@@ -237,6 +314,10 @@ def refusals(tmp_path, tiny_files, scene):
         "field of a data set": (["train", "--dataset", "ksc", "--field", "x"], 2, "--field is for your own scene"),
         "split file missing": ([*base, "--split", "file:none.tif"], 1, "none.tif' does not exist"),
         "disjoint of nothing": ([*base, "--split", "disjoint:0"], 2, "between 0 and 1"),
+        "resume with a scene": ([*base, *resume], 2, "leave out the scene and --labels"),
+        "resume with a pair": (["train", *resume, "--pair", "a", "b"], 2, "leave out --pair"),
+        "resume with a layer": (["train", *resume, "--layer-name", "x"], 2, "leave out --layer-name"),
+        "resume with a seed": (["train", *resume, "--seed", "3", "--run", "x"], 2, "leave out --run and --seed"),
         "resume nothing": (["train", "--resume", str(tmp_path / "none")], 1, "no run folder"),
         "resume no run": (["train", "--resume", str(tmp_path / "taken")], 1, "no run folder"),
         "resume with options": (
@@ -253,7 +334,8 @@ CASES = [
     "labels of another size", "one class only", "scene missing", "labels missing", "no raster", "run exists",
     "folder that cannot be", "scaled data set", "resume scaled", "cuda", "resume nothing", "resume no run",
     "resume with options", "no field", "unknown field", "field of a raster", "field of a data set",
-    "split file missing", "disjoint of nothing",
+    "split file missing", "disjoint of nothing", "vector labels missing", "labels of a pair missing", "scene twice",
+    "scene twice by a link", "resume with a scene", "resume with a pair", "resume with a layer", "resume with a seed",
 ]  # fmt: skip
 
 

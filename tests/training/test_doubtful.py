@@ -1,12 +1,14 @@
 """Values that are probably no measurements are named, and ordinary scenes are left in peace."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
 
 from spectraldiff import datasets
-from spectraldiff.doubtful import value_doubts
+from spectraldiff.doubtful import scale_doubts, value_doubts
 from spectraldiff_runtime.errors import SceneError
 
 
@@ -42,5 +44,15 @@ def test_constant_bands_are_no_doubt_but_a_constant_scene_is_refused(reflectance
     reflectance.cube[..., 5] = 7
     assert value_doubts(reflectance) == ()
     reflectance.cube[:] = reflectance.cube[0, 0]
-    with pytest.raises(SceneError, match="the same values in all 806 pixels"):
+    with pytest.raises(SceneError, match=r"the same values in all pixels that have data \(806\): wanted"):
         value_doubts(reflectance)
+
+
+def test_a_scale_that_is_asked_for_and_not_there(tiny_files, tmp_path):
+    (line,) = scale_doubts(tiny_files[0])
+    assert line.startswith(f"'{tiny_files[0]}' has neither scale nor offset, so --scaled leaves its values as they are")
+    for scale, offset in ((0.5, 0), (1, -1)):
+        scene = shutil.copy(tiny_files[0], tmp_path / "scene.tif")
+        with rasterio.open(scene, "r+") as dataset:
+            dataset.scales, dataset.offsets = [1] * 11 + [scale], [0] * 11 + [offset]
+        assert scale_doubts(scene) == ()

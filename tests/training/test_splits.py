@@ -1,5 +1,7 @@
 """Splits: the paper's counts, counts and shares per class, seeds, and labels that do not suffice."""
 
+import zlib
+
 import numpy as np
 import pytest
 
@@ -100,12 +102,12 @@ def test_indian_pines_with_30_pixels_of_each_class():
 
 def test_too_few_pixels_name_class_found_and_wanted():
     classes = [LandCoverClass(1, "Woods", (0, 1, 2)), LandCoverClass(2, "Oats", (3, 4, 5))]
-    with pytest.raises(LabelsError, match=r'class 2 "Oats" has 1 labelled pixels; per-class:6 wants 6'):
+    with pytest.raises(LabelsError, match=r'class 2 "Oats" has 1 labelled pixel; per-class:6 wants 6'):
         make_split(labels_with(40, 1), "per-class:6", 0, None, classes)
 
 
 def test_paper_on_labels_that_lack_a_class():
-    with pytest.raises(LabelsError, match="class 1 has 1 labelled pixels; paper wants 3"):
+    with pytest.raises(LabelsError, match="class 1 has 1 labelled pixel; paper wants 3"):
         make_split(labels_with(1, 1428), "paper", 0, "indian-pines")
 
 
@@ -167,11 +169,27 @@ def test_pixels_of_the_file_without_a_label_are_passed_over_and_one_sided_classe
 
 
 @pytest.mark.parametrize(
+    "marked",
+    [[[1, 0, 1, 0]], [[255, 0, 255, 0]], [[2, 0, 2, 0]], [[211, 0, 50000, 0]], [[2, 0, 1, 0]]],
+    ids=["mask", "mask of 255", "mask of a class's number", "codes of classes", "other numbers of classes"],
+)
+def test_file_with_a_mask_or_other_numbers_of_the_classes(marked):
+    """One value marks all training pixels; several stand for classes, which trainings number anew."""
+    split = make_split(np.array([[1, 1, 2, 2]], np.uint8), "file:t.tif", 0, marked=np.array(marked, np.uint16))
+    assert split.train.tolist() == [[True, False, True, False]]
+    assert split.test.tolist() == [[False, True, False, True]]
+
+
+@pytest.mark.parametrize(
     ("marked", "words"),
     [
-        ([[2, 0, 0, 0]], r"differ at 1 pixels, such as row 0, column 0 \(2 and 1\)"),
+        (
+            [[7, 0, 7, 9]],
+            "'t.tif' has the value 7 on pixels of class 1 and of class 2, such as row 0, column 2: wanted",
+        ),
         ([[0, 0, 0, 0]], "marks none"),
         ([[1, 1, 2, 2]], "marks all"),
+        ([[5, 5, 5, 5]], "marks all"),
     ],
 )
 def test_file_that_does_not_fit_the_labels(marked, words):
@@ -224,6 +242,25 @@ def test_several_scenes_are_joined_and_cut_apart_again():
     for one, back in zip(arrays, cut(sheet, [a.shape for a in arrays], 2), strict=True):
         np.testing.assert_array_equal(one, back)
     assert joined(arrays[:1], 7) is arrays[0]
+
+
+@pytest.mark.parametrize(
+    ("spec", "groups", "wanted"),
+    [
+        ("per-class:3", False, "42c447eb"),
+        ("fraction:0.3", False, "5f9e4bc0"),
+        ("per-class:3", True, "369b6101"),
+        ("fraction:0.3", True, "b758795b"),
+        ("disjoint:0.4", False, "9e2e6b1b"),
+    ],
+)
+def test_every_split_of_a_seed_stays_the_same_in_later_versions(spec, groups, wanted):
+    """Its pixels, by the checksum of both sides."""
+    labels = np.kron(np.arange(1, 13).reshape(3, 4) % 3 + 1, np.ones((4, 5), np.uint8)).astype(np.uint8)
+    labels[::4] = labels[:, ::5] = 0
+    polygons = np.kron(np.arange(1, 13).reshape(3, 4), np.ones((4, 5), np.int32)) if groups else None
+    split = make_split(labels, spec, 4, groups=polygons, window=3, buffer=1)
+    assert f"{zlib.crc32(np.packbits([split.train, split.test])):08x}" == wanted
 
 
 def test_windows_of_one_scene_hold_no_training_pixels_of_another():

@@ -84,10 +84,10 @@ def join_pairs(arguments: list[str]) -> list[str]:
 
 def train(
     scene: Annotated[
-        Path | None, typer.Argument(help="Your own scene, a raster; with --labels.", show_default=False)
+        str | None, typer.Argument(help="Your own scene, a raster; with --labels.", show_default=False)
     ] = None,
     labels: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Its labels: polygons or points in a vector file (with --field), or a raster, 0 unlabelled, classes "
             "from 1.",
@@ -204,7 +204,13 @@ def train(
     compute = choose_compute(device.value)
     keep_freed_memory()
     if resume is not None:
-        folder, request = _resumed(resume, {**source, **options, **changes})
+        others = {
+            "run": run,
+            "preset": None if preset is Preset.FAST else preset,
+            "seed": seed or None,
+            "compare_raw": compare_raw or None,
+        }
+        folder, request = _resumed(resume, {**source, **options, **changes, **others})
     else:
         request = _request(source, options, preset.value, changes, seed, compare_raw)
         folder = None
@@ -229,7 +235,7 @@ def _request(
 ) -> "Request":
     """Put the options together; every usage error is found here, before anything is read or written."""
     from spectraldiff.presets import preset_named
-    from spectraldiff.request import Request, check_source, default_split
+    from spectraldiff.request import Request, check_source, default_split, whole_path
     from spectraldiff.splits import parse_spec
 
     from ..errors import UsageError
@@ -239,11 +245,11 @@ def _request(
         if options[name] and source["dataset"] is not None:
             option = name.replace("_", "-")
             raise UsageError(f"--{option} is for your own scene: a benchmark scene is used as published; leave it out")
-    split = _absolute_split(options["split"] or default_split(source["dataset"]))
-    parse_spec(split, source["dataset"])
+    split = options["split"] or default_split(source["dataset"])
+    spec = parse_spec(split, source["dataset"])
     return Request(
         preset=preset_named(preset).changed(**changes),
-        split=split,
+        split=f"file:{whole_path(spec.file)}" if spec.file else split,
         split_by=options["split_by"] or SplitBy.POLYGON.value,
         seed=seed,
         compare_raw=compare_raw,
@@ -255,29 +261,27 @@ def _request(
         field=options["field"],
         name_field=options["name_field"],
         layer_name=options["layer_name"],
-        scene=_absolute(source["scene"]),
-        labels=_absolute(source["labels"]),
-        data_dir=_absolute(options["data_dir"]),
+        scene=_whole(source["scene"]),
+        labels=_whole(source["labels"]),
+        data_dir=_whole(options["data_dir"]),
     )
 
 
-def _absolute(path: Path | None) -> str | None:
-    return None if path is None else str(path.absolute())
+def _whole(path: str | Path | None) -> str | None:
+    from spectraldiff.request import whole_path
 
-
-def _absolute_split(spec: str) -> str:
-    """Return a spec with the whole path of its file, for a later --resume from another folder."""
-    form, _, name = spec.partition(":")
-    return f"file:{Path(name).absolute()}" if form == "file" and name else spec
+    return None if path is None else whole_path(path)
 
 
 def _pair(text: str) -> tuple[str, str]:
+    from spectraldiff.request import whole_path
+
     scene, between, labels = text.partition(BETWEEN)
     if not between:
         from ..errors import UsageError
 
         raise UsageError(f"--pair has '{text}': wanted two files, --pair scene.tif labels.gpkg")
-    return str(Path(scene).absolute()), str(Path(labels).absolute())
+    return whole_path(scene), whole_path(labels)
 
 
 def _resumed(path: Path, given: dict[str, Any]) -> "tuple[RunFolder, Request]":
@@ -287,10 +291,9 @@ def _resumed(path: Path, given: dict[str, Any]) -> "tuple[RunFolder, Request]":
 
     from ..errors import RunError, UsageError
 
-    named = [name for name, value in given.items() if value is not None]
+    named = ["the scene" if k == "scene" else f"--{k.replace('_', '-')}" for k, v in given.items() if v is not None]
     if named:
-        option = named[0].replace("_", "-")
-        raise UsageError(f"--resume goes on with what the run was begun with: leave out --{option}")
+        raise UsageError(f"--resume goes on with what the run was begun with: leave out {' and '.join(named)}")
     folder = open_run(path, path.parent)
     if folder.finished:
         raise RunError(f"the run '{path}' is finished: export it with `sdiff export --run {path}`")

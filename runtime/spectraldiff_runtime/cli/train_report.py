@@ -17,23 +17,27 @@ if TYPE_CHECKING:
 
 def describe(scenes: "Sequence[Scene]", splits: "Sequence[Split]") -> None:
     """Print size and pixels of each scene, and the split with its leakage."""
+    from spectraldiff.wording import counted
+
     for scene, split in zip(scenes, splits, strict=True):
         height, width, bands = scene.cube.shape
-        typer.echo(
-            f"{scene.name}: {height} x {width} pixels, {bands} bands, {len(scene.classes)} classes; "
-            f"{split.train.sum():,} training and {split.test.sum():,} test pixels ({split_text([split])})",
-            err=True,
+        shape = (
+            f"{height} x {width} pixels, {counted(bands, 'band')}, {counted(len(scene.classes), 'class', 'classes')}"
         )
+        sides = f"{split.train.sum():,} training and {counted(int(split.test.sum()), 'test pixel')}"
+        typer.echo(f"{scene.name}: {shape}; {sides} ({split_text([split])})", err=True)
     labelled = [scene.labels > 0 for scene in scenes]
     dropped = sum(int((one & ~scene.valid).sum()) for one, scene in zip(labelled, scenes, strict=True))
     if dropped:
-        typer.echo(f"{dropped:,} labelled pixels have no data and were left out", err=True)
+        found = counted(dropped, "labelled pixel has no data and was", "labelled pixels have no data and were")
+        typer.echo(f"{found} left out", err=True)
     neither = sum(
         int((one & scene.valid & ~split.train & ~split.test).sum())
         for one, scene, split in zip(labelled, scenes, splits, strict=True)
     )
     if neither:
-        typer.echo(f"{neither:,} labelled pixels are on neither side of the split", err=True)
+        found = counted(neither, "labelled pixel is", "labelled pixels are")
+        typer.echo(f"{found} on neither side of the split", err=True)
 
 
 def split_text(splits: "Sequence[Split]") -> str:
