@@ -89,15 +89,15 @@ def read_own_labels(
 
 def _of_raster(path: str | Path, labels: NDArray[Any], remarks: tuple[str, ...]) -> OwnLabels:
     """Find the classes of a label raster: all values from 1, or only those in use where they are few of them."""
-    named = [c.value for c in read_classes(Path(path))]
+    named = [c.value for c in read_classes(path)]
     used = sorted({*named, *np.unique(labels).tolist()} - {0})
     highest = max(used, default=0)
     if highest - len(used) <= max(len(used), FEW):
         values = range(1, highest + 1)
-        return OwnLabels(labels, all_classes(Path(path), values), None, remarks, tuple(values))
+        return OwnLabels(labels, all_classes(path, values), None, remarks, tuple(values))
     table = np.zeros(highest + 1, class_dtype(len(used)))
     table[used] = np.arange(1, len(used) + 1)
-    classes = tuple(replace(c, value=value) for value, c in enumerate(all_classes(Path(path), used), start=1))
+    classes = tuple(replace(c, value=value) for value, c in enumerate(all_classes(path, used), start=1))
     return OwnLabels(table[labels], classes, None, remarks, tuple(used))
 
 

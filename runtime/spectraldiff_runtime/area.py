@@ -16,6 +16,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
+from .arguments import real, several, whole
 from .errors import SceneError, UsageError
 from .placing import (
     CRS_ERRORS,
@@ -38,6 +39,7 @@ from .tiling import Window, tiles_of
 # Bounds are printed with few decimals (gdalinfo: 1e-7 degrees): less than this part of a pixel is rounding.
 ROUNDING = 1e-3
 EDGES_AT_ONCE = 1 << 14
+TURN = 360.0  # degrees
 
 
 def choose_window(
@@ -61,10 +63,11 @@ def choose_window(
     name
         What messages call the scene.
     bounds
-        West, south, east, north. Every pixel that the box overlaps is chosen (by more than a thousandth of a
-        pixel, which is rounding), so a box on the borders of pixels gives exactly those between them. What leaves
-        the scene is cut off. Where the box is not parallel to the rows (a rotated transform, another CRS), the
-        smallest window around what it overlaps is chosen.
+        West, south, east, north; in degrees, a west greater than east means the box across the 180th meridian, and
+        longitudes that differ by 360 are the same. Every pixel that the box overlaps is chosen (by more than a
+        thousandth of a pixel, which is rounding), so a box on the borders of pixels gives exactly those between them.
+        What leaves the scene is cut off. Where the box is not parallel to the rows (a rotated transform, another CRS),
+        the smallest window around what it overlaps is chosen.
     bounds_crs
         CRS of the bounds in any notation; the scene's if None.
     window
@@ -85,9 +88,9 @@ def choose_window(
         return _checked_window(height, width, name, window)
     if bounds is None:
         return Window(0, height, 0, width)
-    _check_bounds(bounds)
+    west, south, east, north = several("bounds", bounds, real, "W S E N, four numbers", 4)
     check_placed(place, name, "--bounds")
-    return _window_of_bounds(height, width, place, name, bounds, bounds_crs)
+    return _window_of_bounds(height, width, place, name, (west, south, east, north), bounds_crs)
 
 
 def moved(place: Georeference, window: Window) -> Georeference:
@@ -191,7 +194,7 @@ class AreaMask:
 
 
 def _checked_window(height: int, width: int, name: str, window: tuple[int, int, int, int]) -> Window:
-    col, row, columns, rows = window
+    col, row, columns, rows = several("window", window, whole, "COL ROW WIDTH HEIGHT, four whole numbers", 4)
     given = f"--window {col} {row} {columns} {rows}"
     if columns < 1 or rows < 1:
         raise UsageError(f"{given} has no pixels: wanted COL ROW WIDTH HEIGHT with width and height of at least 1")
@@ -202,12 +205,26 @@ def _checked_window(height: int, width: int, name: str, window: tuple[int, int, 
     return Window(row, row + rows, col, col + columns)
 
 
-def _check_bounds(bounds: Box) -> None:
+def _checked_bounds(bounds: Box, crs: Any) -> Box:
+    """Return bounds with west < east: in degrees, east may lie beyond the 180th meridian."""
     west, south, east, north = bounds
     if not all(math.isfinite(value) for value in bounds):
         raise UsageError(f"--bounds {box_text(bounds)} are not all numbers: wanted W S E N, four finite numbers")
+    if _in_degrees(crs) and east < west and east + TURN - west < TURN / 2:  # wider, they are likelier swapped
+        east += TURN
     if west >= east or south >= north:
         raise UsageError(f"--bounds {box_text(bounds)} hold no area: wanted W S E N with west < east and south < north")
+    return west, south, east, north
+
+
+def _in_degrees(crs: Any) -> bool:
+    return crs is not None and bool(crs.is_geographic)
+
+
+def _turned(boxes: list[Box], crs: Any) -> list[Box]:
+    """Return boxes wherever their longitudes may be counted from; as they are where there are none."""
+    turns = (-TURN, 0.0, TURN) if _in_degrees(crs) else (0.0,)
+    return [(west + turn, south, east + turn, north) for west, south, east, north in boxes for turn in turns]
 
 
 def _window_of_bounds(
@@ -215,6 +232,7 @@ def _window_of_bounds(
 ) -> Window:
     scene_crs, scene_box = crs_of(place), scene_box_of(height, width, place)
     given = scene_crs if bounds_crs is None else _parsed_crs(bounds_crs)
+    bounds = _checked_bounds(bounds, given)
     boxes, covered = [bounds], box_text(scene_box) + in_crs(scene_crs)
     if given != scene_crs:
         if scene_crs is None:
@@ -222,7 +240,7 @@ def _window_of_bounds(
                 f"'{name}' has no CRS, so --bounds-crs cannot be used: give --bounds in the scene's own coordinates"
             )
         boxes, covered = _boxes_in_scene(bounds, given, scene_crs, scene_box)
-    chosen = [_pixel_window(box, place, height, width) for box in boxes]
+    chosen = [_pixel_window(box, place, height, width) for box in _turned(boxes, scene_crs)]
     windows = [window for window in chosen if window.height > 0 and window.width > 0]
     if not windows:
         raise SceneError(
@@ -242,7 +260,7 @@ def _boxes_in_scene(bounds: Box, given: Any, scene_crs: Any, scene_box: Box) -> 
     world become half of a UTM zone. So what lies beyond the scene is cut off before reprojecting.
     """
     around = boxes_around(scene_box, scene_crs, given)
-    near = [overlap(bounds, grown(box)) for box in around] if around else [bounds]
+    near = [overlap(box, grown(other)) for other in around for box in _turned([bounds], given)] if around else [bounds]
     boxes: list[Box] = []
     for box in near:
         if box is None:

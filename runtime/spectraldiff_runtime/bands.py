@@ -40,8 +40,7 @@ def fit_bands(card: ModelCard, scene: Scene, *, explicit: bool, resample: bool, 
     UsageError
         Resampling without wavelengths on both sides.
     """
-    doubt = getattr(scene, "doubt", "")
-    if doubt:
+    for doubt in getattr(scene, "doubts", ()):
         warn(doubt)
     if card.wavelengths is None or scene.wavelengths is None:
         if resample:

@@ -132,7 +132,7 @@ def write_class_sidecar(path: Path, classes: Sequence[LandCoverClass]) -> None:
     sidecar_path(path).write_text(text + "\n", encoding="utf-8")
 
 
-def read_classes(path: Path) -> list[LandCoverClass]:
+def read_classes(path: str | Path) -> list[LandCoverClass]:
     """Read the classes of a class raster: names from sidecar or tags, colours from the colour table.
 
     Returns
@@ -152,7 +152,7 @@ def read_classes(path: Path) -> list[LandCoverClass]:
     return [LandCoverClass(v, n, colours.get(v, spare[v - 1])) for v, n in named]
 
 
-def all_classes(path: Path, values: Sequence[int]) -> tuple[LandCoverClass, ...]:
+def all_classes(path: str | Path, values: Sequence[int]) -> tuple[LandCoverClass, ...]:
     """Return the classes that these values (from 1) of a class raster stand for.
 
     Names and colours come from the raster where it has them, else "Class 1", ... and `with_colours`. A black that
@@ -170,12 +170,12 @@ def all_classes(path: Path, values: Sequence[int]) -> tuple[LandCoverClass, ...]
     return tuple(LandCoverClass(*facts) for facts in zip(values, titles, chosen, strict=True))
 
 
-def _names_and_colours(path: Path) -> tuple[list[str], dict[int, Colour]]:
+def _names_and_colours(path: str | Path) -> tuple[list[str], dict[int, Colour]]:
     """Return a raster's names, the one of a value at its index, and the colours of its table by value."""
     from .raster import open_dataset
 
     with open_dataset(path) as dataset:
-        names = _names_of(path, dataset.tags(), dataset.tags(ns="ENVI"))
+        names = _names_of(Path(path), dataset.tags(), dataset.tags(ns="ENVI"))
         return names, {value: (found[0], found[1], found[2]) for value, found in _colours_of(dataset).items()}
 
 

@@ -23,6 +23,7 @@ from .errors import OutputError
 from .interrupts import interrupts_held_back
 from .layers import RAW, Layer, RawFiles
 from .outputs import output_error
+from .records import difference
 from .tiling import Window
 
 if sys.platform != "win32":
@@ -117,11 +118,11 @@ class Journal:
 
     def _start(self, facts: dict[str, Any]) -> None:
         """Make the folder; its journal comes last, so that a folder without one is none."""
+        head = json.dumps({"format": FORMAT, "plan": self.plan, "facts": facts}, allow_nan=False)
         try:
             self._sweep()
             self.folder.mkdir()
             self._raws.create()
-            head = json.dumps({"format": FORMAT, "plan": self.plan, "facts": facts}, allow_nan=False)
             beginning = self.folder / NEW_JOURNAL
             beginning.write_text(_line(head))
             _sync(beginning)
@@ -169,13 +170,11 @@ class Journal:
         found = head.get("facts")
         if head.get("format") != FORMAT or not isinstance(found, dict) or not isinstance(head.get("plan"), dict):
             raise OutputError(f"the journal in '{self.folder}' cannot be read: begin again with --overwrite")
-        wanted = json.loads(json.dumps(facts))
-        for key in [*wanted, *found]:
-            if found.get(key) != wanted.get(key):
-                raise OutputError(
-                    f"'{self.folder}' was begun with another {key} ({_short(found.get(key))}; now "
-                    f"{_short(wanted.get(key))}): give the same, or begin again with --overwrite"
-                )
+        differing = difference(found, facts)
+        if differing is not None:
+            raise OutputError(
+                f"'{self.folder}' was begun with {differing}: give the same, or begin again with --overwrite"
+            )
 
     def _how_far(self) -> str:
         assert self._log is not None
@@ -335,11 +334,6 @@ def _read(log: io.FileIO) -> tuple[dict[str, Any], list[str], int]:
 def _window(line: str) -> Window | None:
     parts = line.split()
     return Window(*map(int, parts)) if len(parts) == 4 and all(p.isdigit() for p in parts) else None
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _sync(path: Path) -> None:

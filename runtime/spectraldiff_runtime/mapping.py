@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .area import AreaMask, choose_window
+from .arguments import nodata_value, real, several, whole, whole_or_none
 from .bands import fit_bands
 from .card import ModelCard
 from .engine import Model
@@ -22,7 +23,7 @@ from .planning import DEFAULT_MEMORY, GpuRoom, Plan, make_plan
 from .results import Block as Block
 from .results import MapResult as MapResult
 from .runs import Job, Region, Source, Tally, run_here, run_there
-from .scene import NODATA_OF_FILE, ArrayScene, Nodata, Scene
+from .scene import NODATA_OF_FILE, ArrayScene, Nodata, Scene, chosen_bands
 from .sinks import ArraySink, FileSink, Outputs, Sink, count_values, mapped_already
 from .stages import Wanted, warm_up
 from .stages import map_block as map_block
@@ -66,7 +67,8 @@ def map_scene(
     Parameters
     ----------
     scene
-        A raster's path, a cube (H, W, B) in raw units, or any `Scene`.
+        A raster's path, a cube (H, W, B) in raw units, or any `Scene`. What is masked in any band of a masked array is
+        missing.
     out
         The class raster to write; None returns arrays instead.
     confidence
@@ -113,9 +115,13 @@ def map_scene(
         With nothing written; what a full disk stopped, or what ran with `resume`, is kept for the next run.
     """
     warn = warn or (lambda message: warnings.warn(message, stacklevel=3))
-    outputs = Outputs.of(out, confidence, probabilities, preview, percent)
+    outputs = Outputs.of(out, confidence, probabilities, preview, bool(percent))
+    tile, batch = whole_or_none("tile", tile), whole_or_none("batch", batch)
+    max_memory, min_confidence = whole("max_memory", max_memory), real("min_confidence", min_confidence)
+    form = _plain(form)
     _check_options(tile, batch, min_confidence)
-    source = Source(str(scene), None if bands is None else tuple(bands), nodata, resample_bands)
+    chosen = None if bands is None else several("bands", bands, whole, "whole numbers, counted from 1")
+    source = Source(str(scene), chosen, nodata_value(nodata), resample_bands)
     with _opened(model.card, scene, source, warn) as opened:
         if resume and outputs.out is not None and not hasattr(opened, "fingerprint"):
             raise UsageError("resume goes on with a scene that is known again: wanted a raster's path, not an array")
@@ -153,12 +159,12 @@ def map_scene(
             meters = run_here(job, sink, tally) if cluster is None else run_there(job, sink, tally, by_path, cluster)
             finish = Meter("finish")
             ended = time.perf_counter()
-            whole, pixels = sink.finish()
+            arrays, pixels = sink.finish()
             finish.busy = time.perf_counter() - ended
             finish.count(region.window.height * region.window.width)
     if not any(pixels[1:]):
         warn(_nothing(opened.name, region, min_confidence))
-    return _result(card, opened, region, outputs.out, whole, pixels, time.perf_counter() - start, [*meters, finish])
+    return _result(card, opened, region, outputs.out, arrays, pixels, time.perf_counter() - start, [*meters, finish])
 
 
 def gpu_room(model: Model, cluster: "ClusterOptions | None" = None) -> GpuRoom | None:
@@ -184,12 +190,23 @@ def _opened(
         opened: AbstractContextManager[Scene] = source.open(card, warn)
         return opened
     if isinstance(scene, np.ndarray):
-        cube = scene if source.bands is None else scene[:, :, np.array(source.bands) - 1]
-        scene = ArrayScene(cube, None if source.nodata == NODATA_OF_FILE else source.nodata)
+        scene = ArrayScene(scene, None if source.nodata == NODATA_OF_FILE else source.nodata)
+        if source.bands is not None:
+            scene = scene.select(chosen_bands(scene.name, scene.cube.shape[2], source.bands))
+    elif not hasattr(scene, "read"):
+        raise UsageError(
+            f"the scene is a {type(scene).__name__}: wanted a raster's path, an array (H, W, B) or a Scene"
+        )
     elif source.bands is not None or source.nodata != NODATA_OF_FILE:
         raise UsageError("bands and nodata belong to the scene that was opened already: give them there")
     explicit = source.bands is not None
     return nullcontext(fit_bands(card, scene, explicit=explicit, resample=source.resample, warn=warn))
+
+
+def _plain(form: Format) -> Format:
+    """Return a format in Python's own numbers and texts, as JSON takes them."""
+    options = {str(key): str(value) for key, value in form.options.items()}
+    return replace(form, blocksize=whole("blocksize", form.blocksize), options=options)
 
 
 def _region(

@@ -113,7 +113,12 @@ def _why_not_open(path: str | Path, error: Exception) -> str:
 def _check_opened(path: str | Path, dataset: Any) -> None:
     if dataset.count == 0:
         inside = dataset.subdatasets
-        hint = f"it holds {len(inside)} data sets; name one of them, such as '{inside[0]}'" if inside else ""
+        hint = (
+            f"it holds {len(inside)} data sets; name the one that has all bands, such as '{inside[0]}', "
+            "or stack those of one band each with gdalbuildvrt -separate"
+            if inside
+            else ""
+        )
         raise SceneError(f"'{path}' has no bands: wanted a raster; {hint or 'check the file'}")
     if dataset.driver == "ENVI":
         _check_envi_entries(path, dataset.tags(ns="ENVI"))

@@ -16,6 +16,9 @@ from .class_map import sidecar_path
 from .errors import OutputError
 from .interrupts import interrupts_held_back
 
+# The names of rasters that are written end with one of these; a name without any is taken too.
+RASTERS = (".tif", ".tiff")
+
 
 class Output(Protocol):
     """Something that is first finished under another name and then published."""
@@ -106,6 +109,14 @@ class PartialFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.discard()
+
+
+def check_raster_name(option: str, path: Path) -> None:
+    """Raise OutputError where the suffix promises something else than a GeoTIFF."""
+    if path.suffix and path.suffix.lower() not in RASTERS:
+        raise OutputError(
+            f"{option} '{path}' has the suffix '{path.suffix}' and GeoTIFFs are written: wanted .tif or .tiff"
+        )
 
 
 def check_output(path: Path, overwrite: bool) -> None:

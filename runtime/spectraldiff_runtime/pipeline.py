@@ -14,6 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from .interrupts import interrupts_held_back
+
 # How often waiting stages look whether they should stop, in seconds.
 PATIENCE = 0.05
 
@@ -111,9 +113,10 @@ class Pipeline:
             The first that any stage raised, or that interrupted the wait; no stage runs any more.
         """
         threads = self._threads()
-        for thread in threads:
-            thread.start()
         try:
+            with interrupts_held_back():  # or a thread that has just started might be forgotten
+                for thread in threads:
+                    thread.start()
             for thread in threads:
                 while thread.is_alive():
                     thread.join(PATIENCE)
@@ -122,7 +125,8 @@ class Pipeline:
         finally:
             self._halt()
             for thread in threads:
-                thread.join()
+                if thread.is_alive():
+                    thread.join()
         if self._error is not None:
             raise self._error
 

@@ -99,7 +99,8 @@ def make_plan(
     model_bytes
         Size of the model file: its weights are held twice.
     tile, batch
-        What the user asked for; None to choose. Tiles that the user asks for, and a GPU's, are square.
+        What the user asked for; None to choose. Tiles that the user asks for, and a GPU's, are square, and no larger
+        than `window`.
     gpu
         The GPU that inference runs on; None on the CPU.
 
@@ -110,10 +111,12 @@ def make_plan(
     """
     left = max_memory - BASE - 2 * model_bytes
     room = _Room(card, left, gpu)
-    chosen = tile or room.tile(_preferred_tile(card.halo) if gpu is None else GPU_TILE)
-    needed = room.needed(chosen, batch or 1)
+    tiles, longest = batch or 1, max(window.height, window.width)
+    asked = None if tile is None else min(tile, longest)
+    chosen = asked or room.tile(_preferred_tile(card.halo) if gpu is None else GPU_TILE, tiles)
+    needed = room.needed(chosen, tiles)
     if needed > left * MOST_SHARE:
-        least = BASE + 2 * model_bytes + int(room.needed(tile or SMALLEST_TILE, batch or 1) / MOST_SHARE) + 1
+        least = BASE + 2 * model_bytes + int(room.needed(asked or SMALLEST_TILE, tiles) / MOST_SHARE) + 1
         raise UsageError(
             f"--max-memory {max_memory // MEGABYTE}MB does not hold this model on tiles of {chosen} pixels: "
             f"give at least {-(-least // MEGABYTE)}MB" + (" or a smaller --tile or --batch" if tile or batch else "")
@@ -126,7 +129,7 @@ def make_plan(
     if tile is None and gpu is None:
         bands = _spans(window.row0, window.row1, rows, card.halo, scene.height)
         shape = _shape(chosen, card.halo, bands, _spans(window.col0, window.col1, columns, card.halo, scene.width))
-    return Plan(shape[0], batch or 1, rows, columns, cache, shape[1])
+    return Plan(shape[0], tiles, rows, columns, cache, shape[1])
 
 
 @dataclass(frozen=True)
@@ -176,10 +179,10 @@ class _Room:
         inference, batches = self._bytes(tile, batch)
         return batches if self.gpu is not None else inference + batches
 
-    def tile(self, preferred: int) -> int:
-        """Return the largest tile up to `preferred` that fits."""
+    def tile(self, preferred: int, batch: int) -> int:
+        """Return the largest tile up to `preferred` of which a batch fits."""
         tile = preferred
-        while tile > SMALLEST_TILE and not self.holds(tile, 1):
+        while tile > SMALLEST_TILE and not self.holds(tile, batch):
             tile -= 8
         return tile
 

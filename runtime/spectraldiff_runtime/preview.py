@@ -28,6 +28,15 @@ INK, FAINT, LINE, PAPER = (31, 35, 40), (101, 109, 118), (208, 215, 222), (255, 
 class PreviewOutput(PartialFile):
     """A picture of a class raster that appears when the raster does.
 
+    Parameters
+    ----------
+    path, overwrite, token
+        As `PartialFile`.
+    raster, card, title
+        The class raster, its model and the scene's name.
+    exif
+        What the picture says of itself.
+
     Raises
     ------
     OutputError
@@ -35,11 +44,11 @@ class PreviewOutput(PartialFile):
     """
 
     def __init__(
-        self, path: Path, overwrite: bool, raster: Path, card: ModelCard, title: str, token: str | None = None
+        self, path: Path, overwrite: bool, raster: Path, card: ModelCard, title: str, token: str, exif: Image.Exif
     ) -> None:
         check_preview(path)
         super().__init__(path, overwrite, token)
-        self._raster, self._card, self._title = raster, card, title
+        self._raster, self._card, self._title, self._exif = raster, card, title, exif
 
     def finish(self) -> None:
         """Read the finished raster at the picture's size and draw it."""
@@ -47,7 +56,7 @@ class PreviewOutput(PartialFile):
         picture = draw_preview(values, self._card.classes, self._title, _subtitle(self._card, size))
         try:
             with self.partial.open("wb") as file:
-                picture.save(file, FORMATS[self.path.suffix.lower()])
+                picture.save(file, FORMATS[self.path.suffix.lower()], exif=self._exif)
         except OSError as error:
             raise output_error(self.path, error) from error
 

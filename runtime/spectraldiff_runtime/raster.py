@@ -23,7 +23,7 @@ from .scene import NODATA_OF_FILE as NODATA_OF_FILE
 from .scene import ArrayScene as ArrayScene
 from .scene import Georeference as Georeference
 from .scene import Nodata as Nodata
-from .scene import NodataOfBands, check_dtype, native_nodata, nodata_of_each, one_nodata
+from .scene import NodataOfBands, check_dtype, chosen_bands, native_nodata, nodata_doubts, nodata_of_each, one_nodata
 from .scene import Scene as Scene
 
 ARCHIVE = re.compile(r"(/vsi(zip|gzip|tar|7z|rar)/)+")
@@ -57,8 +57,9 @@ class RasterScene:
         Numbers and centres (nm, or NaN) of the bands that were left out because the header calls them bad.
     note
         What a user may want to know of the bands in use.
-    doubt
-        Why the file may be another than its header describes; empty without a doubt.
+    doubts
+        What a user should be warned of: why the file may be another than its header describes, and a nodata value
+        that was given and cannot occur.
 
     Raises
     ------
@@ -81,6 +82,8 @@ class RasterScene:
             self._lines = open_lines(self._dataset)
             self._describe_file(nodata)
             self._choose(self._good_bands() if bands is None else bands)
+            if nodata != NODATA_OF_FILE:
+                self.doubts += nodata_doubts(nodata, self._stored, self.name)
         except BaseException:
             self.close()
             raise
@@ -91,7 +94,7 @@ class RasterScene:
         self.georeference = read_georeference(dataset)
         self.files = tuple(_local_files(dataset))
         self.bad_bands: dict[int, float] = {}
-        self.note, self.doubt = "", doubt_about(self.name, dataset)
+        self.note, self.doubts = "", tuple(filter(None, [doubt_about(self.name, dataset)]))
         self._centres, self._widths = read_wavelengths(dataset), read_fwhm(dataset)
         self._nodata_values = dataset.nodatavals if nodata == NODATA_OF_FILE else (nodata,) * dataset.count
         self._by_rows = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "LINE"
@@ -114,7 +117,7 @@ class RasterScene:
 
     def _choose(self, bands: Sequence[int]) -> None:
         dataset = self._dataset
-        self.bands = _chosen_bands(self.name, dataset, bands)
+        self.bands = chosen_bands(self.name, dataset.count, bands)
         at = np.array(self.bands) - 1
         self._stored = _one_dtype(self.name, [dataset.dtypes[i] for i in at])
         self._missing = one_nodata([self._nodata_values[i] for i in at])
@@ -249,16 +252,6 @@ class RasterScene:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _chosen_bands(name: str, dataset: Any, bands: Sequence[int] | None) -> tuple[int, ...]:
-    chosen = tuple(bands) if bands is not None else tuple(range(1, dataset.count + 1))
-    missing = [band for band in chosen if not 1 <= band <= dataset.count]
-    if missing:
-        raise SceneError(
-            f"'{name}' has {dataset.count} bands and --bands asks for band {missing[0]}: choose from 1-{dataset.count}"
-        )
-    return chosen
 
 
 def _one_dtype(name: str, dtypes: Sequence[str]) -> np.dtype[Any]:

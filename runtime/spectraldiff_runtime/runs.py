@@ -23,14 +23,17 @@ from .raster import RasterScene
 from .results import Block
 from .scene import Nodata, Scene
 from .sinks import Sink
-from .stages import Batch, Part, StripReader, Wanted, classify, gather, map_block
+from .stages import Batch, Part, StripReader, Wanted, classify, gather, map_block, read_part
 from .tiling import Window, tiles_of
+from .units import units_doubt
 
 if TYPE_CHECKING:
     from .cluster import ClusterOptions
 
 # Pixels along the side of a window that a cluster's worker maps at once, and how many each should get at least.
 CLUSTER_SIDE, WINDOWS_PER_WORKER = 512, 4
+# The most windows of a cluster's of which a tile is looked at here.
+SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -134,15 +137,18 @@ def run_here(job: Job, sink: Sink, tally: Tally) -> list[Meter]:
 
     def gathered(parts: Iterator[tuple[Part, list[Window]]], meter: Meter) -> Iterator[Batch]:
         limit_threads(model.threads)
-        size = None if model.gpu is None else _common_size(job)
+        size, doubt = None if model.gpu is None else _common_size(job), None
         for part, tiles in parts:
             for batch in gather(model, job.scene, part, tiles, job.plan.batch, job.region.inside, size):
+                if doubt is None:
+                    doubt = units_doubt(model.card, batch, job.scene.name)
+                    tally.say(doubt or None)
                 meter.count(_pixels(batch.tiles), batch.inputs.nbytes)
                 yield batch
             part.release()
 
     def classified(batch: Batch) -> list[tuple[Window, Block | None]]:
-        pieces = list(classify(model, batch, job.wanted, options, lost.append))
+        pieces = list(classify(model, batch, job.wanted, options, lambda _, where: lost.append(_count(where))))
         batch.release()
         tally.say(model.fitting.news())
         return pieces
@@ -162,13 +168,18 @@ def run_here(job: Job, sink: Sink, tally: Tally) -> list[Meter]:
         Stage("write", lambda results, meter: _write(results, meter, sink, tally)),
     ]
     Pipeline(stages, cancel).run(tally.show)
-    if any(lost):
+    _tell_lost(job, tally, sum(lost))
+    return [stage.meter for stage in stages]
+
+
+def _tell_lost(job: Job, tally: Tally, lost: int) -> None:
+    """Tell how many pixels have data and yet no class."""
+    if lost:
         tally.say(
-            f"{sum(lost):,} pixels of '{job.scene.name}' stay unclassified: values near them are too large to compute "
+            f"{lost:,} pixels of '{job.scene.name}' stay unclassified: values near them are too large to compute "
             "with; if they mark missing data, name that value with --nodata"
         )
-        tally.show()
-    return [stage.meter for stage in stages]
+    tally.show()
 
 
 def _common_size(job: Job) -> tuple[int, int]:
@@ -187,21 +198,39 @@ def run_there(job: Job, sink: Sink, tally: Tally, source: Source | None, where: 
         job.model.path, job.model.digest, job.model.device, where.threads_per_task, source, job.wanted, job.plan
     )
     stop = threading.Event()
+    lost: list[int] = []
 
     def there(_: Iterator[Any], meter: Meter) -> Iterator[list[tuple[Window, Block | None]]]:
         with WindowCluster(where) as cluster:
             windows = _undone(job, sink, tally, tiles_of(job.region.window, _side(job, where)))
-            for window, block in cluster.run(task, windows, stop):
+            tally.say(_first_doubt(job, windows))
+            for window, (block, spoilt) in cluster.run(task, windows, stop):
                 meter.count(window.height * window.width)
-                inside = job.region.inside
-                yield [(window, block if inside is None else block.within(inside(window)))]
+                inside = None if job.region.inside is None else job.region.inside(window)
+                if spoilt is not None:
+                    lost.append(_count(spoilt if inside is None else spoilt & inside))
+                yield [(window, block if inside is None else block.within(inside))]
 
     stages = [
         Stage("cluster", there, DEPTH),
         Stage("write", lambda results, meter: _write(results, meter, sink, tally)),
     ]
     Pipeline(stages, stop.set).run(tally.show)
+    _tell_lost(job, tally, sum(lost))
     return [stage.meter for stage in stages]
+
+
+def _first_doubt(job: Job, windows: Sequence[Window]) -> str | None:
+    """Say whether the values of the first tile that has any are in another unit than the model's."""
+    scene, card = job.scene, job.model.card
+    for window in windows[:SAMPLES]:
+        tile = tiles_of(window, job.plan.tile)[0]
+        for batch in gather(job.model, scene, read_part(scene, tile, card.halo), [tile], 1, job.region.inside):
+            doubt = units_doubt(card, batch, scene.name)
+            batch.release()
+            if doubt is not None:
+                return doubt or None
+    return None
 
 
 def _side(job: Job, where: "ClusterOptions") -> int:
@@ -234,6 +263,10 @@ def _write(
         yield None
 
 
+def _count(where: NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(where))
+
+
 def _pixels(tiles: Sequence[Window]) -> int:
     return sum(tile.height * tile.width for tile in tiles)
 
@@ -250,12 +283,20 @@ class WindowTask:
     wanted: Wanted
     plan: Plan
 
-    def __call__(self, window: Window) -> Block:
-        """Map a window of the scene."""
+    def __call__(self, window: Window) -> tuple[Block, NDArray[np.bool_] | None]:
+        """Map a window of the scene; return it, and which of its pixels are lost, (h, w), if any."""
         model = _model(self.model, self.digest, self.device, self.threads)
         limit_threads(model.threads)
         scene = _scene(self.source, model.card)
-        return map_block(model, scene, window, tile=self.plan.tile, batch=self.plan.batch, wanted=self.wanted)
+        lost = np.zeros((window.height, window.width), np.bool_)
+
+        def lose(tile: Window, where: NDArray[np.bool_]) -> None:
+            row, col = tile.row0 - window.row0, tile.col0 - window.col0
+            lost[row : row + tile.height, col : col + tile.width] = where
+
+        tiles, batch = self.plan.tile, self.plan.batch
+        block = map_block(model, scene, window, tile=tiles, batch=batch, wanted=self.wanted, lost=lose)
+        return block, lost if lost.any() else None
 
 
 @lru_cache(maxsize=2)

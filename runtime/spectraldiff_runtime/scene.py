@@ -1,6 +1,7 @@
 """What a scene is to the mapping: a protocol, arrays that fulfil it, and where a raster lies."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -9,12 +10,16 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
+from .arguments import several, whole
 from .errors import SceneError
 
 NODATA_OF_FILE: Literal["file"] = "file"
 Nodata = float | None | Literal["file"]
 # What marks missing values: one value for all bands in use, or one for each of them.
 NodataOfBands = float | None | tuple[float | None, ...]
+
+# Projections that stretch the ground by more, the farther it is from the equator.
+OF_THE_WORLD = re.compile(r'PROJECTION\["(Mercator|Equirectangular|Miller)')
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,15 @@ class Georeference:
 
     @property
     def hectares_per_pixel(self) -> float | None:
-        """Area of a pixel in hectares; None unless the CRS is projected."""
+        """Area of a pixel in hectares; None unless the CRS is projected, and not as maps of the world are.
+
+        Mercator's and the equidistant cylinder's squares are larger than the ground the farther they are from the
+        equator, so no one area is that of all pixels.
+        """
         if self.crs is None or self.transform is None:
             return None
         crs = rasterio.crs.CRS.from_user_input(self.crs)
-        if not crs.is_projected:
+        if not crs.is_projected or OF_THE_WORLD.search(crs.to_wkt()):
             return None
         metres = crs.linear_units_factor[1]
         return float(abs(self.transform.determinant) * metres**2 / 10_000)
@@ -125,7 +134,8 @@ class ArrayScene:
     Parameters
     ----------
     cube
-        Shape (H, W, B). It is neither copied nor changed.
+        Shape (H, W, B). It is neither copied nor changed. Of a masked array, pixels that are masked in any band in use
+        are missing.
     nodata
         The value that marks missing pixels, one for all bands or a tuple of one for each band in use, or
         None. NaN and infinities are always missing.
@@ -170,6 +180,11 @@ class ArrayScene:
         return {}
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """What a user should be warned of."""
+        return nodata_doubts(self.nodata, self.dtype, self.name)
+
+    @property
     def blocks(self) -> tuple[int, int]:
         """One row."""
         return 1, self.width
@@ -181,17 +196,23 @@ class ArrayScene:
 
     def read(self, row0: int, row1: int, col0: int, col1: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Return a part, (B, h, w): a view where all bands are in use, or `out`, filled."""
-        part = self.cube[row0:row1, col0:col1].transpose(2, 0, 1)
-        if self.chosen is not None:
-            part = part[np.array(self.chosen) - 1]
+        part = self._chosen(np.ma.getdata(self.cube)[row0:row1, col0:col1])
         if out is None:
             return part
         out[...] = part
         return out
 
+    def _chosen(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the bands in use of (h, w, all bands) as (B, h, w)."""
+        bands = values.transpose(2, 0, 1)
+        return bands if self.chosen is None else bands[np.array(self.chosen) - 1]
+
     def mask(self, row0: int, row1: int, col0: int, col1: int) -> NDArray[np.bool_] | None:
-        """None: an array has no mask."""
-        return None
+        """Return which pixels of a masked array are masked in no band in use, (h, w); None for a plain array."""
+        masked = np.ma.getmask(self.cube)
+        if not isinstance(masked, np.ndarray):
+            return None
+        return np.asarray(~self._chosen(masked[row0:row1, col0:col1]).any(axis=0))
 
     def select(self, bands: Sequence[int], note: str = "") -> "ArrayScene":
         """Return the same scene with others of the bands in use; the cube is shared."""
@@ -203,6 +224,28 @@ class ArrayScene:
             wavelengths=None if self.wavelengths is None else self.wavelengths[at],
             note=note,
         )
+
+
+def chosen_bands(name: str, count: int, bands: Sequence[int]) -> tuple[int, ...]:
+    """Return the numbers of chosen bands, from 1, of a scene that has `count`.
+
+    Raises
+    ------
+    UsageError
+        They are no whole numbers.
+    SceneError
+        There is none, the scene lacks one, or one is there twice.
+    """
+    chosen = several("bands", bands, whole, "whole numbers, counted from 1")
+    if not chosen:
+        raise SceneError(f"'{name}' has {count} bands and none is chosen: choose from 1-{count}")
+    missing = [band for band in chosen if not 1 <= band <= count]
+    if missing:
+        raise SceneError(f"'{name}' has {count} bands and --bands asks for band {missing[0]}: choose from 1-{count}")
+    if len(set(chosen)) < len(chosen):
+        twice = next(band for band in chosen if chosen.count(band) > 1)
+        raise SceneError(f"--bands asks for band {twice} of '{name}' twice: wanted each band once")
+    return chosen
 
 
 def nodata_of_each(nodata: NodataOfBands, bands: int) -> tuple[float | None, ...]:
@@ -232,6 +275,20 @@ def native_nodata(nodata: float | None, dtype: np.dtype[Any]) -> Any:
     with np.errstate(over="ignore"):
         value = dtype.type(nodata)
     return value if np.isfinite(value) else None
+
+
+def nodata_doubts(given: NodataOfBands, dtype: np.dtype[Any], name: str) -> tuple[str, ...]:
+    """Say of a nodata value that somebody gave that no value of the scene's type can be it; empty where one can."""
+    values = given if isinstance(given, tuple) else (given,)
+    floats = dtype.kind == "f"  # NaN and infinities are missing anyway
+    lost = [v for v in values if v is not None and native_nodata(v, dtype) is None and (math.isfinite(v) or not floats)]
+    if not lost:
+        return ()
+    limits = np.finfo(dtype) if floats else np.iinfo(dtype)
+    return (
+        f"the nodata value {lost[0]} cannot occur in '{name}', which holds {dtype} values ({limits.min} to "
+        f"{limits.max}), so no pixel is missing by it: give another with --nodata, or leave it out",
+    )
 
 
 def check_dtype(dtype: np.dtype[Any], name: str) -> None:

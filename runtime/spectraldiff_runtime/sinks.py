@@ -1,6 +1,5 @@
 """Where the windows of a map go: arrays in memory, or files that appear together at the end."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,33 +11,31 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 
 from .area import moved
 from .card import ModelCard
 from .class_map import class_dtype
-from .errors import OutputError, SceneError, UsageError
+from .counting import count_values as count_values
+from .counting import counts, raw_chunks
+from .errors import OutputError, UsageError
 from .geotiff import EncodedRaster, Format, RasterSpec, check_format, class_spec, confidence_spec, probability_spec
 from .interrupts import interrupts_held_back
 from .journal import Journal, is_begun
 from .layers import Layer
-from .outputs import PartialFile, check_apart, check_output, check_writable
+from .outputs import PartialFile, check_apart, check_output, check_raster_name, check_writable
 from .planning import Plan
 from .preview import PreviewOutput, check_preview
-from .raster import open_dataset
+from .records import difference_of, picture_record, record
 from .results import Block
 from .scene import Scene
 from .stages import Wanted
-from .tiling import Window, tiles_of
+from .tiling import Window
 from .transcode import Transcoder
 
-FINGERPRINT = "SPECTRALDIFF_FINGERPRINT"
 # One process at a time writes a map, see `journal`: what a killed one left of its outputs is written over.
 TOKEN = "map"  # noqa: S105 (a part of a file name)
 # The process that makes the rasters is started when this share of the pixels is left to be done.
 LAST_SHARE = 0.1
-# Values that are counted at once, and the side of the windows that a raster is counted in.
-CHUNK, SIDE = 2**24, 2048
 
 
 class Sink(Protocol):
@@ -86,13 +83,13 @@ class Outputs:
         preview: str | Path | None,
         percent: bool,
     ) -> "Outputs":
-        """Sort what was asked for; UsageError where it does not go together."""
+        """Sort what was asked for; UsageError where it does not go together, OutputError for an unknown suffix."""
         named = [value for value in (confidence, probabilities, preview) if isinstance(value, str | Path)]
         if out is None and (named or percent):
             raise UsageError("a file beside the class raster was asked for without `out`: name the class raster too")
         if out is not None and (confidence is True or probabilities is True):
             raise UsageError("with `out`, confidence and probabilities are the names of files")
-        return cls(
+        outputs = cls(
             _path(out),
             bool(confidence),
             bool(probabilities),
@@ -101,6 +98,10 @@ class Outputs:
             _path(preview),
             percent,
         )
+        for option, path in outputs.paths().items():
+            if option != "--preview":
+                check_raster_name(option, path)
+        return outputs
 
     def paths(self) -> dict[str, Path]:
         """Return the files by the option that names them, the class raster first."""
@@ -114,7 +115,8 @@ class Outputs:
 
     def facts(self) -> dict[str, Any]:
         """Return what the files' contents depend on."""
-        return {"layers": sorted(option for option in self.paths() if option != "--preview"), "percent": self.percent}
+        options = sorted(option for option in self.paths() if option != "--preview")
+        return {"set of outputs": options, "confidence type": "uint8" if self.percent else "float32"}
 
 
 def _path(value: bool | str | Path | None) -> Path | None:
@@ -143,7 +145,7 @@ class ArraySink:
 
     def finish(self) -> tuple[Block, tuple[int, ...]]:
         """Return the whole map."""
-        return self._map, _counts([self._map.classes], self._values)
+        return self._map, counts([self._map.classes], self._values)
 
     def __enter__(self) -> Self:
         return self
@@ -222,6 +224,7 @@ class FileSink:
         out = self._outputs.out
         assert out is not None
         if not (self._resume and is_begun(out)):
+            self._check_owned()
             for path in self._outputs.paths().values():
                 check_output(path, self._overwrite)
         size = self._window.height, self._window.width
@@ -229,6 +232,14 @@ class FileSink:
             out, size, layers_of(self._card, self._outputs), self._facts, self._first_plan.as_dict(),
             resume=self._resume, discard=self._overwrite,
         )  # fmt: skip
+
+    def _check_owned(self) -> None:
+        """Refuse to go on beside a file of another map, and say in what that differs."""
+        existing = {option: path for option, path in self._outputs.paths().items() if path.is_file()}
+        for option, path in existing.items() if self._resume and not self._overwrite else ():
+            found = _difference(option, path, self._facts)
+            if found is not None:
+                raise OutputError(f"'{path}' {found}: choose another name, or replace it with --overwrite")
 
     def is_done(self, window: Window) -> bool:
         """Whether an earlier run has done this window."""
@@ -265,9 +276,9 @@ class FileSink:
         """Make rasters of the raw files and give them their names."""
         try:
             self._journal.sync()
-            classes = _chunks(self._journal.raw("classes"), class_dtype(self._values - 1))
+            classes = raw_chunks(self._journal.raw("classes"), class_dtype(self._values - 1))
             with ExitStack() as files, ThreadPoolExecutor(1) as beside:
-                counted = beside.submit(_counts, classes, self._values)
+                counted = beside.submit(counts, classes, self._values)
                 outputs = self._finished(files)
                 pixels = counted.result()
                 self._journal.announce_publishing()
@@ -293,7 +304,8 @@ class FileSink:
             outputs.append(raster)
         if self._outputs.preview is not None:
             title = Path(self._scene.name).name
-            picture = PreviewOutput(self._outputs.preview, True, outputs[0].partial, self._card, title, TOKEN)
+            exif = picture_record(self._facts)
+            picture = PreviewOutput(self._outputs.preview, True, outputs[0].partial, self._card, title, TOKEN, exif)
             files.enter_context(picture).finish()
             outputs.append(picture)
         # The class raster comes last: where it is, all others are.
@@ -303,7 +315,7 @@ class FileSink:
         classes, outputs = self._card.classes, self._outputs
         size = self._window.height, self._window.width
         place = moved(self._scene.georeference, self._window)
-        tags = {**card_tags(self._card), FINGERPRINT: fingerprint(self._facts)}
+        tags = {**card_tags(self._card), **record(self._facts)}
         specs = {
             "--out": ("classes", class_spec(*size, classes, place, tags)),
             "--confidence": ("confidence", confidence_spec(*size, place, tags, percent=outputs.percent)),
@@ -334,48 +346,16 @@ def percent_of(confidence: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.where(confidence > 0, np.maximum(np.rint(100 * confidence), 1), 0).astype(np.uint8)
 
 
-def fingerprint(facts: Mapping[str, Any]) -> str:
-    """Return a SHA-256 of all that a map depends on."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
 def mapped_already(outputs: Outputs, facts: Mapping[str, Any]) -> bool:
-    """Whether all files are there and the class raster was made from the same facts."""
-    try:
-        if outputs.out is None or is_begun(outputs.out) or not all(path.is_file() for path in outputs.paths().values()):
-            return False
-        with open_dataset(outputs.out) as dataset:
-            found = dataset.tags().get(FINGERPRINT)
-    except (SceneError, OSError):
+    """Whether all files are there, each made from the same facts."""
+    if outputs.out is None or is_begun(outputs.out) or not all(path.is_file() for path in outputs.paths().values()):
         return False
-    return bool(found == fingerprint(facts))
+    return all(_difference(option, path, facts) is None for option, path in outputs.paths().items())
 
 
-def count_values(path: Path, classes: int) -> tuple[int, ...]:
-    """Return the pixels of each value, 0..K, of a class raster; OutputError where it is damaged."""
-    try:
-        with open_dataset(path) as dataset:
-            windows = tiles_of(Window(0, dataset.height, 0, dataset.width), SIDE)
-            parts = (dataset.read(1, window=((w.row0, w.row1), (w.col0, w.col1))) for w in windows)
-            return _counts(parts, classes + 1)
-    except (RasterioError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise OutputError(f"the map '{path}' is damaged ({reason}): map again with --overwrite") from error
-
-
-def _chunks(raw: Path, dtype: np.dtype[Any]) -> Any:
-    """Yield the values of a raw file, not all at once."""
-    with raw.open("rb") as file:
-        while (values := np.fromfile(file, dtype, CHUNK)).size:
-            yield values
-
-
-def _counts(parts: Any, values: int) -> tuple[int, ...]:
-    total = np.zeros(values, np.int64)
-    for part in parts:
-        for row in np.array_split(part.ravel(), max(1, part.size // 2**20)):
-            total += np.bincount(row, minlength=values)
-    return tuple(int(count) for count in total)
+def _difference(option: str, path: Path, facts: Mapping[str, Any]) -> str | None:
+    """Say how a file is not of the map of these facts; None if it is."""
+    return difference_of(path, facts, picture=option == "--preview")
 
 
 def card_tags(card: ModelCard) -> dict[str, str]:

@@ -25,6 +25,8 @@ from .tiling import Window, source_window
 
 # Says which pixels of a window are wanted: (h, w) bool.
 Inside = Callable[[Window], NDArray[np.bool_]]
+# Is told which pixels of a tile, (h, w) bool, have data and yet no score.
+Lost = Callable[[Window, NDArray[np.bool_]], None]
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,11 @@ def map_block(
     tile: int = 64,
     batch: int = 1,
     wanted: Wanted = Wanted(),
+    lost: Lost = lambda *_: None,
 ) -> Block:
     """Map a window of a scene: a pure function of model, scene and window.
 
-    Tiles without any valid pixel are not run.
+    Tiles without any valid pixel are not run. `lost` is as in `classify`.
 
     Returns
     -------
@@ -103,7 +106,7 @@ def map_block(
     part, tiles = read_part(scene, window, card.halo), tiles_of_strip(window, tile, tile)
     size = None if model.gpu is None else (max(t.height for t in tiles), max(t.width for t in tiles))
     for gathered in gather(model, scene, part, tiles, batch, size=size):
-        for place, piece in classify(model, gathered, wanted):
+        for place, piece in classify(model, gathered, wanted, lost=lost):
             if piece is not None:
                 block.paste(piece, place.row0 - window.row0, place.col0 - window.col0)
         gathered.release()
@@ -284,12 +287,12 @@ def warm_up(scene: Scene, side: int, batch: int) -> None:
 
 
 def classify(
-    model: Model, batch: Batch, wanted: Wanted, options: Any = None, lost: Callable[[int], None] = lambda _: None
+    model: Model, batch: Batch, wanted: Wanted, options: Any = None, lost: Lost = lambda *_: None
 ) -> Iterator[tuple[Window, Block | None]]:
     """Run a batch; yield each tile with its block, or with None where no pixel of it has data.
 
     Values far beyond any measurement, such as a nodata value that nobody told of, overflow: no class can be said near
-    them. `lost` is told of how many pixels.
+    them. `lost` is told of these pixels, tile by tile.
     """
     kind = class_dtype(len(model.card.classes))
     order = {k: i for i, k in enumerate(batch.kept.tolist())}
@@ -308,7 +311,8 @@ def classify(
             continue
         known, sure = batch.valid[k, : tile.height, : tile.width], layers[1][order[k]][: tile.height, : tile.width]
         good = known & np.isfinite(sure)
-        lost(int(np.count_nonzero(known)) - int(np.count_nonzero(good)))
+        if not np.array_equal(good, known):
+            lost(tile, known & ~good)
         pieces = [np.where(good, layer[order[k]][..., : tile.height, : tile.width], 0) for layer in layers]
         yield tile, _block(pieces, wanted, kind)
 

@@ -275,6 +275,29 @@ def test_bounds_across_the_180th_meridian():
         assert abs(window.col1 - cols.max() - 1) <= 2
 
 
+def test_longitudes_are_the_same_a_turn_further():
+    for first, last in [(179, 181), (-181, -179)]:
+        place = Georeference("EPSG:4326", rasterio.Affine(0.1, 0, first, 0, -0.1, 1))
+        for west, east in [(179.5, -179.5), (179.5, 180.5), (-180.5, -179.5)]:
+            window = choose(place, 20, 20, bounds=(west, -0.5, east, 0.5))
+            assert window == Window(5, 15, 5, 15), (first, last, west, east)
+            assert choose(place, 20, 20, bounds=(west, -0.5, east, 0.5), bounds_crs="EPSG:4269") == window
+    zone = Georeference("EPSG:32760", rasterio.Affine(1000, 0, 600_000, 0, -1000, 8_200_000))
+    across = choose(zone, 200, 400, bounds=(179.5, -19, -179.5, -17), bounds_crs="EPSG:4326")
+    assert across == choose(zone, 200, 400, bounds=(179.5, -19, 180.5, -17), bounds_crs="EPSG:4326")
+    west = choose(zone, 200, 400, bounds=(179.5, -19, 180, -17), bounds_crs="EPSG:4326")
+    assert across.width > 1.5 * west.width
+    around = Georeference("EPSG:4326", rasterio.Affine(1, 0, 0, 0, -1, 10))
+    assert choose(around, 20, 360, bounds=(-90, -5, -80, 5)) == Window(5, 15, 270, 280)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32616", None])
+def test_swapped_west_and_east_are_not_the_way_around_the_globe(crs):
+    place = Georeference(crs, rasterio.Affine(0.1, 0, 10, 0, -0.1, 1))
+    with pytest.raises(UsageError, match="wanted W S E N with west < east"):
+        choose(place, 20, 20, bounds=(10.5, 0, 10.2, 1))
+
+
 def test_bounds_that_cannot_be_reprojected():
     world = Georeference("EPSG:4326", rasterio.Affine(1, 0, -180, 0, -1, 90))
     with pytest.raises(SceneError, match=r"in EPSG:32616 cannot be reprojected to the scene in EPSG:4326"):

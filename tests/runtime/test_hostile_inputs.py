@@ -287,7 +287,7 @@ CONTENT: dict[str, tuple[int, str, Make]] = {
         "3 bands in use",
         lambda k: [k.write(values=k.cube[:, :, :4].astype(np.uint8), photometric="rgb", alpha="yes")],
     ),
-    "subdatasets": (1, "it holds 2 data sets; name one of them", subdatasets),
+    "subdatasets": (1, "or stack those of one band each with gdalbuildvrt -separate", subdatasets),
     "vrt-nowhere": (1, "nowhere.tif: No such file", lambda k: [k.vrt("nowhere.tif")]),
     "vrt-itself": (1, "cannot be read", lambda k: [k.vrt("scene.vrt")]),
     "vrt-circle": (1, "cannot be read", circle),
@@ -370,7 +370,7 @@ PLACES: dict[str, tuple[int, str, Make]] = {
     ),
     "out-is-header": (
         1,
-        "the same file as the input",
+        "has the suffix '.hdr' and geotiffs are written: wanted .tif or .tiff",
         lambda k: [k.envi(), "--out", k.folder / "scene.hdr", "--overwrite"],
     ),
     "out-is-model": (
@@ -389,6 +389,14 @@ PLACES: dict[str, tuple[int, str, Make]] = {
         "the same file as",
         lambda k: [k.write(), "--confidence", k.folder / "a.png", "--preview", k.folder / "." / "a.png"],
     ),
+    **{
+        f"{option[2:]}-of-another-kind-{suffix}": (
+            1,
+            f"{option} '",
+            lambda k, option=option, suffix=suffix: [k.write(), option, k.folder / f"classes.{suffix}"],
+        )
+        for option, suffix in [("--out", "xyz"), ("--out", "png"), ("--confidence", "shp"), ("--probabilities", "nc")]
+    },
     "preview-exists": (1, "--overwrite", lambda k: over(k, "--preview", "map.png")),
     "preview-of-another-kind": (1, "wanted .png or .jpg", lambda k: [k.write(), "--preview", k.folder / "map.gif"]),
     "out-dir-is-a-file": (2, "is no folder", lambda k: [k.write(), "--out-dir", k.file("maps", "precious")]),
@@ -449,7 +457,7 @@ OPTIONS: dict[str, tuple[int, str, Sequence[object]]] = {
     "memory-text": (2, "--max-memory has 'abc'", ["--max-memory", "abc"]),
     "memory-little": (2, "give at least", ["--max-memory", "10MB"]),
     "memory-negative": (2, "--max-memory has", ["--max-memory=-1GB"]),
-    "tile-past-memory": (2, "give at least", ["--tile", "100000"]),
+    "tile-past-memory": (2, "give at least", ["--tile", "100000", "--max-memory", "401MB"]),
     "blocksize-none": (2, "--blocksize 0", ["--blocksize", "0"]),
     "blocksize-odd": (2, "--blocksize 17", ["--blocksize", "17"]),
     "blocksize-huge": (2, "--blocksize 100000", ["--blocksize", "100000"]),
@@ -600,7 +608,7 @@ MAPPED: dict[str, tuple[Make, Check, int]] = {
     "one-row": sized(1, 37),
     "one-pixel": sized(1, 1),
     "smaller-than-the-halo": sized(2, 2),
-    "nodata-outside-the-type": (lambda k: [k.write(), "--nodata=-9999"], whole, 0),
+    "nodata-outside-the-type": (lambda k: [k.write(), "--nodata=-9999"], whole, 1),
     "nanometres": (lambda k: [k.write(waves=WAVES)], whole, 0),
     "micrometres": waved("{0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7}", "Micrometers"),
     "micrometres-without-unit": waved("{0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7}", "Unknown"),
@@ -701,8 +709,8 @@ def test_no_output_in_a_folder_for_reading_only(kit, sdiff_map, locked, listing)
     (kit.folder / "fixed").mkdir()
     scene = kit.write()
     locked(kit.folder / "fixed")
-    for option in ("--out", "--confidence", "--preview"):
-        check_refused(kit, sdiff_map, listing, [scene, option, kit.folder / "fixed" / "a.png"], 1, "cannot be written")
+    for option, name in {"--out": "a.tif", "--confidence": "a.tif", "--preview": "a.png"}.items():
+        check_refused(kit, sdiff_map, listing, [scene, option, kit.folder / "fixed" / name], 1, "cannot be written")
 
 
 def test_an_output_by_link_replaces_what_it_leads_to(kit, sdiff_map):

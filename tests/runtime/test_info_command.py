@@ -1,7 +1,9 @@
 """`sdiff info` on models, rasters and run folders."""
 
 import json
+import re
 import zipfile
+from pathlib import Path
 
 import pytest
 import rasterio
@@ -85,6 +87,16 @@ def test_masks_scales_and_nodata_of_each_band(sdiff, write_scene, tmp_path):
     assert (facts["nodata"], facts["mask"], facts["alpha_bands"]) == ([1, 2, None], "alpha band", [3])
 
 
+def test_a_raster_with_ground_control_points_only(sdiff, write_scene):
+    points = [rasterio.control.GroundControlPoint(r, c, 10.0 + c, 50.0 - r) for r, c in ((0, 0), (0, 30), (20, 0))]
+    path = write_scene(transform=None, gcps=points, crs="EPSG:4326")
+    facts = json.loads(sdiff("info", path, "--json")[1])
+    assert (facts["transform"], facts["ground_control_points"], facts["rpcs"]) == (None, 3, None)
+    assert facts["ground_control_points_crs"] == "EPSG:4326"
+    assert "ground control points" in sdiff("info", path)[1]
+    assert "ground control" not in sdiff("info", write_scene("other.tif"))[1]
+
+
 def test_a_class_map(sdiff, model, write_scene, tmp_path):
     out = tmp_path / "classes.tif"
     map_scene(model, write_scene(), out)
@@ -105,10 +117,27 @@ def test_a_run_folder(sdiff, tmp_path):
     assert "20 values" in out
 
 
+def test_an_unfinished_run_says_how_to_go_on(sdiff, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("my run")
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"split": "disjoint", "preset": {"name": "fast"}, "labels": None}))
+    code, out, _ = sdiff("info", folder, "--json")
+    facts = json.loads(out)
+    assert (code, facts["kind"], facts["state_saved"]) == (0, "unfinished run", False)
+    assert facts["go_on_with"] == f"sdiff train --resume '{folder}'"
+    assert facts["asked_for"] == {"split": "disjoint", "preset": "fast", "labels": None}
+    (folder / "state.safetensors").write_bytes(b"")
+    code, out, _ = sdiff("info", folder)
+    assert code == 0
+    assert f"sdiff train --resume '{folder}'" in out
+    assert re.search("state saved +True", out)
+
+
 def bad_files(tmp_path, model_path, card):
-    unfinished = tmp_path / "unfinished"
-    unfinished.mkdir()
-    (unfinished / "state.json").write_text("{}")
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "run.json").write_text("[")
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "model.json").write_text("{")
@@ -120,7 +149,7 @@ def bad_files(tmp_path, model_path, card):
         other.writestr("x", b"")
     (tmp_path / "text.pt").write_text("x")
     return {
-        unfinished: "is unfinished",
+        begun: "is damaged",
         damaged: "is damaged",
         tmp_path / "empty": "no run folder",
         tmp_path / "cut.onnx": "is cut short",

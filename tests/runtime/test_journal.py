@@ -147,6 +147,8 @@ def test_leftovers_are_named_and_not_touched(tmp_path, listing):
         ({**FACTS, "scene": {"name": "x.tif", "size": 6}}, "another scene"),
         ({**FACTS, "new": 1}, "another new (null; now 1)"),
         ({"model": "abc", "scene": FACTS["scene"]}, "another layers"),
+        ({**FACTS, "scene": {"name": "x.tif", "size": 6}}, "another scene: other size (5; now 6)"),
+        ({**FACTS, "model": "long" * 50}, "another model: give the same"),
     ],
 )
 def test_another_map_is_not_gone_on_with(tmp_path, listing, facts, words):
@@ -273,3 +275,9 @@ def test_the_head_is_plain_json(tmp_path):
     begin(out, resume=True).close()
     head = (folder_of(out) / JOURNAL).read_text().splitlines()[0].rpartition(" ")[0]
     assert json.loads(head) == {"format": 1, "plan": {"tile": 8}, "facts": FACTS}
+
+
+def test_facts_that_are_no_json_leave_no_folder(tmp_path):
+    with pytest.raises(TypeError):
+        begin(tmp_path / "map.tif", {"least confidence": np.float32(0.5)})
+    assert list(tmp_path.iterdir()) == []

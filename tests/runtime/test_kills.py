@@ -14,7 +14,8 @@ import rasterio
 
 from spectraldiff_runtime import cli, journal, runs
 from spectraldiff_runtime.cli import run
-from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.errors import MissingExtraError, SceneError
+from spectraldiff_runtime.interrupts import SIGNALS
 from spectraldiff_runtime.mapping import map_scene
 from spectraldiff_runtime.raster import RasterScene, quiet_gdal
 
@@ -176,7 +177,7 @@ def test_an_interruption_without_resume_leaves_nothing(
 ):
     line = command(scene, model_path, tmp_path)
     done = python("-c", SIGNALLED, module, function, call, int(number), *line)
-    said = ["sdiff: interrupted"] if number == signal.SIGINT else []
+    said = ["sdiff: interrupted" if number == signal.SIGINT else "sdiff: terminated"]
     code = 130 if number == signal.SIGINT else 128 + number
     assert (done.returncode, done.stderr.splitlines()) == (code, said)
     assert list(tmp_path.iterdir()) == []
@@ -261,4 +262,34 @@ def test_an_interrupted_process_ends_at_once(monkeypatch, capsys, ending, code):
     with pytest.raises(RuntimeError, match="ended"):
         cli.main()
     assert ended == [code]
-    assert ("sdiff: interrupted" in capsys.readouterr().err) == (code == 130)
+    assert capsys.readouterr().err == {130: "sdiff: interrupted\n", 143: "sdiff: terminated\n"}[code]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("kind", [ImportError, MissingExtraError])
+def test_a_signal_that_a_library_makes_an_error_of(monkeypatch, capsys, number, code, kind):
+    """C code that imports a module gives an ImportError where the import was interrupted."""
+    ended = []
+
+    def importing(*_, **__):
+        try:
+            signal.raise_signal(number)
+        except BaseException as error:
+            raise kind("numpy failed to import") from error
+
+    def end(number):
+        ended.append(number)
+        raise RuntimeError("ended")
+
+    monkeypatch.setattr("spectraldiff_runtime.cli.app", importing)
+    monkeypatch.setattr("spectraldiff_runtime.cli._ends", [])
+    monkeypatch.setattr("spectraldiff_runtime.cli.os._exit", end)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        with pytest.raises(RuntimeError, match="ended"):
+            cli.main()
+    finally:
+        for other, handler in before.items():
+            signal.signal(other, handler)
+    assert ended == [code]
+    assert capsys.readouterr().err == {130: "sdiff: interrupted\n", 143: "sdiff: terminated\n"}[code]

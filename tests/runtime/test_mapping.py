@@ -181,6 +181,99 @@ def test_bands_are_chosen(model, write_scene, cube):
     np.testing.assert_array_equal(map_scene(model, path, bands=range(2, 9)).classes, chosen)
 
 
+@pytest.mark.parametrize(
+    ("bands", "words"),
+    [
+        (range(7), "has 7 bands and --bands asks for band 0: choose from 1-7"),
+        (range(2, 9), "asks for band 8: choose from 1-7"),
+        ([-1] * 7, "asks for band -1"),
+        ([1, 2, 3, 4, 5, 6, 6], "asks for band 6 of .* twice"),
+        ([], "has 7 bands and none is chosen: choose from 1-7"),
+        ([1.0] * 7, "bands is .*: wanted whole numbers"),
+        ("1-7", "bands is '1-7': wanted whole numbers"),
+        (7, "bands is 7: wanted whole numbers"),
+    ],
+)
+def test_bands_that_are_not_there(model, write_scene, cube, bands, words):
+    for scene in (cube, write_scene()):
+        with pytest.raises((SceneError, UsageError), match=words):
+            map_scene(model, scene, bands=bands)
+
+
+@pytest.mark.parametrize("bands", [None, [7, 1, 2, 3, 4, 5, 6]])
+def test_masked_pixels_are_missing(model, cube, bands):
+    missing = holes(cube)
+    wide = np.concatenate([cube, cube[:, :, :1]], axis=2)
+    masked = np.ma.array(wide, mask=np.zeros(wide.shape, bool))
+    masked.mask[missing, 3] = masked.mask[20, 20, 7] = True  # band 8 is not in use
+    order = list(range(1, 8)) if bands is None else bands
+    result = map_scene(model, masked, bands=order, confidence=True, tile=8)
+    wanted, confidence = untiled(model, wide[:, :, np.array(order) - 1], missing)
+    np.testing.assert_array_equal(result.classes, wanted)
+    np.testing.assert_allclose(result.confidence, confidence, atol=1e-5)
+    np.testing.assert_array_equal(map_scene(model, np.ma.array(cube)).classes, untiled(model, cube)[0])
+
+
+def test_numbers_of_numpy_are_numbers(model, write_scene, cube, tmp_path, listing):
+    scene = write_scene(values=np.concatenate([cube, cube], axis=2))
+    options = {
+        "bands": (range(1, 8), np.arange(1, 8)), "tile": (8, np.int64(8)), "batch": (2, np.uint8(2)),
+        "min_confidence": (0.5, np.float32(0.5)), "nodata": (3, np.int16(3)), "max_memory": (10**9, np.int64(10**9)),
+        "window": ((1, 2, 20, 21), np.array([1, 2, 20, 21])), "percent": (True, np.bool_(True)),
+        "form": (Format("GTiff", 64), Format("GTiff", np.int64(64))),
+    }  # fmt: skip
+    out, beside = tmp_path / "classes.tif", {"confidence": tmp_path / "confidence.tif"}
+    map_scene(model, scene, out, **{name: plain for name, (plain, _) in options.items()}, **beside)
+    wanted = listing()
+    numbers = {name: number for name, (_, number) in options.items()}
+    assert map_scene(model, scene, out, **numbers, **beside, resume=True).skipped
+    map_scene(model, scene, out, **numbers, **beside, overwrite=True)
+    assert listing() == wanted
+    west, north = 480_000.0, 4_470_000.0
+    bounds = np.array([west, north - 100, west + 60, north], np.float32)
+    assert map_scene(model, scene, bands=range(1, 8), bounds=bounds).classes.shape == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tile": 9.5}, "tile is 9.5: wanted a whole number"),
+        ({"tile": "8"}, "tile is '8': wanted a whole number"),
+        ({"batch": 2.0}, "batch is 2.0: wanted a whole number"),
+        ({"max_memory": "1GB"}, "max_memory is '1GB': wanted a whole number"),
+        ({"min_confidence": "half"}, "min_confidence is 'half': wanted a number"),
+        ({"nodata": "x"}, "nodata is 'x': wanted a number, 'file'"),
+        ({"nodata": [1, 2]}, "nodata is .*: wanted a number"),
+        ({"window": (0.5, 0, 5, 5)}, "window is .*: wanted COL ROW WIDTH HEIGHT, four whole numbers"),
+        ({"window": (0, 0, 5)}, "wanted COL ROW WIDTH HEIGHT, four whole numbers"),
+        ({"window": "0 0 5 5"}, "window is '0 0 5 5': wanted COL ROW"),
+        ({"window": 5}, "window is 5: wanted COL ROW"),
+        ({"bounds": ("a", 0, 1, 1)}, "bounds is .*: wanted W S E N, four numbers"),
+        ({"bounds": (0, 0, 1)}, "wanted W S E N, four numbers"),
+        ({"form": Format(blocksize=512.0)}, "blocksize is 512.0: wanted a whole number"),
+    ],
+)
+def test_options_of_other_types(model, write_scene, tmp_path, listing, options, words):
+    path = write_scene()
+    before = listing()
+    with pytest.raises(UsageError, match=words) as caught:
+        map_scene(model, path, tmp_path / "classes.tif", **options)
+    assert "\n" not in str(caught.value)
+    assert listing() == before
+
+
+def test_something_else_than_a_scene(model, cube):
+    with pytest.raises(UsageError, match="the scene is a list: wanted a raster's path"):
+        map_scene(model, cube.tolist())
+
+
+@pytest.mark.parametrize("name", ["classes.png", "classes.shp", "classes.xyz"])
+def test_rasters_have_the_suffix_of_one(model, tmp_path, name):
+    for files in ({"out": name}, {"out": "classes.tif", "confidence": name}, {"out": "c.TIFF", "probabilities": name}):
+        with pytest.raises(OutputError, match=r"wanted \.tif or \.tiff"):
+            map_scene(model, tmp_path / "no-scene.tif", **{key: tmp_path / path for key, path in files.items()})
+
+
 @pytest.mark.parametrize(("bands", "words"), [(9, "such as --bands 1-7"), (5, "5 bands in use and the model wants 7")])
 def test_wrong_band_count(model, bands, words):
     with pytest.raises(SceneError, match=words):
@@ -407,6 +500,55 @@ def test_a_finished_map_is_left_alone_with_resume(model, write_scene, tmp_path, 
     with pytest.raises(OutputError, match="--overwrite"):
         map_scene(model, scene, out)
     assert listing() == before
+
+
+def copied(source, target):
+    """Put a map's raster, with what lies beside it, in the place of another."""
+    target.write_bytes(source.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["confidence", "probabilities", "preview"])
+def test_files_beside_a_finished_map_must_be_its_own(model, write_scene, cube, tmp_path, listing, name):
+    first, second = write_scene(), write_scene("b.tif", values=cube[::-1])
+    for scene, folder in ((first, tmp_path / "a"), (second, tmp_path / "b")):
+        folder.mkdir()
+        layers = {"confidence": folder / "c.tif", "probabilities": folder / "p.tif", "preview": folder / "m.png"}
+        map_scene(model, scene, folder / "classes.tif", **layers)
+        assert map_scene(model, scene, folder / "classes.tif", **layers, resume=True).skipped
+    other = layers[name]
+    copied(other, tmp_path / "a" / other.name)
+    before = listing()
+    layers = {key: tmp_path / "a" / path.name for key, path in layers.items()}
+    words = "another map" if name == "preview" else "another scene: other name"
+    with pytest.raises(OutputError, match=f"{other.name}' belongs to .*{words}.*replace it with --overwrite"):
+        map_scene(model, first, tmp_path / "a" / "classes.tif", **layers, resume=True)
+    assert listing() == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"min_confidence": 0.3}, r"another least confidence \(0.0; now 0.3\)"),
+        ({"nodata": 7}, r"another scene: other nodata"),
+        ({"window": (0, 0, 5, 5)}, r"another window \(\[0, 29, 0, 37\]; now \[0, 5, 0, 5\]\)"),
+        ({"confidence": "c.tif"}, r"another set of outputs"),
+        ({"percent": True}, r'another confidence type \("float32"; now "uint8"\)'),
+        ({"form": Format("GTiff")}, r'another format: other driver \("COG"; now "GTiff"\)'),
+    ],
+)
+def test_a_finished_map_of_other_options_says_which(model, write_scene, tmp_path, changed, words):
+    scene, out = write_scene(), tmp_path / "classes.tif"
+    map_scene(model, scene, out, resume=True)
+    if "confidence" in changed:
+        changed = {"confidence": tmp_path / changed["confidence"]}
+    with pytest.raises(OutputError, match=f"classes.tif' belongs to a map with {words}.*: choose another name"):
+        map_scene(model, scene, out, resume=True, **changed)
+
+
+def test_a_finished_map_without_a_record_is_no_one_s(model, write_scene, tmp_path):
+    scene, out = write_scene(), write_scene("classes.tif")
+    with pytest.raises(OutputError, match=r"classes.tif' belongs to another map, or to none"):
+        map_scene(model, scene, out, resume=True)
 
 
 class InterruptError(Exception):

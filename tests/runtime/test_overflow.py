@@ -3,9 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx
+import pyogrio
 import pytest
+import shapely
+from onnx import numpy_helper
 
-from spectraldiff_runtime import ArrayScene, map_block, map_scene
+from spectraldiff_runtime import ArrayScene, Model, map_block, map_scene
+from spectraldiff_runtime.cluster import ClusterOptions
+from spectraldiff_runtime.engine import seal
 from spectraldiff_runtime.errors import OutputError, UsageError
 from spectraldiff_runtime.tiling import Window
 
@@ -65,3 +71,36 @@ def test_an_array_is_not_known_again(model, cube, tmp_path):
     with pytest.raises(UsageError, match="resume goes on with a scene that is known again: wanted a raster's path"):
         map_scene(model, cube, tmp_path / "classes.tif", resume=True)
     assert list(tmp_path.glob("classes*")) == []
+
+
+@pytest.fixture
+def overflowing_model(build_onnx, tmp_path):
+    """A model file in which float32's largest values become infinite, and scores no numbers."""
+    graph = onnx.load_from_string(build_onnx())
+    scale = next(constant for constant in graph.graph.initializer if constant.name == "scale")
+    scale.CopyFrom(numpy_helper.from_array(np.full((1, 7, 1, 1), 10, np.float32), "scale"))
+    path = tmp_path / "overflowing.onnx"
+    path.write_bytes(seal(graph.SerializeToString()))
+    return Model.open(path, "cpu", threads=1)
+
+
+def test_a_cluster_says_what_is_lost(overflowing_model, write_scene, cube, tmp_path):
+    spoilt = cube.astype(np.float32)
+    spoilt[4, 6, 2] = spoilt[20, 30, 2] = -3.4e38
+    shape = shapely.box(480_000, 4_470_000 - 20 * 10, 480_000 + 20 * 37, 4_470_000)
+    mask = tmp_path / "aoi.gpkg"
+    table = [], []
+    pyogrio.raw.write(mask, shapely.to_wkb([shape]), *table, geometry_type="Polygon", crs="EPSG:32616", driver="GPKG")
+    scene, workers, near = (
+        write_scene(values=spoilt),
+        ClusterOptions(None, 1, 1),
+        (2 * overflowing_model.card.halo + 1) ** 2,
+    )
+    for options, lost in (({"window": (0, 0, 37, 29)}, 2 * near), ({"mask": mask, "window": (0, 0, 37, 29)}, near)):
+        told = []
+        for cluster in (None, workers):
+            said = []
+            map_scene(overflowing_model, scene, **options, tile=8, cluster=cluster, warn=said.append)
+            told.append(said)
+        assert told[0] == told[1]
+        assert [line.partition(" stay")[0] for line in told[0]] == [f"{lost} pixels of '{scene}'"]

@@ -149,3 +149,19 @@ def test_a_generator_is_closed_when_its_stage_is_stopped():
     with pytest.raises(ValueError, match="no"):
         Pipeline([Stage("source", source), passing("fail", fail)]).run()
     assert closed == [1]
+
+
+def test_ctrl_c_while_the_stages_are_started(monkeypatch):
+    """A thread that has just started reads on in a scene that is closed, if it is not waited for."""
+    start, started = threading.Thread.start, []
+
+    def interrupted(self):
+        start(self)
+        started.append(self)
+        if len(started) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline([numbers(10**9), passing("end")]).run()
+    assert sdiff_threads() == []

@@ -197,3 +197,24 @@ def test_every_tile_fits_into_the_largest(tile, window):
     height, width = largest_tile(window, plan, 3, 100, 70)
     tiles = [t for strip in strips(window, plan, 3, 100, 70) for t in tiles_of_strip(strip.output, tile, tile)]
     assert (height, width) == (max(t.height for t in tiles), max(t.width for t in tiles))
+
+
+def test_tiles_suit_the_batch_that_is_asked_for(card):
+    scene, window = FakeScene(5000, 5000, 7, (512, 512)), Window(0, 5000, 0, 5000)
+    hungry = replace(card, workspace=20_000.0, halo=4)
+    for gpu in (None, GpuRoom(4 * 10**9, 2)):
+        plans = [make_plan(hungry, 0, scene, window, batch=batch, gpu=gpu) for batch in (1, 2, 5, 16, 64)]
+        assert [plan.batch for plan in plans] == [1, 2, 5, 16, 64]
+        sizes = [plan.tile * plan.tile_columns for plan in plans]
+        assert sizes == sorted(sizes, reverse=True)
+        assert all(p.batch * (p.tile + 8) * (p.tile_columns + 8) * 20_000 < 2200 * MEGABYTE for p in plans)
+    with pytest.raises(UsageError, match=r"on tiles of 8 pixels: give at least \d+MB or a smaller --tile or --batch"):
+        make_plan(hungry, 0, scene, window, batch=10_000)
+
+
+def test_a_tile_that_is_larger_than_the_scene_takes_no_more_memory(card):
+    scene, hungry = FakeScene(500, 40, 7, (1, 500)), replace(card, workspace=1e5)
+    window = Window(10, 110, 0, 40)
+    plan = make_plan(hungry, 0, scene, window, tile=10**6, max_memory=2000 * MEGABYTE)
+    assert plan == make_plan(hungry, 0, scene, window, tile=100, max_memory=2000 * MEGABYTE)
+    assert (plan.tile, plan.tile_columns) == (100, 100)

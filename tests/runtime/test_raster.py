@@ -104,6 +104,35 @@ def test_nodata_of_the_file_or_the_one_given(write_scene, given, wanted):
         assert scene.nodata == wanted
 
 
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "possible"),
+    [
+        ("uint16", -9999, False), ("uint16", 0.5, False), ("uint16", float("nan"), False), ("uint8", 256, False),
+        ("float32", 1e300, False), ("uint16", 65535, True), ("int16", -9999, True), ("float32", 0.1, True),
+        ("float32", float("nan"), True), ("float32", float("inf"), True), ("uint16", None, True),
+        ("uint8", "file", True),
+    ],
+)  # fmt: skip
+def test_a_nodata_value_that_cannot_occur_is_doubtful(write_scene, cube, dtype, nodata, possible):
+    values = cube.astype(dtype)
+    with RasterScene(write_scene(values=values), nodata=nodata) as scene:
+        found = scene.doubts
+    assert found == () if possible else "cannot occur in" in found[0]
+    assert len(found) <= 1
+    if nodata != "file":
+        assert len(ArrayScene(values, nodata).doubts) == len(found)
+        with RasterScene(write_scene("scaled.tif", values=values), nodata=nodata, scaled=True) as scene:
+            assert len(scene.doubts) == len(found)
+
+
+def test_nodata_of_the_file_that_cannot_occur_is_no_doubt(write_scene):
+    path = write_scene("scene.img", driver="ENVI")
+    header = path.with_suffix(".hdr")
+    header.write_text(header.read_text() + "data ignore value = -9999\n")
+    with RasterScene(path) as scene:
+        assert scene.doubts == ()
+
+
 NODATA_OF_BANDS = (9, None, -3.5)
 
 
@@ -149,6 +178,10 @@ def test_hectares():
     assert metres.hectares_per_pixel == pytest.approx(0.04)
     assert feet.hectares_per_pixel == pytest.approx((100 * 1200 / 3937) ** 2 / 10_000)
     assert Georeference.of("EPSG:4326", (1, 0, 0, 0, -1, 0)).hectares_per_pixel is None
+    for crs in ("EPSG:3857", "EPSG:900913", "ESRI:102100", "EPSG:3395", "+proj=merc +lat_ts=40", "EPSG:4087"):
+        assert Georeference.of(crs, (20, 0, 0, 0, -20, 5e6)).hectares_per_pixel is None, crs
+    for crs in ("EPSG:6933", "EPSG:2154", "EPSG:26931"):
+        assert Georeference.of(crs, (20, 0, 0, 0, -20, 5e6)).hectares_per_pixel == pytest.approx(0.04), crs
     assert Georeference.of(None, None).hectares_per_pixel is None
 
 

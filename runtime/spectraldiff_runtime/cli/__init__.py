@@ -90,7 +90,9 @@ def sdiff(
 
 def main() -> NoReturn:
     """Run ``sdiff`` and end the process with its exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
+        signal.signal(signal.SIGINT, _end)
     try:
         code = run(sys.argv[1:])
     except SystemExit as ended:  # after SIGTERM, when outputs are cleaned up
@@ -101,21 +103,40 @@ def main() -> NoReturn:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if code in (INTERRUPTED, TERMINATED):
+        if code == TERMINATED:
+            typer.echo("sdiff: terminated", err=True)
         # Threads of ONNX Runtime, Numba or GDAL may be in mid-work: an orderly end of the interpreter can crash then.
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
 
-def _terminate(number: int, frame: Any) -> NoReturn:
-    """End as after Ctrl-C, so that unfinished outputs are removed."""
-    raise SystemExit(128 + number)
+_ends: list[BaseException] = []  # what signals raised
+
+
+def _end(number: int, frame: Any) -> NoReturn:
+    """End after SIGTERM as after Ctrl-C, so that unfinished outputs are removed."""
+    _ends.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
+    raise _ends[-1]
+
+
+def _run_app(arguments: Sequence[str]) -> Any:
+    """Run one command; a signal stays one where a library turned it into an error of its own.
+
+    C code that imports a module makes an ImportError of whatever ends that import.
+    """
+    try:
+        return app(list(arguments), prog_name="sdiff", standalone_mode=False)
+    except Exception:
+        if _ends:
+            raise _ends[0] from None
+        raise
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; print what went wrong on one line of stderr and return the exit code."""
     try:
-        code = app(list(arguments), prog_name="sdiff", standalone_mode=False)
+        code = _run_app(arguments)
     except SpectralDiffError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):

@@ -1,6 +1,7 @@
 """``sdiff info``: what a model file, a raster or a run folder is."""
 
 import json as jsonlib
+import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ def describe(file: str) -> dict[str, Any]:
     Raises
     ------
     ModelFileError, RunError, SceneError
-        It is damaged, unfinished, or none of the three.
+        It is damaged, or none of the three.
     """
     path = Path(file)
     if path.is_dir():
@@ -137,11 +138,22 @@ def describe_raster(file: str) -> dict[str, Any]:
             "blocks": list(dataset.block_shapes[0]),
             "crs": None if dataset.crs is None else dataset.crs.to_string(),
             "transform": None if dataset.transform.is_identity else list(dataset.transform)[:6],
+            **_place_facts(dataset),
             **_band_facts(dataset),
         }
     classes = read_classes(Path(file)) if facts["bands"] == 1 else []
     listed = [{"value": c.value, "name": c.name, "colour": list(c.colour)} for c in classes]
     return {**facts, "classes": listed} if listed else facts
+
+
+def _place_facts(dataset: Any) -> dict[str, Any]:
+    """Return what a raster says of its place in another way than by a transform."""
+    points, crs = dataset.gcps
+    return {
+        "ground_control_points": len(points) or None,
+        "ground_control_points_crs": crs.to_string() if points and crs else None,
+        "rpcs": True if dataset.rpcs is not None else None,
+    }
 
 
 def _band_facts(dataset: Any) -> dict[str, Any]:
@@ -181,28 +193,35 @@ def _range(values: Any) -> list[float] | None:
 
 
 def describe_run(folder: Path) -> dict[str, Any]:
-    """Return the facts of a run folder from its JSON files.
+    """Return the facts of a run folder from its JSON files; of an unfinished one, what was asked for.
 
     Raises
     ------
     RunError
-        The run is unfinished, or the folder is none.
+        The folder is none, or damaged.
     """
     if not (folder / "model.json").is_file():
-        raise RunError(_why_no_run(folder))
+        return _unfinished(folder)
     model, metrics = _read_json(folder / "model.json"), {}
     if (folder / "metrics.json").is_file():
         metrics = _read_json(folder / "metrics.json")
     return {"kind": "run", "folder": str(folder), "model": model, "metrics": metrics}
 
 
-def _why_no_run(folder: Path) -> str:
-    if (folder / "state.json").is_file():
-        return (
-            f"the run in '{folder}' is unfinished (it has state.json and no model.json): "
-            "run `sdiff train` again to go on with it"
-        )
-    return f"'{folder}' is no run folder (it has no model.json): wanted one that `sdiff train` wrote"
+def _unfinished(folder: Path) -> dict[str, Any]:
+    """Return what is known of a run that was begun and has no model yet."""
+    if not (folder / "run.json").is_file():
+        found = "neither model.json nor run.json"
+        raise RunError(f"'{folder}' is no run folder (it has {found}): wanted one that `sdiff train` wrote")
+    asked = _read_json(folder / "run.json")
+    preset = asked.get("preset")
+    return {
+        "kind": "unfinished run",
+        "folder": str(folder),
+        "go_on_with": f"sdiff train --resume {shlex.quote(str(folder))}",
+        "state_saved": (folder / "state.safetensors").is_file(),
+        "asked_for": {**asked, "preset": preset.get("name") if isinstance(preset, dict) else preset},
+    }
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -211,11 +211,13 @@ class Target:
 
     def check(self, inputs: Sequence[Path], overwrite: bool) -> None:
         """Refuse outputs that cannot be, before anything is opened."""
-        from ..outputs import check_apart, check_output
+        from ..outputs import check_apart, check_output, check_raster_name
 
         named = {"--out": self.out, **{f"--{name}": path for name, path in self.beside().items()}}
         check_apart(named, inputs)
-        for path in named.values():
+        for option, path in named.items():
+            if option != "--preview":
+                check_raster_name(option, path)
             check_output(path, overwrite)
 
     def as_dict(self) -> dict[str, Any]:
