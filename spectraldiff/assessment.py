@@ -37,7 +37,7 @@ class Assessment:
     left_out
         Labelled pixels that were not scored, by the reason: ``excluded``, ``nodata``.
     hectares
-        Area of a pixel; None unless the map has a projected CRS.
+        Area of a pixel; None where the map's CRS gives pixels different ones.
     notes
         What a user should know, one line each.
     """

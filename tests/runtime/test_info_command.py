@@ -119,8 +119,8 @@ def test_a_run_folder(sdiff, tmp_path):
 
 def test_an_unfinished_run_says_how_to_go_on(sdiff, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = Path("my run")
-    folder.mkdir()
+    folder = Path("my run", *["deep"] * 20)  # longer than a line of a terminal: never cut
+    folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"split": "disjoint", "preset": {"name": "fast"}, "labels": None}))
     code, out, _ = sdiff("info", folder, "--json")
     facts = json.loads(out)

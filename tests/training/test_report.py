@@ -201,7 +201,7 @@ def test_map_without_areas_gives_shares_and_names_what_is_not_sampled(tmp_path, 
     found = replace(assessment, accuracy=accuracy, adjusted=adjusted, hectares=None)
     write_accuracy_report(tmp_path / "a.html", AccuracyReport("m.tif", "r.tif", found, "sdiff evaluate"))
     text = (tmp_path / "a.html").read_text("utf-8")
-    assert "Areas in hectares need a map with a projected CRS" in text
+    assert "Areas in hectares need a map in a CRS with one area for all pixels" in text
     assert f"No labelled pixel lies where the map shows {found.classes[2].name}." in text
 
 

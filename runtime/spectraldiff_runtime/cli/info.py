@@ -237,14 +237,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _print_facts(facts: Mapping[str, Any]) -> None:
     """Print facts as lines of name and value, nested ones indented, and classes with their colours."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
-    table = Table.grid(padding=(0, 2))
-    for name, value in _flat({k: v for k, v in facts.items() if k != "classes"}):
-        table.add_row(Text(name, "bold"), Text(value))
-    console.print(table)
+    console = Console(highlight=False, soft_wrap=True)  # paths and commands are never cut
+    lines = _flat({k: v for k, v in facts.items() if k != "classes"})
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        console.print(Text(name.ljust(width) + "  ", "bold").append(value, "default"))
     for c in facts.get("classes", []):
         square = Text("\u25a0 ", "rgb({},{},{})".format(*c["colour"]))
         console.print(Text(f"{c['value']:5d}  ").append(square).append(c["name"], "default"))
