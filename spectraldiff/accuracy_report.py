@@ -115,7 +115,12 @@ def _area_section(found: Assessment) -> Html:
         _area_table(adjusted, found.classes, found.hectares),
     ]
     if found.hectares is None:
-        parts.append(page.paragraph("Areas in hectares need a map in a CRS with one area for all pixels, such as UTM: these are shares.", "note"))
+        parts.append(
+            page.paragraph(
+                "Areas in hectares need a map in a CRS with one area for all pixels, such as UTM: these are shares.",
+                "note",
+            )
+        )
     if adjusted.unsampled:
         names = ", ".join(found.classes[value - 1].name for value in adjusted.unsampled)
         parts.append(

@@ -1,10 +1,11 @@
 """A run folder: everything that a training leaves behind, tensors in safetensors and facts in JSON, no pickle.
 
-`run.json` says what was asked for and is written first; `state.safetensors` holds a training that is not finished;
-`model.safetensors`, `samples.safetensors` (some tiles of the scene, for checking an export) and, last of all,
-`model.json` mark a finished one.
+`run.json` says what was asked for and is written first, after `data.json` with digests of what is read;
+`state.safetensors` holds a training that is not finished; `model.safetensors`, `samples.safetensors` (some tiles of the
+scene, for checking an export) and, last of all, `model.json` mark a finished one.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ from spectraldiff_runtime.errors import OutputError, RunError
 from spectraldiff_runtime.outputs import output_error
 
 FORMAT = 3
-REQUEST, FACTS, METRICS = "run.json", "model.json", "metrics.json"
+REQUEST, DATA, FACTS, METRICS = "run.json", "data.json", "model.json", "metrics.json"
 STATE, MODEL, SAMPLES = "state.safetensors", "model.safetensors", "samples.safetensors"
 TRAIN_PIXELS, TEST_PIXELS, FIGURES = "train_pixels.tif", "test_pixels.tif", "figures"
 REPORT = "report.html"
@@ -137,7 +138,7 @@ class RunFolder:
         (self.path / STATE).unlink(missing_ok=True)
 
     def save_model(self, model: Classifier, facts: Mapping[str, Any]) -> None:
-        """Write the trained model; the facts come last and mark the run as finished."""
+        """Write the trained model; the facts come last, mark the run as finished and know the model's SHA-256."""
         self.save_tensors(MODEL, model.state_dict())
         shape = {
             "format": FORMAT,
@@ -150,8 +151,17 @@ class RunFolder:
             "apart": model.vit.config.members != model.preset.members,
             "halo": model.halo,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "sha256": self._sha256(MODEL),
         }
         self.write_json(FACTS, {**shape, **facts})
+
+    def _sha256(self, name: str) -> str:
+        try:
+            return hashlib.sha256((self.path / name).read_bytes()).hexdigest()
+        except FileNotFoundError:
+            raise RunError(self._missing(name)) from None
+        except OSError as error:
+            raise RunError(f"'{self.path / name}' cannot be read ({error}): train again, or restore it") from None
 
     def load_model(self) -> tuple[Classifier, dict[str, Any]]:
         """Return the trained model in evaluation mode, and the facts beside it.
@@ -165,6 +175,10 @@ class RunFolder:
         if facts.get("format") != FORMAT:
             raise RunError(
                 f"the run '{self.path}' has format {facts.get('format')} and this version reads {FORMAT}: train again"
+            )
+        if facts.get("sha256") not in (None, self._sha256(MODEL)):
+            raise RunError(
+                f"'{self.path / MODEL}' is damaged (it is not what the training wrote): train again, or restore it"
             )
         try:
             preset = Preset.from_json(facts["preset"])

@@ -1,10 +1,13 @@
 """What a training takes from its scenes as a whole, and what its reports say of them."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spectraldiff.classifier import filled, normaliser_of, square
@@ -12,6 +15,7 @@ from spectraldiff.features import Normaliser, mirrored
 from spectraldiff.metrics import Accuracy
 from spectraldiff.scene import Scene
 from spectraldiff.splits import Split, mean_leakage
+from spectraldiff_runtime.errors import RunError
 
 SAMPLE = 32  # output pixels along the side of a sample tile
 
@@ -76,3 +80,31 @@ def scene_facts(
             }
         )
     return facts
+
+
+def data_digests(scenes: Sequence[Scene], splits: Sequence[Split]) -> dict[str, str]:
+    """Return a SHA-256 of what a training reads, by the words for it: each scene, its labels and training pixels."""
+    found = {}
+    for scene, split in zip(scenes, splits, strict=True):
+        labels = np.where(scene.valid, scene.labels, 0).astype(np.uint16)
+        names = json.dumps([c.name for c in scene.classes]).encode()
+        found[f"the scene '{scene.name}'"] = _digest([scene.cube, scene.valid])
+        found[f"the labels of '{scene.name}'"] = _digest([labels], names)
+        found[f"the training pixels of '{scene.name}'"] = _digest([split.train])
+    return found
+
+
+def _digest(arrays: Sequence[NDArray[Any]], more: bytes = b"") -> str:
+    digest = hashlib.sha256(more)
+    for values in arrays:
+        digest.update(f"{values.dtype.str}{values.shape}".encode())
+        for row in values:
+            digest.update(np.ascontiguousarray(row).data)
+    return digest.hexdigest()
+
+
+def check_unchanged(begun: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raise RunError where what a training reads is not what it was begun with; see `data_digests`."""
+    for what in [*begun, *now]:
+        if begun.get(what) != now.get(what):
+            raise RunError(f"{what} changed since the run was begun: restore the files to go on with it, or train anew")

@@ -384,7 +384,7 @@ def test_two_trainings_in_one_folder(tiny_files, tmp_path, capsys):
     assert run(["train", "--resume", str(folder), "-q"]) == 0, "the lock ends with its holder"
 
 
-def test_ctrl_c_keeps_the_state_and_resume_goes_on(tiny_files, tmp_path):
+def test_ctrl_c_keeps_the_state_and_resume_goes_on(tiny_files, tmp_path, capsys):
     """Exit 130, no partial files, and `--resume` finishes the run."""
     folder = tmp_path / "run"
     options = [
@@ -426,6 +426,12 @@ def test_ctrl_c_keeps_the_state_and_resume_goes_on(tiny_files, tmp_path):
     request = json.loads((folder / "run.json").read_text())
     done = len(RunFolder(folder).load_state()["diffusion.history"])
     request["preset"]["diffusion_steps"] = done + 2
+    data = json.loads((folder / "data.json").read_text())
+    for what in data:
+        (folder / "data.json").write_text(json.dumps({**data, what: "other"}))
+        assert run(["train", "--resume", str(folder), "-q"]) == 1
+        assert f"{what} changed since the run was begun: restore the files" in capsys.readouterr().err
+    (folder / "data.json").write_text(json.dumps(data))
     (folder / "run.json").write_text(json.dumps(request))
     assert run(["train", "--resume", str(folder), "-q"]) == 0
     assert RunFolder(folder).read_json("metrics.json")["steps"]["diffusion"] == done + 2

@@ -84,7 +84,7 @@ def other_samples(run: Path) -> None:
     [
         (drop_samples, "samples.safetensors"),
         (other_samples, "holds no tiles"),
-        (cut_weights, "model.safetensors' cannot be read"),
+        (cut_weights, "model.safetensors' is damaged"),
         (cut_facts, "model.json' cannot be read"),
         (drop_class_colours, "model.json is damaged"),
     ],

@@ -237,6 +237,12 @@ def test_newest_finished_run_is_found(tmp_path: Path) -> None:
     assert newest_run(tmp_path).path.name == "a"
 
 
+def flip_a_bit(path: Path) -> None:
+    data = bytearray((path / "model.safetensors").read_bytes())
+    data[-9] ^= 1
+    (path / "model.safetensors").write_bytes(data)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -246,6 +252,7 @@ def test_newest_finished_run_is_found(tmp_path: Path) -> None:
         (lambda path: (path / "model.json").write_text('{"format": 3}'), "damaged"),
         (lambda path: (path / "model.json").write_text('{"format": 1}'), "format 1 .* reads 3: train again"),
         (lambda path: (path / "model.safetensors").write_bytes(b"\0" * 40), "damaged"),
+        (flip_a_bit, "model.safetensors' is damaged .it is not what the training wrote"),
         (lambda path: (path / "model.safetensors").unlink(), "damaged .it has no model.safetensors"),
         (lambda path: [p.unlink() for p in path.glob("*.json")], "no run folder"),
     ],

@@ -14,14 +14,14 @@ from spectraldiff.label_table import count_labels, doubts
 from spectraldiff.metrics import score
 from spectraldiff.pipeline import Training, write_pixels
 from spectraldiff.request import Request
-from spectraldiff.run_facts import common_normaliser, sample_tiles
+from spectraldiff.run_facts import check_unchanged, common_normaliser, data_digests, sample_tiles
 from spectraldiff.scene import Scene
 from spectraldiff.several import alike, differing_bands, with_common_classes
 from spectraldiff.splits import make_splits
 from spectraldiff.temperature import too_few
 from spectraldiff.training import Compute
 from spectraldiff_runtime.class_map import LandCoverClass
-from spectraldiff_runtime.errors import LabelsError, SceneError
+from spectraldiff_runtime.errors import LabelsError, RunError, SceneError
 
 
 def part(scene: Scene, rows: slice, columns: slice, name: str) -> Scene:
@@ -131,6 +131,25 @@ def test_training_on_two_scenes(halves: tuple[Scene, Scene], tiny_request: Reque
     assert {"map_1.png", "map_2.png", "confusion.png", "train_pixels_1.tif", "test_pixels_2.tif"} <= names
     with rasterio.open(run.path / "test_pixels_2.tif") as dataset:
         np.testing.assert_array_equal(dataset.read(1), tests[1])
+
+
+def test_data_that_changed_are_named(halves: tuple[Scene, Scene]) -> None:
+    left, right = halves
+    splits = make_splits([s.labels for s in halves], "per-class:10", 0)
+    begun = data_digests(halves, splits)
+    check_unchanged(begun, data_digests([left, replace(right, cube=right.cube.copy(order="F"))], splits))
+    other = right.cube.copy()
+    other[0, 0, 0] += 1
+    with pytest.raises(RunError, match="the scene 'right' changed since the run was begun"):
+        check_unchanged(begun, data_digests([left, replace(right, cube=other)], splits))
+    labels = left.labels.copy()
+    labels[np.nonzero(labels)[0][0], np.nonzero(labels)[1][0]] = 0
+    with pytest.raises(RunError, match="the labels of 'left' changed"):
+        check_unchanged(begun, data_digests([replace(left, labels=labels), right], splits))
+    with pytest.raises(RunError, match="the training pixels of 'left' changed"):
+        check_unchanged(begun, data_digests(halves, make_splits([s.labels for s in halves], "per-class:10", 1)))
+    with pytest.raises(RunError, match="the scene 'right' changed"):
+        check_unchanged(begun, data_digests([left], splits[:1]))
 
 
 def test_windows_of_the_second_scene_are_its_own(

@@ -220,7 +220,10 @@ def _unfinished(folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "go_on_with": f"sdiff train --resume {shlex.quote(str(folder))}",
         "state_saved": (folder / "state.safetensors").is_file(),
-        "asked_for": {**asked, "preset": preset.get("name") if isinstance(preset, dict) else preset},
+        "asked_for": {
+            **{k: v for k, v in asked.items() if k != "data"},
+            "preset": preset.get("name") if isinstance(preset, dict) else preset,
+        },
     }
 
 

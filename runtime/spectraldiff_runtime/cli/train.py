@@ -216,6 +216,8 @@ def train(
         folder = None
     scenes = request.load_scenes()
     splits = request.make_splits(scenes)
+    if folder is not None:
+        _check_unchanged(folder, scenes, splits)
     _show(scenes, splits, quiet)
     folder = folder or _new_run(request, scenes, splits, run, runs_dir)
     result = _train(request, folder, scenes, splits, compute, quiet)
@@ -300,6 +302,15 @@ def _resumed(path: Path, given: dict[str, Any]) -> "tuple[RunFolder, Request]":
     return folder, Request.from_json(folder.read_json(REQUEST))
 
 
+def _check_unchanged(folder: "RunFolder", scenes: "Sequence[Scene]", splits: "Sequence[Split]") -> None:
+    """Refuse to go on with other data than the run was begun with; runs of earlier versions do not know theirs."""
+    from spectraldiff.checkpoint import DATA
+    from spectraldiff.run_facts import check_unchanged, data_digests
+
+    if (folder.path / DATA).is_file():
+        check_unchanged(folder.read_json(DATA), data_digests(scenes, splits))
+
+
 def _show(scenes: "Sequence[Scene]", splits: "Sequence[Split]", quiet: bool) -> None:
     """Say what the training begins with: scenes, labels of each class, and what is doubtful in them."""
     from spectraldiff.label_table import count_labels, doubts
@@ -321,11 +332,13 @@ def _new_run(
     request: "Request", scenes: "Sequence[Scene]", splits: "Sequence[Split]", run: Path | None, runs_dir: Path
 ) -> "RunFolder":
     """Make the run folder, with what was asked for and the pixels of both sides."""
-    from spectraldiff.checkpoint import REQUEST, create_run, next_run
+    from spectraldiff.checkpoint import DATA, REQUEST, create_run, next_run
     from spectraldiff.pipeline import write_pixels
+    from spectraldiff.run_facts import data_digests
 
     folder = create_run(run or next_run(runs_dir, scenes[0].name, request.preset.name))
     write_pixels(folder, scenes, splits)
+    folder.write_json(DATA, data_digests(scenes, splits))
     folder.write_json(REQUEST, request.to_json())
     return folder
 
