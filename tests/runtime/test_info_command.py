@@ -1,7 +1,10 @@
 """`sdiff info` on models, rasters and run folders."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -103,6 +106,15 @@ def test_a_class_map(sdiff, model, write_scene, tmp_path):
     facts = json.loads(sdiff("info", out, "--json")[1])
     assert [c["name"] for c in facts["classes"]] == [c.name for c in model.card.classes]
     assert "Wälder" in sdiff("info", out)[1]
+
+
+def test_classes_on_an_output_that_cannot_show_them(model, write_scene, tmp_path):
+    out = tmp_path / "classes.tif"
+    map_scene(model, write_scene(), out)
+    command = [sys.executable, "-m", "spectraldiff_runtime", "info", str(out)]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"W?lder" in done.stdout
 
 
 def test_a_run_folder(sdiff, tmp_path):

@@ -1,6 +1,7 @@
 """The command line, ``sdiff``: one module a command, errors turned into one line and an exit code."""
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -93,6 +94,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _end)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
         signal.signal(signal.SIGINT, _end)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name or a coloured square that its encoding lacks
     try:
         code = run(sys.argv[1:])
     except SystemExit as ended:  # after SIGTERM, when outputs are cleaned up

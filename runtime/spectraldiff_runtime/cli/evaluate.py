@@ -145,6 +145,7 @@ def _adjusted_line(adjusted: "AreaAdjusted", classes: "Sequence[LandCoverClass]"
 
 def _print_table(accuracy: "Accuracy", classes: "Sequence[LandCoverClass]") -> None:
     """Print one row a class: pixels, accuracy, and its row of the confusion matrix."""
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
@@ -159,5 +160,6 @@ def _print_table(accuracy: "Accuracy", classes: "Sequence[LandCoverClass]") -> N
         counts = (str(n) if n else "." for n in row[first:])
         table.add_row(f"{c.value} {c.name}", f"{row.sum():,}", percent, *counts)
     # The matrix is never cut or wrapped: its width is that of its contents.
-    console = Console(width=max(80, 60 + 8 * len(classes)), highlight=False)
+    names = max(cell_len(c.name) for c in classes)
+    console = Console(width=max(80, names + 50 + 8 * len(classes)), highlight=False)
     console.print(table, crop=False, soft_wrap=True)

@@ -130,7 +130,7 @@ def train(
         SplitBy,
         typer.Option(help="Where labels are polygons, per-class:N and fraction:F draw whole ones, or pixels."),
     ] = SplitBy.POLYGON,
-    seed: Annotated[int, typer.Option(min=0, help="Seeds the split, the weights and every draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seeds the split, the weights and every draw.")] = 0,
     features: Annotated[Features, typer.Option(help="raw trains the ablation without diffusion.")] = Features.DIFFUSION,
     compare_raw: Annotated[
         bool, typer.Option("--compare-raw", help="Also train the same classifier on raw bands and report both.")
