@@ -88,14 +88,21 @@ class RunFolder:
         finally:
             partial.unlink(missing_ok=True)
 
-    def save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors of any device."""
-        self.write_bytes(name, save_tensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+    def save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> str:
+        """Write tensors of any device; return the file's SHA-256."""
+        data = save_tensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+        self.write_bytes(name, data)
+        return hashlib.sha256(data).hexdigest()
 
-    def load_tensors(self, name: str) -> dict[str, Tensor]:
-        """Read tensors; RunError where they are missing or damaged."""
+    def load_tensors(self, name: str, sha256: str | None = None) -> dict[str, Tensor]:
+        """Read tensors; RunError where they are missing, damaged, or not those of that SHA-256."""
         try:
-            return load_tensors((self.path / name).read_bytes())
+            data = (self.path / name).read_bytes()
+            if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+                raise RunError(
+                    f"'{self.path / name}' is damaged (it is not what the training wrote): train again, or restore it"
+                )
+            return load_tensors(data)
         except FileNotFoundError:
             raise RunError(self._missing(name)) from None
         except (OSError, SafetensorError) as error:
@@ -139,7 +146,7 @@ class RunFolder:
 
     def save_model(self, model: Classifier, facts: Mapping[str, Any]) -> None:
         """Write the trained model; the facts come last, mark the run as finished and know the model's SHA-256."""
-        self.save_tensors(MODEL, model.state_dict())
+        sha256 = self.save_tensors(MODEL, model.state_dict())
         shape = {
             "format": FORMAT,
             "preset": model.preset.to_json(),
@@ -151,17 +158,9 @@ class RunFolder:
             "apart": model.vit.config.members != model.preset.members,
             "halo": model.halo,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "sha256": self._sha256(MODEL),
+            "sha256": sha256,
         }
         self.write_json(FACTS, {**shape, **facts})
-
-    def _sha256(self, name: str) -> str:
-        try:
-            return hashlib.sha256((self.path / name).read_bytes()).hexdigest()
-        except FileNotFoundError:
-            raise RunError(self._missing(name)) from None
-        except OSError as error:
-            raise RunError(f"'{self.path / name}' cannot be read ({error}): train again, or restore it") from None
 
     def load_model(self) -> tuple[Classifier, dict[str, Any]]:
         """Return the trained model in evaluation mode, and the facts beside it.
@@ -176,15 +175,11 @@ class RunFolder:
             raise RunError(
                 f"the run '{self.path}' has format {facts.get('format')} and this version reads {FORMAT}: train again"
             )
-        if facts.get("sha256") not in (None, self._sha256(MODEL)):
-            raise RunError(
-                f"'{self.path / MODEL}' is damaged (it is not what the training wrote): train again, or restore it"
-            )
         try:
             preset = Preset.from_json(facts["preset"])
             sizes = (facts[key] for key in ("features", "components", "smoothing", "beside", "apart"))
             model = empty_classifier(preset, facts["bands"], len(facts["classes"]), *sizes)
-            model.load_state_dict(self.load_tensors(MODEL))
+            model.load_state_dict(self.load_tensors(MODEL, facts.get("sha256")))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise RunError(f"the run '{self.path}' is damaged ({reason}): train again, or restore it") from error

@@ -147,9 +147,8 @@ def read_vector_labels(
             f"the features of '{path}' label no pixel of '{name}': wanted polygons around pixels' centres, or points"
         )
     present = [title for value, title in enumerate(drawing.titles, start=1) if (drawing.labels == value).any()]
-    own = _numbered(drawing, present, _colours(keys, titles, table, path), tuple(remarks))
     numbers = {titles[key]: _number(key) for key in sorted(titles, reverse=True)}
-    return replace(own, numbers=tuple(numbers[title] for title in present))
+    return _numbered(drawing, present, _colours(keys, titles, table, path), numbers, tuple(remarks))
 
 
 def _number(key: int | str) -> int:
@@ -286,10 +285,17 @@ def _drawn(parts: NDArray[Any], ids: NDArray[np.int64], shape: tuple[int, ...]) 
     return out
 
 
-def _numbered(drawing: _Drawing, present: list[str], colours: dict[str, Colour], remarks: tuple[str, ...]) -> OwnLabels:
+def _numbered(
+    drawing: _Drawing,
+    present: list[str],
+    colours: dict[str, Colour],
+    numbers: dict[str, int],
+    remarks: tuple[str, ...],
+) -> OwnLabels:
     """Give numbers from 1, and colours, to the classes that are present."""
     values = np.array([0, *(present.index(t) + 1 if t in present else 0 for t in drawing.titles)])
     chosen = with_colours([colours.get(title) for title in present])
     classes = tuple(LandCoverClass(v, *of) for v, of in enumerate(zip(present, chosen, strict=True), start=1))
     labels = values[drawing.labels].astype(class_dtype(len(present)))
-    return OwnLabels(labels, classes, drawing.groups if drawing.groups.any() else None, remarks)
+    groups = drawing.groups if drawing.groups.any() else None
+    return OwnLabels(labels, classes, groups, remarks, tuple(numbers[title] for title in present))

@@ -41,10 +41,10 @@ def read_reference(path: Path, shape: tuple[int, int], place: Georeference, fiel
     UsageError
         There is no such field or layer, or one was named for a raster.
     """
-    given = {"--field": fields.field, "--layer-name": fields.layer, "--name-field": fields.name_field}
-    named = [option for option, value in given.items() if value is not None]
-    if named and not is_vector(path):
-        raise UsageError(f"{named[0]} was given and '{path}' is no vector file: leave it out, or name a vector file")
+    if fields.options and not is_vector(path):
+        raise UsageError(
+            f"{fields.options[0]} was given and '{path}' is no vector file: leave it out, or name a vector file"
+        )
     return read_own_labels(path, shape, place, "the map", replace(fields, field=fields.field or FIELD))
 
 
@@ -82,30 +82,33 @@ def match_classes(
     map_names = _MapNames(ours)
     named = [c.name for c, _ in theirs if _number_in(c.name) is None]
     by_name = any(map_names.find(name) for name in named)
-    if named and not by_name and not all(number for _, number in theirs):
+    by_number = bool(named) and not by_name
+    if by_number and not all(number for _, number in theirs):
         wanted = ", ".join(c.name for c in ours if _number_in(c.name) is None) or "none at all"
         raise LabelsError(
             f"the reference names the classes {', '.join(named)} and the map {wanted}: wanted the map's names, or a "
             "field of whole numbers that are its values"
         )
-    classes, notes, unknown = list(ours), [], []
+    classes, notes = list(ours), []
+    unknown: list[int] = []
     table = np.zeros(len(reference.classes) + 1, np.uint16)
     for c, number in theirs:
         value = map_names.find(c.name)
-        if not value and number and not (by_name and c.name in named):
+        if not value and number and (not by_name or _number_in(c.name) is not None):
             value = map_names.called(number)
-            unknown += [] if value else [number]
+            if not value:
+                unknown.append(number)
         if not value:
             classes.append(LandCoverClass(len(classes) + 1, c.name, c.colour))
             value = len(classes)
             notes.append(f"the map has no class '{c.name}': its {pixels[c.value]:,} labelled pixels count as wrong")
             if not named and map_names.named:
                 notes[-1] += "; if the numbers are codes, say with --name-field which field has the map's names"
-        elif named and not by_name and not map_names.named:
+        elif by_number and not map_names.named:
             classes[value - 1] = replace(c, value=value)
         table[c.value] = value
     _check_known(unknown, map_names)
-    if named and not by_name and map_names.named:
+    if by_number and map_names.named:
         notes.insert(0, "map and reference have no class name in common: classes were matched by value")
     notes += _read_as_names(theirs, table, classes)
     return table[reference.labels], _unlike(classes, len(ours)), notes

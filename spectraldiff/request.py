@@ -110,9 +110,12 @@ class Request:
     def _own_scenes(self) -> list[Scene]:
         self._check_files()
         paths = [labels for _, labels in self.sources]
-        self._check_fields(paths)
-        options: dict[str, Any] = {"bands": self.bands, "nodata": self.nodata, "scaled": self.scaled}
         fields = LabelFields(self.field, self.layer_name, self.name_field)
+        if fields.options and not any(is_vector(path) for path in paths):
+            raise UsageError(
+                f"{fields.options[0]} is for vector files and '{paths[0]}' is none: leave it out, or check the file"
+            )
+        options: dict[str, Any] = {"bands": self.bands, "nodata": self.nodata, "scaled": self.scaled}
         least = 2 if len(paths) == 1 else 1
         scenes = [Scene.from_files(*pair, fields=fields, least=least, **options) for pair in self.sources]
         if self.scaled:
@@ -135,15 +138,6 @@ class Request:
         twice = next((path for path in scenes if scenes.count(path) > 1), None)
         if twice is not None:
             raise UsageError(f"the scene '{twice}' is given twice: wanted each scene once; put its labels in one file")
-
-    def _check_fields(self, paths: Sequence[str]) -> None:
-        """Refuse options for vector files where there is none."""
-        given = {"--field": self.field, "--layer-name": self.layer_name, "--name-field": self.name_field}
-        named = [option for option, value in given.items() if value is not None]
-        if named and not any(is_vector(path) for path in paths):
-            raise UsageError(
-                f"{named[0]} is for vector files and '{paths[0]}' is none: leave it out, or check the file"
-            )
 
     def make_splits(self, scenes: Sequence[Scene]) -> tuple[Split, ...]:
         """Draw the training and test pixels of each scene; pixels without data are in neither."""

@@ -85,12 +85,14 @@ def scene_facts(
 def data_digests(scenes: Sequence[Scene], splits: Sequence[Split]) -> dict[str, str]:
     """Return a SHA-256 of what a training reads, by the words for it: each scene, its labels and training pixels."""
     found = {}
-    for scene, split in zip(scenes, splits, strict=True):
-        labels = np.where(scene.valid, scene.labels, 0).astype(np.uint16)
+    for number, (scene, split) in enumerate(zip(scenes, splits, strict=True), start=1):
+        name = f"'{scene.name}'" + (f" (scene {number})" if len(scenes) > 1 else "")
+        valid = scene.valid
+        labels = np.where(valid, scene.labels, 0).astype(np.uint16)
         names = json.dumps([c.name for c in scene.classes]).encode()
-        found[f"the scene '{scene.name}'"] = _digest([scene.cube, scene.valid])
-        found[f"the labels of '{scene.name}'"] = _digest([labels], names)
-        found[f"the training pixels of '{scene.name}'"] = _digest([split.train])
+        found[f"the scene {name}"] = _digest([scene.cube, valid])
+        found[f"the labels of {name}"] = _digest([labels], names)
+        found[f"the training pixels of {name}"] = _digest([split.train])
     return found
 
 

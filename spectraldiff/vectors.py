@@ -48,6 +48,12 @@ class LabelFields:
     layer: str | None = None
     name_field: str | None = None
 
+    @property
+    def options(self) -> list[str]:
+        """The options of the command line that were given, such as ``--field``."""
+        values = {"--field": self.field, "--layer-name": self.layer, "--name-field": self.name_field}
+        return [option for option, value in values.items() if value is not None]
+
 
 @dataclass(frozen=True)
 class Table:

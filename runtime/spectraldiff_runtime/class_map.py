@@ -165,7 +165,8 @@ def all_classes(path: str | Path, values: Sequence[int]) -> tuple[LandCoverClass
     """
     names, colours = _names_and_colours(path)
     found = [colours.get(value) for value in values]
-    chosen = with_colours([None if c == BLACK and found.count(BLACK) > 1 else c for c in found])
+    unset = BLACK if found.count(BLACK) > 1 else None
+    chosen = with_colours([None if colour == unset else colour for colour in found])
     titles = [(names[v] if v < len(names) else "") or f"Class {v}" for v in values]
     return tuple(LandCoverClass(*facts) for facts in zip(values, titles, chosen, strict=True))
 

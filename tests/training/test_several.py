@@ -140,16 +140,21 @@ def test_data_that_changed_are_named(halves: tuple[Scene, Scene]) -> None:
     check_unchanged(begun, data_digests([left, replace(right, cube=right.cube.copy(order="F"))], splits))
     other = right.cube.copy()
     other[0, 0, 0] += 1
-    with pytest.raises(RunError, match="the scene 'right' changed since the run was begun"):
+    with pytest.raises(RunError, match=r"the scene 'right' \(scene 2\) changed since the run was begun"):
         check_unchanged(begun, data_digests([left, replace(right, cube=other)], splits))
     labels = left.labels.copy()
     labels[np.nonzero(labels)[0][0], np.nonzero(labels)[1][0]] = 0
-    with pytest.raises(RunError, match="the labels of 'left' changed"):
+    with pytest.raises(RunError, match=r"the labels of 'left' \(scene 1\) changed"):
         check_unchanged(begun, data_digests([replace(left, labels=labels), right], splits))
-    with pytest.raises(RunError, match="the training pixels of 'left' changed"):
+    with pytest.raises(RunError, match=r"the training pixels of 'left' \(scene 1\) changed"):
         check_unchanged(begun, data_digests(halves, make_splits([s.labels for s in halves], "per-class:10", 1)))
-    with pytest.raises(RunError, match="the scene 'right' changed"):
+    with pytest.raises(RunError, match=r"the scene 'left' \(scene 1\) changed"):
         check_unchanged(begun, data_digests([left], splits[:1]))
+    twins = [left, replace(right, name="left")]  # files of one name in two folders
+    with pytest.raises(RunError, match=r"the scene 'left' \(scene 1\) changed"):
+        check_unchanged(
+            data_digests(twins, splits), data_digests([replace(left, cube=left.cube + 1), twins[1]], splits)
+        )
 
 
 def test_windows_of_the_second_scene_are_its_own(

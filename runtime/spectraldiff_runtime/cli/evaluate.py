@@ -61,10 +61,10 @@ def evaluate(
     """Compare a class map with labels: OA, AA, kappa, accuracy of each class, confusion matrix.
 
     Classes are matched by name where map and labels both have names, else by number: 7 is the class that the map calls
-    "Class 7" or "7", else its value 7. A labelled pixel that the map
-    left unclassified counts as wrong. One where the map has no data (0 is its nodata value) is left out and counted,
-    because a map is judged by what it maps; --count-nodata makes it wrong, too. `sdiff map --min-confidence` also
-    writes 0: give --confidence, and pixels that have a confidence but no class are wrong.
+    "Class 7" or "7", else its value 7. A labelled pixel that the map left unclassified counts as wrong. One where the
+    map has no data (0 is its nodata value) is left out and counted, because a map is judged by what it maps;
+    --count-nodata makes it wrong, too. `sdiff map --min-confidence` also writes 0: give --confidence, and pixels that
+    have a confidence but no class are wrong.
 
     --report and --json also give area-adjusted accuracies and areas with 95 % intervals (Olofsson et al. 2014). They
     take the labels for a random sample of the map, drawn as a whole or in each map class.
