@@ -124,6 +124,13 @@ def test_classes_without_a_colour_get_one_that_is_free(count):
     assert with_colours([None] * count) == usual
 
 
+def test_colours_that_are_given_out_are_not_given_again():
+    own = [*[None] * 140, *palette(60)]  # the first 60 want what the last have, and few are left
+    found = with_colours(own)
+    assert found[140:] == palette(60)
+    assert len(set(found)) == 200
+
+
 def test_names_of_envi_classifications(tmp_path):
     path = tmp_path / "classes.img"
     path.write_bytes(bytes(6))
