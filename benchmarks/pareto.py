@@ -5,7 +5,7 @@ A point is on the front where no other is both cheaper and better.
     python -m benchmarks.pareto docs/performance.md docs/pareto.png
 """
 
-import sys
+import argparse
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,8 +66,11 @@ def draw(points: list[Point], path: Path) -> None:
 
 def main() -> None:
     """Read the page, draw the figure."""
-    page, picture = map(Path, sys.argv[1:])
-    draw(read_points(page.read_text("utf-8")), picture)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("page", type=Path, help="the performance page, with the table of the design space")
+    parser.add_argument("picture", type=Path, help="the PNG file to write; one that is there is replaced")
+    options = parser.parse_args()
+    draw(read_points(options.page.read_text("utf-8")), options.picture)
 
 
 if __name__ == "__main__":

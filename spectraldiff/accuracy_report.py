@@ -58,7 +58,7 @@ def write_accuracy_report(path: Path, report: AccuracyReport, overwrite: bool = 
         f"Accuracy of {report.map_name}",
         f"Compared with {report.reference_name} at {found.accuracy.pixels:,} labelled pixels",
         sections.headline(found.accuracy, found.calibration, {}),
-        *(page.paragraph(note, "note") for note in _remarks(found)),
+        *map(page.note, _remarks(found)),
         page.section("Map", _one_map(found)),
         page.section("Accuracy of each class", _scored_table(found.accuracy, found.classes)),
         _area_section(found),
@@ -101,7 +101,7 @@ def _scored_table(accuracy: Accuracy, classes: Sequence[LandCoverClass]) -> Html
     ]
     means = page.percent(accuracy.aa), page.percent(sections.mean(accuracy.users))
     rows.append([page.text("All; means"), page.text(f"{accuracy.pixels:,}"), *means])
-    return page.table(columns, rows, sections.CLASS_CAPTION, foot=True)
+    return page.table(columns, rows, sections.class_caption(accuracy), foot=True)
 
 
 def _area_section(found: Assessment) -> Html:

@@ -7,6 +7,7 @@ scene, for checking an export) and, last of all, `model.json` mark a finished on
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from spectraldiff.classifier import Classifier, empty_classifier
 from spectraldiff.presets import Preset
 from spectraldiff_runtime.errors import OutputError, RunError
 from spectraldiff_runtime.outputs import output_error
+from spectraldiff_runtime.suggested import go_on
 
 FORMAT = 3
 REQUEST, DATA, FACTS, METRICS = "run.json", "data.json", "model.json", "metrics.json"
@@ -51,6 +53,11 @@ class RunFolder:
         """Whether the training came to its end."""
         return (self.path / FACTS).is_file()
 
+    @property
+    def begun(self) -> bool:
+        """Whether a training began here."""
+        return (self.path / REQUEST).is_file()
+
     def read_json(self, name: str) -> dict[str, Any]:
         """Read one of the folder's JSON files; RunError where it is missing or damaged."""
         try:
@@ -64,11 +71,8 @@ class RunFolder:
         return value
 
     def _missing(self, name: str) -> str:
-        if name == FACTS and (self.path / REQUEST).is_file():
-            return (
-                f"the run '{self.path}' is not finished (it has no {FACTS}): "
-                f"go on with `sdiff train --resume {self.path}`"
-            )
+        if name == FACTS and self.begun:
+            return f"the run '{self.path}' is not finished (it has no {FACTS}): go on with `{go_on(self.path)}`"
         if self.finished:
             return f"the run '{self.path}' is damaged (it has no {name}): train again, or restore it"
         return f"'{self.path}' is no run folder (it has no {name}): name a folder that `sdiff train` wrote"
@@ -131,7 +135,7 @@ class RunFolder:
         except Timeout:
             raise RunError(
                 f"another process trains in '{self.path}': wait for its end, or stop it and go on with "
-                f"`sdiff train --resume {self.path}`"
+                f"`{go_on(self.path)}`"
             ) from None
         except OSError as error:
             raise output_error(self.path / LOCK, error) from error
@@ -186,14 +190,29 @@ class RunFolder:
         return model.eval(), facts
 
 
+def check_new(path: Path) -> None:
+    """Raise OutputError where something is at `path` already, so that no new run can go there."""
+    if os.path.lexists(path):
+        raise _taken(path)
+
+
+def _taken(path: Path) -> OutputError:
+    folder = RunFolder(path)
+    if folder.finished:
+        return OutputError(f"'{path}' exists and holds a finished run: give --run another name")
+    if folder.begun:
+        return OutputError(
+            f"'{path}' exists and holds an unfinished run: go on with `{go_on(path)}`, or give --run another name"
+        )
+    return OutputError(f"'{path}' exists and is no run folder: give --run the name of a folder that is not there yet")
+
+
 def create_run(path: Path) -> RunFolder:
     """Make an empty run folder at `path`; OutputError where something is there already or it cannot be made."""
     try:
         path.mkdir(parents=True)
     except FileExistsError:
-        raise OutputError(
-            f"'{path}' exists: give --run another name, or go on with `sdiff train --resume {path}`"
-        ) from None
+        raise _taken(path) from None
     except OSError as error:
         raise output_error(path, error) from error
     return RunFolder(path)
@@ -217,7 +236,7 @@ def newest_run(runs: Path) -> RunFolder:
     folders = [RunFolder(p.parent) for p in runs.glob(f"*/{FACTS}")] if runs.is_dir() else []
     if not folders:
         unfinished = sorted(p.parent for p in runs.glob(f"*/{REQUEST}")) if runs.is_dir() else []
-        hint = f" ('{unfinished[-1]}' is not finished: `sdiff train --resume {unfinished[-1]}`)" if unfinished else ""
+        hint = f" ('{unfinished[-1]}' is not finished: `{go_on(unfinished[-1])}`)" if unfinished else ""
         raise RunError(
             f"there is no finished run in '{runs}'{hint}: train one with `sdiff train`, or name one with --run"
         )

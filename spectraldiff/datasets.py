@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pooch
 
-from spectraldiff.fetch import DataFile, at_hand
+from spectraldiff.fetch import DataFile, at_hand, damaged
 from spectraldiff.loaders import DatasetInfo, load_embedded, load_houston, load_indian_pines_mat, load_mat
 from spectraldiff.scene import Scene
 from spectraldiff_runtime.class_map import LandCoverClass
@@ -73,7 +73,14 @@ def load(name: str, data_dir: Path | None = None) -> Scene:
 def on_disk(name: str, data_dir: Path | None = None) -> bool:
     """Whether `load` finds every file of the scene without a download (hashes are not looked at)."""
     folder = folder_of(data_dir)
-    return all(at_hand(file, folder) for file in describe(name).files)
+    return all(at_hand(file, folder) for file in describe(name).files) and not faults(name, data_dir)
+
+
+def faults(name: str, data_dir: Path | None = None) -> list[str]:
+    """Say in one line each which files of the scene are seen at a glance not to be them: empty, or a server's page."""
+    folder = folder_of(data_dir)
+    sources = dict.fromkeys(source for file in describe(name).files for source in (file, file.archive) if source)
+    return [fault for source in sources if (fault := damaged(source, folder))]
 
 
 def folder_of(data_dir: Path | None) -> Path:

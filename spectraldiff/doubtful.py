@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff.scene import Scene
-from spectraldiff.wording import counted
+from spectraldiff.wording import counted, ranges
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.metadata import read_scaling
 from spectraldiff_runtime.opening import open_dataset
@@ -42,7 +42,61 @@ def value_doubts(scene: Scene) -> tuple[str, ...]:
             if same.any():
                 flat |= same
                 lines.append(f"{_pixels(same)} {value:g} in every band: if it means no data, give --nodata {value:g}")
-    return (*lines, *_far(pixels[~flat]))
+    return (*lines, *_far(pixels[~flat], scene))
+
+
+def check_data(scene: Scene) -> None:
+    """Refuse a scene that has no pixel with data, and name the bands that are to blame.
+
+    Raises
+    ------
+    SceneError
+    """
+    if scene.valid.any():
+        return
+    known = np.isfinite(scene.cube)
+    if scene.nodata is not None:
+        known &= scene.cube != scene.nodata
+    found = known.any(axis=(0, 1))  # (B,)
+    if found.all() or not found.any():
+        raise SceneError(f"the scene '{scene.name}' has no data in any pixel: see `sdiff info`, or give --nodata none")
+    empty = [scene.band(int(index)) for index in np.flatnonzero(~found)]
+    which = f"band {empty[0]} has" if len(empty) == 1 else f"bands {', '.join(empty)} have"
+    numbers = np.arange(1, len(found) + 1) if scene.numbers is None else np.array(scene.numbers)
+    raise SceneError(
+        f"{which} no data in any pixel of the scene '{scene.name}', and a pixel counts where all its bands have data: "
+        f"train without, with --bands {ranges(numbers[found].tolist())}, or check the file"
+    )
+
+
+def check_range(scene: Scene) -> None:
+    """Refuse values that float32, in which models compute, cannot hold: too large ones, and bands of tiny ones only.
+
+    Raises
+    ------
+    SceneError
+    """
+    if scene.cube.dtype.kind != "f":
+        return
+    pixels, limits = scene.cube[scene.valid], np.finfo(np.float32)  # (n, B)
+    low, high = (np.asarray(f(pixels, axis=0), np.float64) for f in (np.min, np.max))
+    size = np.maximum(np.abs(low), np.abs(high))
+    with np.errstate(over="ignore"):
+        large = max(float(size.max()), float((high - low).max())) > limits.max
+    if large:
+        band = int(size.argmax())
+        value = float(high[band] if high[band] == size[band] else low[band])
+        raise SceneError(
+            f"the scene '{scene.name}' has a value of {value} in band {scene.band(band)}, and float32, in which models "
+            f"compute, ends at {limits.max:.2g}: give --nodata {value} if it means no data, else scale the scene"
+        )
+    tiny = (size > 0) & (size < limits.tiny)
+    if tiny.any():
+        band = int(np.where(tiny, size, 0).argmax())
+        raise SceneError(
+            f"the scene '{scene.name}' has no value larger than {float(size[band])} in band {scene.band(band)}, and "
+            f"float32, in which models compute, begins at {limits.tiny:.2g}: scale the scene"
+        )
 
 
 def scale_doubts(path: str | Path) -> tuple[str, ...]:
@@ -63,7 +117,7 @@ def scale_doubts(path: str | Path) -> tuple[str, ...]:
     )
 
 
-def _far(pixels: NDArray[Any]) -> list[str]:
+def _far(pixels: NDArray[Any], scene: Scene) -> list[str]:
     """Name a value that is far from what is usual in its band."""
     if not len(pixels):
         return []
@@ -73,9 +127,10 @@ def _far(pixels: NDArray[Any]) -> list[str]:
     if not far.any():
         return []
     pixel, band = np.argwhere(far)[0]
+    name = scene.band(int(band))
     value, alone, usual = pixels[pixel, band], far.any(axis=1), f"{low[band]:g} to {high[band]:g}"
     return [
-        f"{_pixels(alone)} values far from all others, such as {value:g} in band {band + 1} (usual are {usual}): "
+        f"{_pixels(alone)} values far from all others, such as {value:g} in band {name} (usual are {usual}): "
         f"bands are scaled by their extremes, so mend them or, if it means no data, give --nodata {value:g}"
     ]
 

@@ -63,6 +63,17 @@ def at_hand(file: DataFile, folder: Path) -> bool:
     return any(find(source, folder) is not None for source in (file, file.archive) if source)
 
 
+def damaged(file: DataFile, folder: Path) -> str:
+    """Say, without a hash, that what lies in `folder` under the file's name is not it; empty where it may be."""
+    path, place = find(file, folder), folder / file.name
+    if path is None:
+        return f"'{place}' is a folder: wanted the file of that name; move the folder away" if place.is_dir() else ""
+    with path.open("rb") as stream:
+        start = stream.read(256)
+    fault = "is empty" if not start else "is an HTML page" if _is_page(start) else ""
+    return fault and f"'{path}' {fault}: remove it and get it again"
+
+
 def obtain(files: Sequence[DataFile], folder: Path) -> list[Path]:
     """Return the paths of `files`, all checked; what `folder` lacks is downloaded into it.
 
@@ -94,12 +105,16 @@ def _fault(path: Path, sha256: str) -> str | None:
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
         stream.seek(0)
-        start = stream.read(256).lstrip().lower()
+        start = stream.read(256)
     if found == sha256:
         return None
-    if start.startswith(PAGE_STARTS):
+    if _is_page(start):
         return "it is an HTML page, which a server sent in the file's place"
     return f"its SHA-256 is {found}, wanted {sha256}"
+
+
+def _is_page(start: bytes) -> bool:
+    return start.lstrip().lower().startswith(PAGE_STARTS)
 
 
 def _unpack(file: DataFile, folder: Path) -> Path:
@@ -132,6 +147,8 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path) -> str:
 
 def _download(file: DataFile, folder: Path, wanted: Sequence[str]) -> None:
     """Try each address in turn; the first file with the right hash is kept."""
+    if (folder / file.name).is_dir():
+        raise DatasetError(damaged(file, folder))
     failures = []
     for address in file.addresses:
         try:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from spectraldiff.colour import false_colour as false_colour
 from spectraldiff.colour import stretch_limits as stretch_limits
-from spectraldiff.drawing import BLUE, GREY, INK, ORANGE, new_figure, picture
+from spectraldiff.drawing import BLUE, GREY, INK, ORANGE, legend_columns, new_figure, picture, short_names
 from spectraldiff.metrics import Accuracy, Calibration
 from spectraldiff.scene import Scene
 from spectraldiff_runtime.class_map import LandCoverClass
@@ -112,7 +112,9 @@ def class_maps(scene: Scene, reference: NDArray[Any], predicted: NDArray[Any], t
     wide = width > 1.6 * height
     panel = (9.0, 9.0 * height / width) if wide else (3.3, 3.3 * height / width)
     rows, columns = (3, 1) if wide else (1, 3)
-    legend_rows = math.ceil((len(scene.classes) + 1) / (6 if wide else 5))
+    names = ["No class", *short_names([c.name for c in scene.classes])]
+    beside = legend_columns(names, panel[0] * columns, 6 if wide else 5)
+    legend_rows = math.ceil(len(names) / beside)
     size = (panel[0] * columns + 0.2, (panel[1] + 0.25) * rows + 0.2 * legend_rows + 0.4)
     figure = new_figure(*size, title)
     images = (
@@ -122,8 +124,9 @@ def class_maps(scene: Scene, reference: NDArray[Any], predicted: NDArray[Any], t
     )
     for number, (name, image) in enumerate(images, start=1):
         _show(figure.add_subplot(rows, columns, number), image, name)
-    handles = [_swatch("No class", NO_CLASS), *(_swatch(c.name, c.colour) for c in scene.classes)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6 if wide else 5, handlelength=1.2)
+    colours = [NO_CLASS, *(c.colour for c in scene.classes)]
+    handles = [_swatch(*of) for of in zip(names, colours, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=beside, handlelength=1.2)
     return figure
 
 
@@ -164,7 +167,7 @@ def confusion_matrix(accuracy: Accuracy, classes: Sequence[LandCoverClass]) -> F
         The K classes.
     """
     counts = accuracy.confusion
-    names = ["Unclassified", *(c.name for c in classes)]
+    names = ["Unclassified", *short_names([c.name for c in classes])]
     first = 0 if counts[:, 0].any() else 1
     counts, names = counts[:, first:], names[first:]
     side = max(4.0, 0.42 * len(classes))
@@ -174,7 +177,7 @@ def confusion_matrix(accuracy: Accuracy, classes: Sequence[LandCoverClass]) -> F
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     _write_counts(axes, counts, shares)
-    _label_matrix(axes, names, accuracy, classes)
+    _label_matrix(axes, names, names[1 - first :], accuracy)
     return figure
 
 
@@ -186,17 +189,17 @@ def _write_counts(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.floa
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
 
 
-def _label_matrix(axes: Axes, names: Sequence[str], accuracy: Accuracy, classes: Sequence[LandCoverClass]) -> None:
+def _label_matrix(axes: Axes, columns: Sequence[str], rows: Sequence[str], accuracy: Accuracy) -> None:
     axes.grid(visible=False)
     axes.set(xlabel="map", ylabel="labels")
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(classes)), [c.name for c in classes])
-    axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(classes) + 1) - 0.5, minor=True)
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="#E3E5E8", linewidth=0.6)
     axes.tick_params(which="both", length=0)
     right = axes.secondary_yaxis("right")
-    right.set_yticks(range(len(classes)), [_percent(share) for share in accuracy.per_class])
+    right.set_yticks(range(len(rows)), [_percent(share) for share in accuracy.per_class])
     right.set_ylabel("found, %")
     right.tick_params(length=0)
 
@@ -309,7 +312,8 @@ def spectral_curves(
     rows = math.ceil(len(spectra) / columns)
     figure = new_figure(3.4 * columns + 0.4, 2.2 * rows + 0.8, title)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for panel, item in zip(axes.flat, spectra, strict=False):
+    for panel, item, name in zip(axes.flat, spectra, short_names([item.label for item in spectra]), strict=False):
+        panel.set_title(name)
         _draw_spectra(panel, item, wavelengths)
     for panel in axes.flat[len(spectra) :]:
         panel.set_visible(False)
@@ -322,7 +326,6 @@ def spectral_curves(
 
 
 def _draw_spectra(axes: Axes, item: Spectra, wavelengths: NDArray[np.float64] | None) -> None:
-    axes.set_title(item.label)
     curves: tuple[tuple[NDArray[Any], dict[str, Any]], ...] = (
         (item.noised, {"color": GREY, "linewidth": 0.7, "alpha": 0.9, "label": "noised"}),
         (item.original, {"color": BLUE, "linewidth": 1.8, "label": "original"}),

@@ -50,6 +50,11 @@ class Accuracy:
         hits, totals = np.diagonal(mapped), mapped.sum(axis=0)
         return tuple(float(share) for share in _shares(hits, totals))
 
+    @property
+    def tested(self) -> int:
+        """How many classes occur in the reference: those that `aa` is the mean of."""
+        return sum(share == share for share in self.per_class)
+
     def as_dict(self) -> dict[str, object]:
         """Return the figures in types that `json` writes; what is not defined (NaN) becomes None."""
         return {

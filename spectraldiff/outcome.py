@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from spectraldiff.classifier import class_facts
@@ -22,6 +23,7 @@ from spectraldiff.smoothing import Smoothing
 from spectraldiff.splits import Split, mean_leakage
 from spectraldiff.temperature import Temperature
 from spectraldiff.training import Compute
+from spectraldiff.wording import counted
 
 PACKAGES = ("spectraldiff", "torch", "numpy", "scikit-learn")
 LOSSES = {
@@ -207,6 +209,7 @@ def _smoothed(smoothing: Smoothing) -> str:
 def _recipe(result: Result, preset: Preset, compute: Compute) -> dict[str, object]:
     tap = "" if preset.features == "raw" else f" of layer {preset.layer} at step {preset.timestep}"
     temperature = result.temperature
+    threads = f", {counted(torch.get_num_threads(), 'thread')}" if compute.device.type == "cpu" else ""
     held_out = f", from {temperature.pixels:,} held-out training pixels" if temperature.pixels else ""
     return {
         "Preset": preset.name,
@@ -214,5 +217,5 @@ def _recipe(result: Result, preset: Preset, compute: Compute) -> dict[str, objec
         "Window": f"{preset.window} \N{MULTIPLICATION SIGN} {preset.window} pixels",
         "Smoothing": _smoothed(result.smoothing),
         "Temperature": f"{temperature.value:.2f}{held_out}",
-        "Device": f"{compute.device}{', bfloat16' if compute.bf16 else ''}",
+        "Device": f"{compute.device}{threads}{', bfloat16' if compute.bf16 else ''}",
     }

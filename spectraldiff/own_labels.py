@@ -1,7 +1,6 @@
 """A user's own labels on a scene's grid, from a raster or from polygons and points."""
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from spectraldiff_runtime.class_map import (
     LandCoverClass,
     all_classes,
     class_dtype,
+    clean_name,
     read_classes,
     with_colours,
 )
@@ -173,8 +173,8 @@ def _class_keys(values: NDArray[Any], path: str | Path, field: str) -> list[Any]
 
 
 def _text(value: Any) -> str | None:
-    """Return a field's text, its letters in the composed form in which equal words are equal; None for no text."""
-    return None if value is None else unicodedata.normalize("NFC", str(value)).strip() or None
+    """Return a field's text as a class's name; None for no text."""
+    return None if value is None else clean_name(str(value)) or None
 
 
 def _titles(keys: list[Any], table: Table, fields: LabelFields, path: str | Path) -> tuple[dict[Any, str], list[str]]:

@@ -59,6 +59,12 @@ def paragraph(words: str, kind: str = "") -> Html:
     return element("p", text(words), class_=kind)
 
 
+def note(words: str) -> Html:
+    """Return a note, such as a warning is, as a sentence: with a capital letter and a full stop."""
+    stop = "" if words.endswith((".", "!", "?")) else "."
+    return paragraph(f"{words[:1].upper()}{words[1:]}{stop}", "note")
+
+
 def section(title: str, *children: Html) -> Html:
     """Return a part of the page under a heading."""
     return element("section", element("h2", text(title)), *children)

@@ -31,7 +31,7 @@ from spectraldiff.scene import Scene
 from spectraldiff.smoothing import Smoothing, sharpness
 from spectraldiff.splits import Split, with_leakage
 from spectraldiff.temperature import LEAST, HeldOut, Temperature, choose, hold_out, places, smoothed_scores, too_few
-from spectraldiff.training import ClassifierTask, Compute, DiffusionTask, Loop
+from spectraldiff.training import ADVICE, ClassifierTask, Compute, DiffusionTask, Loop
 from spectraldiff.vit import SpectralViT, ViTConfig
 from spectraldiff_runtime.class_map import write_class_raster
 from spectraldiff_runtime.scene import Georeference
@@ -259,11 +259,21 @@ class Training:
         save()
         self.monitor.stage(title, "steps")
         try:
-            trained = loop.run(self.monitor.progress, _Saver(save))
+            trained = loop.run(self.monitor.progress, _Saver(save), self._advice())
         finally:
             save()
         self.histories[name] = loop.history
         return trained
+
+    def _advice(self) -> str:
+        """Say what to do where the loss is no number, with the values that may be the reason."""
+        low, high = self.normaliser.low.double().cpu(), self.normaliser.high.double().cpu()
+        widest = int((high - low).argmax())
+        return (
+            f"values reach from {low[widest]:g} to {high[widest]:g} in band {self.scenes[0].band(widest)}; where the "
+            "extremes are no measurements, mend them, give --nodata VALUE or leave the band out with --bands; "
+            f"else {ADVICE}"
+        )
 
     def _save(self, name: str, loop: Loop) -> None:
         self.state = {k: v for k, v in self.state.items() if not k.startswith(f"{name}.")}

@@ -201,7 +201,8 @@ class Preset:
     def changed(self, **changes: Any) -> "Preset":
         """Return the preset with those of `changes` that are not None.
 
-        `diffusion_batch` changes `diffusion.batch`; with `epochs` there is no limit to the classifier's steps.
+        `diffusion_batch` changes `diffusion.batch`; with `epochs` there is no limit to the classifier's steps; with raw
+        features, `components` are those of raw bands.
 
         Raises
         ------
@@ -212,6 +213,8 @@ class Preset:
         batch = given.pop("diffusion_batch", self.diffusion.batch)
         if "epochs" in given:
             given["classifier_steps"] = 0
+        if "components" in given and given.get("features", self.features) == "raw":
+            given["raw_components"] = given["components"]
         preset = replace(self, diffusion=replace(self.diffusion, batch=batch), **given)
         if not 1 <= preset.timestep <= preset.steps:
             raise UsageError(f"timestep {preset.timestep} is outside the process: give 1 to {preset.steps}")

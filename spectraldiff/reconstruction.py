@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectraldiff.classifier import Classifier, filled
-from spectraldiff.diffusion import denoise
+from spectraldiff.diffusion import Denoiser, denoise
 from spectraldiff.figures import Spectra
 from spectraldiff.scene import Scene
-from spectraldiff_runtime.errors import RunError
+from spectraldiff_runtime.errors import RunError, UsageError
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,10 @@ def reconstruct(
 
     Raises
     ------
-    RunError
-        The model has no denoiser, or `start` is not one of its steps.
+    RunError, UsageError
+        As `check_start`.
     """
-    denoiser = model.extractor.denoiser
-    if denoiser is None:
-        raise RunError("the run was trained on raw bands and has no denoiser: name a run with diffusion features")
-    if not 1 <= start <= denoiser.schedule.steps:
-        raise RunError(f"step {start} is outside the process: give 1 to {denoiser.schedule.steps}")
+    denoiser = check_start(model, start)
     row, column = labelled_part(scene.labels, size)
     pixels = filled(scene, model.fill)[:, row : row + size, column : column + size]
     x0 = model.normaliser(pixels[None])  # (1, B, h, w)
@@ -91,6 +87,40 @@ def reconstruct(
         if step in kept:
             frames.append((step, _image(x)))
     return Reconstruction(_image(x0), frames, row, column)
+
+
+def check_start(model: Classifier, start: int, run: str = "", fell_back: bool = False) -> Denoiser:
+    """Return the model's denoiser.
+
+    Parameters
+    ----------
+    model, start
+        As `reconstruct` takes them.
+    run
+        What messages call the model's run.
+    fell_back
+        Whether a model without a denoiser was asked for with diffusion features.
+
+    Raises
+    ------
+    RunError
+        The model has no denoiser.
+    UsageError
+        `start` is not one of its steps.
+    """
+    denoiser, name = model.extractor.denoiser, f"the run '{run}'" if run else "the run"
+    if denoiser is None and fell_back:
+        raise RunError(
+            f"{name} maps raw bands, which suited its scene clearly better than diffusion features, so its denoiser "
+            "was not kept: name a run that maps with diffusion features"
+        )
+    if denoiser is None:
+        raise RunError(
+            f"{name} was trained with --features raw and has no denoiser: name a run with diffusion features"
+        )
+    if not 1 <= start <= denoiser.schedule.steps:
+        raise UsageError(f"--step {start} is outside the process: give 1 to {denoiser.schedule.steps}")
+    return denoiser
 
 
 def labelled_part(labels: NDArray[Any], size: int) -> tuple[int, int]:

@@ -103,7 +103,7 @@ def write_report(path: Path, report: Report) -> None:
         f"{names}: land-cover map",
         subtitle,
         sections.headline(report.accuracy, report.calibration, _raw_tile(report.raw_accuracy)),
-        *(page.paragraph(note, "note") for note in report.notes),
+        *map(page.note, report.notes),
         _maps(report),
         page.section("Split and leakage", *_split(report)),
         page.section("Accuracy of each class", _class_table(report)),
@@ -188,7 +188,7 @@ def _class_table(report: Report) -> Html:
         columns.append(Column("Found on raw bands, %"))
         for row, share in zip(rows, (*raw.per_class, raw.aa), strict=True):
             row.append(page.percent(share))
-    return page.table(columns, rows, sections.CLASS_CAPTION, foot=True)
+    return page.table(columns, rows, sections.class_caption(accuracy), foot=True)
 
 
 def _curves(histories: Mapping[str, Sequence[float]]) -> Html:

@@ -1,7 +1,7 @@
 """What a user asks `sdiff train` for: kept in the run folder, so that a training can go on without being told again."""
 
+import math
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 
 from spectraldiff import datasets
 from spectraldiff.classifier import empty_classifier
-from spectraldiff.doubtful import scale_doubts, value_doubts
+from spectraldiff.doubtful import check_data, check_range, scale_doubts, value_doubts
 from spectraldiff.labels import check_grids, read_labels
 from spectraldiff.presets import PRESETS, Preset
 from spectraldiff.scene import Scene, check_class_count
 from spectraldiff.several import alike, with_common_classes
 from spectraldiff.splits import PAPER_COUNTS, Split, make_splits, parse_spec
 from spectraldiff.vectors import LabelFields, is_vector
+from spectraldiff.wording import counted, ranges
 from spectraldiff_runtime.errors import LabelsError, RunError, SceneError, SpectralDiffError, UsageError
 from spectraldiff_runtime.placing import crs_of
 from spectraldiff_runtime.raster import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene import Georeference
+from spectraldiff_runtime.suggested import sdiff
 
 OWN = "`sdiff train scene.tif --labels labels.gpkg --field class`"
 
@@ -56,6 +58,12 @@ class Request:
         Everything else.
     compare_raw
         Whether the same classifier is also trained on raw bands.
+    threads, device
+        CPU threads, None for all; ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    used_threads, used_device
+        What the training began with; None where it is not known.
+    resumed
+        How it went on with others, one line each: what makes the model another one.
     """
 
     preset: Preset
@@ -74,6 +82,11 @@ class Request:
     layer_name: str | None = None
     name_field: str | None = None
     split_by: str = "polygon"
+    threads: int | None = None
+    device: str = "auto"
+    used_threads: int | None = None
+    used_device: str | None = None
+    resumed: tuple[str, ...] = ()
 
     @property
     def sources(self) -> tuple[tuple[str, str], ...]:
@@ -87,18 +100,16 @@ class Request:
         Raises
         ------
         SceneError
-            No pixel of a scene has data, or all are the same, or the scenes have different bands; and the errors of
-            `datasets.load` and `Scene.from_files`.
+            No pixel of a scene has data, or all are the same, or float32 cannot hold its values, or the scenes have
+            different bands; and the errors of `datasets.load` and `Scene.from_files`.
         """
         if self.dataset is not None:
             scenes = [datasets.load(self.dataset, None if self.data_dir is None else Path(self.data_dir))]
         else:
             scenes = self._own_scenes()
         for scene in scenes:
-            if not scene.valid.any():
-                raise SceneError(
-                    f"the scene '{scene.name}' has no data in any pixel: see `sdiff info`, or give --nodata none"
-                )
+            check_data(scene)
+            check_range(scene)
         scenes = [replace(scene, remarks=(*scene.remarks, *value_doubts(scene))) for scene in scenes]
         first, *more = with_common_classes(scenes)
         return replace(first, remarks=(*first.remarks, *alike(first.classes))), *more
@@ -174,23 +185,49 @@ class Request:
             "--field": self.field,
             "--layer-name": self.layer_name,
             "--name-field": self.name_field,
-            "--bands": None if self.bands is None else _ranges(self.bands),
+            "--bands": None if self.bands is None else ranges(self.bands),
             "--nodata": None if self.nodata == NODATA_OF_FILE else "none" if self.nodata is None else self.nodata,
             "--split": self.split,
             "--split-by": None if self.split_by == "polygon" else self.split_by,
             "--seed": self.seed,
             "--preset": self.preset.name,
             **_changes(self.preset),
+            "--threads": self.threads,
+            "--device": None if self.device == "auto" else self.device,
         }
         flags = {"--scaled": self.scaled, "--compare-raw": self.compare_raw}
-        words = ["sdiff", "train", *([] if self.scene is None else [self.scene])]
+        words = ["train", *([] if self.scene is None else [self.scene])]
         words += [str(word) for name, value in options.items() if value is not None for word in (name, value)]
         words += [word for pair in self.pairs for word in ("--pair", *pair)]
-        return shlex.join([*words, *(name for name, given in flags.items() if given)])
+        return sdiff(*words, *(name for name, given in flags.items() if given))
+
+    def gone_on(self, threads: int, device: str) -> "Request":
+        """Return the request of a run that goes on with so many threads on such a device; it says where they differ."""
+        begun = self.used_threads or threads, self.used_device or device
+        if begun == (threads, device):
+            return self
+        was, now = (f"{counted(count, 'thread')} on {place}" for count, place in (begun, (threads, device)))
+        line = (
+            f"the training was begun with {was} and goes on with {now}: the model will not be the same as without the "
+            "interruption"
+        )
+        return self if line in self.resumed else replace(self, resumed=(*self.resumed, line))
+
+    def fewer_components(self, model: dict[str, Any]) -> str:
+        """Say in one line that a model, by its facts, has fewer components than were asked for; else empty."""
+        asked, taken = _changes(self.preset)["--components"], int(model["components"]) - int(model["beside"])
+        if not isinstance(asked, int) or taken >= asked:
+            return ""
+        return (
+            f"--components {asked}: {counted(taken, 'is', 'are')} taken, for the features hold no more, those left out "
+            "do not tell the classes apart, or training pixels are too few"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, for `from_json`."""
-        return {**asdict(self), "preset": self.preset.to_json()}
+        odd = isinstance(self.nodata, float) and not math.isfinite(self.nodata)  # JSON has no such number
+        nodata = str(self.nodata) if odd else self.nodata
+        return {**asdict(self), "preset": self.preset.to_json(), "nodata": nodata}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Request":
@@ -198,26 +235,17 @@ class Request:
         needed = {f.name for f in fields(cls) if f.default is MISSING}
         if not needed <= set(values) <= {f.name for f in fields(cls)}:
             raise RunError("the run was begun by another version of SpectralDiff: train again")
-        bands, pairs = values.get("bands"), values.get("pairs", ())
+        bands, pairs, nodata = values.get("bands"), values.get("pairs", ()), values.get("nodata", NODATA_OF_FILE)
         return cls(
             **{
                 **values,
                 "preset": Preset.from_json(values["preset"]),
                 "bands": None if bands is None else tuple(bands),
+                "nodata": float(nodata) if nodata in ("nan", "inf", "-inf") else nodata,
                 "pairs": tuple((scene, labels) for scene, labels in pairs),
+                "resumed": tuple(values.get("resumed", ())),
             }
         )
-
-
-def _ranges(bands: Sequence[int]) -> str:
-    """Write band numbers as ``--bands`` takes them: 1-100,110-200."""
-    parts: list[list[int]] = []
-    for band in bands:
-        if parts and parts[-1][1] + 1 == band:
-            parts[-1][1] = band
-        else:
-            parts.append([band, band])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
 
 
 def _changes(preset: Preset) -> dict[str, object]:

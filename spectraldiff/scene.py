@@ -65,6 +65,9 @@ class Scene:
         (H, W) int32, from 1: the polygon that labels a pixel, 0 for none; None where no polygon labels any.
     remarks
         What a user should know of how the labels were read, one line each.
+    numbers, band_names
+        (B,) numbers of the bands in their file, from 1, None where they are those of the cube; and their names there,
+        which may be empty.
     """
 
     name: str
@@ -82,6 +85,8 @@ class Scene:
     scaled: bool = False
     groups: NDArray[np.int32] | None = None
     remarks: tuple[str, ...] = ()
+    numbers: tuple[int, ...] | None = None
+    band_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.cube.ndim != 3 or 0 in self.cube.shape:
@@ -112,6 +117,12 @@ class Scene:
         if self.missing is not None:
             good &= ~self.missing
         return np.asarray(good)
+
+    def band(self, index: int) -> str:
+        """Return what messages call the band at `index` of the cube: its number and, if it has one, its name."""
+        number = index + 1 if self.numbers is None else self.numbers[index]
+        name = self.band_names[index] if self.band_names else ""
+        return f"{number} ('{name}')" if name else str(number)
 
     @classmethod
     def from_files(
@@ -163,7 +174,8 @@ class Scene:
             raster.read(0, raster.height, 0, raster.width, out=cube.transpose(2, 0, 1))
             missing = _missing(raster, cube)
             place, wavelengths, value = raster.georeference, raster.wavelengths, raster.nodata
-        tags = _tags(scene_path)
+            numbers = raster.bands
+        tags, names = _tags_and_names(scene_path)
         own = read_own_labels(labels_path, cube.shape[:2], place, str(scene_path), fields)
         check_class_count([own.labels], own.classes, [labels_path], least, own.remarks)
         return cls(
@@ -182,6 +194,8 @@ class Scene:
             note=tags.get("NOTE", ""),
             groups=own.groups,
             remarks=(*own.remarks, *renumbered(own, labels_path)),
+            numbers=numbers,
+            band_names=tuple(names[number - 1] or "" for number in numbers),
         )
 
     def write(self, path: str | Path, *, labels: str | Path | None = None, overwrite: bool = False) -> None:
@@ -293,6 +307,6 @@ def _missing(raster: RasterScene, cube: NDArray[Any]) -> NDArray[np.bool_] | Non
     return missing if missing.any() else None
 
 
-def _tags(path: str | Path) -> dict[str, str]:
+def _tags_and_names(path: str | Path) -> tuple[dict[str, str], tuple[str | None, ...]]:
     with open_dataset(path) as dataset:
-        return dict(dataset.tags())
+        return dict(dataset.tags()), tuple(dataset.descriptions)

@@ -21,14 +21,30 @@ CLASS_CAPTION = (
 def headline(accuracy: Accuracy, calibration: Calibration | None, more: Mapping[str, Html]) -> Html:
     """Return the figures that matter most, and some more."""
     unit = page.element("small", page.text(" %"))
+    classes, tested = len(accuracy.per_class), accuracy.tested
+    average = (
+        "Average accuracy (AA)" if tested == classes else f"Average accuracy (AA) of {tested} of {classes} classes"
+    )
     shown = {
         "Overall accuracy (OA)": page.join((page.percent(accuracy.oa), unit)),
-        "Average accuracy (AA)": page.join((page.percent(accuracy.aa), unit)),
+        average: page.join((page.percent(accuracy.aa), unit)),
         "Kappa \N{MULTIPLICATION SIGN} 100": page.percent(accuracy.kappa),
     }
     if calibration is not None:
         shown["Calibration error (ECE)"] = page.join((page.percent(calibration.ece), unit))
     return page.tiles({**shown, **more})
+
+
+def class_caption(accuracy: Accuracy) -> str:
+    """Return what stands above a table of classes: what its columns are, and which classes their means leave out."""
+    classes, mapped = len(accuracy.per_class), sum(share == share for share in accuracy.users)
+    left_out = [
+        f"the mean of {column} is that of {count} of {classes} classes, for no scored pixel is {what} the others"
+        for column, count, what in (("Found", accuracy.tested, "labelled as"), ("Right", mapped, "mapped as"))
+        if count < classes
+    ]
+    words = "; ".join(left_out)
+    return f"{CLASS_CAPTION} {words[:1].upper()}{words[1:]}." if words else CLASS_CAPTION
 
 
 def confusion(accuracy: Accuracy, classes: Sequence[LandCoverClass]) -> Html:

@@ -22,6 +22,7 @@ from spectraldiff.vit import SpectralViT
 from spectraldiff_runtime.errors import DeviceError, RunError
 
 State = dict[str, Tensor]
+ADVICE = "train again with another --seed"
 PLATEAU = 1e-3  # mean losses closer than this share of the best count as no progress
 
 # What a loop reports to while it runs: step, steps in all, loss.
@@ -151,10 +152,10 @@ class Loop:
         """Whether all steps are done, or the loss has stopped falling."""
         return self.step >= self.total or plateau(self.history, self.settings.patience)
 
-    def run(self, report: Report, save: Callable[[], None] = lambda: None) -> nn.Module:
+    def run(self, report: Report, save: Callable[[], None] = lambda: None, advice: str = ADVICE) -> nn.Module:
         """Train to the end and return the moving average of the model, in evaluation mode.
 
-        `save` is called after each step and decides itself when to write.
+        `save` is called after each step and decides itself when to write. `advice` is what an error tells to do.
 
         Raises
         ------
@@ -165,10 +166,7 @@ class Loop:
         while not self.finished:
             loss = self.train_step()
             if not math.isfinite(loss):
-                raise RunError(
-                    f"the loss is {loss} at step {self.step + 1} of {self.total}: see whether `sdiff info` finds "
-                    "extreme values in the scene, and train again with another --seed"
-                )
+                raise RunError(f"the loss is {loss} at step {self.step + 1} of {self.total}: {advice}")
             self.history.append(loss)
             report(self.step, self.total, self.history[-1])
             save()

@@ -6,6 +6,7 @@ The names are also in the file's own ``CLASS_NAMES`` tag, because sidecars get l
 """
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,8 @@ UNCLASSIFIED = "Unclassified"
 
 # The highest value of a class, and the highest that a uint8 raster holds: 255 stays free.
 HIGHEST, HIGHEST_UINT8 = 65535, 254
+
+DROPPED = ("Cc", "Cs")  # Unicode's categories of control characters and surrogates
 
 Colour = tuple[int, int, int]  # red, green and blue, 0..255
 BLACK: Colour = (0, 0, 0)
@@ -39,6 +42,16 @@ class LandCoverClass:
     value: int
     name: str
     colour: Colour
+
+
+def clean_name(text: str) -> str:
+    """Return a class's name in one line: blanks, tabs and line ends become one blank, control characters go.
+
+    So do halves of surrogate pairs, which no file takes. Letters get the composed form (NFC) in which equal words are
+    equal.
+    """
+    kept = (c for c in unicodedata.normalize("NFC", text) if c.isspace() or unicodedata.category(c) not in DROPPED)
+    return " ".join("".join(kept).split())
 
 
 def class_dtype(highest: int) -> np.dtype[Any]:
@@ -182,7 +195,8 @@ def _names_and_colours(path: str | Path) -> tuple[list[str], dict[int, Colour]]:
 
 def _names_of(path: Path, tags: Mapping[str, str], envi: Mapping[str, str]) -> list[str]:
     """Return names by value from the first place that has any: sidecar, our tag, ENVI header."""
-    return _sidecar_names(sidecar_path(path)) or _tag_names(tags) or _envi_names(envi)
+    names = _sidecar_names(sidecar_path(path)) or _tag_names(tags) or _envi_names(envi)
+    return [clean_name(name) for name in names]
 
 
 def _sidecar_names(path: Path) -> list[str]:
@@ -205,7 +219,7 @@ def _tag_names(tags: Mapping[str, str]) -> list[str]:
 
 def _envi_names(tags: Mapping[str, str]) -> list[str]:
     text = tags.get("class_names", "").strip().strip("{}")
-    return [name.strip() for name in text.split(",")][: HIGHEST + 1] if text else []
+    return text.split(",")[: HIGHEST + 1] if text else []
 
 
 def _colours_of(dataset: Any) -> dict[int, tuple[int, ...]]:

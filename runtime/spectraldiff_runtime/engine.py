@@ -21,6 +21,7 @@ from .devices import GPU_RUNS, cpu_threads, gpu_of, open_session
 from .errors import ModelFileError, UsageError
 from .fitting import Fitting
 from .gpu import BatchRoom, free_memory
+from .suggested import sdiff
 
 CARD_KEY = "spectraldiff.card"
 SIZE_KEY = "spectraldiff.size"
@@ -119,7 +120,7 @@ def read_model_bytes(path: str | Path) -> bytes:
         data = target.read_bytes()
     except FileNotFoundError:
         raise ModelFileError(
-            f"there is no model file '{path}': export one with `sdiff export --out {target.name}` "
+            f"there is no model file '{path}': export one with `{sdiff('export', '--out', target.name)}` "
             "or name one with --model"
         ) from None
     except (OSError, ValueError) as error:

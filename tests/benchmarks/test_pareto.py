@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.pareto import HEADING, Point, draw, front, read_points
+from benchmarks.pareto import HEADING, Point, draw, front, main, read_points
 
 PAGE = f"""# Performance
 
@@ -44,3 +44,14 @@ def test_the_page_of_this_project_can_be_drawn(tmp_path: Path) -> None:
     assert sum(p.chosen for p in points) == 1
     draw(points, tmp_path / "front.png")
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_help_and_wrong_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, code in ((["--help"], 0), (["page.md"], 2)):
+        monkeypatch.setattr("sys.argv", ["pareto", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == code
+    printed = capsys.readouterr()
+    assert "python -m benchmarks.pareto docs/performance.md docs/pareto.png" in printed.out
+    assert "required: picture" in printed.err

@@ -28,7 +28,7 @@ def test_table_has_a_row_for_each_scene(capsys):
 
 def test_json_for_machines(capsys, tmp_path):
     for name in ("Salinas_corrected.mat", "Salinas_gt.mat"):
-        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).write_bytes(b"MATLAB 5.0")
     assert run(["datasets", "--json", "--data-dir", str(tmp_path)]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert list(rows) == datasets.names()
@@ -36,6 +36,42 @@ def test_json_for_machines(capsys, tmp_path):
     assert rows["ksc"]["on_disk"] is False
     assert (rows["houston"]["height"], rows["houston"]["width"], rows["houston"]["bands"]) == (349, 1905, 144)
     assert rows["houston"]["classes"][14] == "Running Track"
+
+
+def test_files_that_cannot_be_them_are_called_damaged(capsys, tmp_path):
+    for name, content in (
+        ("Salinas_corrected.mat", b""),
+        ("Salinas_gt.mat", b"\n<!DOCTYPE html><p>Sorry"),
+        ("KSC.mat", b"x"),
+    ):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "PaviaU.mat").mkdir()
+    assert run(["datasets", "--data-dir", str(tmp_path)]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    present = {line.split()[0]: line.endswith(" damaged not stated") for line in lines[1:]}
+    assert [name for name in datasets.names() if present[name]] == ["pavia-university", "salinas"]
+    assert lines[-3:] == [
+        f"'{tmp_path / 'PaviaU.mat'}' is a folder: wanted the file of that name; move the folder away",
+        f"'{tmp_path / 'Salinas_corrected.mat'}' is empty: remove it and get it again",
+        f"'{tmp_path / 'Salinas_gt.mat'}' is an HTML page: remove it and get it again",
+    ]
+    assert run(["datasets", "--json", "--data-dir", str(tmp_path)]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert (rows["salinas"]["on_disk"], len(rows["salinas"]["faults"]), rows["ksc"]["faults"]) == (False, 2, [])
+
+
+def test_folder_where_a_file_is_wanted(capsys, tmp_path):
+    """It is said before anything is downloaded; one that holds the file, as archives unpack, is fine."""
+    (tmp_path / "KSC.mat").mkdir()
+    command = ["datasets", "write", "ksc", str(tmp_path / "a.tif"), "--data-dir", str(tmp_path)]
+    assert run(command) == 1
+    folder = tmp_path / "KSC.mat"
+    wanted = f"sdiff: error: '{folder}' is a folder: wanted the file of that name; move the folder away\n"
+    assert capsys.readouterr().err == wanted
+    (folder / "KSC.mat").write_bytes(b"x")
+    (tmp_path / "KSC_gt.mat").write_bytes(b"x")
+    assert run(command) == 1
+    assert f"{folder / 'KSC.mat'} is not the published KSC.mat" in capsys.readouterr().err
 
 
 def test_scene_and_labels_are_written(capsys, tmp_path):
@@ -71,6 +107,8 @@ def test_output_that_exists(capsys, tmp_path):
         (["write", "salinas", "{tmp}/a.tif", "--data-dir", "{tmp}/nowhere"], 1, "nowhere is not a folder"),
         (["--data-dir", "{tmp}", "write", "ksc", "{tmp}/a.tif"], 2, "give --data-dir after `write`"),
         (["write", "indian-pines", "{tmp}/nowhere/a.tif"], 1, "there is no folder"),
+        (["write", "indian-pines", "{tmp}/a.png"], 1, "a.png' has the suffix '.png' and GeoTIFFs are written"),
+        (["write", "indian-pines", "{tmp}/a.tif", "--labels", "{tmp}/b.gpkg"], 1, "b.gpkg' has the suffix '.gpkg'"),
         (["write", "indian-pines"], 2, "missing argument"),
     ],
 )

@@ -1,6 +1,7 @@
 """`sdiff evaluate`: figures, what is left out, names, points and polygons, confidence, reports, and wrong grids."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,18 @@ def test_points_and_polygons_in_another_crs_by_name(capsys, rasters, tmp_path):
     assert "warning: the map has no class 'Rock': its 1 labelled pixels count as wrong" in printed.err
 
 
+@pytest.mark.parametrize("raw", ["map", "features", "both"])
+def test_names_with_tabs_and_line_ends_match(capsys, rasters, tmp_path, raw):
+    """Whether the map was made before names were cleaned, or the labels are the file that was trained on."""
+    clean, dirty = ["Dry grass", "Water"], [" Dry\t\ngrass\x07", "Wa\x01ter"]
+    named = [replace(c, name=name) for c, name in zip(CLASSES, clean if raw == "features" else dirty, strict=True)]
+    write_class_raster(Path(rasters["map"]), PREDICTED, named, **PLACE, overwrite=True)
+    points = [shapely.Point(0.5, 0.5), shapely.Point(0.5, 1.5)]
+    path = write_features(tmp_path / "points.geojson", points, clean if raw == "map" else dirty)
+    found = evaluated(capsys, {**rasters, "labels": path})
+    assert (found["classes"], found["confusion"]) == (clean, [[0, 1, 0], [0, 0, 1]])
+
+
 def test_field_that_is_not_there_is_a_usage_error(capsys, rasters, tmp_path):
     labels = write_features(tmp_path / "r.gpkg", [shapely.Point(0.5, 0.5)], ["Grass"])
     assert run(["evaluate", rasters["map"], "--labels", labels, "--field", "cover"]) == 2
@@ -195,11 +208,14 @@ def test_class_without_a_labelled_pixel_leaves_the_adjusted_accuracy_open(capsys
     only_grass = np.where(LABELS == 1, 1, 0).astype(np.uint8)
     write_class_raster(tmp_path / "labels.tif", only_grass, CLASSES, **PLACE, overwrite=True)
     assert run(["evaluate", rasters["map"], "--labels", rasters["labels"]]) == 0
-    assert "area-adjusted OA: not known, no labelled pixel lies where the map shows Water" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "area-adjusted OA: not known, no labelled pixel lies where the map shows Water" in out
+    assert "AA 100.00 (of the 1 of 2 classes that are labelled)  kappa" in out
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("A land-cover class with a long name", 60), ("With areas of natural vegetation, " * 6, 3)]
+    ("name", "count"),
+    [("A land-cover class with a long name", 60), (" ".join(["With areas of natural vegetation,"] * 6), 3)],
 )
 def test_wide_matrix_is_neither_cut_nor_wrapped(capsys, tmp_path, name, count):
     classes = [LandCoverClass(v, f"{name} {v}", (v, v, v)) for v in range(1, count + 1)]

@@ -19,12 +19,13 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
+import torch
 import typer
 from rasterio import warp
 from rasterio.features import shapes
 
 from spectraldiff.checkpoint import RunFolder, create_run
-from spectraldiff.request import whole_path
+from spectraldiff.request import Request, whole_path
 from spectraldiff.scene import Scene
 from spectraldiff_export.card import card_of
 from spectraldiff_runtime.class_map import write_class_raster
@@ -33,6 +34,7 @@ from spectraldiff_runtime.cli.train import COMMAND, join_pairs, train
 from spectraldiff_runtime.cli.train_report import describe
 from spectraldiff_runtime.errors import UsageError
 
+RAW = ("--features", "raw", "--split", "per-class:8")  # trained soon
 SHORT = ["--diffusion-steps", "2", "--epochs", "1", "--components", "5", "--device", "cpu"]
 
 
@@ -77,7 +79,7 @@ def test_too_few_pixels_for_the_split_are_halved_and_said(tiny_files, tmp_path, 
     note = "too small for per-class:5000, so half of the class trains: class 1"
     assert f"warning: {note}" in capsys.readouterr().err
     assert RunFolder(tmp_path / "run").read_json("metrics.json")["notes"][0].startswith(note)
-    assert note in (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert note[1:] in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
 def test_raw_is_trained_beside(tiny_files, tmp_path, capsys):
@@ -89,7 +91,8 @@ def test_raw_is_trained_beside(tiny_files, tmp_path, capsys):
 
 
 def test_quiet_is_quiet(tiny_files, tmp_path, capsys):
-    assert run(own(tiny_files, "--run", tmp_path / "run", "-q", "--features", "raw")) == 0
+    options = ["--epochs", "1", "--run", str(tmp_path / "run"), "-q", "--features", "raw"]
+    assert run(["train", str(tiny_files[0]), "--labels", str(tiny_files[1]), *options]) == 0
     printed = capsys.readouterr()
     assert printed.out == printed.err == ""
 
@@ -305,7 +308,12 @@ def refusals(tmp_path, tiny_files, scene):
         "scene twice": ([*base, "--pair", scene_file, labels], 2, "scene.tif' is given twice: wanted each scene once"),
         "scene twice by a link": ([*base, "--pair", "link.tif", vectors], 2, "put its labels in one file"),
         "no raster": (["train", str(text), "--labels", labels], 1, "text.tif"),
-        "run exists": ([*base, "--run", str(tmp_path / "taken")], 1, "exists"),
+        "run exists": (
+            ["train", str(text), "--labels", labels, "--run", str(tmp_path / "taken")],  # found before it is read
+            1,
+            "exists and is no run folder: give --run the name of a folder that is not there yet",
+        ),
+        "bands of a data set": (["train", "--dataset", "ksc", "--bands", "1-5"], 2, "--bands is for your own scene"),
         "folder that cannot be": ([*base, "--run", str(tmp_path / "file" / "run")], 1, "cannot be written"),
         "cuda": ([*base, "--device", "cuda"], 1, "--device cuda"),
         "no field": (["train", scene_file, "--labels", vectors], 2, "it has cover"),
@@ -334,8 +342,9 @@ CASES = [
     "labels of another size", "one class only", "scene missing", "labels missing", "no raster", "run exists",
     "folder that cannot be", "scaled data set", "resume scaled", "cuda", "resume nothing", "resume no run",
     "resume with options", "no field", "unknown field", "field of a raster", "field of a data set",
-    "split file missing", "disjoint of nothing", "vector labels missing", "labels of a pair missing", "scene twice",
-    "scene twice by a link", "resume with a scene", "resume with a pair", "resume with a layer", "resume with a seed",
+    "bands of a data set", "split file missing", "disjoint of nothing", "vector labels missing",
+    "labels of a pair missing", "scene twice", "scene twice by a link", "resume with a scene", "resume with a pair",
+    "resume with a layer", "resume with a seed",
 ]  # fmt: skip
 
 
@@ -368,6 +377,202 @@ def test_scene_without_any_data(tiny_files, tiny_scene, tmp_path, capsys):
 def test_finished_run_is_not_resumed(tiny_run, capsys):
     assert run(["train", "--resume", str(tiny_run.path)]) == 1
     assert "is finished" in capsys.readouterr().err
+
+
+def with_band(path, source, band, value, dtype=np.float32, description=None):
+    """Write a copy of a scene with one band of one value."""
+    with rasterio.open(source) as given:
+        cube, profile = given.read().astype(dtype), {**given.profile, "dtype": dtype, "predictor": 1}
+    cube[band - 1] = value
+    with rasterio.open(path, "w", **profile) as target:
+        target.write(cube)
+        if description:
+            target.set_band_description(band, description)
+    return path
+
+
+def last_line_of_refused(arguments, tmp_path, capsys):
+    """Run what is refused with code 1 before a run folder is made; return what is said."""
+    assert run([*arguments, "--run", str(tmp_path / "run")]) == 1
+    assert not (tmp_path / "run").exists()
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_band_without_any_data_is_named(tiny_files, tmp_path, capsys):
+    scene = with_band(tmp_path / "scene.tif", tiny_files[0], 3, np.nan, description="swir")
+    said = "band 3 ('swir') has no data in any pixel of the scene 'scene'"
+    line = last_line_of_refused(own((scene, tiny_files[1])), tmp_path, capsys)
+    assert said in line
+    assert "with --bands 1-2,4-12, or check the file" in line
+    line = last_line_of_refused(own((scene, tiny_files[1]), "--bands", "2-5,9"), tmp_path, capsys)
+    assert said in line
+    assert "--bands 2,4-5,9" in line
+    both = with_band(tmp_path / "both.tif", scene, 4, np.inf)
+    assert "bands 3, 4 have no data" in last_line_of_refused(own((both, tiny_files[1])), tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("factor", "found"),
+    [
+        (1e300, "e+303 in band 8, and float32, in which models compute, ends at 3.4e+38: give --nodata"),
+        (-1e300, "has a value of -"),
+        (1e-300, "e-297 in band 8, and float32, in which models compute, begins at 1.2e-38: scale the scene"),
+    ],
+)
+def test_values_that_float32_cannot_hold(factor, found, tiny_files, tmp_path, capsys):
+    with rasterio.open(tiny_files[0]) as given:
+        cube, profile = given.read() * factor, {**given.profile, "dtype": "float64", "predictor": 1}
+    with rasterio.open(tmp_path / "scene.tif", "w", **profile) as target:
+        target.write(cube)
+    assert found in last_line_of_refused(own((tmp_path / "scene.tif", tiny_files[1])), tmp_path, capsys)
+
+
+def test_a_fill_value_that_float32_cannot_hold(tiny_files, tmp_path, capsys):
+    """The error gives the option that helps."""
+    scene = tmp_path / "scene.tif"
+    with rasterio.open(tiny_files[0]) as given:
+        cube, profile = given.read().astype(np.float64), {**given.profile, "dtype": "float64", "predictor": 1}
+    cube[:, 4, 4:6] = np.finfo(np.float64).min
+    with rasterio.open(scene, "w", **profile) as target:
+        target.write(cube)
+    line = last_line_of_refused(own((scene, tiny_files[1])), tmp_path, capsys)
+    option = re.search(r"give (--nodata \S+) if it means no data", line)[1].split()
+    assert run(own((scene, tiny_files[1]), "-q", "--run", tmp_path / "run", *RAW, *option)) == 0
+
+
+def test_a_run_that_is_there_is_not_begun_again(tiny_run, tiny_files, tmp_path, capsys):
+    """It is resumed where it can be."""
+    text = tmp_path / "text.tif"  # no raster: it is not looked at
+    text.write_text("x")
+    begun = create_run(tmp_path / "a run")
+    begun.write_json("run.json", tiny_run.read_json("run.json"))
+    for folder in (begun.path, tiny_run.path):
+        assert run(["train", str(text), "--labels", str(tiny_files[1]), "--run", str(folder)]) == 1
+    unfinished, finished = capsys.readouterr().err.splitlines()
+    assert f"unfinished run: go on with `sdiff train --resume '{begun.path}'`, or give --run another" in unfinished
+    assert finished.endswith("exists and holds a finished run: give --run another name")
+
+
+def test_suggested_commands_are_quoted(tiny_files, tmp_path, capsys):
+    folder = tmp_path / "a run"
+    assert run(own(tiny_files, "--run", folder, *RAW)) == 0
+    assert f"Next: `sdiff export --run '{folder}' --out model.onnx`" in capsys.readouterr().err
+    assert run(["train", "--resume", str(folder)]) == 1
+    assert f"`sdiff export --run '{folder}'`" in capsys.readouterr().err
+    (folder / "model.json").unlink()
+    assert run(["export", "--run", str(folder), "--out", str(tmp_path / "model.onnx")]) == 1
+    with RunFolder(folder).held():
+        assert run(["train", "--resume", str(folder)]) == 1
+    assert run(["export", "--runs-dir", str(tmp_path), "--out", str(tmp_path / "model.onnx")]) == 1
+    printed = capsys.readouterr().err
+    assert printed.count(f"`sdiff train --resume '{folder}'`") == 3
+    assert (
+        run(["map", str(tiny_files[0]), "--model", str(tmp_path / "a b.onnx"), "--out", str(tmp_path / "c.tif")]) == 1
+    )
+    assert "`sdiff export --out 'a b.onnx'`" in capsys.readouterr().err
+
+
+def test_options_without_effect_are_said(tiny_files, tmp_path, capsys):
+    options = (*RAW, "--timestep", "3", "--layer", "1", "--diffusion-batch", "4", "--compare-raw")
+    assert run(own(tiny_files, "-q", "--run", tmp_path / "run", *options)) == 0
+    line = "--timestep and --layer and --diffusion-steps and --diffusion-batch and --compare-raw have no effect with"
+    assert f"warning: {line} --features raw" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked", [9999, 5])
+def test_components_that_are_not_there_are_said(asked, tiny_files, tmp_path, capsys):
+    options = ["--epochs", "1", *RAW, "--components", str(asked), "-q", "--run", str(tmp_path / "run")]
+    assert run(["train", str(tiny_files[0]), "--labels", str(tiny_files[1]), *options]) == 0
+    taken = RunFolder(tmp_path / "run").read_json("model.json")["components"]
+    line = f"sdiff: warning: --components {asked}: {taken} are taken, for the features hold no more"
+    assert taken == asked or 2 <= taken <= 12
+    assert (line in capsys.readouterr().err) == (taken != asked)
+    assert (taken == asked) == (asked == 5), "raw bands are reduced as asked for"
+
+
+def test_the_summary_says_how_long_the_command_took(tiny_files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("spectraldiff.request.Request.load_scenes", slow(Request.load_scenes, 4))
+    assert run(own(tiny_files, "--run", tmp_path / "run", *RAW)) == 0
+    found = re.search(
+        r"Took ([\d.]+) minutes from start to report \(training and m.* ([\d.]+)\)", capsys.readouterr().err
+    )
+    assert float(found[1]) >= 0.1
+
+
+def slow(function, seconds):
+    """Make a function take longer."""
+
+    def slower(*arguments):
+        time.sleep(seconds)
+        return function(*arguments)
+
+    return slower
+
+
+def unfinished(path, tiny_files, *options):
+    """Make a run that Ctrl-C cut off before its first step; return its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spectraldiff.pipeline.Training.finish", interrupted)
+        assert run(own(tiny_files, "-q", "--run", path, *RAW, *options)) == 130
+    return RunFolder(path)
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_threads_and_device_are_kept(tiny_files, tmp_path, capsys):
+    folder = unfinished(tmp_path / "run", tiny_files, "--threads", "2")
+    kept = folder.read_json("run.json")
+    assert {key: kept[key] for key in ("threads", "used_threads", "device", "used_device")} == {
+        "threads": 2,
+        "used_threads": 2,
+        "device": "cpu",
+        "used_device": "cpu",
+    }
+    torch.set_num_threads(1)
+    assert run(["train", "--resume", str(folder.path)]) == 0
+    assert torch.get_num_threads() == 2, "those kept"
+    assert "warning: the training was begun" not in capsys.readouterr().err
+    text = html.unescape((folder.path / "report.html").read_text("utf-8"))
+    assert re.search(r"<pre>sdiff train .* --threads 2 --device cpu</pre>", text)
+    assert "cpu, 2 threads" in text
+
+
+def test_a_run_that_goes_on_with_other_threads(tiny_files, tmp_path, capsys, monkeypatch):
+    """It is allowed, and said: now, in the report, and after another interruption."""
+    folder = unfinished(tmp_path / "run", tiny_files, "--threads", "2")
+    begun = folder.read_json("run.json")
+    line = (
+        "the training was begun with 2 threads on cpu and goes on with 1 thread on cpu: the model will not be the same "
+        "as without the interruption"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("spectraldiff.pipeline.Training.finish", interrupted)
+        assert run(["train", "--resume", str(folder.path), "--threads", "1", "-q"]) == 130
+    assert f"sdiff: warning: {line}" in capsys.readouterr().err.splitlines()
+    assert torch.get_num_threads() == 1
+    assert folder.read_json("run.json") == {**begun, "resumed": [line]}
+    assert run(["train", "--resume", str(folder.path), "-q"]) == 0
+    assert torch.get_num_threads() == 2
+    assert f"sdiff: warning: {line}" in capsys.readouterr().err.splitlines()
+    assert line[1:] in html.unescape((folder.path / "report.html").read_text("utf-8"))
+
+
+def test_another_device_than_the_run_was_begun_on(tiny_request):
+    begun = replace(tiny_request, used_threads=2, used_device="cuda")
+    assert "begun with 2 threads on cuda and goes on with 2 threads on cpu" in begun.gone_on(2, "cpu").resumed[0]
+    assert begun.gone_on(2, "cuda") == begun
+
+
+def test_runs_of_earlier_versions_know_no_threads(tiny_files, tmp_path, capsys):
+    folder = unfinished(tmp_path / "run", tiny_files)
+    kept = folder.read_json("run.json")
+    assert (kept["threads"], kept["used_threads"]) == (None, 1)
+    new = ("threads", "device", "used_threads", "used_device", "resumed")
+    folder.write_json("run.json", {key: value for key, value in kept.items() if key not in new})
+    assert run(["train", "--resume", str(folder.path), "--threads", "1", "-q"]) == 0
+    assert "the training was begun" not in capsys.readouterr().err
 
 
 def test_two_trainings_in_one_folder(tiny_files, tmp_path, capsys):
@@ -468,5 +673,24 @@ def test_reconstruct_draws_strip_and_spectra(tiny_run, tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["reconstruction.png", "spectra.png"]
     assert report["noised"] > 0
-    assert run(["reconstruct", "--run", str(tiny_run.path), "--step", "501", "--out", str(tmp_path)]) == 1
-    assert "1 to 500" in capsys.readouterr().err
+    assert run(["reconstruct", "--run", str(tiny_run.path), "--step", "501", "--out", str(tmp_path / "no")]) == 2
+    assert "--step 501 is outside the process: give 1 to 500" in capsys.readouterr().err
+    before = (tmp_path / "spectra.png").stat().st_mtime_ns
+    assert run([*command, "--out", str(tmp_path), "-q"]) == 1
+    assert "reconstruction.png' exists: choose another name, or replace it with --overw" in capsys.readouterr().err
+    assert (tmp_path / "spectra.png").stat().st_mtime_ns == before
+    assert run([*command, "--out", str(tmp_path), "-q", "--overwrite"]) == 0
+    assert (tmp_path / "spectra.png").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("fell_back", [True, False])
+def test_a_run_without_a_denoiser_is_not_reconstructed(fell_back, tiny_files, tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    assert run(own(tiny_files, "-q", "--run", folder.path, *RAW)) == 0
+    if fell_back:  # as a training that asked for diffusion features and chose raw bands
+        request = folder.read_json("run.json")
+        folder.write_json("run.json", {**request, "preset": {**request["preset"], "features": "diffusion"}})
+    capsys.readouterr()
+    assert run(["reconstruct", "--run", str(folder.path)]) == 1
+    words = "maps raw bands, which suited its scene" if fell_back else "was trained with --features raw and has no"
+    assert f"the run '{folder.path}' {words}" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from spectraldiff_runtime.class_map import (
     LandCoverClass,
     all_classes,
     class_dtype,
+    clean_name,
     palette,
     read_classes,
     with_colours,
@@ -83,6 +84,15 @@ def test_names_come_back_without_the_sidecar(class_raster, card):
     path = class_raster[0]
     path.with_name(path.name + ".aux.xml").unlink()
     assert read_classes(path) == list(card.classes)
+
+
+def test_names_are_one_line(tmp_path):
+    classes = [LandCoverClass(1, "corn\tno\r\n till", (1, 2, 3)), LandCoverClass(2, "\x1b[31mwood ", (3, 2, 1))]
+    write_class_raster(tmp_path / "c.tif", np.ones((2, 2), np.uint8), classes)
+    (tmp_path / "c.tif.aux.xml").unlink()
+    assert [c.name for c in read_classes(tmp_path / "c.tif")] == ["corn no till", "[31mwood"]
+    assert clean_name("\ud800\x00 a\u2028b\x85\t") == "a b"
+    assert clean_name("\x07\n") == ""
 
 
 def test_values_between_need_not_be_used(tmp_path):

@@ -1,5 +1,6 @@
 """`sdiff info` on models, rasters and run folders."""
 
+import hashlib
 import json
 import os
 import re
@@ -127,6 +128,45 @@ def test_a_run_folder(sdiff, tmp_path):
     out = sdiff("info", tmp_path)[1]
     assert "preset" in out
     assert "20 values" in out
+
+
+def test_figures_of_a_run_are_for_people(sdiff, tmp_path):
+    classes = [{"value": 1, "name": "Grass", "colour": [1, 2, 3]}, {"value": 2, "name": "Water", "colour": [4, 5, 6]}]
+    figures = {"oa": 0.98765, "aa": 0.5, "kappa": 0.91234, "ece": 0.0123, "leakage": 1.0}
+    (tmp_path / "model.json").write_text(json.dumps({"shape": [26, 31, 12], "classes": classes, "accuracy": figures}))
+    labels = [{"name": "Grass", "training": 8, "polygons": None}, {"name": "Water", "training": 7, "polygons": 3}]
+    accuracy = {"per_class": [0.98765, 0.5], "confusion": [[0, 1, 0], [0, 2, 2]]}
+    (tmp_path / "metrics.json").write_text(json.dumps({"labels": labels, "accuracy": accuracy, "scenes": [figures]}))
+    code, out, _ = sdiff("info", tmp_path)
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert code == 0
+    assert "{" not in out
+    assert "0.98" not in out
+    for line in (
+        "OA 98.77 %", "AA 50.00 %", "kappa x 100 91.23", "ECE 1.23 %", "leakage 100.00 %", "shape 26 x 31 x 12",
+        "Grass training 8", "Water training 7; polygons 3", "per class 98.77 %, 50.00 %",
+        "confusion 2 rows of 3 values", "1 \u25a0 Grass", "2 \u25a0 Water",
+        "1 OA 98.77 %; AA 50.00 %; kappa x 100 91.23; ECE 1.23 %; leakage 100.00 %",
+    ):  # fmt: skip
+        assert line in lines
+    facts = json.loads(sdiff("info", tmp_path, "--json")[1])
+    assert (facts["model"]["classes"], facts["metrics"]["labels"]) == (classes, labels)
+    assert facts["model"]["accuracy"]["oa"] == 0.98765
+
+
+def test_a_run_whose_model_is_damaged_says_so(sdiff, tmp_path):
+    tensors = tmp_path / "model.safetensors"
+    (tmp_path / "model.json").write_text(json.dumps({"sha256": hashlib.sha256(b"whole").hexdigest()}))
+    assert "damaged model.safetensors is missing: train again" in " ".join(sdiff("info", tmp_path)[1].split())
+    tensors.write_bytes(b"whole")
+    assert json.loads(sdiff("info", tmp_path, "--json")[1])["damaged"] is None
+    assert "damaged" not in sdiff("info", tmp_path)[1]
+    tensors.write_bytes(b"whale")
+    code, out, _ = sdiff("info", tmp_path)
+    found = [line.split(maxsplit=1)[1] for line in out.splitlines() if line.startswith("damaged")]
+    assert (code, found) == (
+        0, ["model.safetensors is not what the training wrote (its SHA-256): train again, or restore it"],
+    )  # fmt: skip
 
 
 def test_an_unfinished_run_says_how_to_go_on(sdiff, tmp_path, monkeypatch):

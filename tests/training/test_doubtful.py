@@ -8,7 +8,7 @@ import pytest
 import rasterio
 
 from spectraldiff import datasets
-from spectraldiff.doubtful import scale_doubts, value_doubts
+from spectraldiff.doubtful import check_data, check_range, scale_doubts, value_doubts
 from spectraldiff_runtime.errors import SceneError
 
 
@@ -37,6 +37,40 @@ def test_lone_extremes(reflectance):
     reflectance.cube[3, 4, 7] = 1e6
     (line,) = value_doubts(reflectance)
     assert line.startswith("1 pixel has values far from all others, such as 1e+06 in band 8 (usual are 0.")
+
+
+def test_bands_are_called_by_their_number_in_the_file(reflectance):
+    reflectance.cube[3, 4, 7] = 1e6
+    scene = replace(reflectance, numbers=tuple(range(20, 32)), band_names=("",) * 7 + ("nir",) + ("",) * 4)
+    assert "such as 1e+06 in band 27 ('nir') (usual" in value_doubts(scene)[0]
+    scene.cube[..., :2] = np.nan
+    with pytest.raises(SceneError, match=r"^bands 20, 21 have no data .* with --bands 22-31, or check the file$"):
+        check_data(scene)
+    scene.cube[:] = np.nan
+    with pytest.raises(SceneError, match="has no data in any pixel: see"):
+        check_data(scene)
+
+
+def test_a_band_that_holds_nothing_but_its_nodata_value(reflectance):
+    reflectance.cube[..., 4] = -9999
+    check_data(reflectance)
+    with pytest.raises(SceneError, match=r"^band 5 has no data in any pixel of the scene 'tiny'"):
+        check_data(replace(reflectance, nodata=-9999))
+
+
+def test_what_float32_holds_is_taken(tiny_scene, reflectance):
+    for factor in (1e-30, 1, 1e34):
+        check_range(replace(reflectance, cube=reflectance.cube.astype(np.float64) * factor))
+    check_range(tiny_scene)
+    cube = reflectance.cube.astype(np.float64)
+    cube[2, 3, 4], cube[..., 1] = 1e-300, 0  # beside ordinary ones, and a band of zeros
+    check_range(replace(reflectance, cube=cube))
+    cube[..., 1] = 1e-300
+    with pytest.raises(SceneError, match=r"no value larger than 1e-300 in band 2, and float32"):
+        check_range(replace(reflectance, cube=cube))
+    cube[..., 1], cube[2, 3, 4], cube[2, 4, 4] = 0, 3e38, -2e38  # each can be held, and their difference cannot
+    with pytest.raises(SceneError, match=r"has a value of 3e\+38 in band 5, and float32"):
+        check_range(replace(reflectance, cube=cube))
 
 
 def test_constant_bands_are_no_doubt_but_a_constant_scene_is_refused(reflectance):

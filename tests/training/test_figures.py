@@ -1,6 +1,7 @@
 """Pictures: they are drawn, whole, with the right colours, limits and bands, and leave nothing behind."""
 
 import errno
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from spectraldiff import figures
 from spectraldiff.colour import false_colour, rgb_bands, stretch_limits
+from spectraldiff.drawing import short_names
 from spectraldiff.metrics import calibration, score
 from spectraldiff.scene import Scene
 from spectraldiff_runtime.class_map import LandCoverClass
@@ -89,6 +91,39 @@ def test_confusion_matrix_with_many_classes_and_one_that_does_not_occur(tmp_path
     reference = np.arange(1, 40)
     figures.confusion_matrix(tmp_path / "c.png", score(reference, reference, 40), classes)
     assert margins_are_white(pixels_of(tmp_path / "c.png"))
+
+
+def named(count: int, name: str) -> tuple[LandCoverClass, ...]:
+    return tuple(LandCoverClass(v, f"{name} {v}", (10 * v, 250 - 10 * v, 99)) for v in range(1, count + 1))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [3, 16])
+@pytest.mark.parametrize(
+    "words", ["land principally occupied by agriculture, with natural vegetation, ", "MAMMOWWOOD "]
+)
+def test_names_of_any_length_leave_room_for_the_picture(tmp_path, count, words):
+    classes = named(count, words * 20)
+    reference = np.arange(1, count + 1)
+    (tmp_path / "m").mkdir()
+    figures.confusion_matrix(tmp_path / "m" / "c.png", score(reference, reference, count), classes)
+    matrix = pixels_of(tmp_path / "m" / "c.png")
+    assert margins_are_white(matrix)
+    assert share_of(matrix, (8, 48, 107)) > 0.2 / count  # the full blue of the diagonal
+    scene = replace(tiny_scene(), classes=classes)
+    spectra = [figures.Spectra(c.name, *np.eye(3)) for c in classes]
+    figures.spectral_curves(tmp_path / "m" / "c.png", spectra, None)
+    assert margins_are_white(pixels_of(tmp_path / "m" / "c.png"))
+    figures.class_maps(tmp_path / "maps.png", scene, scene.labels, scene.labels, "Maps")
+    with Image.open(tmp_path / "maps.png") as image:
+        assert margins_are_white(np.asarray(image.convert("RGB")))
+
+
+def test_short_names_are_told_apart():
+    first, last = "a" * 16, "b" * 15
+    alike = [f"{first} one {last}", f"{first} two {last}"]
+    found = short_names(["corn", *alike, "c" * 32, f"{first} one {last}c"])
+    assert found == ["corn", f"2: {first}…{last}", f"3: {first}…{last}", "c" * 32, f"{first}…{last[1:]}c"]
 
 
 @pytest.mark.parametrize("size", [(40, 30), (12, 300), (300, 12)])

@@ -151,6 +151,14 @@ def test_one_word_in_two_forms_of_its_accents_is_one_class(tmp_path):
     assert [c.name for c in found.classes] == ["For\u00eat"]
 
 
+def test_names_are_one_line_and_words_between_other_blanks_are_one_class(tmp_path):
+    names = ["corn\tno till", " corn  no\ntill\x07", "w\u00a0ood"]
+    geometries = [box(0, 2, 0, 2), box(4, 6, 0, 2), box(8, 10, 0, 2)]
+    found = read(write_vector(tmp_path / "l.geojson", geometries, **{"class": names}))
+    assert [c.name for c in found.classes] == ["corn no till", "w ood"]
+    np.testing.assert_array_equal(found.labels, filled((1, 0, 2, 0, 2), (1, 4, 6, 0, 2), (2, 8, 10, 0, 2)))
+
+
 def write_labels(path: Path, *values: int, nodata: int | None = None) -> OwnLabels:
     """Read a label raster whose first row begins with these values."""
     labels = np.zeros(SHAPE, np.uint16)

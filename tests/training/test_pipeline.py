@@ -177,6 +177,19 @@ def test_nodata_may_be_nan(tiny_request: Request, tiny_scene: Scene, tmp_path: P
     assert run.load_model()[1]["nodata"] is None
 
 
+def test_a_loss_that_is_no_number_is_told_with_the_values_of_the_scene(
+    tiny_request: Request, tiny_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cube = tiny_scene.cube.astype(np.float32)
+    cube[3, 4, 5] = 1e30
+    scene = replace(tiny_scene, cube=cube, numbers=tuple(range(11, 23)))
+    preset = tiny_request.preset.changed(features="raw")
+    training = Training(create_run(tmp_path / "run"), scene, tiny_request.make_split(scene), preset, 0, Compute())
+    monkeypatch.setattr(Loop, "train_step", lambda loop: float("nan"))
+    with pytest.raises(RunError, match=r"^the loss is nan at step 1 of \d+: .* to 1e\+30 in band 16; where .* --seed$"):
+        training.finish()
+
+
 def test_paper_preset_goes_all_the_way(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
     """The published recipe, apart from length and channels: the noise is predicted, Adam, constant rates."""
     preset = PAPER.changed(diffusion_steps=2, diffusion_batch=2, epochs=1)
@@ -272,6 +285,11 @@ def test_missing_folder_is_no_run(tmp_path: Path) -> None:
 
 def test_request_survives_json(tiny_request: Request) -> None:
     assert Request.from_json(json.loads(json.dumps(tiny_request.to_json()))) == tiny_request
+    for value in (float("inf"), -float("inf"), -9999, 0.5, None):
+        request = replace(tiny_request, nodata=value, threads=2, resumed=("a line",))
+        assert Request.from_json(json.loads(json.dumps(request.to_json(), allow_nan=False))) == request
+    values = json.loads(json.dumps(replace(tiny_request, nodata=float("nan")).to_json(), allow_nan=False))
+    assert repr(Request.from_json(values).nodata) == "nan"
     with pytest.raises(RunError, match="another version"):
         Request.from_json({"seed": 1})
 

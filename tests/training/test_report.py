@@ -92,7 +92,7 @@ def report(parts) -> Report:
         seconds={"diffusion": 312.4, "map": 2.0},
         facts={"Preset": "fast"},
         versions={"torch": "2.6.0"},
-        notes=["Class Oats is small"],
+        notes=["class Oats is small"],
     )
 
 
@@ -153,7 +153,7 @@ def test_run_says_what_it_reached(run_page, report):
         "sdiff train --dataset &#x27;tiny &amp; small&#x27;",
         "5 min 12 s",
         "5 min 14 s",
-        "Class Oats is small",
+        ">Class Oats is small.</p>",
     ):
         assert words in text
     assert "raw bands" not in text
@@ -190,7 +190,8 @@ def test_accuracy_says_what_was_left_out_and_how_sure_it_is(accuracy_page, asses
         "3 labelled pixels were excluded",
         "Estimated, ha",
         "Olofsson et al. 2014",
-        "a warning",
+        ">A warning.</p>",
+        "3 labelled pixels were excluded on request.<",
     ):
         assert words in text
 
@@ -203,6 +204,23 @@ def test_map_without_areas_gives_shares_and_names_what_is_not_sampled(tmp_path, 
     text = (tmp_path / "a.html").read_text("utf-8")
     assert "Areas in hectares need a map in a CRS with one area for all pixels" in text
     assert f"No labelled pixel lies where the map shows {found.classes[2].name}." in text
+
+
+def test_means_say_which_classes_they_leave_out(tmp_path, report, assessment):
+    three, two = (
+        "is that of 3 of 4 classes, for no scored pixel is",
+        "is that of 2 of 4 classes, for no scored pixel is",
+    )
+    found, right = f"The mean of Found {three} labelled as the others", f"he mean of Right {two} mapped as the others."
+    whole, parted = score(np.arange(1, 5), np.arange(1, 5), 4), score(np.array([1, 2, 3]), np.array([1, 2, 1]), 4)
+    for accuracy, said in ((whole, False), (parted, True)):
+        write_report(tmp_path / "r.html", replace(report, accuracy=accuracy))
+        one = AccuracyReport("m.tif", "r.tif", replace(assessment, accuracy=accuracy), "sdiff evaluate")
+        write_accuracy_report(tmp_path / "a.html", one, overwrite=True)
+        for name in ("r.html", "a.html"):
+            text = (tmp_path / name).read_text("utf-8")
+            assert (found in text, right in text, "(AA) of 3 of 4 classes<" in text) == (said,) * 3
+            assert ("of 4 classes" in text) == said
 
 
 def test_accuracy_report_replaces_a_file_only_if_asked(accuracy_page, assessment):

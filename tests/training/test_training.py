@@ -113,6 +113,8 @@ def test_a_loss_that_is_no_number_ends_the_training_in_one_line() -> None:
     with pytest.raises(RunError, match=r"^the loss is nan at step 4 of 12: .*--seed$"):
         loop.run(silent, spoil)
     assert loop.step == 3
+    with pytest.raises(RunError, match=r"^the loss is nan at step 4 of 12: mend the scene$"):
+        loop.run(silent, advice="mend the scene")
 
 
 def test_micro_batches_add_up_to_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:

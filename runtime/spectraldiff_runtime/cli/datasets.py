@@ -14,7 +14,7 @@ app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 
 @app.callback()
 def datasets(context: typer.Context, data_dir: DataDir = None, json: Json = False) -> None:
-    """List the benchmark scenes, and whether their files are on disk."""
+    """List the benchmark scenes, and whether their files are on disk; what is in them is checked when they are read."""
     if context.invoked_subcommand is not None:
         if data_dir is not None or json:
             raise UsageError(f"give --data-dir after `{context.invoked_subcommand}`, and --json without it")
@@ -39,10 +39,11 @@ def write(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a scene as a GeoTIFF with its wavelengths, and its labels as a class raster."""
-    from ..outputs import check_output
+    from ..outputs import check_output, check_raster_name
 
     # Before the download, which may be long.
-    for path in (out, *([labels] if labels else [])):
+    for what, path in (("the scene", out), *([("--labels", labels)] if labels else [])):
+        check_raster_name(what, path)
         check_output(path, overwrite)
     with training_package("datasets"):
         from spectraldiff import datasets as registry
@@ -70,6 +71,7 @@ def _facts(registry: Any, name: str, data_dir: Path | None) -> dict[str, Any]:
         "classes": [c.name for c in info.classes],
         "labelled_pixels": info.labelled,
         "on_disk": registry.on_disk(name, data_dir),
+        "faults": registry.faults(name, data_dir),
         "licence": info.licence,
         "citation": info.citation,
     }
@@ -89,7 +91,9 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         numbers = (str(row["bands"]), str(len(row["classes"])), f"{row['labelled_pixels']:,}")
         size = f"{row['height']} x {row['width']}"
-        present = "yes" if row["on_disk"] else "no"
+        present = "yes" if row["on_disk"] else "damaged" if row["faults"] else "no"
         table.add_row(row["name"], row["sensor"], size, *numbers, present, row["licence"])
     # Nothing is wrapped for a program that reads the table.
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+    for fault in dict.fromkeys(fault for row in rows for fault in row["faults"]):
+        typer.echo(fault)

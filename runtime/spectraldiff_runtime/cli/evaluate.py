@@ -124,7 +124,9 @@ def _print(found: "Assessment") -> None:
     reasons = [f"{count:,} {REASONS[reason]}" for reason, count in found.left_out.items() if count]
     left_out = f" ({', '.join(reasons)})" if reasons else ""
     typer.echo(f"{accuracy.pixels:,} pixels scored{left_out}")
-    typer.echo(f"OA {100 * accuracy.oa:.2f}  AA {100 * accuracy.aa:.2f}  kappa x 100 {100 * accuracy.kappa:.2f}")
+    classes = len(accuracy.per_class)
+    some = f" (of the {accuracy.tested} of {classes} classes that are labelled)" if accuracy.tested < classes else ""
+    typer.echo(f"OA {100 * accuracy.oa:.2f}  AA {100 * accuracy.aa:.2f}{some}  kappa x 100 {100 * accuracy.kappa:.2f}")
     if found.calibration is not None:
         typer.echo(f"expected calibration error {100 * found.calibration.ece:.2f} %")
     if found.adjusted is not None:

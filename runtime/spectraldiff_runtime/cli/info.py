@@ -1,5 +1,6 @@
 """``sdiff info``: what a model file, a raster or a run folder is."""
 
+import hashlib
 import json as jsonlib
 import shlex
 import zipfile
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 CARD_MEMBER = "extra/card.json"
 LARGEST_CARD = 16 * 2**20
+TENSORS = "model.safetensors"
+# Figures that lie from 0 to 1 and are printed in percent, as everywhere that people read.
+SHARES = {"oa", "aa", "ece", "leakage", "per_class"}
 
 
 def info(
@@ -205,7 +209,22 @@ def describe_run(folder: Path) -> dict[str, Any]:
     model, metrics = _read_json(folder / "model.json"), {}
     if (folder / "metrics.json").is_file():
         metrics = _read_json(folder / "metrics.json")
-    return {"kind": "run", "folder": str(folder), "model": model, "metrics": metrics}
+    damage = _damage(folder / TENSORS, model.get("sha256"))
+    return {"kind": "run", "folder": str(folder), "damaged": damage, "model": model, "metrics": metrics}
+
+
+def _damage(tensors: Path, sha256: object) -> str | None:
+    """Say in one line what is wrong with a run's tensors; None for nothing, or where their SHA-256 is not known."""
+    if sha256 is None:
+        return None
+    try:
+        with tensors.open("rb") as file:
+            whole = hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except FileNotFoundError:
+        return f"{tensors.name} is missing: train again, or restore it"
+    except OSError as error:
+        return f"{tensors.name} cannot be read ({error.strerror or error}): train again, or restore it"
+    return None if whole else f"{tensors.name} is not what the training wrote (its SHA-256): train again, or restore it"
 
 
 def _unfinished(folder: Path) -> dict[str, Any]:
@@ -243,34 +262,71 @@ def _print_facts(facts: Mapping[str, Any]) -> None:
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)  # paths and commands are never cut
+    model = facts.get("model", {})  # of a run
+    classes = facts.get("classes") or _drawable(model.get("classes"))
+    if "classes" in model and classes:
+        facts = {**facts, "model": {k: v for k, v in model.items() if k != "classes"}}
     lines = _flat({k: v for k, v in facts.items() if k != "classes"})
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         console.print(Text(name.ljust(width) + "  ", "bold").append(value, "default"))
-    for c in facts.get("classes", []):
+    for c in classes:
         square = Text("\u25a0 ", "rgb({},{},{})".format(*c["colour"]))
         console.print(Text(f"{c['value']:5d}  ").append(square).append(c["name"], "default"))
+
+
+def _drawable(classes: Any) -> list[dict[str, Any]]:
+    """Return a run's classes where they are whole; none where they are not."""
+    known = isinstance(classes, list) and all(
+        isinstance(c, dict) and {"value", "name", "colour"} <= set(c) for c in classes
+    )
+    return classes if known else []
 
 
 def _flat(facts: Mapping[str, Any], depth: int = 0) -> list[tuple[str, str]]:
     """Return (name, text) lines, without what is unknown and without long lists of numbers."""
     lines: list[tuple[str, str]] = []
     for key, value in facts.items():
-        name = "  " * depth + str(key).replace("_", " ")
+        name = "  " * depth + _title(key)
         if isinstance(value, Mapping):
             lines += [(name, ""), *_flat(value, depth + 1)] if value else []
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            lines += [(name, ""), *(_line(item, number, depth + 1) for number, item in enumerate(value, start=1))]
         elif value not in (None, "", []):
-            lines.append((name, _text(value)))
+            lines.append((name, _text(value, key)))
     return lines
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.8g}"
+def _line(facts: Mapping[str, Any], number: int, depth: int) -> tuple[str, str]:
+    """Return one item of a list, by its name or else its number, and what is known of it."""
+    known = [f"{_title(k)} {_text(v, k)}" for k, v in facts.items() if k != "name" and v not in (None, "", [])]
+    return "  " * depth + str(facts.get("name", number)), "; ".join(known)
+
+
+def _title(key: str) -> str:
+    if key in ("oa", "aa", "ece"):
+        return key.upper()
+    return "kappa x 100" if key == "kappa" else str(key).replace("_", " ")
+
+
+def _text(value: Any, key: str = "") -> str:
+    """Return a value as text; `key` says whether it is a share."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_title(k)} {_text(v, k)}" for k, v in value.items())
     if not isinstance(value, list):
-        return str(value)
+        return _number(value, key) if isinstance(value, float) else str(value)
+    if value and all(isinstance(item, list) for item in value):
+        return f"{len(value)} rows of {len(value[0])} values"
     if len(value) > 8:
         return f"{len(value)} values"
-    if len(value) == 2 and all(isinstance(item, float) for item in value):
+    if key == "shape":
+        return " x ".join(map(str, value))
+    if key not in SHARES and len(value) == 2 and all(isinstance(item, float) for item in value):
         return f"{value[0]:.8g} to {value[1]:.8g}"
-    return ", ".join(_text(item) for item in value)
+    return ", ".join(_text(item, key) for item in value)
+
+
+def _number(value: float, key: str) -> str:
+    if key == "kappa":
+        return f"{100 * value:.2f}"
+    return f"{100 * value:.2f} %" if key in SHARES else f"{value:.8g}"

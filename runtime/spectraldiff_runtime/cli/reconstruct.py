@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json, Quiet, RunsDir, print_json, progress_bar, training_package
+from .options import Json, Overwrite, Quiet, RunsDir, print_json, progress_bar, training_package
 
 
 def reconstruct(
@@ -21,6 +21,7 @@ def reconstruct(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the pictures; the run's by default.", show_default=False)
     ] = None,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -28,19 +29,25 @@ def reconstruct(
 
     The strip is that of the paper's Figs. 9 and 10, the spectral curves those of Fig. 11.
     """
+    from ..outputs import check_output
+
     with training_package("reconstruct"):
         from spectraldiff import figures
         from spectraldiff.checkpoint import FIGURES, REQUEST, open_run
-        from spectraldiff.reconstruction import example_spectra
+        from spectraldiff.reconstruction import check_start, example_spectra
         from spectraldiff.reconstruction import reconstruct as run_reverse
         from spectraldiff.request import Request
     folder = open_run(run, runs_dir)
-    model, _ = folder.load_model()
-    scene = Request.from_json(folder.read_json(REQUEST)).load_scene()
-    with progress_bar("steps", quiet) as report:
-        result = run_reverse(model, scene, step, size, panels, seed, report)
     target = out or folder.path / FIGURES
     strip, curves = target / "reconstruction.png", target / "spectra.png"
+    for path in (strip, curves) if target.is_dir() else ():
+        check_output(path, overwrite)
+    model, _ = folder.load_model()
+    request = Request.from_json(folder.read_json(REQUEST))
+    check_start(model, step, str(folder.path), fell_back=request.preset.features != "raw")
+    scene = request.load_scene()
+    with progress_bar("steps", quiet) as report:
+        result = run_reverse(model, scene, step, size, panels, seed, report)
     title = f"{scene.name}: reverse process from step {step}"
     figures.reconstruction_strip(strip, result.frames, result.original, scene.wavelengths, title)
     figures.spectral_curves(

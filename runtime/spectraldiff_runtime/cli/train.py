@@ -1,5 +1,7 @@
 """`sdiff train`: a labelled scene in, a run folder out."""
 
+import time
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from ..suggested import go_on, sdiff
 from .options import (
     DataDir,
     Device,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from spectraldiff.request import Request
     from spectraldiff.scene import Scene
     from spectraldiff.splits import Split
+    from spectraldiff.training import Compute
 
 
 class Preset(StrEnum):
@@ -154,8 +158,14 @@ def train(
     scaled: Annotated[
         bool, typer.Option("--scaled", help="Apply your scene's scale and offset; maps of the model do so too.")
     ] = False,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.AUTO,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.", show_default=False)] = None,
+    device: Annotated[
+        Device | None,
+        typer.Option(help="Where to train; auto by default, with --resume what was asked before.", show_default=False),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPU threads; all by default, with --resume those of before.", show_default=False),
+    ] = None,
     run: Annotated[
         Path | None,
         typer.Option(help="Folder for this run; a new one under --runs-dir by default.", show_default=False),
@@ -193,15 +203,11 @@ def train(
         "diffusion_batch": diffusion_batch,
         "epochs": epochs,
     }
+    started = time.perf_counter()
     with training_package("train"):
-        import torch
-
-        from spectraldiff.training import choose_compute, keep_freed_memory
+        from spectraldiff.training import keep_freed_memory
 
         from .train_report import summarise
-    if threads is not None:
-        torch.set_num_threads(threads)
-    compute = choose_compute(device.value)
     keep_freed_memory()
     if resume is not None:
         others = {
@@ -214,7 +220,11 @@ def train(
     else:
         request = _request(source, options, preset.value, changes, seed, compare_raw)
         folder = None
+        _check_run(run)
+        _warn_without_effect(changes, compare_raw)
+    request, compute = _set_up(request, threads, device, resume is not None)
     scenes = request.load_scenes()
+    scenes = (replace(scenes[0], remarks=(*scenes[0].remarks, *request.resumed)), *scenes[1:])
     splits = request.make_splits(scenes)
     if folder is not None:
         _check_unchanged(folder, scenes, splits)
@@ -222,7 +232,7 @@ def train(
     folder = folder or _new_run(request, scenes, splits, run, runs_dir)
     result = _train(request, folder, scenes, splits, compute, quiet)
     if not quiet:
-        summarise(folder, result)
+        summarise(folder, result, time.perf_counter() - started)
     if json:
         print_json({"run": folder.path, **folder.read_json("metrics.json")})
 
@@ -243,7 +253,7 @@ def _request(
     from ..errors import UsageError
 
     check_source(source["dataset"], source["scene"], source["labels"], source["pair"] or ())
-    for name in ("scaled", "field", "name_field", "layer_name"):
+    for name in ("bands", "nodata", "scaled", "field", "name_field", "layer_name"):
         if options[name] and source["dataset"] is not None:
             option = name.replace("_", "-")
             raise UsageError(f"--{option} is for your own scene: a benchmark scene is used as published; leave it out")
@@ -267,6 +277,41 @@ def _request(
         labels=_whole(source["labels"]),
         data_dir=_whole(options["data_dir"]),
     )
+
+
+def _check_run(run: Path | None) -> None:
+    """Refuse a --run that something is at already, before the scene is read."""
+    if run is not None:
+        from spectraldiff.checkpoint import check_new
+
+        check_new(run)
+
+
+def _warn_without_effect(changes: dict[str, Any], compare_raw: bool) -> None:
+    """Name the options that change nothing where raw bands are trained."""
+    of_diffusion = ("timestep", "layer", "diffusion_steps", "diffusion_batch")
+    given = [f"--{name.replace('_', '-')}" for name in of_diffusion if changes[name] is not None]
+    given += ["--compare-raw"] * compare_raw
+    if given and changes["features"] == Features.RAW:
+        have = "has" if len(given) == 1 else "have"
+        warn(f"{' and '.join(given)} {have} no effect with --features raw, which trains no diffusion: left out")
+
+
+def _set_up(request: "Request", threads: int | None, device: Device | None, resumed: bool) -> "tuple[Request, Compute]":
+    """Set threads and device, those given, else those that the run was begun with; return the request that knows."""
+    with training_package("train"):
+        import torch
+
+        from spectraldiff.training import choose_compute
+    asked = threads or request.threads
+    if asked is not None:
+        torch.set_num_threads(asked)
+    compute = choose_compute(request.device if device is None else device.value)
+    used, place = torch.get_num_threads(), compute.device.type
+    if resumed:
+        return request.gone_on(used, place), compute
+    chosen = Device.AUTO if device is None else device
+    return replace(request, threads=threads, device=chosen.value, used_threads=used, used_device=place), compute
 
 
 def _whole(path: str | Path | None) -> str | None:
@@ -298,7 +343,7 @@ def _resumed(path: Path, given: dict[str, Any]) -> "tuple[RunFolder, Request]":
         raise UsageError(f"--resume goes on with what the run was begun with: leave out {' and '.join(named)}")
     folder = open_run(path, path.parent)
     if folder.finished:
-        raise RunError(f"the run '{path}' is finished: export it with `sdiff export --run {path}`")
+        raise RunError(f"the run '{path}' is finished: export it with `{sdiff('export', '--run', path)}`")
     return folder, Request.from_json(folder.read_json(REQUEST))
 
 
@@ -348,22 +393,27 @@ def _train(
     folder: "RunFolder",
     scenes: "Sequence[Scene]",
     splits: "Sequence[Split]",
-    compute: Any,
+    compute: "Compute",
     quiet: bool,
 ) -> "Result":
     """Train into the run folder."""
+    from spectraldiff.checkpoint import FACTS, REQUEST
     from spectraldiff.pipeline import Training
+    from spectraldiff.request import Request
 
     from .train_report import progress
 
     with folder.held(), progress(quiet) as monitor:
+        if Request.from_json(folder.read_json(REQUEST)).resumed != request.resumed:
+            folder.write_json(REQUEST, request.to_json())
         monitor.message(f"Training the preset '{request.preset.name}' on {compute.device} into '{folder.path}'")
         try:
             training = Training(folder, scenes, splits, request.preset, request.seed, compute, monitor)
             result = training.finish(request.compare_raw, request.command())
         except KeyboardInterrupt:
-            monitor.message(f"Stopped; go on with `sdiff train --resume {folder.path}`")
+            monitor.message(f"Stopped; go on with `{go_on(folder.path)}`")
             raise
-    if result.temperature.note:
-        warn(result.temperature.note)
+    for line in (result.temperature.note, request.fewer_components(folder.read_json(FACTS))):
+        if line:
+            warn(line)
     return result

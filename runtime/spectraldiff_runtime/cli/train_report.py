@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ..suggested import sdiff
+
 if TYPE_CHECKING:
     from spectraldiff.checkpoint import RunFolder
     from spectraldiff.label_table import ClassLabels
@@ -113,8 +115,8 @@ def progress(quiet: bool) -> "Iterator[Monitor]":
         yield Live()
 
 
-def summarise(folder: "RunFolder", result: "Result") -> None:
-    """Print the accuracies and where everything lies."""
+def summarise(folder: "RunFolder", result: "Result", seconds: float) -> None:
+    """Print the accuracies, how long the command took, and where everything lies."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -142,6 +144,12 @@ def summarise(folder: "RunFolder", result: "Result") -> None:
     typer.echo(f"Confidence and accuracy differ by {100 * found.calibration.ece:.2f} % on average (ECE)", err=True)
     if result.remark:
         typer.echo(result.remark[0].upper() + result.remark[1:], err=True)
-    minutes = sum(result.seconds.values()) / 60
-    typer.echo(f"Trained in {minutes:.1f} minutes; the run is '{folder.path}', its report is", err=True)
-    typer.echo(f"'{folder.path / REPORT}'. Next: `sdiff export --run {folder.path} --out model.onnx`", err=True)
+    stages = sum(result.seconds.values())
+    before = ", with what was done before it was interrupted" if stages > seconds else ""
+    typer.echo(
+        f"Took {seconds / 60:.1f} minutes from start to report (training and mapping {stages / 60:.1f}{before}); "
+        f"the run is '{folder.path}', its report is",
+        err=True,
+    )
+    export = sdiff("export", "--run", folder.path, "--out", "model.onnx")
+    typer.echo(f"'{folder.path / REPORT}'. Next: `{export}`", err=True)

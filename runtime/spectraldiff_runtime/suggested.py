@@ -1,0 +1,14 @@
+"""Commands that messages suggest, quoted so that a shell takes them as they are."""
+
+import shlex
+from pathlib import Path
+
+
+def sdiff(*words: str | int | Path) -> str:
+    """Return ``sdiff`` with these words as one line for a shell: names with blanks in them are quoted."""
+    return shlex.join(["sdiff", *map(str, words)])
+
+
+def go_on(run: Path) -> str:
+    """Return the line that goes on with the unfinished training in a run folder."""
+    return sdiff("train", "--resume", run)
