@@ -59,7 +59,7 @@ def test_names_that_differ_in_case_only_are_said(tiny_request: Request, tiny_sce
     scenes = replace(tiny_request, scene=str(files[0]), labels=str(files[1])).load_scenes()
     said = [remark for remark in scenes[0].remarks if "differ in case or blanks" in remark]
     assert len(scenes[0].classes) == 4
-    assert [line.partition(" are two")[0] for line in said] == ["'Corn' and 'corn'", "'Soy  bean' and 'soy bean'"]
+    assert [line.partition(" are two")[0] for line in said] == ["'Corn' and 'corn'", "'Soy bean' and 'soy bean'"]
     assert not alike(tiny_scene.classes)
 
 

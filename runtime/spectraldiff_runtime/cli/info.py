@@ -2,7 +2,6 @@
 
 import hashlib
 import json as jsonlib
-import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ModelFileError, RunError
+from ..suggested import go_on
 from .options import Json, print_json
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _unfinished(folder: Path) -> dict[str, Any]:
     return {
         "kind": "unfinished run",
         "folder": str(folder),
-        "go_on_with": f"sdiff train --resume {shlex.quote(str(folder))}",
+        "go_on_with": go_on(folder),
         "state_saved": (folder / "state.safetensors").is_file(),
         "asked_for": {
             **{k: v for k, v in asked.items() if k != "data"},
