@@ -88,6 +88,8 @@ class Result:
         What makes the confidences mean what they say.
     smoothing
         The smoothing of the trained model's scores.
+    window
+        Side of the square of pixels that a pixel's class depends on: window, what features see around it, smoothing.
     seconds
         Wall time of each stage.
     histories
@@ -100,6 +102,7 @@ class Result:
     raw_accuracy: Accuracy | None
     temperature: Temperature
     smoothing: Smoothing
+    window: int
     seconds: Mapping[str, float]
     histories: Mapping[str, Sequence[float]]
     remark: str = ""
@@ -186,7 +189,7 @@ def write_run_report(path: Path, result: Result, preset: Preset, compute: Comput
         found.maps,
         found.accuracy,
         command,
-        preset.window + 2 * result.smoothing.halo,
+        result.window,
         raw_accuracy=result.raw_accuracy,
         calibration=found.calibration,
         leakage=mean_leakage(result.splits),

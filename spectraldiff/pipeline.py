@@ -110,10 +110,11 @@ class Training:
         if compare_raw and model.preset.features != "raw":  # calibrations made for the choice are in the state
             raw_model, _ = self.train_classifier(self.preset.changed(features="raw"), None)
         # Not before: a training depends on whether test pixels lie apart, which the leakage tells.
-        self._look_again(model.preset.window + 2 * model.smoothing.halo)
+        window = 2 * model.halo + 1
+        self._look_again(window)
         found = self.evaluate(model, "map")
         raw_accuracy = None if raw_model is None else self.evaluate(raw_model, "raw map").accuracy
-        result = Result(found, raw_accuracy, temperature, model.smoothing, self.seconds, self.histories, remark)
+        result = Result(found, raw_accuracy, temperature, model.smoothing, window, self.seconds, self.histories, remark)
         self.write(model, result, command)
         return result
 
@@ -298,7 +299,7 @@ class Training:
         return found
 
     def _look_again(self, window: int) -> None:
-        """Take the leakage anew: smoothing looks farther than the classifier's window does."""
+        """Take the leakage anew: features and smoothing look farther than the classifier's window does."""
         if any(split.leakage is not None for split in self.splits):
             places = [Georeference.of(scene.crs, scene.transform) for scene in self.scenes]
             self.splits = with_leakage(self.splits, window, places)

@@ -74,7 +74,8 @@ def test_metrics_and_facts_name_split_leakage_and_labels(tiny_run: RunFolder, ti
     metrics, facts = tiny_run.read_json("metrics.json"), tiny_run.read_json("model.json")["accuracy"]
     with rasterio.open(tiny_run.path / "train_pixels.tif") as a, rasterio.open(tiny_run.path / "test_pixels.tif") as b:
         train, test = a.read(1) > 0, b.read(1) > 0
-    window = 9 + 2 * 2 * facts["smoothing"]  # smoothing sees two pixels farther with each step
+    window = 2 * tiny_run.read_json("model.json")["halo"] + 1  # all that a pixel's class depends on
+    assert window > 9 + 2 * 2 * facts["smoothing"]  # features see farther than the window and the smoothing
     assert metrics["leakage"] == facts["leakage"] == leakage(train, test, window)
     assert metrics["smoothing"] == facts["smoothing"]
     assert (metrics["split"], facts["split"], facts["seed"]) == ("per-class:10", "per-class:10", 0)
