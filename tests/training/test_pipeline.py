@@ -76,6 +76,8 @@ def test_metrics_and_facts_name_split_leakage_and_labels(tiny_run: RunFolder, ti
         train, test = a.read(1) > 0, b.read(1) > 0
     window = 2 * tiny_run.read_json("model.json")["halo"] + 1  # all that a pixel's class depends on
     assert window > 9 + 2 * 2 * facts["smoothing"]  # features see farther than the window and the smoothing
+    side = f"window of {window} \N{MULTIPLICATION SIGN} {window} pixels"
+    assert side in (tiny_run.path / "report.html").read_text("utf-8")
     assert metrics["leakage"] == facts["leakage"] == leakage(train, test, window)
     assert metrics["smoothing"] == facts["smoothing"]
     assert (metrics["split"], facts["split"], facts["seed"]) == ("per-class:10", "per-class:10", 0)
