@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from spectraldiff_runtime.kernels import gather_tiles, limit_threads
-from spectraldiff_runtime.tiling import Window, tiles_of
+from spectraldiff_runtime.tiling.gather import gather_tiles, limit_threads
+from spectraldiff_runtime.window import Window, tiles_of
 
 # The axes (band, row, column) in the order in which they lie in memory: BIL is how a file's parts are held.
 ORDERS = {"BSQ": (0, 1, 2), "BIL": (1, 0, 2), "BIP": (1, 2, 0)}

@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.whole_scene import LAYOUTS
-from spectraldiff import datasets
-from spectraldiff.scene import Scene
+from spectraldiff.data.scene import Scene
+from spectraldiff.datasets import registry
 from spectraldiff_runtime import MapResult, Model, map_scene
-from spectraldiff_runtime.cluster import ClusterOptions
+from spectraldiff_runtime.mapping.dask_cluster import ClusterOptions
 
 TILES, BATCHES, THREADS = (32, 48, 64, 96), (1, 3, 8), (1, 2)
 DTYPES = ("int16", "uint16", "float32")
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="indian-pines")
     parser.add_argument("--data-dir", type=Path)
     options = parser.parse_args()
-    print(json.dumps(measure(options.model, datasets.load(options.dataset, options.data_dir)), indent=2))
+    print(json.dumps(measure(options.model, registry.load(options.dataset, options.data_dir)), indent=2))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from spectraldiff_runtime.journal import JOURNAL, PUBLISHING, folder_of
+from spectraldiff_runtime.output.journal import JOURNAL, PUBLISHING, folder_of
 
 NAMES = ("classes.tif", "confidence.tif", "probabilities.tif", "map.png")
 

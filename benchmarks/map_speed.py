@@ -30,11 +30,11 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from spectraldiff import datasets
-from spectraldiff.classifier import extractor_for, new_denoiser, normaliser_of
-from spectraldiff.features import mirrored
-from spectraldiff.presets import PAPER
-from spectraldiff.scene import Scene
+from spectraldiff.data.scene import Scene
+from spectraldiff.datasets import registry
+from spectraldiff.models.classifier import extractor_for, new_denoiser, normaliser_of
+from spectraldiff.models.features import mirrored
+from spectraldiff.models.presets import PAPER
 from spectraldiff_runtime import Model, map_scene
 
 REPEATS = 5
@@ -189,7 +189,7 @@ def measure(
     repeats
         How often it does; ours always `REPEATS` times.
     """
-    scene, path, out = datasets.load(dataset, data_dir), folder / "scene.tif", folder / "classes.tif"
+    scene, path, out = registry.load(dataset, data_dir), folder / "scene.tif", folder / "classes.tif"
     write_mosaic(scene.cube, path, side)
     opened = [Model.open(model, "cpu") for model in models]
     corner, theirs = min(side, isqrt(pixels)), Straightforward(scene)

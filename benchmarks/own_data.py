@@ -23,14 +23,14 @@ from rasterio.warp import transform as reproject
 from rich.console import Console
 from rich.table import Table
 
-from spectraldiff import datasets
-from spectraldiff.checkpoint import METRICS, RunFolder, create_run
-from spectraldiff.pipeline import Training, write_pixels
-from spectraldiff.presets import FAST, Preset
-from spectraldiff.request import Request
-from spectraldiff.scene import Scene
-from spectraldiff.training import Compute, choose_compute
-from spectraldiff_runtime.class_map import LandCoverClass
+from spectraldiff.data.scene import Scene
+from spectraldiff.datasets import registry
+from spectraldiff.models.presets import FAST, Preset
+from spectraldiff.training.loop import Compute, choose_compute
+from spectraldiff.training.request import Request
+from spectraldiff.training.run_folder import METRICS, RunFolder, create_run
+from spectraldiff.training.trainer import Training, write_pixels
+from spectraldiff_runtime.classes import LandCoverClass
 
 CRS = "EPSG:4326"
 SAME = ("split", "labels", "accuracy", "calibration", "temperature", "losses")
@@ -115,7 +115,7 @@ def main() -> None:
     changes = {name: getattr(options, name) for name in ("features", "epochs", "diffusion_steps")}
     preset, compute = FAST.changed(**changes), choose_compute("auto")
     both = train_both(
-        datasets.load("indian-pines"), options.folder, preset, options.split, options.seed, compute
+        registry.load("indian-pines"), options.folder, preset, options.split, options.seed, compute
     )  # fmt: skip
     table = Table("Trained on", "OA", "AA", "kappa x 100", "ECE, %")
     for name, metrics in zip(("the built-in data set", "a GeoTIFF and a GeoPackage"), both, strict=True):

@@ -28,12 +28,12 @@ from benchmarks.accuracy.methods import PRODUCT, method_named
 from benchmarks.accuracy.problem import Context
 from benchmarks.accuracy.run import Watcher, compare, problem_of
 from benchmarks.accuracy.store import Result
-from spectraldiff import datasets
-from spectraldiff.presets import FAST, Preset
-from spectraldiff.request import Request
-from spectraldiff.scene import Scene
-from spectraldiff.training import choose_compute, keep_freed_memory
-from spectraldiff_runtime.class_map import LandCoverClass, palette
+from spectraldiff.data.scene import Scene
+from spectraldiff.datasets import registry
+from spectraldiff.models.presets import FAST, Preset
+from spectraldiff.training.loop import choose_compute, keep_freed_memory
+from spectraldiff.training.request import Request
+from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.errors import SpectralDiffError
 
 METHODS = {"svm": "SVM, single pixels", "raw": "Raw bands", PRODUCT: "The default"}
@@ -122,7 +122,7 @@ class Subset:
 
     def scene(self) -> Scene:
         """Return the scene."""
-        whole = datasets.load("indian-pines")
+        whole = registry.load("indian-pines")
         chosen = np.linspace(0, whole.cube.shape[2] - 1, self.bands).round().astype(int)
         cube = whole.cube[..., chosen]
         if self.dtype == "float32":

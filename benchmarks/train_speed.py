@@ -25,12 +25,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from spectraldiff.classifier import filled, new_denoiser, normaliser_of
-from spectraldiff.datasets import load
-from spectraldiff.features import mirrored
-from spectraldiff.foveal import new_vit
-from spectraldiff.presets import FAST, PAPER, Preset, preset_named
-from spectraldiff.training import ClassifierTask, Compute, DiffusionTask, Loop, choose_compute, keep_freed_memory
+from spectraldiff.datasets.registry import load
+from spectraldiff.models.classifier import filled, new_denoiser, normaliser_of
+from spectraldiff.models.features import mirrored
+from spectraldiff.models.foveal_vit import new_vit
+from spectraldiff.models.presets import FAST, PAPER, Preset, preset_named
+from spectraldiff.training.loop import ClassifierTask, Compute, DiffusionTask, Loop, choose_compute, keep_freed_memory
 
 SEED = 0
 WARM = 3  # steps that do not count

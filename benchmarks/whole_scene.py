@@ -29,11 +29,11 @@ from rich.progress import track
 from rich.table import Table
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from spectraldiff import datasets
-from spectraldiff.scene import Scene
-from spectraldiff_runtime.card import ModelCard
-from spectraldiff_runtime.engine import CARD_KEY, seal
-from spectraldiff_runtime.outputs import PartialFile
+from spectraldiff.data.scene import Scene
+from spectraldiff.datasets import registry
+from spectraldiff_runtime.atomic import PartialFile
+from spectraldiff_runtime.model.card import ModelCard
+from spectraldiff_runtime.model.engine import CARD_KEY, seal
 
 BANDS, HALO, ROWS, SMALL = 50, 2, 512, 64
 
@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     options, extra = parser.parse_known_args()
     options.folder.mkdir(exist_ok=True)
-    model, pines, rows = options.folder / "linear.onnx", datasets.load("indian-pines"), []
+    model, pines, rows = options.folder / "linear.onnx", registry.load("indian-pines"), []
     write_model(pines, model)
     for layout in options.layouts:
         small = scene_path(options.folder, layout, SMALL)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from spectraldiff.checkpoint import RunFolder, create_run
-from spectraldiff.pipeline import Training, write_pixels
-from spectraldiff.presets import FAST, Preset
-from spectraldiff.request import Request
-from spectraldiff.scene import Scene
-from spectraldiff.training import Compute
-from spectraldiff_runtime.class_map import LandCoverClass, palette
+from spectraldiff.data.scene import Scene
+from spectraldiff.models.presets import FAST, Preset
+from spectraldiff.training.loop import Compute
+from spectraldiff.training.request import Request
+from spectraldiff.training.run_folder import RunFolder, create_run
+from spectraldiff.training.trainer import Training, write_pixels
+from spectraldiff_runtime.classes import LandCoverClass, palette
 
 # A suite that a shell started in the background ignores Ctrl-C, and the programs that it tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 
 from spectraldiff_runtime import Model, map_scene
-from spectraldiff_runtime.class_map import read_classes
+from spectraldiff_runtime.classes import read_classes
 from spectraldiff_runtime.cli import run
 
 

@@ -10,12 +10,12 @@ import pytest
 import rasterio
 
 from benchmarks.strangers import Made
-from spectraldiff.checkpoint import create_run
-from spectraldiff.outcome import Evaluation
-from spectraldiff.pipeline import Training, write_pixels
-from spectraldiff.presets import Preset
-from spectraldiff.request import Request
-from spectraldiff.training import Compute
+from spectraldiff.models.presets import Preset
+from spectraldiff.training.loop import Compute
+from spectraldiff.training.request import Request
+from spectraldiff.training.results import Evaluation
+from spectraldiff.training.run_folder import create_run
+from spectraldiff.training.trainer import Training, write_pixels
 from spectraldiff_runtime.cli import run
 
 small = partial(Made, 30, 44, field=6)

@@ -22,19 +22,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from spectraldiff import datasets
-from spectraldiff.presets import Preset, preset_named
-from spectraldiff.request import Request
-from spectraldiff.training import choose_compute, keep_freed_memory
+from benchmarks.accuracy.maps import side_by_side
+from benchmarks.accuracy.methods import TITLES, Method, method_named, wanted_names
+from benchmarks.accuracy.problem import Context, Problem
+from benchmarks.accuracy.problem import Report as Told
+from benchmarks.accuracy.run import Watcher, compare, problem_of
+from benchmarks.accuracy.store import Result, write_text
+from benchmarks.accuracy.tables import Report, ablation, as_json, comparison, grid
+from spectraldiff.datasets import registry
+from spectraldiff.models.presets import Preset, preset_named
+from spectraldiff.training.loop import choose_compute, keep_freed_memory
+from spectraldiff.training.request import Request
 from spectraldiff_runtime.errors import SpectralDiffError, UsageError
-
-from .maps import side_by_side
-from .methods import TITLES, Method, method_named, wanted_names
-from .problem import Context, Problem
-from .problem import Report as Told
-from .run import Watcher, compare, problem_of
-from .store import Result, write_text
-from .tables import Report, ablation, as_json, comparison, grid
 
 WIDTH = 230  # of the tables in the text file
 
@@ -85,7 +84,7 @@ def _compare(options: argparse.Namespace) -> list[Report]:
         torch.set_num_threads(options.threads)
     preset, compute = preset_named(options.preset), choose_compute(options.device)
     names = wanted_names(options.methods, options.ablation, options.grid)
-    bands = datasets.describe(options.dataset).bands
+    bands = registry.describe(options.dataset).bands
     methods = [method_named(name, preset, bands) for name in names]
     splits = list(dict.fromkeys(options.split))
     requests = [[_request(options, preset, split, seed) for seed in range(options.seeds)] for split in splits]

@@ -11,8 +11,8 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
-from .problem import Context, Problem
-from .store import Outcome
+from benchmarks.accuracy.problem import Context, Problem
+from benchmarks.accuracy.store import Outcome
 
 # The paper's settings.
 NEIGHBOURS = 5

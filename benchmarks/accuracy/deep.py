@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectraldiff.features import mirrored
-
-from . import graphs
-from .networks import MiniGCN, PlaneCNN, SpectralFormer, SpectrumCNN, VolumeCNN
-from .problem import Context, Problem, Report
-from .store import Outcome
+from benchmarks.accuracy import graphs
+from benchmarks.accuracy.networks import MiniGCN, PlaneCNN, SpectralFormer, SpectrumCNN, VolumeCNN
+from benchmarks.accuracy.problem import Context, Problem, Report
+from benchmarks.accuracy.store import Outcome
+from spectraldiff.models.features import mirrored
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from spectraldiff.colour import false_colour
-from spectraldiff.drawing import new_figure, picture
-from spectraldiff.figures import paint
-
-from .methods import TITLES
-from .tables import Report
+from benchmarks.accuracy.methods import TITLES
+from benchmarks.accuracy.tables import Report
+from spectraldiff.report.false_colour import false_colour
+from spectraldiff.report.figures import paint
+from spectraldiff.report.plotting import new_figure, picture
 
 SIDE = 2.1  # inches, the longer side of a panel; twice that where the scene is much wider than high
 COLUMNS, WIDE_COLUMNS, LEGEND_COLUMNS = 6, 2, 6

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from spectraldiff.classifier import empty_classifier
-from spectraldiff.presets import Preset
+from benchmarks.accuracy import classical, deep
+from benchmarks.accuracy.ours import fit_ours
+from benchmarks.accuracy.paper import GRID_LAYERS, GRID_TIMESTEPS
+from benchmarks.accuracy.problem import Context, Problem
+from benchmarks.accuracy.store import Outcome
+from spectraldiff.models.classifier import empty_classifier
+from spectraldiff.models.presets import Preset
 from spectraldiff_runtime.errors import UsageError
-
-from . import classical, deep
-from .ours import fit_ours
-from .paper import GRID_LAYERS, GRID_TIMESTEPS
-from .problem import Context, Problem
-from .store import Outcome
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spectraldiff.checkpoint import STATE, RunFolder
-from spectraldiff.pipeline import Monitor, Training
-from spectraldiff.presets import Preset
-
-from .problem import Context, Problem, Report
-from .store import Outcome, check_same, plain, write_text
+from benchmarks.accuracy.problem import Context, Problem, Report
+from benchmarks.accuracy.store import Outcome, check_same, plain, write_text
+from spectraldiff.models.presets import Preset
+from spectraldiff.training.run_folder import STATE, RunFolder
+from spectraldiff.training.trainer import Monitor, Training
 
 CLAIM = "settings.json"
 # What may differ between trainings that share a denoiser.

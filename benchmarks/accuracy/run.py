@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from spectraldiff.metrics import score
-from spectraldiff.request import Request
-from spectraldiff.scene import Scene
-
-from .methods import Method
-from .problem import Context, Problem, Report
-from .store import Result, Store
+from benchmarks.accuracy.methods import Method
+from benchmarks.accuracy.problem import Context, Problem, Report
+from benchmarks.accuracy.store import Result, Store
+from spectraldiff.accuracy.metrics import score
+from spectraldiff.data.scene import Scene
+from spectraldiff.training.request import Request
 
 RESULTS, WORK = "results", "work"
 

@@ -9,9 +9,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from spectraldiff.metrics import Accuracy
+from spectraldiff.accuracy.metrics import Accuracy
+from spectraldiff_runtime.atomic import PartialFile, output_error
 from spectraldiff_runtime.errors import RunError
-from spectraldiff_runtime.outputs import PartialFile, output_error
 
 
 @dataclass(frozen=True)

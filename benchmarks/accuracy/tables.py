@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from spectraldiff.scene import Scene
-
-from .methods import ABLATION, TITLES, grid_cells
-from .paper import GRID_LAYERS, GRID_TIMESTEPS, MEASURES, published
-from .paper import TITLES as MEASURE_TITLES
-from .store import Result
+from benchmarks.accuracy.methods import ABLATION, TITLES, grid_cells
+from benchmarks.accuracy.paper import GRID_LAYERS, GRID_TIMESTEPS, MEASURES, published
+from benchmarks.accuracy.paper import TITLES as MEASURE_TITLES
+from benchmarks.accuracy.store import Result
+from spectraldiff.data.scene import Scene
 
 DASH = "-"
 

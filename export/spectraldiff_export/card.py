@@ -9,10 +9,10 @@ import onnxruntime
 import torch
 
 import spectraldiff_runtime
-from spectraldiff.classifier import Classifier
-from spectraldiff_runtime.card import ModelCard
-from spectraldiff_runtime.class_map import LandCoverClass
+from spectraldiff.models.classifier import Classifier
+from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import ModelFileError, RunError
+from spectraldiff_runtime.model.card import ModelCard
 
 
 def card_of(classifier: Classifier, facts: Mapping[str, Any]) -> ModelCard:

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectraldiff.classifier import Classifier
-from spectraldiff.features import FeatureExtractor, cropped
-from spectraldiff.foveal import FovealSlide, FovealViT
-from spectraldiff.smoothing import Smoothing
-from spectraldiff.vit import Block, SpectralViT
-from spectraldiff_export.trunk import Trunk, inner
-from spectraldiff_runtime.class_map import HIGHEST_UINT8
+from spectraldiff.models.classifier import Classifier
+from spectraldiff.models.features import FeatureExtractor, cropped
+from spectraldiff.models.foveal_vit import FovealSlide, FovealViT
+from spectraldiff.models.score_smoothing import Smoothing
+from spectraldiff.models.vit import Block, SpectralViT
+from spectraldiff_export.unet_2d import Trunk, inner
+from spectraldiff_runtime.classes import HIGHEST_UINT8
 
 
 class DeployedClassifier(nn.Module):

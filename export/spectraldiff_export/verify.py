@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spectraldiff.classifier import Classifier
+from spectraldiff.models.classifier import Classifier
 from spectraldiff_export.quiet import quiet
-from spectraldiff_runtime.class_map import HIGHEST_UINT8
-from spectraldiff_runtime.engine import OUTPUTS, Model
+from spectraldiff_runtime.classes import HIGHEST_UINT8
 from spectraldiff_runtime.errors import ModelFileError, RunError, VerificationError
+from spectraldiff_runtime.model.engine import OUTPUTS, Model
 
 # Largest difference of a probability that is put down to rounding.
 TOLERANCE = 1e-4

@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .class_map import LandCoverClass
-    from .engine import Model, ModelCard
-    from .errors import SpectralDiffError
-    from .mapping import Block, MapResult, map_block, map_scene
-    from .raster import ArrayScene, RasterScene
+    from spectraldiff_runtime.classes import LandCoverClass
+    from spectraldiff_runtime.errors import SpectralDiffError
+    from spectraldiff_runtime.mapping.map_scene import Block, MapResult, map_block, map_scene
+    from spectraldiff_runtime.model.engine import Model, ModelCard
+    from spectraldiff_runtime.scene.raster import ArrayScene, RasterScene
 
 __all__ = [
     "ArrayScene", "Block", "LandCoverClass", "MapResult", "Model", "ModelCard", "RasterScene",
@@ -22,9 +22,10 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "ArrayScene": "raster", "Block": "mapping", "LandCoverClass": "class_map", "MapResult": "mapping",
-    "Model": "engine", "ModelCard": "engine", "RasterScene": "raster", "SpectralDiffError": "errors",
-    "map_block": "mapping", "map_scene": "mapping",
+    "ArrayScene": "scene.raster", "Block": "mapping.map_scene", "LandCoverClass": "classes",
+    "MapResult": "mapping.map_scene", "Model": "model.engine", "ModelCard": "model.engine",
+    "RasterScene": "scene.raster", "SpectralDiffError": "errors", "map_block": "mapping.map_scene",
+    "map_scene": "mapping.map_scene",
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """``python -m spectraldiff_runtime`` is ``sdiff``."""
 
-from .cli import main
+from spectraldiff_runtime.cli import main
 
 if __name__ == "__main__":
     main()

@@ -16,12 +16,12 @@ from benchmarks.accuracy.problem import Report as Told
 from benchmarks.accuracy.run import Watcher, compare, problem_of
 from benchmarks.accuracy.store import Outcome, Result
 from benchmarks.accuracy.tables import Report, ablation, as_json, comparison, gain, grid, spread
-from spectraldiff import datasets
-from spectraldiff.figures import paint
-from spectraldiff.metrics import score
-from spectraldiff.presets import FAST, Preset
-from spectraldiff.request import Request
-from spectraldiff.scene import Scene
+from spectraldiff.accuracy.metrics import score
+from spectraldiff.data.scene import Scene
+from spectraldiff.datasets import registry
+from spectraldiff.models.presets import FAST, Preset
+from spectraldiff.report.figures import paint
+from spectraldiff.training.request import Request
 from spectraldiff_runtime.errors import RunError, UsageError
 
 
@@ -271,7 +271,7 @@ def test_methods_say_what_decides_their_result(tiny_preset: Preset):
 
 
 def test_the_program_from_end_to_end(tiny_scene, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(datasets, "load", lambda name, folder: tiny_scene)
+    monkeypatch.setattr(registry, "load", lambda name, folder: tiny_scene)
     line = ["--split", "per-class:6", "--seeds", "2", "--threads", "1", "--out", str(tmp_path / "out")]
     assert program.main(["--methods", "knn", *line]) == 0
     printed, told = capsys.readouterr()
@@ -302,7 +302,7 @@ def guessing(name: str, preset: Preset, bands: int) -> Method:
 
 
 def test_ablation_and_grid_alone_print_their_tables_alone(tiny_scene, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(datasets, "load", lambda name, folder: tiny_scene)
+    monkeypatch.setattr(registry, "load", lambda name, folder: tiny_scene)
     monkeypatch.setattr(program, "method_named", guessing)
     line = ["--split", "per-class:6", "--threads", "1", "--out", str(tmp_path / "out")]
     assert program.main(["--grid", *line]) == 0
@@ -316,7 +316,7 @@ def test_ablation_and_grid_alone_print_their_tables_alone(tiny_scene, tmp_path, 
 
 
 def test_a_stop_keeps_what_has_finished(tiny_scene, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(datasets, "load", lambda name, folder: tiny_scene)
+    monkeypatch.setattr(registry, "load", lambda name, folder: tiny_scene)
     monkeypatch.setattr(program, "method_named", guessing)
     line = ["--split", "per-class:6", "--threads", "1", "--out", str(tmp_path / "out")]
     assert program.main(["--methods", "svm", "--ablation", *line]) == 130
@@ -328,7 +328,7 @@ def test_a_stop_keeps_what_has_finished(tiny_scene, tmp_path, monkeypatch, capsy
 
 
 def test_several_splits_have_tables_and_folders_of_their_own(tiny_scene, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(datasets, "load", lambda name, folder: tiny_scene)
+    monkeypatch.setattr(registry, "load", lambda name, folder: tiny_scene)
     splits = ["per-class:6", "fraction:0.1", "per-class:6"]
     assert program.main(["--methods", "knn", "--threads", "1", "--out", str(tmp_path), "--split", *splits]) == 0
     printed, told = capsys.readouterr()

@@ -14,11 +14,11 @@ from benchmarks.accuracy import classical, deep, graphs, networks, ours
 from benchmarks.accuracy.methods import PRODUCT, TITLES, method_named
 from benchmarks.accuracy.problem import Context, Problem
 from benchmarks.accuracy.run import problem_of
-from spectraldiff.metrics import score
-from spectraldiff.pipeline import Training
-from spectraldiff.presets import FAST, Preset
-from spectraldiff.request import Request
-from spectraldiff.scene import Scene
+from spectraldiff.accuracy.metrics import score
+from spectraldiff.data.scene import Scene
+from spectraldiff.models.presets import FAST, Preset
+from spectraldiff.training.request import Request
+from spectraldiff.training.trainer import Training
 from spectraldiff_runtime.errors import RunError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.operations import Count, Event, count, operations, read_events, record, total
+from benchmarks.roofline.operations import Count, Event, count, operations, read_events, record, total
 
 CPU = ["CPUExecutionProvider"]
 FLOAT = TensorProto.FLOAT

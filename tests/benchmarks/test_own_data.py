@@ -6,13 +6,13 @@ import numpy as np
 import rasterio
 
 from benchmarks.own_data import SAME, part_of, train_both
-from spectraldiff import datasets
-from spectraldiff.training import Compute
-from spectraldiff.vectors import is_vector
+from spectraldiff.data.label_vectors import is_vector
+from spectraldiff.datasets import registry
+from spectraldiff.training.loop import Compute
 
 
 def test_geotiff_and_polygons_in_another_crs_train_like_the_built_in_scene(tiny_preset, tmp_path):
-    part = part_of(datasets.load("indian-pines"), slice(20, 70), slice(20, 80))
+    part = part_of(registry.load("indian-pines"), slice(20, 70), slice(20, 80))
     assert len(part.classes) >= 5
     preset = replace(tiny_preset, features="raw", epochs=6)
     built_in, own = train_both(part, tmp_path, preset, "per-class:12", 1, Compute())

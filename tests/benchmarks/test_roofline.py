@@ -9,15 +9,15 @@ import pytest
 import rasterio
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import ceilings, gpu_use, made, roofline, whole_maps
-from spectraldiff.classifier import empty_classifier
-from spectraldiff.presets import FAST, PAPER
+from benchmarks.roofline import __main__, ceilings, gpu_use, synthetic, whole_maps
+from spectraldiff.models.classifier import empty_classifier
+from spectraldiff.models.presets import FAST, PAPER
 from spectraldiff_runtime import Model
-from spectraldiff_runtime.bound import BoundSession
-from spectraldiff_runtime.card import ModelCard
-from spectraldiff_runtime.class_map import LandCoverClass
-from spectraldiff_runtime.engine import CARD_KEY, read_model_bytes, seal
-from spectraldiff_runtime.fitting import Fitting
+from spectraldiff_runtime.classes import LandCoverClass
+from spectraldiff_runtime.model.card import ModelCard
+from spectraldiff_runtime.model.engine import CARD_KEY, read_model_bytes, seal
+from spectraldiff_runtime.model.io_binding import BoundSession
+from spectraldiff_runtime.model.oom import Fitting
 
 BANDS, CLASSES, HALO = 3, 2, 2
 
@@ -64,14 +64,14 @@ def scene_path(tmp_path):
 def test_the_tile_without_end(model_path):
     """A single convolution computes as much for each pixel, however large the tile: its halo costs nothing."""
     model = Model.open(model_path, "cpu", threads=1)
-    found = roofline.without_end(read_model_bytes(model_path), model)
+    found = __main__.without_end(read_model_bytes(model_path), model)
     assert found == 2 * CLASSES * BANDS * 25
 
 
 def test_all_of_it(model_path, scene_path, monkeypatch):
     monkeypatch.setitem(ceilings.PRODUCT_SIZES, "cpu", 64)
     monkeypatch.setattr(ceilings.copy_speed, "__defaults__", (2**16,))
-    found = roofline.measure(model_path, scene_path, "cpu", 1, most=2)
+    found = __main__.measure(model_path, scene_path, "cpu", 1, most=2)
     assert found["operations_per_pixel"] == {"float32": 2 * CLASSES * BANDS * 25}
     assert found["halo_overhead"] == 1
     assert found["padded_pixels_per_pixel"] == pytest.approx(44 * 54 / 2000)
@@ -88,21 +88,21 @@ def test_all_of_it(model_path, scene_path, monkeypatch):
     over_bytes = found["inference_us_per_pixel"] / found["bytes_floor_us_per_pixel"]
     assert found["inference_over_larger_floor"] == min(found["inference_over_floor"], over_bytes)
     assert found["equal_classes"] is None
-    roofline.show(found)
+    __main__.show(found)
 
 
 def test_whole_maps_of_made_scenes(model_path, tmp_path):
     model = Model.open(model_path, "cpu", threads=1)
-    made.write_scene(model.card, tmp_path / "scene.tif", 30, 40)
-    tiles = roofline.take_tiles(model, tmp_path / "scene.tif", 1)
-    found = roofline.measure_made(model, tiles, roofline.Made(tmp_path, (20, 70), (30, 30)))
+    synthetic.write_scene(model.card, tmp_path / "scene.tif", 30, 40)
+    tiles = __main__.take_tiles(model, tmp_path / "scene.tif", 1)
+    found = __main__.measure_made(model, tiles, __main__.Made(tmp_path, (20, 70), (30, 30)))
     assert (found["mapped"]["height"], found["mapped"]["width"], found["mapped"]["bands"]) == (20, 70, BANDS)
     assert len(found["mapped"]["times"]) == 5
     assert 0 < found["mapped"]["infer_s"] < found["mapped"]["seconds"]
     assert 0 <= found["watched"]["fed_share"] <= 1
     assert found["inference_alone"]["us_per_pixel"] > 0
     assert found["inference_alone"]["gpu_share"] is found["gpu_busy_share"] is None
-    assert roofline.measure_made(model, tiles, roofline.Made(tmp_path, None, None))["mapped"] is None
+    assert __main__.measure_made(model, tiles, __main__.Made(tmp_path, None, None))["mapped"] is None
 
 
 def test_tiles_are_those_that_a_gpu_gets(model_path, scene_path):
@@ -110,11 +110,11 @@ def test_tiles_are_those_that_a_gpu_gets(model_path, scene_path):
     model = Model.open(model_path, "cpu", threads=1)
     session = BoundSession(model.session, "cpu", 0, 2)
     on_gpu = replace(model, device="cuda", session=session, fitting=Fitting(True, 2))
-    tiles = roofline.take_tiles(on_gpu, scene_path, 2)
+    tiles = __main__.take_tiles(on_gpu, scene_path, 2)
     assert tiles.plan.tile == 256
     assert (tiles.kept, tiles.padded) == (40 * 50, 44 * 54)
-    assert roofline.equal_classes(replace(on_gpu, path=str(model_path)), tiles) == 1
-    assert roofline.providers_of(on_gpu)[0][1]["use_tf32"] == "0"
+    assert __main__.equal_classes(replace(on_gpu, path=str(model_path)), tiles) == 1
+    assert __main__.providers_of(on_gpu)[0][1]["use_tf32"] == "0"
     assert whole_maps.watch(model, tiles.batches, tiles.kept)["gpu_share"] is None
 
 
@@ -167,7 +167,7 @@ def test_the_use_of_a_gpu(monkeypatch):
 def test_a_preset_with_random_weights(tmp_path, preset, precision):
     positions = None if preset.positions is None else 3
     small = replace(preset, positions=positions, stem_channels=4, channels=(5, 6, 7), components=6, width=8, mlp=8)
-    (path,) = made.write_models(small, tmp_path, [precision], bands=8)
+    (path,) = synthetic.write_models(small, tmp_path, [precision], bands=8)
     model = Model.open(path, "cpu", threads=1)
     assert (model.card.bands, model.card.precision, model.card.preset) == (8, precision, preset.name)
     assert model.card.halo == empty_classifier(small, 8, 2, 8, 6, min(3, preset.smoothing)).halo
@@ -186,10 +186,10 @@ def test_weights_of_a_product(precision):
 
 def test_a_precision_without_a_rate_is_refused(model_path, scene_path):
     model = Model.open(model_path, "cpu", threads=1)
-    tiles = roofline.take_tiles(model, scene_path, 1)
+    tiles = __main__.take_tiles(model, scene_path, 1)
     speeds = {"float32": ceilings.Ceiling(0.0, 0.0, "none here")}
     with pytest.raises(ValueError, match="multiplies in float32, whose rate could not be measured"):
-        roofline.counted(read_model_bytes(model_path), model, tiles, speeds)
+        __main__.counted(read_model_bytes(model_path), model, tiles, speeds)
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
@@ -206,5 +206,5 @@ def test_a_type_that_is_not_supported_says_so():
 
 def test_the_floor_adds_the_precisions(monkeypatch):
     speeds = {"float32": ceilings.Ceiling(2e9, 1e9), "int8": ceilings.Ceiling(8e9, 8e9)}
-    monkeypatch.setattr(roofline, "product_speed", lambda name, device, threads: speeds[name])
-    assert roofline.floor_of({"float32": 1e4, "int8": 4e4}, "cpu", 1) == pytest.approx(10)
+    monkeypatch.setattr(__main__, "product_speed", lambda name, device, threads: speeds[name])
+    assert __main__.floor_of({"float32": 1e4, "int8": 4e4}, "cpu", 1) == pytest.approx(10)

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import strangers
 from benchmarks.strangers import Made, Subset
-from spectraldiff import datasets
+from spectraldiff.datasets import registry
 
 
 def test_made_scenes_have_what_they_are_asked_for():
@@ -33,7 +33,7 @@ def test_a_class_is_more_like_itself_than_like_others():
 
 @pytest.mark.parametrize(("bands", "dtype"), [(5, "uint16"), (144, "float32")])
 def test_subsets_are_bands_of_indian_pines(bands, dtype):
-    whole, part = datasets.load("indian-pines"), Subset(bands, dtype).scene()
+    whole, part = registry.load("indian-pines"), Subset(bands, dtype).scene()
     assert part.cube.shape == (145, 145, bands)
     assert part.cube.dtype == dtype
     factor = 1 if dtype == "uint16" else 10_000

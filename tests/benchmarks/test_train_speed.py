@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from benchmarks.train_speed import WARM, Windows, classifier_loop, from_loader, seconds, whole_step
-from spectraldiff.presets import FAST
-from spectraldiff.training import ClassifierTask, Compute
+from spectraldiff.models.presets import FAST
+from spectraldiff.training.loop import ClassifierTask, Compute
 
 
 @pytest.fixture(scope="module")

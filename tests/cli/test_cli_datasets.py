@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectraldiff import datasets
-from spectraldiff.scene import Scene
+from spectraldiff.data.scene import Scene
+from spectraldiff.datasets import registry
 from spectraldiff_runtime.cli import run
 
 
@@ -21,7 +21,7 @@ def test_table_has_a_row_for_each_scene(capsys):
     assert run(["datasets"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == "name sensor size bands classes labelled pixels on disk licence"
-    assert [line.split()[0] for line in lines[1:]] == datasets.names()
+    assert [line.split()[0] for line in lines[1:]] == registry.names()
     assert lines[1] == "indian-pines AVIRIS 145 x 145 200 16 10,249 yes CC BY 3.0"
     assert lines[3].startswith("houston CASI 349 x 1905 144 15 15,029 no ")
 
@@ -31,7 +31,7 @@ def test_json_for_machines(capsys, tmp_path):
         (tmp_path / name).write_bytes(b"MATLAB 5.0")
     assert run(["datasets", "--json", "--data-dir", str(tmp_path)]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert list(rows) == datasets.names()
+    assert list(rows) == registry.names()
     assert rows["salinas"]["on_disk"] is True
     assert rows["ksc"]["on_disk"] is False
     assert (rows["houston"]["height"], rows["houston"]["width"], rows["houston"]["bands"]) == (349, 1905, 144)
@@ -49,7 +49,7 @@ def test_files_that_cannot_be_them_are_called_damaged(capsys, tmp_path):
     assert run(["datasets", "--data-dir", str(tmp_path)]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     present = {line.split()[0]: line.endswith(" damaged not stated") for line in lines[1:]}
-    assert [name for name in datasets.names() if present[name]] == ["pavia-university", "salinas"]
+    assert [name for name in registry.names() if present[name]] == ["pavia-university", "salinas"]
     assert lines[-3:] == [
         f"'{tmp_path / 'PaviaU.mat'}' is a folder: wanted the file of that name; move the folder away",
         f"'{tmp_path / 'Salinas_corrected.mat'}' is empty: remove it and get it again",
@@ -82,7 +82,7 @@ def test_scene_and_labels_are_written(capsys, tmp_path):
     assert f"{labels}: 16 classes, 10,249 labelled pixels" in out
     assert "placement here is approximate" in out
     assert "doi:10.4231/R7RX991C" in out
-    found, wanted = Scene.from_files(scene, labels), datasets.load("indian-pines")
+    found, wanted = Scene.from_files(scene, labels), registry.load("indian-pines")
     np.testing.assert_array_equal(found.cube, wanted.cube)
     np.testing.assert_array_equal(found.labels, wanted.labels)
     assert found.classes == wanted.classes

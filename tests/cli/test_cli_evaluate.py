@@ -11,7 +11,7 @@ import rasterio
 import shapely
 from rasterio import warp
 
-from spectraldiff_runtime.class_map import LandCoverClass, write_class_raster
+from spectraldiff_runtime.classes import LandCoverClass, write_class_raster
 from spectraldiff_runtime.cli import run
 
 CLASSES = (LandCoverClass(1, "Grass", (0, 200, 0)), LandCoverClass(2, "Water", (0, 0, 200)))

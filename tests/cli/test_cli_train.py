@@ -24,14 +24,14 @@ import typer
 from rasterio import warp
 from rasterio.features import shapes
 
-from spectraldiff.checkpoint import RunFolder, create_run
-from spectraldiff.request import Request, whole_path
-from spectraldiff.scene import Scene
+from spectraldiff.cli.train import COMMAND, join_pairs, train
+from spectraldiff.cli.train_output import describe
+from spectraldiff.data.scene import Scene
+from spectraldiff.training.request import Request, whole_path
+from spectraldiff.training.run_folder import RunFolder, create_run
 from spectraldiff_export.card import card_of
-from spectraldiff_runtime.class_map import write_class_raster
+from spectraldiff_runtime.classes import write_class_raster
 from spectraldiff_runtime.cli import run
-from spectraldiff_runtime.cli.train import COMMAND, join_pairs, train
-from spectraldiff_runtime.cli.train_report import describe
 from spectraldiff_runtime.errors import UsageError
 
 RAW = ("--features", "raw", "--split", "per-class:8")  # trained soon
@@ -491,7 +491,7 @@ def test_components_that_are_not_there_are_said(asked, tiny_files, tmp_path, cap
 
 
 def test_the_summary_says_how_long_the_command_took(tiny_files, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("spectraldiff.request.Request.load_scenes", slow(Request.load_scenes, 4))
+    monkeypatch.setattr("spectraldiff.training.request.Request.load_scenes", slow(Request.load_scenes, 4))
     assert run(own(tiny_files, "--run", tmp_path / "run", *RAW)) == 0
     found = re.search(
         r"Took ([\d.]+) minutes from start to report \(training and m.* ([\d.]+)\)", capsys.readouterr().err
@@ -512,7 +512,7 @@ def slow(function, seconds):
 def unfinished(path, tiny_files, *options):
     """Make a run that Ctrl-C cut off before its first step; return its folder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spectraldiff.pipeline.Training.finish", interrupted)
+        patch.setattr("spectraldiff.training.trainer.Training.finish", interrupted)
         assert run(own(tiny_files, "-q", "--run", path, *RAW, *options)) == 130
     return RunFolder(path)
 
@@ -548,7 +548,7 @@ def test_a_run_that_goes_on_with_other_threads(tiny_files, tmp_path, capsys, mon
         "as without the interruption"
     )
     with monkeypatch.context() as patch:
-        patch.setattr("spectraldiff.pipeline.Training.finish", interrupted)
+        patch.setattr("spectraldiff.training.trainer.Training.finish", interrupted)
         assert run(["train", "--resume", str(folder.path), "--threads", "1", "-q"]) == 130
     assert f"sdiff: warning: {line}" in capsys.readouterr().err.splitlines()
     assert torch.get_num_threads() == 1

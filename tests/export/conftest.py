@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spectraldiff.classifier import Classifier, empty_classifier
-from spectraldiff.features import fit_pca
-from spectraldiff.foveal import FovealViT
-from spectraldiff.presets import FAST, PAPER, Preset
+from spectraldiff.models.classifier import Classifier, empty_classifier
+from spectraldiff.models.features import fit_pca
+from spectraldiff.models.foveal_vit import FovealViT
+from spectraldiff.models.presets import FAST, PAPER, Preset
 from spectraldiff_export.deployed import DeployedClassifier
-from spectraldiff_export.writers import onnx_bytes
-from spectraldiff_runtime.card import ModelCard
-from spectraldiff_runtime.class_map import LandCoverClass, palette
+from spectraldiff_export.export import onnx_bytes
+from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.cli import run
+from spectraldiff_runtime.model.card import ModelCard
 
 CLASSES = 4
 SMALL = {

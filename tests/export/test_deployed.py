@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spectraldiff.classifier import Classifier
-from spectraldiff.unet import StepEmbedding
+from spectraldiff.models.classifier import Classifier
+from spectraldiff.models.unet import StepEmbedding
 from spectraldiff_export.deployed import DeployedClassifier, RowClassifier, Verdict
 
 Tiles = Callable[..., Tensor]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectraldiff.checkpoint import RunFolder
+from spectraldiff.training.run_folder import RunFolder
 from spectraldiff_runtime import Model, map_scene
 
 

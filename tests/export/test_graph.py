@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from spectraldiff_export.deployed import DeployedClassifier
-from spectraldiff_export.graph import OPSET
-from spectraldiff_export.writers import onnx_bytes
-from spectraldiff_runtime import layout
-from spectraldiff_runtime.engine import Model, read_card, unseal
+from spectraldiff_export.export import onnx_bytes
+from spectraldiff_export.onnx_graph import OPSET
+from spectraldiff_runtime.model import cpu_layout
+from spectraldiff_runtime.model.engine import Model, read_card, unseal
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,11 +110,11 @@ def test_blocks_of_channels_stay_where_a_tensor_is_only_viewed(classifier_of, ca
     """All pairs of reordering go but for those around what joins even and odd positions; no bit changes."""
     classifier = classifier_of("fast, channels in blocks")
     data = onnx_bytes(DeployedClassifier(classifier), card_for(classifier).to_json())
-    found = layout.optimised(data, onnxruntime.SessionOptions())
-    monkeypatch.setattr(layout, "drop_reordering", lambda graph: 0)
+    found = cpu_layout.optimised(data, onnxruntime.SessionOptions())
+    monkeypatch.setattr(cpu_layout, "drop_reordering", lambda graph: 0)
     before, after = (
         operators(onnx.load_from_string(bytes_).graph)
-        for bytes_ in (layout.optimised(data, onnxruntime.SessionOptions()), found)
+        for bytes_ in (cpu_layout.optimised(data, onnxruntime.SessionOptions()), found)
     )
     if not before["ReorderInput"]:
         pytest.skip("this processor orders no channels in blocks")

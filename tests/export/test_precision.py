@@ -10,14 +10,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from spectraldiff_export import precision, writers
+from spectraldiff_export import agreement, export
+from spectraldiff_export.agreement import Agreement, compare, halved, lowered
 from spectraldiff_export.deployed import DeployedClassifier
-from spectraldiff_export.graph import build
-from spectraldiff_export.precision import Agreement, compare, halved, lowered
-from spectraldiff_export.quantise import Scale, quantised, trunk_nodes
-from spectraldiff_export.writers import export_model
-from spectraldiff_runtime.engine import Model, read_card, seal
+from spectraldiff_export.export import export_model
+from spectraldiff_export.int8 import Scale, quantised, trunk_nodes
+from spectraldiff_export.onnx_graph import build
 from spectraldiff_runtime.errors import UsageError, VerificationError
+from spectraldiff_runtime.model.engine import Model, read_card, seal
 
 
 @pytest.fixture(scope="module")
@@ -157,21 +157,21 @@ def test_labels_measure_the_accuracy_that_is_lost(whole, foveal, tiles, tmp_path
     classes = Model.open(path, "cpu").run(tiles).classes.astype(np.int32)
     labels = np.where(np.arange(classes.size).reshape(classes.shape) % 2, classes, 0)
     assert compare(path, path, tiles, labels, "int8") == Agreement(1024, 1.0, 0.0, 512, 1.0, 1.0)
-    monkeypatch.setattr(precision, "EQUAL_CLASSES", 0.0)
+    monkeypatch.setattr(agreement, "EQUAL_CLASSES", 0.0)
     other = file_of(quantised(whole, [tiles * 0.9]), tmp_path / "other.onnx")
     with pytest.raises(VerificationError, match=r"in int8 the model loses \d+\.\d\d points of overall accuracy on 512"):
         compare(path, other, tiles, labels, "int8")
 
 
 def test_a_model_that_agrees_too_little_is_not_written(foveal, card_for, tiles_for, tmp_path, names, monkeypatch):
-    monkeypatch.setattr(precision, "EQUAL_CLASSES", 1.01)
+    monkeypatch.setattr(agreement, "EQUAL_CLASSES", 1.01)
     with pytest.raises(VerificationError, match=r"in fp16 .* same class as in fp32 at .* nothing is written"):
         export_model(foveal, card_for(foveal), tiles_for(foveal, 4, 16, 4), tmp_path / "model.onnx", precision="fp16")
     assert names() == []
 
 
 def test_precisions_that_cannot_be(small, card_for, tiles_for, tmp_path, monkeypatch):
-    monkeypatch.setattr(writers, "DeployedClassifier", None)  # calling it would be another error
+    monkeypatch.setattr(export, "DeployedClassifier", None)  # calling it would be another error
     for name, kind, message in (
         ("m.pt", "int8", "for ONNX files"),
         ("m.onnx", "fp8", "choose one of fp32, fp16, int8"),

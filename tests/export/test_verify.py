@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spectraldiff.classifier import Classifier
+from spectraldiff.models.classifier import Classifier
 from spectraldiff_export.deployed import DeployedClassifier
+from spectraldiff_export.export import torchscript_bytes
 from spectraldiff_export.verify import NEAR_TIE, TOLERANCE, verify
-from spectraldiff_export.writers import torchscript_bytes
 from spectraldiff_runtime.errors import RunError, VerificationError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning")

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from spectraldiff_export import writers
+from spectraldiff_export import export as writers
 from spectraldiff_export.deployed import DeployedClassifier
-from spectraldiff_export.writers import export_model, torchscript_bytes
-from spectraldiff_runtime.card import ModelCard
+from spectraldiff_export.export import export_model, torchscript_bytes
 from spectraldiff_runtime.errors import OutputError, UsageError, VerificationError
+from spectraldiff_runtime.model.card import ModelCard
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,11 +14,11 @@ import pytest
 import rasterio
 from onnx import TensorProto, helper, numpy_helper
 
-from spectraldiff_runtime.card import ModelCard
-from spectraldiff_runtime.class_map import LandCoverClass
+from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.cli import run as run_sdiff
-from spectraldiff_runtime.engine import CARD_KEY, Model, seal
-from spectraldiff_runtime.raster import quiet_gdal
+from spectraldiff_runtime.model.card import ModelCard
+from spectraldiff_runtime.model.engine import CARD_KEY, Model, seal
+from spectraldiff_runtime.scene.raster import quiet_gdal
 
 BANDS, CLASSES, HALO = 7, 4, 2
 ROOT = Path(__file__).parents[2]

@@ -15,10 +15,10 @@ from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 from rasterio.warp import transform as reproject
 
-from spectraldiff_runtime.area import AreaMask, choose_window, moved
 from spectraldiff_runtime.errors import SceneError, UsageError
-from spectraldiff_runtime.scene import Georeference
-from spectraldiff_runtime.tiling import Window, tiles_of
+from spectraldiff_runtime.geo.polygon_mask import AreaMask, choose_window, moved
+from spectraldiff_runtime.scene.protocol import Georeference
+from spectraldiff_runtime.window import Window, tiles_of
 
 HEIGHT, WIDTH = 29, 37
 UTM = rasterio.Affine(20.0, 0.0, 480_000.0, 0.0, -20.0, 4_470_000.0)

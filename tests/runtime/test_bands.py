@@ -6,10 +6,10 @@ import warnings
 import numpy as np
 import pytest
 
-from spectraldiff_runtime.bands import fit_bands, match_bands, tolerance, wavelength_difference
 from spectraldiff_runtime.errors import SceneError, UsageError
-from spectraldiff_runtime.raster import ArrayScene, RasterScene
-from spectraldiff_runtime.resampling import Recipe, ResampledScene
+from spectraldiff_runtime.mapping.band_matching import fit_bands, match_bands, tolerance, wavelength_difference
+from spectraldiff_runtime.scene.raster import ArrayScene, RasterScene
+from spectraldiff_runtime.scene.resampled import Recipe, ResampledScene
 
 OWN = [400.0, 450.0, 500.0, 550.0, 600.0, 650.0, 700.0]  # the model's
 

@@ -7,13 +7,15 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from spectraldiff_runtime import ArrayScene, Model, devices, gpu, map_block, map_scene
-from spectraldiff_runtime.bound import BoundSession
-from spectraldiff_runtime.engine import seal
+from spectraldiff_runtime import ArrayScene, Model, map_block, map_scene
 from spectraldiff_runtime.errors import DeviceError, UsageError
-from spectraldiff_runtime.fitting import Fitting
-from spectraldiff_runtime.stages import Wanted
-from spectraldiff_runtime.tiling import Window
+from spectraldiff_runtime.mapping.stages import Wanted
+from spectraldiff_runtime.model import cuda
+from spectraldiff_runtime.model import session as session_module
+from spectraldiff_runtime.model.engine import seal
+from spectraldiff_runtime.model.io_binding import BoundSession
+from spectraldiff_runtime.model.oom import Fitting
+from spectraldiff_runtime.window import Window
 
 ALL = ["classes", "confidence", "probabilities"]
 
@@ -42,8 +44,8 @@ class Watched:
 @pytest.fixture
 def on_gpu(model):
     """The model as on a GPU, whose part the CPU's provider plays."""
-    session = Watched(BoundSession(model.session, "cpu", 0, devices.GPU_RUNS))
-    fitting, room = Fitting(True, devices.GPU_RUNS), gpu.BatchRoom(0)
+    session = Watched(BoundSession(model.session, "cpu", 0, session_module.GPU_RUNS))
+    fitting, room = Fitting(True, session_module.GPU_RUNS), cuda.BatchRoom(0)
     return dataclasses.replace(model, device="cuda", session=session, fitting=fitting, room=room)
 
 
@@ -101,7 +103,7 @@ def test_a_run_can_be_ended(model):
 @pytest.mark.parametrize("tile", [5, 16, 64])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_map_is_that_of_the_cpu(model, on_gpu, write_scene, cube, tile, batch, monkeypatch):
-    monkeypatch.setattr("spectraldiff_runtime.planning._part", lambda *_: (13, 20))
+    monkeypatch.setattr("spectraldiff_runtime.tiling.memory_plan._part", lambda *_: (13, 20))
     cube = cube.copy()
     cube[3:7, 5:30], cube[20:, 30:] = 0, 0
     path = write_scene(values=cube, nodata=0)
@@ -111,13 +113,13 @@ def test_the_map_is_that_of_the_cpu(model, on_gpu, write_scene, cube, tile, batc
     np.testing.assert_allclose(found.confidence, wanted.confidence, atol=1e-5)
     seen = on_gpu.session
     assert len({shape[2:] for shape in seen.shapes}) == 1, "each new shape has all convolutions planned anew"
-    assert seen.most <= devices.GPU_RUNS
+    assert seen.most <= session_module.GPU_RUNS
     assert all(names == ALL[:2] for names in seen.names), "only what is wanted is brought back"
 
 
 def test_memory_for_batches_is_kept_from_map_to_map(model, on_gpu, write_scene, cube, monkeypatch):
     asked = []
-    monkeypatch.setattr(gpu, "page_locked", lambda number, size: asked.append(size))
+    monkeypatch.setattr(cuda, "page_locked", lambda number, size: asked.append(size))
     path, wanted = write_scene(values=cube), map_scene(model, cube).classes
     for _ in range(10):
         np.testing.assert_array_equal(map_scene(on_gpu, path, tile=8).classes, wanted)
@@ -164,7 +166,7 @@ def test_a_block_has_one_shape_too(model, on_gpu, cube):
     ("device", "number"), [("cpu", None), ("auto", None), ("cuda", 0), ("cuda:0", 0), ("cuda:12", 12)]
 )
 def test_devices_have_numbers(device, number):
-    assert devices.gpu_of(device) == number
+    assert session_module.gpu_of(device) == number
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "cpu:0", "cuda:1\n", ""])
@@ -202,8 +204,8 @@ class FakeCuda:
         monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
         monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: self.calls.append("preload"), raising=False)
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-        monkeypatch.setattr(devices.gpu, "has_driver", lambda: True)
-        monkeypatch.setattr(devices.gpu, "count_gpus", lambda: 2)
+        monkeypatch.setattr(session_module.cuda, "has_driver", lambda: True)
+        monkeypatch.setattr(session_module.cuda, "count_gpus", lambda: 2)
 
 
 @pytest.fixture
@@ -242,6 +244,6 @@ def test_why_a_session_cannot_be_had_is_said(fake_cuda, model_path, monkeypatch)
     def refuse(*_, **__):
         raise RuntimeError("CUDA failure 2: out of memory\nand a trace")
 
-    monkeypatch.setattr(devices.onnxruntime, "InferenceSession", refuse)
+    monkeypatch.setattr(session_module.onnxruntime, "InferenceSession", refuse)
     with pytest.raises(DeviceError, match=r"does not work here \(CUDA failure 2: out of memory\)"):
         Model.open(model_path, "cuda")

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from spectraldiff_runtime.card import ModelCard
 from spectraldiff_runtime.errors import ModelFileError
+from spectraldiff_runtime.model.card import ModelCard
 
 
 @pytest.mark.parametrize("changes", [{"scaled": True}, {"workspace": 812.5}, {"workspace": 3}, {}])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from spectraldiff_runtime.class_map import (
+from spectraldiff_runtime.classes import (
     LandCoverClass,
     all_classes,
     class_dtype,

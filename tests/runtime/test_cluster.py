@@ -15,10 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from spectraldiff_runtime import __version__, cluster
-from spectraldiff_runtime.cluster import ClusterError, ClusterOptions, WindowCluster, _Task
+from spectraldiff_runtime import __version__
 from spectraldiff_runtime.errors import MissingExtraError, SceneError, UsageError
-from spectraldiff_runtime.workers import LOGGERS
+from spectraldiff_runtime.mapping import dask_cluster
+from spectraldiff_runtime.mapping.dask_cluster import ClusterError, ClusterOptions, WindowCluster, _Task
+from spectraldiff_runtime.mapping.dask_workers import LOGGERS
 
 pytest.importorskip("distributed")
 ARRIVAL_LIMIT = 60.0
@@ -106,7 +107,7 @@ def test_items_are_taken_as_workers_get_free(local):
 
     for done, _ in enumerate(local.run(square, items())):
         time.sleep(0.01)  # a writer that is slower than the workers
-        assert len(taken) <= done + 1 + 2 * cluster.TASKS_PER_THREAD
+        assert len(taken) <= done + 1 + 2 * dask_cluster.TASKS_PER_THREAD
     assert len(taken) == 40
 
 
@@ -164,8 +165,8 @@ def test_stop_ends_the_iterator_and_takes_no_more_items(local):
     next(results)
     stop.set()
     rest = list(results)
-    assert len(rest) < 2 * cluster.TASKS_PER_THREAD
-    assert next(items) <= 2 + 2 * cluster.TASKS_PER_THREAD
+    assert len(rest) < 2 * dask_cluster.TASKS_PER_THREAD
+    assert next(items) <= 2 + 2 * dask_cluster.TASKS_PER_THREAD
 
 
 def test_stop_need_not_wait_for_a_task(local):
@@ -176,7 +177,7 @@ def test_stop_need_not_wait_for_a_task(local):
 
 def test_what_nobody_waits_for_is_not_computed(local, tmp_path):
     # Workers that an earlier test has killed are back, and counted.
-    eventually(lambda: local._capacity() == 2 * cluster.TASKS_PER_THREAD)
+    eventually(lambda: local._capacity() == 2 * dask_cluster.TASKS_PER_THREAD)
     taken: list[Path] = []
 
     def items() -> Iterator[Path]:
@@ -335,7 +336,7 @@ def test_a_running_scheduler_is_used_and_stays(scheduler, start_worker):
 
 
 def test_all_workers_lost(scheduler, start_worker, monkeypatch):
-    monkeypatch.setattr(cluster, "LOSS_SECONDS", 1.0)
+    monkeypatch.setattr(dask_cluster, "LOSS_SECONDS", 1.0)
     worker = start_worker(scheduler[0])
     with WindowCluster(ClusterOptions(scheduler[0])) as connected:
         results = connected.run(sleep, [0.0, 60.0, 60.0])
@@ -357,7 +358,7 @@ def test_the_scheduler_is_lost(scheduler, start_worker):
 
 
 def test_no_workers_at_all(scheduler, monkeypatch):
-    monkeypatch.setattr(cluster, "ARRIVAL_SECONDS", 1.0)
+    monkeypatch.setattr(dask_cluster, "ARRIVAL_SECONDS", 1.0)
     with pytest.raises(ClusterError, match=rf"has no workers after 1 s: start some with `dask worker {scheduler[0]}`"):
         WindowCluster(ClusterOptions(scheduler[0])).__enter__()
 
@@ -386,7 +387,7 @@ def test_a_worker_of_another_version_that_joins_later_is_refused():
 
 
 def test_nobody_listens(monkeypatch):
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 0.5)
     threads = set(threading.enumerate())
     with pytest.raises(ClusterError, match=r"^no scheduler can be reached at tcp://127.0.0.1:1 \(.*\): start one with"):
         WindowCluster(ClusterOptions("tcp://127.0.0.1:1")).__enter__()
@@ -394,7 +395,7 @@ def test_nobody_listens(monkeypatch):
 
 
 def test_a_stranger_listens(monkeypatch):
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 0.5)
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", 0))
         stranger.listen()
@@ -447,7 +448,7 @@ def test_options_that_cannot_be_meant(options, message):
 
 
 def test_the_cores_are_shared(monkeypatch):
-    monkeypatch.setattr(cluster, "cpu_threads", lambda: 8)
+    monkeypatch.setattr(dask_cluster, "cpu_threads", lambda: 8)
     shares = [ClusterOptions(workers=workers).threads_per_task for workers in (1, 3, 8, 20)]
     assert shares == [8, 2, 1, 1]
     assert ClusterOptions(workers=3, threads=5).threads_per_task == 5

@@ -11,10 +11,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from spectraldiff_runtime import devices
-from spectraldiff_runtime.engine import Model, ModelCard, read_card, read_metadata, seal, unseal
 from spectraldiff_runtime.errors import DeviceError, ModelFileError
-from spectraldiff_runtime.fitting import Fitting
+from spectraldiff_runtime.model import session
+from spectraldiff_runtime.model.engine import Model, ModelCard, read_card, read_metadata, seal, unseal
+from spectraldiff_runtime.model.oom import Fitting
 
 
 def test_a_sealed_file_opens_and_runs(model, card):
@@ -174,7 +174,7 @@ def test_texts_that_are_no_cards(text):
 
 
 def test_cuda_is_never_replaced(model_path):
-    if devices.why_no_cuda() == "":
+    if session.why_no_cuda() == "":
         pytest.skip("this machine has CUDA")
     with pytest.raises(DeviceError, match=r"pip install 'spectraldiff\[gpu\]'"):
         Model.open(model_path, "cuda")
@@ -184,7 +184,7 @@ def test_cuda_is_never_replaced(model_path):
 def test_a_session_that_fell_back_to_the_cpu_is_noticed(model_path, monkeypatch):
     """A driver and a GPU, but no CUDA libraries: ONNX Runtime logs a line and takes the CPU."""
     real = onnxruntime.InferenceSession
-    monkeypatch.setattr(devices, "why_no_cuda", lambda number: "")
+    monkeypatch.setattr(session, "why_no_cuda", lambda number: "")
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",
@@ -212,7 +212,7 @@ def test_files_in_memory_need_no_temporary_folder(model_path, monkeypatch, tmp_p
 
 
 def test_threads(model_path):
-    assert Model.open(model_path, "cpu").threads == devices.cpu_threads() >= 1
+    assert Model.open(model_path, "cpu").threads == session.cpu_threads() >= 1
     assert Model.open(model_path, "cpu", threads=2).threads == 2
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from spectraldiff_runtime import map_scene
-from spectraldiff_runtime.bound import BoundSession
 from spectraldiff_runtime.errors import DeviceError
-from spectraldiff_runtime.fitting import OUT_OF_MEMORY, Fitting
+from spectraldiff_runtime.model.io_binding import BoundSession
+from spectraldiff_runtime.model.oom import OUT_OF_MEMORY, Fitting
 
 ARENA = (
     "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Conv node. Name:'c' "

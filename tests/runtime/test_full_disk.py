@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import rasterio
 
-from spectraldiff_runtime import geotiff, journal, layers, sinks
 from spectraldiff_runtime.cli import run
-from spectraldiff_runtime.raster import quiet_gdal
+from spectraldiff_runtime.geotiff import encode
+from spectraldiff_runtime.output import journal, raw_layers, sinks
+from spectraldiff_runtime.scene.raster import quiet_gdal
 
 DISK = 3_000_000  # bytes
 LAYERS = {"--out": "classes.tif", "--confidence": "confidence.tif", "--probabilities": "p.tif", "--preview": "map.png"}
@@ -114,13 +115,13 @@ def when(monkeypatch, place, name: str, do: Callable[[], None], call: int = 1) -
 
 # When the disk is filled: before which call of what, and how many bytes are left.
 PHASES = {
-    "first pixels": (layers.RawFiles, "write", 1, 0),
-    "pixels half-way": (layers.RawFiles, "write", 20, 0),
-    "pixels of one layer only": (layers.RawFiles, "write", 3, 8192),
+    "first pixels": (raw_layers.RawFiles, "write", 1, 0),
+    "pixels half-way": (raw_layers.RawFiles, "write", 20, 0),
+    "pixels of one layer only": (raw_layers.RawFiles, "write", 3, 8192),
     "journal": (journal.Journal, "sync", 1, 0),
-    "first raster": (geotiff, "encode", 1, 0),
-    "middle of a raster": (geotiff, "encode", 2, 16_384),
-    "last raster": (geotiff, "encode", 3, 40_960),
+    "first raster": (encode, "encode", 1, 0),
+    "middle of a raster": (encode, "encode", 2, 16_384),
+    "last raster": (encode, "encode", 3, 40_960),
     "preview": (sinks, "PreviewOutput", 1, 0),
 }
 
@@ -150,7 +151,7 @@ def test_a_disk_that_fills_up(small_disk, sdiff_map, whole, monkeypatch, phase):
 def test_a_disk_that_stays_full(small_disk, sdiff_map, whole, monkeypatch):
     """Trying again changes nothing, neither in what is kept nor in what is said."""
     with monkeypatch.context() as patched:
-        when(patched, layers.RawFiles, "write", small_disk.fill, 20)
+        when(patched, raw_layers.RawFiles, "write", small_disk.fill, 20)
         _, first = sdiff_map(small_disk.maps)
     raw = {name: data for name, data in small_disk.files().items() if name.endswith(".raw")}
     for options in (["--resume"], ["--resume", "--quiet"]):

@@ -18,10 +18,11 @@ from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 from rio_cogeo import cog_validate
 
-from spectraldiff_runtime import geotiff
-from spectraldiff_runtime.class_map import LandCoverClass, palette, read_classes
+from spectraldiff_runtime.atomic import commit
+from spectraldiff_runtime.classes import LandCoverClass, palette, read_classes
 from spectraldiff_runtime.errors import OutputError, UsageError
-from spectraldiff_runtime.geotiff import (
+from spectraldiff_runtime.geotiff import encode as encode_module
+from spectraldiff_runtime.geotiff.encode import (
     ArrayRaster,
     EncodedRaster,
     Format,
@@ -31,10 +32,9 @@ from spectraldiff_runtime.geotiff import (
     encode,
     probability_spec,
 )
-from spectraldiff_runtime.outputs import commit
-from spectraldiff_runtime.raster import open_dataset, read_georeference
-from spectraldiff_runtime.scene import Georeference
-from spectraldiff_runtime.transcode import Outcome
+from spectraldiff_runtime.geotiff.transcoder import Outcome
+from spectraldiff_runtime.scene.protocol import Georeference
+from spectraldiff_runtime.scene.raster import open_dataset, read_georeference
 
 PLACE = Georeference.of("EPSG:32616", (20, 0, 480_000, 0, -20, 4_470_000))
 TAGS = {"SPECTRALDIFF_MODEL": "tiny", "NOTE": 'a <b> & "ä"\nnext line'}
@@ -286,7 +286,7 @@ def test_a_full_disk_at_the_sidecar(tmp_path, monkeypatch):
         Path(f"{path}.aux.xml").write_text("<PAM")
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(geotiff, "write_class_sidecar", full)
+    monkeypatch.setattr(encode_module, "write_class_sidecar", full)
     with pytest.raises(OutputError, match="the disk is full"):
         encoded(tmp_path, patches(9, 9), class_spec(9, 9, CLASSES, PLACE, {}))
     assert [p.name for p in tmp_path.iterdir()] == ["map.tif.raw"]
@@ -317,7 +317,7 @@ def test_a_limit_of_file_sizes(tmp_path, kilobytes, capfd):
     ],
 )
 def test_what_lies_behind_an_error(tmp_path, monkeypatch, outcome, words):
-    monkeypatch.setattr(geotiff, "run", lambda job: outcome)
+    monkeypatch.setattr(encode_module, "run", lambda job: outcome)
     with pytest.raises(OutputError, match=words):
         encoded(tmp_path, patches(9, 9), class_spec(9, 9, CLASSES, PLACE, {}))
     assert [p.name for p in tmp_path.iterdir()] == ["map.tif.raw"]

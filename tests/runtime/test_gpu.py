@@ -6,9 +6,9 @@ import gc
 import numpy as np
 import pytest
 
-from spectraldiff_runtime import gpu
-from spectraldiff_runtime.kernels import gather_tiles
-from spectraldiff_runtime.tiling import Window
+from spectraldiff_runtime.model import cuda
+from spectraldiff_runtime.tiling.gather import gather_tiles
+from spectraldiff_runtime.window import Window
 
 
 class Driver:
@@ -72,30 +72,30 @@ class Driver:
 @pytest.fixture
 def driver(monkeypatch):
     fake = Driver()
-    monkeypatch.setattr(gpu, "_driver", lambda: fake)
+    monkeypatch.setattr(cuda, "_driver", lambda: fake)
     return fake
 
 
 @pytest.fixture
 def no_driver(monkeypatch):
-    monkeypatch.setattr(gpu, "_driver", lambda: None)
+    monkeypatch.setattr(cuda, "_driver", lambda: None)
 
 
 def test_what_the_driver_says(driver):
-    assert gpu.has_driver()
-    assert gpu.count_gpus() == 2
-    assert gpu.free_memory(1) == 3 * 10**9
-    assert gpu.free_memory(2) is None
-    assert (gpu.bus_id(1), gpu.bus_id(2)) == ("0000:11:00.0", None)
+    assert cuda.has_driver()
+    assert cuda.count_gpus() == 2
+    assert cuda.free_memory(1) == 3 * 10**9
+    assert cuda.free_memory(2) is None
+    assert (cuda.bus_id(1), cuda.bus_id(2)) == ("0000:11:00.0", None)
     assert driver.contexts == driver.pushed == 0
 
 
 @pytest.mark.usefixtures("no_driver")
 def test_without_a_driver():
-    assert not gpu.has_driver()
-    assert gpu.count_gpus() == 0
-    assert gpu.free_memory(0) is gpu.bus_id(0) is gpu.page_locked(0, 10) is None
-    room = gpu.BatchRoom(0)
+    assert not cuda.has_driver()
+    assert cuda.count_gpus() == 0
+    assert cuda.free_memory(0) is cuda.bus_id(0) is cuda.page_locked(0, 10) is None
+    room = cuda.BatchRoom(0)
     assert room.take((2, 3)).shape == (2, 3)
 
 
@@ -104,11 +104,11 @@ def test_a_library_that_is_not_there_is_no_driver(monkeypatch):
         raise OSError(name)
 
     monkeypatch.setattr(ctypes, "CDLL", refuse)
-    assert gpu._driver.__wrapped__() is None
+    assert cuda._driver.__wrapped__() is None
 
 
 def test_page_locked_memory_is_given_back_with_its_last_array(driver):
-    memory = gpu.page_locked(0, 64)
+    memory = cuda.page_locked(0, 64)
     view = memory.view(np.float32)[3:]
     view[:] = 5
     del memory
@@ -121,7 +121,7 @@ def test_page_locked_memory_is_given_back_with_its_last_array(driver):
 
 
 def test_rooms_are_used_again(driver):
-    room = gpu.BatchRoom(0)
+    room = cuda.BatchRoom(0)
     first = room.take((2, 3, 4))
     assert first.dtype == np.float32
     assert first.flags.c_contiguous
@@ -140,7 +140,7 @@ def test_rooms_are_used_again(driver):
 
 def test_plain_memory_does_where_none_can_be_locked(driver):
     driver.full = True
-    room = gpu.BatchRoom(0)
+    room = cuda.BatchRoom(0)
     batch = room.take((5, 5))
     room.give(batch)
     assert np.shares_memory(room.take((5, 5)), batch)
@@ -149,7 +149,7 @@ def test_plain_memory_does_where_none_can_be_locked(driver):
 
 def test_tiles_are_gathered_into_the_room(driver):
     block = np.random.default_rng(0).integers(0, 99, (3, 20, 20)).astype(np.uint16)
-    tiles, fill, room = [Window(0, 8, 0, 8), Window(2, 10, 5, 13)], np.zeros(3, np.float32), gpu.BatchRoom(0)
+    tiles, fill, room = [Window(0, 8, 0, 8), Window(2, 10, 5, 13)], np.zeros(3, np.float32), cuda.BatchRoom(0)
     wanted, valid = gather_tiles(block, (0, 0), (20, 20), tiles, 2, fill, 7)
     old = room.take(wanted.shape)
     old[:] = np.nan

@@ -17,10 +17,10 @@ import rasterio
 import rasterio.shutil
 
 from spectraldiff_runtime.cli import run
-from spectraldiff_runtime.engine import Model, seal
-from spectraldiff_runtime.journal import JOURNAL
-from spectraldiff_runtime.mapping import map_scene
-from spectraldiff_runtime.raster import quiet_gdal
+from spectraldiff_runtime.mapping.map_scene import map_scene
+from spectraldiff_runtime.model.engine import Model, seal
+from spectraldiff_runtime.output.journal import JOURNAL
+from spectraldiff_runtime.scene.raster import quiet_gdal
 
 HEIGHT, WIDTH, BANDS = 29, 37, 7
 WAVES = [400 + 50 * band for band in range(BANDS)]
@@ -745,7 +745,7 @@ def test_one_bad_scene_of_many(kit, sdiff_map, listing):
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_scene_is_read(kit, sdiff_map, monkeypatch):
-    monkeypatch.setattr("spectraldiff_runtime.mapping.run_here", lambda *_: pytest.fail("the scene is read"))
+    monkeypatch.setattr("spectraldiff_runtime.mapping.map_scene.run_here", lambda *_: pytest.fail("the scene is read"))
     code, lines = sdiff_map([kit.write(), "--confidence", "/proc/confidence.tif"])
     assert (code, len(lines)) == (1, 1)
     assert "cannot be written" in lines[0]

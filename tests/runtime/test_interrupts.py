@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from spectraldiff_runtime.interrupts import SIGNALS, interrupts_held_back
+from spectraldiff_runtime.signals import SIGNALS, interrupts_held_back
 
 
 def interrupted(then):

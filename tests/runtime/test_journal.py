@@ -9,11 +9,11 @@ import os
 import numpy as np
 import pytest
 
-from spectraldiff_runtime import layers as module
 from spectraldiff_runtime.errors import OutputError
-from spectraldiff_runtime.journal import JOURNAL, Journal, folder_of
-from spectraldiff_runtime.layers import Layer
-from spectraldiff_runtime.tiling import Window, tiles_of
+from spectraldiff_runtime.output import raw_layers as module
+from spectraldiff_runtime.output.journal import JOURNAL, Journal, folder_of
+from spectraldiff_runtime.output.raw_layers import Layer
+from spectraldiff_runtime.window import Window, tiles_of
 
 SIZE = 20, 30
 LAYERS = [Layer("classes", np.dtype(np.uint8)), Layer("probabilities", np.dtype(np.float32), 3)]

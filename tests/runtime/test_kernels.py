@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectraldiff_runtime.kernels import BANDS, PIXELS, ROWS, _gather, gather_tiles, native_nodata
-from spectraldiff_runtime.tiling import Window, source_window, tiles_of
+from spectraldiff_runtime.tiling.gather import BANDS, PIXELS, ROWS, _gather, gather_tiles, native_nodata
+from spectraldiff_runtime.window import Window, source_window, tiles_of
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
 

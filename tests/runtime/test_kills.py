@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import rasterio
 
-from spectraldiff_runtime import cli, journal, runs
+from spectraldiff_runtime import cli
 from spectraldiff_runtime.cli import run
 from spectraldiff_runtime.errors import MissingExtraError, SceneError
-from spectraldiff_runtime.interrupts import SIGNALS
-from spectraldiff_runtime.mapping import map_scene
-from spectraldiff_runtime.raster import RasterScene, quiet_gdal
+from spectraldiff_runtime.mapping import job
+from spectraldiff_runtime.mapping.map_scene import map_scene
+from spectraldiff_runtime.output import journal
+from spectraldiff_runtime.scene.raster import RasterScene, quiet_gdal
+from spectraldiff_runtime.signals import SIGNALS
 
 LAYERS = {"--out": "classes.tif", "--confidence": "confidence.tif", "--probabilities": "p.tif", "--preview": "map.png"}
 UNFINISHED = "classes.tif.unfinished"
@@ -94,16 +96,16 @@ def resumed(scene, model_path, tmp_path, capfd) -> Callable[[], dict[str, bytes]
 
 # Just before which call the process is killed, and what is then on the disk (a name, or a part of one).
 KILLS = {
-    "the folder has no journal": ("journal", "_sync", 1, f"{UNFINISHED}/journal.new"),
-    "the journal has just begun": ("layers", "RawFiles.write", 1, f"{UNFINISHED}/journal"),
-    "half-way": ("layers", "RawFiles.write", 90, f"{UNFINISHED}/classes.raw"),
-    "between pixels and journal": ("journal", "Journal._append", 2, f"{UNFINISHED}/journal"),
-    "all pixels are there": ("geotiff", "encode", 1, ".classes.tif.map.partial"),
-    "two rasters are there": ("geotiff", "encode", 3, ".confidence.tif.map.partial"),
-    "no name is given": ("outputs", "PartialFile.publish", 1, ".map.png.map.partial"),
-    "one name is given": ("outputs", "PartialFile.publish", 2, "confidence.tif"),
-    "all names but the map's": ("outputs", "PartialFile.publish", 4, "map.png"),
-    "all names are given": ("journal", "Journal.remove", 1, "classes.tif"),
+    "the folder has no journal": ("output.journal", "_sync", 1, f"{UNFINISHED}/journal.new"),
+    "the journal has just begun": ("output.raw_layers", "RawFiles.write", 1, f"{UNFINISHED}/journal"),
+    "half-way": ("output.raw_layers", "RawFiles.write", 90, f"{UNFINISHED}/classes.raw"),
+    "between pixels and journal": ("output.journal", "Journal._append", 2, f"{UNFINISHED}/journal"),
+    "all pixels are there": ("geotiff.encode", "encode", 1, ".classes.tif.map.partial"),
+    "two rasters are there": ("geotiff.encode", "encode", 3, ".confidence.tif.map.partial"),
+    "no name is given": ("atomic", "PartialFile.publish", 1, ".map.png.map.partial"),
+    "one name is given": ("atomic", "PartialFile.publish", 2, "confidence.tif"),
+    "all names but the map's": ("atomic", "PartialFile.publish", 4, "map.png"),
+    "all names are given": ("output.journal", "Journal.remove", 1, "classes.tif"),
 }
 
 
@@ -158,7 +160,9 @@ def size(path: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize(("module", "function", "call"), [("layers", "RawFiles.write", 70), ("geotiff", "encode", 2)])
+@pytest.mark.parametrize(
+    ("module", "function", "call"), [("output.raw_layers", "RawFiles.write", 70), ("geotiff.encode", "encode", 2)]
+)
 def test_ctrl_c_with_resume_keeps_what_is_done(
     scene, model_path, tmp_path, python, whole, resumed, module, function, call
 ):
@@ -171,7 +175,9 @@ def test_ctrl_c_with_resume_keeps_what_is_done(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("module", "function", "call"), [("layers", "RawFiles.write", 70), ("geotiff", "encode", 2)])
+@pytest.mark.parametrize(
+    ("module", "function", "call"), [("output.raw_layers", "RawFiles.write", 70), ("geotiff.encode", "encode", 2)]
+)
 def test_an_interruption_without_resume_leaves_nothing(
     scene, model_path, tmp_path, python, module, function, call, number
 ):
@@ -206,18 +212,20 @@ class Failure:
 
 STAGES = {
     "reading": (RasterScene, "read", 2),
-    "gathering": (runs, "gather", 2),
-    "inferring": (runs, "classify", 3),
+    "gathering": (job, "gather", 2),
+    "inferring": (job, "classify", 3),
     "writing": (journal.Journal, "write", 5),
-    "counting": (runs.Tally, "add", 4),
-    "showing": (runs.Tally, "show", 2),
+    "counting": (job.Tally, "add", 4),
+    "showing": (job.Tally, "show", 2),
 }
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_error_in_any_stage_ends_the_map_soon(model, scene, tmp_path, monkeypatch, stage):
     place, name, call = STAGES[stage]
-    monkeypatch.setattr("spectraldiff_runtime.planning.PART_BYTES", 60_000)  # several parts of so small a scene
+    monkeypatch.setattr(
+        "spectraldiff_runtime.tiling.memory_plan.PART_BYTES", 60_000
+    )  # several parts of so small a scene
     failure = Failure(getattr(place, name), call)
     monkeypatch.setattr(place, name, failure)
     with pytest.raises(BrokenError):
@@ -230,7 +238,7 @@ def test_an_error_in_any_stage_ends_the_map_soon(model, scene, tmp_path, monkeyp
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_scene_that_ends_half_way(model, scene, tmp_path, monkeypatch, resume):
     """What was mapped before stays with --resume only."""
-    monkeypatch.setattr("spectraldiff_runtime.planning.PART_BYTES", 10_000)
+    monkeypatch.setattr("spectraldiff_runtime.tiling.memory_plan.PART_BYTES", 10_000)
     cut, out = tmp_path / "cut.tif", tmp_path / "classes.tif"
     cut.write_bytes(scene.read_bytes()[: scene.stat().st_size // 2])
     start = time.monotonic()

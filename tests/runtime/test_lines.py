@@ -5,8 +5,8 @@ import pytest
 import rasterio
 
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.lines import header_offset, open_lines
-from spectraldiff_runtime.raster import RasterScene, quiet_gdal
+from spectraldiff_runtime.scene.envi import header_offset, open_lines
+from spectraldiff_runtime.scene.raster import RasterScene, quiet_gdal
 
 HEADER = """ENVI
 samples = {2}
@@ -57,7 +57,7 @@ def test_every_type_and_byte_order(write_lines, kind, dtype, order, offset, inte
 
 def test_lines_are_read_in_parts(write_lines, monkeypatch):
     values = values_of("u2", (5, 23, 4))
-    monkeypatch.setattr("spectraldiff_runtime.lines.CHUNK", 3 * values[:, 0].nbytes + 1)
+    monkeypatch.setattr("spectraldiff_runtime.scene.envi.CHUNK", 3 * values[:, 0].nbytes + 1)
     with RasterScene(write_lines(values, 12), bands=(5, 1)) as scene:
         np.testing.assert_array_equal(scene.read(1, 23, 0, 4), values[[4, 0], 1:])
 

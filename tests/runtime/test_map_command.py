@@ -230,12 +230,12 @@ def test_a_graph_that_cannot_be_kept_is_a_note(
     sdiff, write_scene, model_path, model, cube, tmp_path, monkeypatch, listing
 ):
     """Said once, with the map, and not where there is none."""
-    from spectraldiff_runtime import devices
+    from spectraldiff_runtime.model import session
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(devices, "optimised", full)
+    monkeypatch.setattr(session, "optimised", full)
     note = "(No space left on device): the same map takes about a tenth longer"
     arguments = ["map", write_scene(), "--model", model_path]
     code, _, err = sdiff(*arguments, "--out", tmp_path / "c.tif")
@@ -251,9 +251,9 @@ def test_a_graph_that_cannot_be_kept_is_a_note(
 
 
 def test_cuda_where_there_is_none(sdiff, write_scene, model_path, tmp_path, listing):
-    from spectraldiff_runtime import devices
+    from spectraldiff_runtime.model import session
 
-    if devices.why_no_cuda() == "":
+    if session.why_no_cuda() == "":
         pytest.skip("this machine has CUDA")
     scene = write_scene()
     before = listing()
@@ -376,7 +376,7 @@ def test_a_reader_that_goes_away(subprocess_environment, model_path):
 
 
 def test_running_out_of_memory_is_one_line(sdiff, write_scene, model_path, tmp_path, monkeypatch, listing):
-    from spectraldiff_runtime import stages
+    from spectraldiff_runtime.mapping import stages
 
     def exhausted(*_, **__):
         raise MemoryError("tiles")

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import rasterio
 
-from spectraldiff_runtime import ArrayScene, Model, RasterScene, map_block, map_scene, planning
-from spectraldiff_runtime.class_map import LandCoverClass, palette, read_classes
-from spectraldiff_runtime.engine import seal
+from spectraldiff_runtime import ArrayScene, Model, RasterScene, map_block, map_scene
+from spectraldiff_runtime.classes import LandCoverClass, palette, read_classes
 from spectraldiff_runtime.errors import OutputError, SceneError, UsageError
-from spectraldiff_runtime.geotiff import Format
-from spectraldiff_runtime.planning import Plan
-from spectraldiff_runtime.sinks import percent_of
-from spectraldiff_runtime.stages import Wanted
-from spectraldiff_runtime.tiling import Window
+from spectraldiff_runtime.geotiff.encode import Format
+from spectraldiff_runtime.mapping.stages import Wanted
+from spectraldiff_runtime.model.engine import seal
+from spectraldiff_runtime.output.sinks import percent_of
+from spectraldiff_runtime.tiling import memory_plan
+from spectraldiff_runtime.tiling.memory_plan import Plan
+from spectraldiff_runtime.window import Window
 
 
 def untiled(model, cube, missing=None):
@@ -80,7 +81,7 @@ def test_scenes_smaller_than_the_halo(model, cube, shape, tile):
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1000), (3, 1000), (16, 1000), (1, 16), (8, 5), (16, 16)])
 def test_strips_and_panels_do_not_change_the_map(model, laid_out_scene, cube, rows, columns, monkeypatch):
-    monkeypatch.setattr(planning, "_part", lambda *_: (rows, columns))
+    monkeypatch.setattr(memory_plan, "_part", lambda *_: (rows, columns))
     seen = []
     result = map_scene(
         model, laid_out_scene, confidence=True, tile=8, started=lambda scene, region, plan: seen.append(plan)
@@ -482,7 +483,7 @@ def test_the_profile_adds_up(model, write_scene, tmp_path):
 
 @pytest.mark.parametrize(("rows", "columns"), [(8, 1000), (8, 8), (1, 1), (5, 16)])
 def test_every_pixel_is_read_once(model, laid_out_scene, monkeypatch, rows, columns):
-    monkeypatch.setattr(planning, "_part", lambda *_: (rows, columns))
+    monkeypatch.setattr(memory_plan, "_part", lambda *_: (rows, columns))
     result = map_scene(model, laid_out_scene, tile=8)
     assert result.profile[0]["bytes"] == 29 * 37 * 7 * 2
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spectraldiff_runtime.atomic import PartialFile, check_apart, commit, output_error
 from spectraldiff_runtime.errors import OutputError
-from spectraldiff_runtime.outputs import PartialFile, check_apart, commit, output_error
 
 
 class Broken(PartialFile):

@@ -10,10 +10,10 @@ import shapely
 from onnx import numpy_helper
 
 from spectraldiff_runtime import ArrayScene, Model, map_block, map_scene
-from spectraldiff_runtime.cluster import ClusterOptions
-from spectraldiff_runtime.engine import seal
 from spectraldiff_runtime.errors import OutputError, UsageError
-from spectraldiff_runtime.tiling import Window
+from spectraldiff_runtime.mapping.dask_cluster import ClusterOptions
+from spectraldiff_runtime.model.engine import seal
+from spectraldiff_runtime.window import Window
 
 
 class Overflowing:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from spectraldiff_runtime.pipeline import Pipeline, Stage
+from spectraldiff_runtime.mapping.pipeline import Pipeline, Stage
 
 
 def numbers(count, log=None):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spectraldiff_runtime.errors import UsageError
-from spectraldiff_runtime.planning import (
+from spectraldiff_runtime.tiling.memory_plan import (
     MEGABYTE,
     GpuRoom,
     Plan,
@@ -16,7 +16,7 @@ from spectraldiff_runtime.planning import (
     strips,
     tiles_of_strip,
 )
-from spectraldiff_runtime.tiling import Window, source_window
+from spectraldiff_runtime.window import Window, source_window
 
 PLAN = Plan(tile=16, batch=1, rows=8, columns=1000, cache=0, tile_columns=16)
 

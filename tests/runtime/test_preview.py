@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from spectraldiff_runtime import map_scene
-from spectraldiff_runtime.class_map import LandCoverClass, palette
+from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.errors import OutputError
-from spectraldiff_runtime.preview import LARGEST, SMALLEST, _plain, draw_preview, read_reduced
+from spectraldiff_runtime.output.preview import LARGEST, SMALLEST, _plain, draw_preview, read_reduced
 
 
 def colours_in(picture):

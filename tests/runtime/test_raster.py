@@ -13,7 +13,7 @@ import rasterio
 from rasterio.control import GroundControlPoint
 
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.raster import ArrayScene, Georeference, RasterScene
+from spectraldiff_runtime.scene.raster import ArrayScene, Georeference, RasterScene
 
 
 def test_windows_of_every_layout(laid_out_scene, cube):

@@ -9,9 +9,9 @@ import pytest
 import rasterio
 
 from spectraldiff_runtime import ArrayScene, map_scene
-from spectraldiff_runtime.cluster import ClusterOptions
 from spectraldiff_runtime.errors import ModelFileError, UsageError
-from spectraldiff_runtime.runs import _model
+from spectraldiff_runtime.mapping.dask_cluster import ClusterOptions
+from spectraldiff_runtime.mapping.job import _model
 
 TWO = ClusterOptions(None, 2, 1)
 

@@ -5,14 +5,14 @@ import signal
 import numpy as np
 import pytest
 
-from spectraldiff_runtime import journal
 from spectraldiff_runtime.errors import OutputError
-from spectraldiff_runtime.geotiff import Format
-from spectraldiff_runtime.planning import Plan
-from spectraldiff_runtime.results import Block
-from spectraldiff_runtime.scene import ArrayScene
-from spectraldiff_runtime.sinks import FileSink, Outputs, count_values
-from spectraldiff_runtime.tiling import Window
+from spectraldiff_runtime.geotiff.encode import Format
+from spectraldiff_runtime.output import journal
+from spectraldiff_runtime.output.block import Block
+from spectraldiff_runtime.output.sinks import FileSink, Outputs, count_values
+from spectraldiff_runtime.scene.protocol import ArrayScene
+from spectraldiff_runtime.tiling.memory_plan import Plan
+from spectraldiff_runtime.window import Window
 
 WHOLE = Window(0, 4, 0, 5)
 NAMES = {"classes.tif", "classes.tif.aux.xml", "confidence.tif", "map.png"}
@@ -73,7 +73,7 @@ def test_all_files_appear_together(make_sink, tmp_path):
 
 @pytest.mark.parametrize("broken", ["publish", "finish"])
 def test_what_stops_at_the_end_goes_on_with_resume(make_sink, tmp_path, monkeypatch, broken):
-    from spectraldiff_runtime.preview import PreviewOutput
+    from spectraldiff_runtime.output.preview import PreviewOutput
 
     def fail(self):
         raise OutputError("no room")

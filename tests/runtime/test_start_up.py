@@ -8,13 +8,19 @@ LOADED = """
 import sys
 from spectraldiff_runtime.cli import run
 code = run(sys.argv[1:])
-ours = sorted(name.rpartition(".")[2] for name in sys.modules if name.startswith("spectraldiff_runtime.cli."))
+commands = ("spectraldiff.cli.", "spectraldiff_export.cli", "spectraldiff_runtime.cli.")
+ours = sorted(name for name in sys.modules if name.startswith(commands))
 print("loaded:", *ours, "rich" * ("rich" in sys.modules), code)
 """
 
 
 @pytest.mark.parametrize(
-    ("arguments", "loaded"), [(["--help"], ""), (["--version"], ""), (["export", "--help"], "export options")]
+    ("arguments", "loaded"),
+    [
+        (["--help"], ""),
+        (["--version"], ""),
+        (["export", "--help"], "spectraldiff_export.cli spectraldiff_runtime.cli.options"),
+    ],
 )
 def test_only_what_is_asked_for_is_loaded(python, arguments, loaded):
     done = python("-c", LOADED, *arguments)
@@ -31,7 +37,7 @@ def test_every_command_is_there(sdiff, name):
 
 def test_the_help_names_every_command_in_full(sdiff):
     _, out, _ = sdiff("--help")
-    for name, summary in cli.COMMANDS.items():
+    for name, (_, summary) in cli.COMMANDS.items():
         line = next(line for line in out.splitlines() if line.split()[:1] == [name])
         assert line.split(maxsplit=1)[1] == summary
 

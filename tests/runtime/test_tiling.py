@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spectraldiff_runtime.tiling import Window, reach, reflect, source_window, tiles_of
+from spectraldiff_runtime.window import Window, reach, reflect, source_window, tiles_of
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7])

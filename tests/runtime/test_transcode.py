@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import rasterio
 
-from spectraldiff_runtime import transcode
-from spectraldiff_runtime.class_map import LandCoverClass
-from spectraldiff_runtime.formats import class_spec, probability_spec, vrt_text
-from spectraldiff_runtime.raster import GDAL_ERRORS
-from spectraldiff_runtime.scene import Georeference
-from spectraldiff_runtime.transcode import DifferenceError, Job, compare, run, write
+from spectraldiff_runtime.classes import LandCoverClass
+from spectraldiff_runtime.geotiff import transcoder
+from spectraldiff_runtime.geotiff.spec import class_spec, probability_spec, vrt_text
+from spectraldiff_runtime.geotiff.transcoder import DifferenceError, Job, compare, run, write
+from spectraldiff_runtime.scene.protocol import Georeference
+from spectraldiff_runtime.scene.raster import GDAL_ERRORS
 
 PLACE = Georeference.of("EPSG:32616", (20, 0, 480_000, 0, -20, 4_470_000))
 OPTIONS = {"BLOCKSIZE": "128", "COMPRESS": "DEFLATE"}
@@ -33,7 +33,7 @@ def job(tmp_path):
 
 @pytest.fixture
 def settings():
-    with rasterio.Env(**transcode.SETTINGS):
+    with rasterio.Env(**transcoder.SETTINGS):
         yield
 
 
@@ -52,7 +52,7 @@ def test_warnings_and_errors_come_back(job):
 
 
 def test_a_process_that_dies_is_an_error(job, monkeypatch):
-    monkeypatch.setattr(transcode.sys, "executable", "/bin/false")
+    monkeypatch.setattr(transcoder.sys, "executable", "/bin/false")
     outcome = run(job)
     assert outcome.error == "GDAL ended with code 1"
 
@@ -61,7 +61,7 @@ def test_a_process_that_dies_is_an_error(job, monkeypatch):
 @pytest.mark.parametrize("window_bytes", [1, 10**5, 10**9])
 def test_every_value_is_compared(job, tmp_path, monkeypatch, window_bytes):
     """One changed value in any corner is found, with windows of any size."""
-    monkeypatch.setattr(transcode, "COMPARED", window_bytes)
+    monkeypatch.setattr(transcoder, "COMPARED", window_bytes)
     write(job)
     compare(job.vrt, job.target)
     raw = tmp_path / "raw"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spectraldiff_runtime import map_scene
-from spectraldiff_runtime.cluster import ClusterOptions
+from spectraldiff_runtime.mapping.dask_cluster import ClusterOptions
 
 
 def warnings_of(model, scene, **options):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from spectraldiff_runtime.workspace import measure_workspace
+from spectraldiff_runtime.model.memory_probe import measure_workspace
 
 GROWTH = """
 import sys

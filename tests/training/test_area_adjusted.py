@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from spectraldiff.area_adjusted import area_adjusted
+from spectraldiff.accuracy.area_adjusted import area_adjusted
 from spectraldiff_runtime.errors import LabelsError
 
 # Olofsson et al. 2014, section 5: deforestation, forest gain, stable forest, stable non-forest; pixels of 30 m.

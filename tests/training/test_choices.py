@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectraldiff.checkpoint import create_run
-from spectraldiff.features import FeatureExtractor
-from spectraldiff.pipeline import Training
-from spectraldiff.presets import FAST, PAPER
-from spectraldiff.request import Request
-from spectraldiff.scene import Scene
-from spectraldiff.temperature import HeldOut, places
-from spectraldiff.training import Compute
+from spectraldiff.data.scene import Scene
+from spectraldiff.models.features import FeatureExtractor
+from spectraldiff.models.presets import FAST, PAPER
+from spectraldiff.training.calibration import HeldOut, places
+from spectraldiff.training.loop import Compute
+from spectraldiff.training.request import Request
+from spectraldiff.training.run_folder import create_run
+from spectraldiff.training.trainer import Training
 
 
 def test_components_follow_the_training_pixels() -> None:

@@ -16,10 +16,10 @@ import rasterio
 import scipy.io
 from rasterio.warp import transform as warp
 
-from spectraldiff import datasets, fetch, loaders
-from spectraldiff.fetch import DataFile
-from spectraldiff.loaders import DatasetInfo
-from spectraldiff_runtime.class_map import LandCoverClass
+from spectraldiff.datasets import download, loaders, registry
+from spectraldiff.datasets.download import DataFile
+from spectraldiff.datasets.loaders import DatasetInfo
+from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import DatasetError, UsageError
 
 PAGE = b"\n<!DOCTYPE html><html><body>Moved</body></html>"
@@ -94,13 +94,13 @@ def register(
         "tiny", "Tiny", "TINY", 6, 5, 3, CLASSES, int((LABELS > 0).sum()), "none", "Nobody.",
         loaders.load_mat, files,
     )  # fmt: skip
-    monkeypatch.setitem(datasets.REGISTRY, "tiny", info)
+    monkeypatch.setitem(registry.REGISTRY, "tiny", info)
     return info
 
 
 def failure(folder: Path) -> str:
     with pytest.raises(DatasetError) as caught:
-        datasets.load("tiny", folder)
+        registry.load("tiny", folder)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -112,18 +112,18 @@ def names_in(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def indian_pines():
-    return datasets.load("indian-pines")
+    return registry.load("indian-pines")
 
 
 def test_indian_pines_is_shipped(indian_pines):
-    info = datasets.describe("indian-pines")
+    info = registry.describe("indian-pines")
     assert indian_pines.cube.shape == (info.height, info.width, info.bands) == (145, 145, 200)
     assert indian_pines.cube.dtype == np.uint16
     assert (int(indian_pines.cube.min()), int(indian_pines.cube.max())) == (955, 9604)
     counts = [46, 1428, 830, 237, 483, 730, 28, 478, 20, 972, 2455, 593, 205, 1265, 386, 93]
     assert np.bincount(indian_pines.labels.ravel())[1:].tolist() == counts
     assert sum(counts) == info.labelled
-    assert datasets.on_disk("indian-pines")
+    assert registry.on_disk("indian-pines")
 
 
 def test_indian_pines_keeps_the_order_of_its_bands(indian_pines):
@@ -143,8 +143,8 @@ def test_indian_pines_says_that_its_place_is_approximate(indian_pines):
 
 def test_registry_is_consistent():
     labelled = {"houston": 15029, "pavia-university": 42776, "salinas": 54129, "ksc": 5211, "botswana": 3248}
-    for name in datasets.names():
-        info = datasets.describe(name)
+    for name in registry.names():
+        info = registry.describe(name)
         assert info.name == name
         assert [c.value for c in info.classes] == list(range(1, len(info.classes) + 1))
         assert len({c.name for c in info.classes}) == len({c.colour for c in info.classes}) == len(info.classes)
@@ -152,19 +152,19 @@ def test_registry_is_consistent():
         for file in info.files:
             assert len(bytes.fromhex(file.sha256)) == 32
             assert file.addresses or file.archive
-    assert datasets.describe("ksc").files[0].addresses == ("https://www.ehu.eus/ccwintco/uploads/2/26/KSC.mat",)
+    assert registry.describe("ksc").files[0].addresses == ("https://www.ehu.eus/ccwintco/uploads/2/26/KSC.mat",)
 
 
 @pytest.mark.parametrize("name", ["Indian_Pines", "indian-pine"])
 def test_unknown_name_suggests_a_near_one(name):
     with pytest.raises(UsageError, match="did you mean indian-pines") as caught:
-        datasets.load(name)
+        registry.load(name)
     assert caught.value.exit_code == 2
 
 
 def test_unknown_name_lists_all():
     with pytest.raises(UsageError, match=r"give one of indian-pines, .*botswana"):
-        datasets.describe("atlantis")
+        registry.describe("atlantis")
 
 
 def test_files_of_the_user_are_not_downloaded(tmp_path, monkeypatch, publisher):
@@ -172,8 +172,8 @@ def test_files_of_the_user_are_not_downloaded(tmp_path, monkeypatch, publisher):
     (tmp_path / "sub").mkdir()
     (tmp_path / "tiny.mat").write_bytes(mat(tiny=CUBE))
     (tmp_path / "sub" / "tiny_gt.mat").write_bytes(mat(gt=LABELS))
-    assert datasets.on_disk("tiny", tmp_path)
-    scene = datasets.load("tiny", tmp_path)
+    assert registry.on_disk("tiny", tmp_path)
+    scene = registry.load("tiny", tmp_path)
     np.testing.assert_array_equal(scene.cube, CUBE)
     np.testing.assert_array_equal(scene.labels, LABELS)
     assert (scene.name, scene.sensor, scene.classes, scene.wavelengths, scene.crs) == (
@@ -184,9 +184,9 @@ def test_files_of_the_user_are_not_downloaded(tmp_path, monkeypatch, publisher):
 
 def test_missing_files_are_downloaded_once(tmp_path, monkeypatch, publisher):
     register(monkeypatch, publisher)
-    assert not datasets.on_disk("tiny", tmp_path)
-    datasets.load("tiny", tmp_path)
-    datasets.load("tiny", tmp_path)
+    assert not registry.on_disk("tiny", tmp_path)
+    registry.load("tiny", tmp_path)
+    registry.load("tiny", tmp_path)
     assert publisher.asked == ["/tiny.mat", "/tiny_gt.mat"]
     assert names_in(tmp_path) == {"tiny.mat", "tiny_gt.mat"}
 
@@ -194,18 +194,18 @@ def test_missing_files_are_downloaded_once(tmp_path, monkeypatch, publisher):
 def test_folder_of_the_environment_is_made(tmp_path, monkeypatch, publisher):
     register(monkeypatch, publisher)
     monkeypatch.setenv("SPECTRALDIFF_DATA", str(tmp_path / "a" / "b"))
-    datasets.load("tiny")
+    registry.load("tiny")
     assert names_in(tmp_path / "a" / "b") == {"tiny.mat", "tiny_gt.mat"}
 
 
 def test_data_dir_that_does_not_exist(tmp_path):
     with pytest.raises(DatasetError, match="nowhere is not a folder"):
-        datasets.load("salinas", tmp_path / "nowhere")
+        registry.load("salinas", tmp_path / "nowhere")
 
 
 def test_later_mirror_serves(tmp_path, monkeypatch, publisher):
     register(monkeypatch, publisher, mirrors=(f"{publisher.address}/gone",))
-    datasets.load("tiny", tmp_path)
+    registry.load("tiny", tmp_path)
     assert publisher.asked[:2] == ["/gone/tiny.mat", "/tiny.mat"]
 
 
@@ -231,7 +231,7 @@ def test_no_server(tmp_path, monkeypatch, publisher):
 
 
 def test_server_that_does_not_answer(tmp_path, monkeypatch, publisher):
-    monkeypatch.setattr(fetch, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         register(monkeypatch, publisher, mirrors=(f"http://127.0.0.1:{silent.getsockname()[1]}",))
         publisher.files.clear()
@@ -253,9 +253,9 @@ def test_interrupted_download_leaves_nothing(tmp_path, monkeypatch, publisher):
     def interrupt(bar, size):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fetch._Bar, "update", interrupt)
+    monkeypatch.setattr(download._Bar, "update", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        datasets.load("tiny", tmp_path)
+        registry.load("tiny", tmp_path)
     assert names_in(tmp_path) == set()
 
 
@@ -293,7 +293,7 @@ def test_folder_that_cannot_be_written(tmp_path, monkeypatch, publisher):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SPECTRALDIFF_DATA", str(tmp_path / "file" / "below"))
     with pytest.raises(DatasetError, match=r"cannot write tiny\.mat into .*below"):
-        datasets.load("tiny")
+        registry.load("tiny")
 
 
 def test_file_without_the_variable(tmp_path, monkeypatch, publisher):
@@ -326,7 +326,7 @@ def test_labels_beyond_the_classes(tmp_path, monkeypatch, publisher):
 )  # fmt: skip
 def test_cube_takes_the_smallest_type_that_keeps_it(tmp_path, monkeypatch, publisher, cube, dtype):
     register(monkeypatch, publisher, cube=mat(tiny=cube))
-    found = datasets.load("tiny", tmp_path).cube
+    found = registry.load("tiny", tmp_path).cube
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, cube.astype(dtype))
 
@@ -336,13 +336,13 @@ def test_indian_pines_from_its_mat_files(tmp_path, monkeypatch, indian_pines):
         "Indian_pines_corrected.mat": mat(indian_pines_corrected=indian_pines.cube),
         "Indian_pines_gt.mat": mat(indian_pines_gt=indian_pines.labels),
     }
-    info = datasets.describe("indian-pines-ehu")
+    info = registry.describe("indian-pines-ehu")
     files = tuple(DataFile(f.name, sha256(contents[f.name]), f.addresses, f.key) for f in info.files)
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
     changed = DatasetInfo(**{**vars(info), "files": files})
-    monkeypatch.setitem(datasets.REGISTRY, "indian-pines-ehu", changed)
-    scene = datasets.load("indian-pines-ehu", tmp_path)
+    monkeypatch.setitem(registry.REGISTRY, "indian-pines-ehu", changed)
+    scene = registry.load("indian-pines-ehu", tmp_path)
     np.testing.assert_array_equal(scene.cube, indian_pines.cube)
     np.testing.assert_array_equal(scene.labels, indian_pines.labels)
     np.testing.assert_array_equal(scene.wavelengths, indian_pines.wavelengths)
@@ -393,16 +393,16 @@ def register_houston(monkeypatch: pytest.MonkeyPatch, publisher: Publisher, tmp_
     whole = DataFile("2013_DFTC.zip", sha256(buffer.getvalue()), (f"{publisher.address}/2013_DFTC.zip",))
     files = (
         *(DataFile(name, sha256(data), archive=whole) for name, data in contents.items()),
-        DataFile(datasets.HOUSTON_FILES[-1].name, sha256(validation), (f"{publisher.address}/va.txt",)),
+        DataFile(registry.HOUSTON_FILES[-1].name, sha256(validation), (f"{publisher.address}/va.txt",)),
     )
-    info = datasets.describe("houston")
+    info = registry.describe("houston")
     tiny = {"height": 6, "width": 5, "bands": 3, "classes": CLASSES, "files": files}
-    monkeypatch.setitem(datasets.REGISTRY, "houston", DatasetInfo(**{**vars(info), **tiny}))
+    monkeypatch.setitem(registry.REGISTRY, "houston", DatasetInfo(**{**vars(info), **tiny}))
 
 
 def test_houston_comes_out_of_its_archive(tmp_path, monkeypatch, publisher):
     register_houston(monkeypatch, publisher, tmp_path)
-    scene = datasets.load("houston", tmp_path)
+    scene = registry.load("houston", tmp_path)
     np.testing.assert_array_equal(scene.cube, CUBE)
     np.testing.assert_array_equal(scene.labels, LABELS)
     assert scene.wavelengths is not None
@@ -418,8 +418,8 @@ def test_houston_from_unpacked_files_needs_no_archive(tmp_path, monkeypatch, pub
     folder.mkdir(parents=True)
     with zipfile.ZipFile(io.BytesIO(publisher.files["/2013_DFTC.zip"])) as archive:
         archive.extractall(tmp_path / "mine")
-    (folder / datasets.HOUSTON_FILES[-1].name).write_bytes(publisher.files["/va.txt"])
-    np.testing.assert_array_equal(datasets.load("houston", tmp_path / "mine").labels, LABELS)
+    (folder / registry.HOUSTON_FILES[-1].name).write_bytes(publisher.files["/va.txt"])
+    np.testing.assert_array_equal(registry.load("houston", tmp_path / "mine").labels, LABELS)
     assert publisher.asked == []
 
 
@@ -427,7 +427,7 @@ def test_houston_without_a_server_asks_for_archive_and_samples(tmp_path, monkeyp
     register_houston(monkeypatch, publisher, tmp_path)
     publisher.files.clear()
     with pytest.raises(DatasetError) as caught:
-        datasets.load("houston", tmp_path)
+        registry.load("houston", tmp_path)
     assert "get 2013_DFTC.zip, 2013_IEEE_GRSS_DF_Contest_Samples_VA.txt by hand" in str(caught.value)
     assert names_in(tmp_path) == set()
 
@@ -439,7 +439,7 @@ def test_archive_that_lacks_a_file(tmp_path, publisher):
     (tmp_path / "a.zip").write_bytes(buffer.getvalue())
     whole = DataFile("a.zip", sha256(buffer.getvalue()))
     with pytest.raises(DatasetError, match=r"a\.zip has no c\.txt in it"):
-        fetch.obtain([DataFile("c.txt", "0" * 64, archive=whole)], tmp_path)
+        download.obtain([DataFile("c.txt", "0" * 64, archive=whole)], tmp_path)
     assert names_in(tmp_path) == {"a.zip"}
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spectraldiff.diffusion import Denoiser, NoiseSchedule, denoise
+from spectraldiff.models.diffusion import Denoiser, NoiseSchedule, denoise
 
 
 class Linear(nn.Module):

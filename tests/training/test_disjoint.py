@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from spectraldiff import datasets
-from spectraldiff.disjoint import block_side, draw_disjoint, within
-from spectraldiff.splits import make_split
-from spectraldiff_runtime.class_map import LandCoverClass
+from spectraldiff.datasets import registry
+from spectraldiff.splits.disjoint import block_side, draw_disjoint, within
+from spectraldiff.splits.draw import make_split
+from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError
 
 
@@ -76,7 +76,7 @@ def test_seed_decides():
 
 def test_indian_pines_has_every_class_on_both_sides_that_the_buffer_allows():
     """Alfalfa, Grass-pasture-mowed and Oats are single fields of 11 pixels at most: none of their pixels are apart."""
-    scene = datasets.load("indian-pines")
+    scene = registry.load("indian-pines")
     split = make_split(scene.labels, "disjoint", 0, None, scene.classes, window=9, buffer=10)
     train, test = (np.bincount(scene.labels[side], minlength=17)[1:] for side in (split.train, split.test))
     assert (train > 0).all()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from spectraldiff import datasets
-from spectraldiff.doubtful import check_data, check_range, scale_doubts, value_doubts
+from spectraldiff.data.value_checks import check_data, check_range, scale_doubts, value_doubts
+from spectraldiff.datasets import registry
 from spectraldiff_runtime.errors import SceneError
 
 
@@ -19,7 +19,7 @@ def reflectance(tiny_scene):
 
 def test_ordinary_scenes_have_none(tiny_scene, reflectance):
     assert value_doubts(tiny_scene) == value_doubts(reflectance) == ()
-    assert value_doubts(datasets.load("indian-pines")) == ()
+    assert value_doubts(registry.load("indian-pines")) == ()
 
 
 def test_missing_pixels_that_nobody_declared(tiny_scene, reflectance):

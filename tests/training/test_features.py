@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectraldiff import features as module
-from spectraldiff.classifier import extractor_for, new_denoiser
-from spectraldiff.features import FeatureExtractor, Normaliser, fit_pca, mirrored, scene_features, telling
-from spectraldiff.presets import Preset
+from spectraldiff.models import features as module
+from spectraldiff.models.classifier import extractor_for, new_denoiser
+from spectraldiff.models.features import FeatureExtractor, Normaliser, fit_pca, mirrored, scene_features, telling
+from spectraldiff.models.presets import Preset
 
 
 def silent(done: int, total: int) -> None:

@@ -11,12 +11,12 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
-from spectraldiff import figures
-from spectraldiff.colour import false_colour, rgb_bands, stretch_limits
-from spectraldiff.drawing import short_names
-from spectraldiff.metrics import calibration, score
-from spectraldiff.scene import Scene
-from spectraldiff_runtime.class_map import LandCoverClass
+from spectraldiff.accuracy.metrics import calibration, score
+from spectraldiff.data.scene import Scene
+from spectraldiff.report import figures
+from spectraldiff.report.false_colour import false_colour, rgb_bands, stretch_limits
+from spectraldiff.report.plotting import short_names
+from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import OutputError
 
 CLASSES = tuple(

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spectraldiff.foveal import CELL, FovealViT, new_vit, places
-from spectraldiff.presets import FAST, PAPER
-from spectraldiff.vit import SpectralViT, ViTConfig
+from spectraldiff.models.foveal_vit import CELL, FovealViT, new_vit, places
+from spectraldiff.models.presets import FAST, PAPER
+from spectraldiff.models.vit import SpectralViT, ViTConfig
 
 CONFIG = ViTConfig(components=7, classes=4, window=15, width=16, depth=1, heads=4, mlp=24, dropout=0.0, fovea=3)
 SHAPES = [

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from spectraldiff.metrics import calibration, score
+from spectraldiff.accuracy.metrics import calibration, score
 from spectraldiff_runtime.errors import LabelsError
 
 # Worked by hand: class 1 has 4 pixels, 3 found, 1 unclassified; class 2 has 2, 1 found, 1 taken for 1.

@@ -9,14 +9,14 @@ import pytest
 import rasterio
 import shapely
 
-from spectraldiff import overlap
-from spectraldiff.overlap import near_trained_elsewhere
-from spectraldiff.pipeline import Training
-from spectraldiff.scene import Scene
-from spectraldiff.splits import make_splits, with_leakage
+from spectraldiff.data.scene import Scene
+from spectraldiff.splits import overlap
+from spectraldiff.splits.draw import make_splits, with_leakage
+from spectraldiff.splits.overlap import near_trained_elsewhere
+from spectraldiff.training.trainer import Training
 from spectraldiff_runtime.errors import LabelsError
-from spectraldiff_runtime.placing import mapped, moved_points
-from spectraldiff_runtime.scene import Georeference
+from spectraldiff_runtime.geo.reprojection import mapped, moved_points
+from spectraldiff_runtime.scene.protocol import Georeference
 
 SHAPE = (24, 30)
 

@@ -12,13 +12,13 @@ import shapely
 from rasterio.features import shapes
 from rasterio.warp import transform as reproject
 
-from spectraldiff import datasets
-from spectraldiff.own_labels import OwnLabels, read_own_labels, renumbered
-from spectraldiff.scene import Scene
-from spectraldiff.vectors import LabelFields, is_vector
-from spectraldiff_runtime.class_map import palette
+from spectraldiff.data.label_reader import OwnLabels, read_own_labels, renumbered
+from spectraldiff.data.label_vectors import LabelFields, is_vector
+from spectraldiff.data.scene import Scene
+from spectraldiff.datasets import registry
+from spectraldiff_runtime.classes import palette
 from spectraldiff_runtime.errors import LabelsError, UsageError
-from spectraldiff_runtime.scene import Georeference
+from spectraldiff_runtime.scene.protocol import Georeference
 
 UTM = "EPSG:32616"
 SHAPE = (20, 30)
@@ -364,7 +364,7 @@ def polygonised(scene: Scene, path: Path, crs: str) -> Path:
 
 def test_indian_pines_as_polygons_in_another_crs_has_the_same_labels(tmp_path):
     """The same pixels in the same classes, so the same training and the same accuracy."""
-    built_in = datasets.load("indian-pines")
+    built_in = registry.load("indian-pines")
     scene = replace(
         built_in, cube=built_in.cube[..., :4], wavelengths=None, crs=UTM,
         transform=(20.0, 0.0, 482000.0, 0.0, -20.0, 4480000.0),

@@ -8,16 +8,16 @@ import pytest
 import rasterio
 import torch
 
-from spectraldiff.checkpoint import RunFolder, create_run, newest_run, next_run, open_run
-from spectraldiff.classifier import normaliser_of
-from spectraldiff.metrics import score
-from spectraldiff.pipeline import Monitor, Training
-from spectraldiff.presets import FAST, PAPER, Preset, preset_named
-from spectraldiff.reconstruction import example_spectra, labelled_part, reconstruct
-from spectraldiff.request import Request, check_source, default_split
-from spectraldiff.scene import Scene
-from spectraldiff.splits import leakage
-from spectraldiff.training import Compute, Loop
+from spectraldiff.accuracy.metrics import score
+from spectraldiff.data.scene import Scene
+from spectraldiff.models.classifier import normaliser_of
+from spectraldiff.models.presets import FAST, PAPER, Preset, preset_named
+from spectraldiff.models.reconstruction import example_spectra, labelled_part, reconstruct
+from spectraldiff.splits.draw import leakage
+from spectraldiff.training.loop import Compute, Loop
+from spectraldiff.training.request import Request, check_source, default_split
+from spectraldiff.training.run_folder import RunFolder, create_run, newest_run, next_run, open_run
+from spectraldiff.training.trainer import Monitor, Training
 from spectraldiff_runtime.errors import OutputError, RunError, UsageError
 
 
@@ -138,7 +138,7 @@ def test_a_killed_training_keeps_its_time(tiny_request: Request, tiny_scene: Sce
             states.append(dict(self.state))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spectraldiff.pipeline.SAVE_EVERY", 0.0)
+        patch.setattr("spectraldiff.training.trainer.SAVE_EVERY", 0.0)
         Watched(run, tiny_scene, split, preset, 0, Compute(), Monitor()).train_denoiser()
     spent = [float(state["diffusion.seconds"]) for state in states]
     assert all(one < next_ for one, next_ in pairwise(spent[:-1]))  # the last state is that of the end

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spectraldiff.splits import make_split, make_splits
+from spectraldiff.splits.draw import make_split, make_splits
 
 
 def polygons(*sizes):

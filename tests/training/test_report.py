@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spectraldiff import page
-from spectraldiff.accuracy_report import AccuracyReport, write_accuracy_report
-from spectraldiff.area_adjusted import Estimate, area_adjusted
-from spectraldiff.assessment import Assessment
-from spectraldiff.metrics import calibration, score
-from spectraldiff.report import MappedScene, Report, write_report
-from spectraldiff.scene import Scene
-from spectraldiff.splits import make_split
-from spectraldiff_runtime.class_map import LandCoverClass
+from spectraldiff.accuracy.area_adjusted import Estimate, area_adjusted
+from spectraldiff.accuracy.assessment import Assessment
+from spectraldiff.accuracy.metrics import calibration, score
+from spectraldiff.data.scene import Scene
+from spectraldiff.report import html_page
+from spectraldiff.report.accuracy_report import AccuracyReport, write_accuracy_report
+from spectraldiff.report.run_report import MappedScene, Report, write_report
+from spectraldiff.splits.draw import make_split
+from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import OutputError
 
 NASTY = "Oats <b>& \"barley\"</b> <script>document.title='broken'</script>"
@@ -55,7 +55,7 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.seen.append(tag)
-        if tag not in page.VOID:
+        if tag not in html_page.VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -240,17 +240,17 @@ def test_accuracy_report_replaces_a_file_only_if_asked(accuracy_page, assessment
     ],
 )
 def test_intervals(estimate, written):
-    assert page.interval(estimate, 100, 1) == written
+    assert html_page.interval(estimate, 100, 1) == written
 
 
 @pytest.mark.parametrize(("seconds", "written"), [(3.21, "3.2 s"), (119.6, "2 min 0 s"), (7300, "2 h 1 min")])
 def test_durations(seconds, written):
-    assert page.duration(seconds) == written
+    assert html_page.duration(seconds) == written
 
 
 def test_large_rasters_are_thinned_out():
     image = np.zeros((10, 4000, 3), np.uint8)
-    data = re.search(r"base64,([^\"]+)", page.raster(image, "Map"))[1]
+    data = re.search(r"base64,([^\"]+)", html_page.raster(image, "Map"))[1]
     with Image.open(BytesIO(base64.b64decode(data))) as small:
         assert small.size == (1334, 4)
 

@@ -9,10 +9,10 @@ import pytest
 import rasterio
 import rasterio.warp
 
-from spectraldiff.scene import Scene
-from spectraldiff_runtime.class_map import LandCoverClass, palette
+from spectraldiff.data.scene import Scene
+from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.errors import LabelsError, OutputError, SceneError
-from spectraldiff_runtime.opening import quiet_gdal
+from spectraldiff_runtime.gdal import quiet_gdal
 
 CLASSES = (LandCoverClass(1, "Grass", (0, 200, 0)), LandCoverClass(2, "Water & mud", (0, 0, 200)))
 # Not sorted: detectors may overlap.

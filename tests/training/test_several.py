@@ -8,19 +8,19 @@ import pytest
 import rasterio
 import torch
 
-from spectraldiff.checkpoint import create_run
-from spectraldiff.classifier import normaliser_of
-from spectraldiff.label_table import count_labels, doubts
-from spectraldiff.metrics import score
-from spectraldiff.pipeline import Training, write_pixels
-from spectraldiff.request import Request
-from spectraldiff.run_facts import check_unchanged, common_normaliser, data_digests, sample_tiles
-from spectraldiff.scene import Scene
-from spectraldiff.several import alike, differing_bands, with_common_classes
-from spectraldiff.splits import make_splits
-from spectraldiff.temperature import too_few
-from spectraldiff.training import Compute
-from spectraldiff_runtime.class_map import LandCoverClass
+from spectraldiff.accuracy.metrics import score
+from spectraldiff.data.merge_scenes import alike, differing_bands, with_common_classes
+from spectraldiff.data.scene import Scene
+from spectraldiff.models.classifier import normaliser_of
+from spectraldiff.splits.draw import make_splits
+from spectraldiff.splits.label_counts import count_labels, doubts
+from spectraldiff.training.calibration import too_few
+from spectraldiff.training.data_digest import check_unchanged, common_normaliser, data_digests, sample_tiles
+from spectraldiff.training.loop import Compute
+from spectraldiff.training.request import Request
+from spectraldiff.training.run_folder import create_run
+from spectraldiff.training.trainer import Training, write_pixels
+from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, RunError, SceneError
 
 
@@ -169,7 +169,7 @@ def test_windows_of_the_second_scene_are_its_own(
         seen["sheet"], seen["pixels"], seen["labels"] = args[1:4]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spectraldiff.pipeline.ClassifierTask", watch)
+    monkeypatch.setattr("spectraldiff.training.trainer.ClassifierTask", watch)
     monkeypatch.setattr(Training, "_calibrate", lambda self, ground: too_few(0))
     training = Training(create_run(tmp_path / "run"), halves, splits, preset, 0, Compute())
     with pytest.raises(KeyboardInterrupt):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectraldiff.smoothing import GUIDES, MEDIAN, RADIUS, Smoothing, sharpness
+from spectraldiff.models.score_smoothing import GUIDES, MEDIAN, RADIUS, Smoothing, sharpness
 
 
 def by_hand(scores: Tensor, guides: Tensor) -> Tensor:

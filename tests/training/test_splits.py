@@ -5,9 +5,9 @@ import zlib
 import numpy as np
 import pytest
 
-from spectraldiff.sheets import cut, joined
-from spectraldiff.splits import PAPER_COUNTS, Split, leakage, make_split, make_splits, mean_leakage, paper_scenes
-from spectraldiff_runtime.class_map import LandCoverClass
+from spectraldiff.splits.draw import PAPER_COUNTS, Split, leakage, make_split, make_splits, mean_leakage, paper_scenes
+from spectraldiff.splits.mosaic import cut, joined
+from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, UsageError
 
 

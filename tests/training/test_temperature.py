@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from spectraldiff import pipeline
-from spectraldiff.checkpoint import RunFolder, create_run
-from spectraldiff.features import cropped
-from spectraldiff.foveal import FovealViT
-from spectraldiff.metrics import calibration
-from spectraldiff.pipeline import Training
-from spectraldiff.smoothing import Smoothing
-from spectraldiff.splits import Split
-from spectraldiff.temperature import (
+from spectraldiff.accuracy.metrics import calibration
+from spectraldiff.models.features import cropped
+from spectraldiff.models.foveal_vit import FovealViT
+from spectraldiff.models.score_smoothing import Smoothing
+from spectraldiff.models.vit import ViTConfig
+from spectraldiff.splits.draw import Split
+from spectraldiff.training import trainer
+from spectraldiff.training.calibration import (
     HIGHEST,
     PLENTY,
     HeldOut,
@@ -27,8 +26,9 @@ from spectraldiff.temperature import (
     smoothed_scores,
     too_few,
 )
-from spectraldiff.training import Compute
-from spectraldiff.vit import ViTConfig
+from spectraldiff.training.loop import Compute
+from spectraldiff.training.run_folder import RunFolder, create_run
+from spectraldiff.training.trainer import Training
 
 
 def drawn(count: int, spread: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,10 +158,10 @@ def test_an_overconfident_classifier_is_cooled_and_keeps_its_classes(
 ):
     """The same training, but scores of the held-out pixels that are eight times as large."""
     preset, split = replace(tiny_preset, features="raw", epochs=4), tiny_request.make_split(tiny_scene)
-    scores = pipeline.smoothed_scores
+    scores = trainer.smoothed_scores
     results, models = [], []
     for factor in (1, 8):
-        monkeypatch.setattr(pipeline, "smoothed_scores", lambda *given, factor=factor: factor * scores(*given))
+        monkeypatch.setattr(trainer, "smoothed_scores", lambda *given, factor=factor: factor * scores(*given))
         run = create_run(tmp_path / f"run{factor}")
         results.append(Training(run, tiny_scene, split, preset, 0, Compute()).finish())
         models.append(run.load_model()[0])

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spectraldiff import training
-from spectraldiff.classifier import new_denoiser
-from spectraldiff.presets import FAST, LoopSettings, Preset
-from spectraldiff.training import (
+from spectraldiff.models.classifier import new_denoiser
+from spectraldiff.models.presets import FAST, LoopSettings, Preset
+from spectraldiff.models.vit import SpectralViT, ViTConfig
+from spectraldiff.training import loop as module
+from spectraldiff.training.loop import (
     ClassifierTask,
     Compute,
     DiffusionTask,
@@ -19,7 +20,6 @@ from spectraldiff.training import (
     learning_rate,
     plateau,
 )
-from spectraldiff.vit import SpectralViT, ViTConfig
 from spectraldiff_runtime.errors import DeviceError, RunError
 
 SETTINGS = LoopSettings(8, 1e-2, "cosine", 0.2, 0.01, 0.99, 0.9, 0)
@@ -119,7 +119,7 @@ def test_a_loss_that_is_no_number_ends_the_training_in_one_line() -> None:
 
 def test_micro_batches_add_up_to_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without dropout and flips, the gradient summed over the shares is that of the batch."""
-    monkeypatch.setattr(training, "_turn_each", lambda windows, generator: windows)
+    monkeypatch.setattr(module, "_turn_each", lambda windows, generator: windows)
     gradients = []
     for compute in (Compute(), Compute(micro_batch=3)):
         loop = classifier_loop(1, 0.0, compute)
@@ -198,7 +198,7 @@ def test_every_training_pixel_is_seen_once_an_epoch() -> None:
 def test_each_window_is_turned_by_itself() -> None:
     """Every one of the eight symmetries occurs, and nothing else."""
     window = torch.arange(9.0).view(1, 3, 3, 1)
-    turned = training._turn_each(window.repeat(200, 1, 1, 1), seeded())
+    turned = module._turn_each(window.repeat(200, 1, 1, 1), seeded())
     found = {tuple(w.flatten().tolist()) for w in turned}
     corners = {(w[0], w[2], w[6], w[8]) for w in found}
     assert len(found) == len(corners) == 8
@@ -288,7 +288,7 @@ def test_draws_of_one_scene_are_those_of_always() -> None:
     rows = torch.randint(8, (6,), generator=generator)
     columns = torch.randint(11, (6,), generator=generator)
     crops = torch.stack([scene[:, r : r + 5, c : c + 5] for r, c in zip(rows, columns, strict=True)])
-    assert torch.equal(drawn[0], training._turn(crops, (2, 3), generator))
+    assert torch.equal(drawn[0], module._turn(crops, (2, 3), generator))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")

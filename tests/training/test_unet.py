@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from spectraldiff.presets import FAST, PAPER
-from spectraldiff.unet import Conv, DenoisingUNet, UNetConfig, parameter_count
+from spectraldiff.models.presets import FAST, PAPER
+from spectraldiff.models.unet import Conv, DenoisingUNet, UNetConfig, parameter_count
 
 SMALL = UNetConfig(11, 2, 4, (4, 6, 8), (3, 1, 1), (3, 3, 3), (4, 1, 1))
 SMALL_PAPER = UNetConfig(9, 1, 4, (4, 6, 8))

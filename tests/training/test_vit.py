@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spectraldiff.presets import PAPER
-from spectraldiff.unet import parameter_count
-from spectraldiff.vit import Attention, SpectralViT, ViTConfig
+from spectraldiff.models.presets import PAPER
+from spectraldiff.models.unet import parameter_count
+from spectraldiff.models.vit import Attention, SpectralViT, ViTConfig
 
 CONFIG = ViTConfig(components=7, classes=4, window=5, width=16, depth=3, heads=4, mlp=24, dropout=0.0)
 

@@ -13,19 +13,19 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from ..errors import SpectralDiffError
+from spectraldiff_runtime.errors import SpectralDiffError
 
 INTERRUPTED, TERMINATED = 130, 128 + signal.SIGTERM
 
-# Each is a module here with a function, or an app of its own, of that name.
+# Module and summary of each command: a function, or an app of its own, of the command's name.
 COMMANDS = {
-    "train": "Train on a labelled scene and write a run folder.",
-    "export": "Write a trained model as one file that needs no PyTorch.",
-    "map": "Map scenes with a model file.",
-    "evaluate": "Compare a class map with labels.",
-    "datasets": "List the benchmark scenes, or write one as a GeoTIFF.",
-    "info": "Say what a model file, a raster or a run folder is.",
-    "reconstruct": "Noise a part of the training scene and denoise it again.",
+    "train": ("spectraldiff.cli.train", "Train on a labelled scene and write a run folder."),
+    "export": ("spectraldiff_export.cli", "Write a trained model as one file that needs no PyTorch."),
+    "map": ("spectraldiff_runtime.cli.map", "Map scenes with a model file."),
+    "evaluate": ("spectraldiff.cli.evaluate", "Compare a class map with labels."),
+    "datasets": ("spectraldiff.cli.datasets", "List the benchmark scenes, or write one as a GeoTIFF."),
+    "info": ("spectraldiff.cli.info", "Say what a model file, a raster or a run folder is."),
+    "reconstruct": ("spectraldiff.cli.reconstruct", "Noise a part of the training scene and denoise it again."),
 }
 
 
@@ -45,7 +45,7 @@ def _new_app(**settings: Any) -> typer.Typer:
 
 def _load(name: str) -> Any:
     """Import the module of a command and return the command."""
-    module, app = import_module(f".{name}", __name__), _new_app()
+    module, app = import_module(COMMANDS[name][0]), _new_app()
     app.callback()(_stand_in)  # or a single command would become the app itself
     if hasattr(module, "app"):
         app.add_typer(module.app, name=name)
@@ -64,13 +64,13 @@ app = _new_app(
     help="Land-cover maps from hyperspectral scenes with spectral-spatial diffusion features.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _name, _summary in COMMANDS.items():
+for _name, (_, _summary) in COMMANDS.items():
     app.command(_name, help=_summary)(_stand_in)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from .. import __version__
+        from spectraldiff_runtime import __version__
 
         typer.echo(f"sdiff {__version__}")
         raise typer.Exit
@@ -166,7 +166,7 @@ def _usage(error: Any) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    from .options import one_line
+    from spectraldiff_runtime.cli.options import one_line
 
     typer.echo(one_line(f"sdiff: error: {message}"), err=True)
     return code

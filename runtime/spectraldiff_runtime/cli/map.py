@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import SpectralDiffError, UsageError
-from .map_report import print_profile, progress, rate, summarise
-from .options import (
+from spectraldiff_runtime.cli.map_output import print_profile, progress, rate, summarise
+from spectraldiff_runtime.cli.options import (
     Json,
     Overwrite,
     Quiet,
@@ -24,13 +23,14 @@ from .options import (
     print_json,
     warn,
 )
+from spectraldiff_runtime.errors import SpectralDiffError, UsageError
 
 if TYPE_CHECKING:
-    from ..engine import Model
-    from ..planning import Plan
-    from ..results import MapResult
-    from ..runs import Region
-    from ..scene import Scene
+    from spectraldiff_runtime.mapping.job import Region
+    from spectraldiff_runtime.model.engine import Model
+    from spectraldiff_runtime.output.block import MapResult
+    from spectraldiff_runtime.scene.protocol import Scene
+    from spectraldiff_runtime.tiling.memory_plan import Plan
 
 
 class Driver(StrEnum):
@@ -156,8 +156,8 @@ def map(
     chosen = None if bands is None else parse_bands(bands)
     missing = parse_nodata(nodata)
     asked = parse_options(creation or [])
-    from ..engine import Model
-    from ..geotiff import Format
+    from spectraldiff_runtime.geotiff.encode import Format
+    from spectraldiff_runtime.model.engine import Model
 
     targets = _targets(
         scenes, out, out_dir, {"confidence": confidence, "probabilities": probabilities, "preview": preview}
@@ -211,7 +211,7 @@ class Target:
 
     def check(self, inputs: Sequence[Path], overwrite: bool) -> None:
         """Refuse outputs that cannot be, before anything is opened."""
-        from ..outputs import check_apart, check_output, check_raster_name
+        from spectraldiff_runtime.atomic import check_apart, check_output, check_raster_name
 
         named = {"--out": self.out, **{f"--{name}": path for name, path in self.beside().items()}}
         check_apart(named, inputs)
@@ -273,13 +273,13 @@ def _in_folders(scene: str, out_dir: Path, beside: dict[str, Path | None]) -> Ta
 def _cluster(address: str | None, workers: int | None, threads: int | None) -> Any:
     if address is None and workers is None:
         return None
-    from ..cluster import ClusterOptions
+    from spectraldiff_runtime.mapping.dask_cluster import ClusterOptions
 
     return ClusterOptions(address, workers, threads)
 
 
 def _map_one(engine: "Model", target: Target, options: dict[str, Any], quiet: bool, verbose: bool) -> "MapResult":
-    from ..mapping import map_scene
+    from spectraldiff_runtime.mapping.map_scene import map_scene
 
     with progress(quiet) as (begin, advance):
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ..errors import MissingExtraError, UsageError
+from spectraldiff_runtime.errors import MissingExtraError, UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, for machines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]

@@ -1,0 +1,1 @@
+"""How near a map comes to what the machine could do at most."""

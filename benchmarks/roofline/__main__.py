@@ -1,0 +1,365 @@
+"""The two numbers: how long a map must take on this machine, and how long it takes.
+
+The machine's ceilings are measured first: matrix products of each precision through ONNX Runtime, copies in memory,
+reading a file. The model file's operations are counted node by node on the tiles that a map of this scene has, halo
+included; at the best rate of their precision that is measured right before and after, they give the floor of inference
+alone and of the whole map, file to file: five rounds, and medians of their ratios. The bytes that its nodes read and
+write, as ONNX Runtime joins them, give another floor at the rate of a copy in the device's memory; caches
+may do better. Last come the ten nodes that take most of the time.
+
+    python -m benchmarks.roofline --model demo/model.onnx --dataset indian-pines
+
+On a GPU, made scenes of the model's bands are mapped besides: one of the Houston scene's size from file to file, and
+one of 1,024 x 1,024 pixels, to see how busy the GPU is kept. Presets are measured without a training by files of theirs
+with random weights and 144 bands, in fp32 and in fp16:
+
+    python -m benchmarks.roofline --device cuda --preset fast --preset paper --json gpu.json
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from benchmarks.roofline import synthetic
+from benchmarks.roofline.ceilings import PRECISIONS, Ceiling, copy_speed, device_copy_speed, product_speed, read_speed
+from benchmarks.roofline.operations import Count, count, read_events, record, total
+from benchmarks.roofline.tables import show
+from benchmarks.roofline.whole_maps import busy_share, map_made, watch
+from spectraldiff.datasets import registry
+from spectraldiff.models.presets import PRESETS
+from spectraldiff_runtime import Model, map_scene
+from spectraldiff_runtime.mapping.job import Source
+from spectraldiff_runtime.mapping.map_scene import gpu_room
+from spectraldiff_runtime.mapping.pipeline import in_flight
+from spectraldiff_runtime.mapping.stages import gather, read_part
+from spectraldiff_runtime.model.cpu_layout import optimised
+from spectraldiff_runtime.model.engine import read_card, read_model_bytes
+from spectraldiff_runtime.model.session import cuda_provider
+from spectraldiff_runtime.scene.protocol import NODATA_OF_FILE
+from spectraldiff_runtime.tiling.memory_plan import Plan, largest_tile, make_plan, strips, tiles_of_strip
+from spectraldiff_runtime.window import Window
+
+REPEATS = 5
+# What is measured in each round of `measured`.
+ROUND = ("floor_us_per_pixel", "inference_us_per_pixel", "inference_over_floor", "map_us_per_pixel", "map_over_floor")
+TOP = 10
+# Sides of the tiles whose operations give those of a tile without end: they grow with the square of the side.
+SMALL_SIDE = 16
+# Runs of the profile: few, since each node of each turn of a loop is written down.
+PROFILED_RUNS = 3
+# Rows and columns of the scenes that are made: the one that is mapped from file to file, and the one for the GPU's use.
+MAPPED, WATCHED = (synthetic.HEIGHT, synthetic.WIDTH), (1024, 1024)
+# That of the scene that tiles are taken from on the CPU, where none is named.
+SMALL_SCENE = (145, 145)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Real tiles of a scene, ready for the model.
+
+    Attributes
+    ----------
+    batches
+        (N, B, h + 2 halo, w + 2 halo) float32 each.
+    kept
+        Pixels of the map that one tile gives.
+    padded
+        Pixels that the model computes for it.
+    """
+
+    batches: list[NDArray[np.float32]]
+    kept: int
+    padded: int
+    plan: Plan
+    pixels: int
+
+    @property
+    def one(self) -> dict[str, Any]:
+        """Return the first tile as the model's input."""
+        return {"tile": self.batches[0][:1]}
+
+
+def take_tiles(model: Model, path: Path, most: int) -> Tiles:
+    """Read up to `most` batches of the most frequent tile of the first part of a scene, as a map would."""
+    halo = model.card.halo
+    with Source(str(path), None, NODATA_OF_FILE, False).open(model.card, print) as scene:
+        whole = Window(0, scene.height, 0, scene.width)
+        plan = make_plan(model.card, model.size, scene, whole, gpu=gpu_room(model))
+        strip = next(strips(whole, plan, halo, scene.height, scene.width)).output
+        tiles = tiles_of_strip(strip, plan.tile, plan.tile_columns)
+        (height, width), _ = Counter((t.height, t.width) for t in tiles).most_common(1)[0]
+        same = [t for t in tiles if (t.height, t.width) == (height, width)][: most * plan.batch]
+        filled = None if model.gpu is None else largest_tile(whole, plan, halo, scene.height, scene.width)
+        found = gather(model, scene, read_part(scene, strip, halo), same, plan.batch, None, filled)
+        batches = [batch.inputs for batch in found if batch.kept.size]
+        padded = batches[0].shape[2] * batches[0].shape[3]
+        return Tiles(batches, height * width, padded, plan, scene.height * scene.width)
+
+
+def providers_of(model: Model) -> list[Any]:
+    """Return what ONNX Runtime runs this model on, as `Model` has it."""
+    if model.gpu is None:
+        return ["CPUExecutionProvider"]
+    return [cuda_provider(model.gpu, model.card.precision == "fp16"), "CPUExecutionProvider"]
+
+
+def ceilings(device: str, threads: int, path: Path) -> dict[str, Ceiling]:
+    """Measure what the machine can do at most, operations or bytes a second."""
+    found = {precision: product_speed(precision, device, threads) for precision in PRECISIONS[device]}
+    for number in sorted({1, 2, threads}):
+        found[copy_of(number)] = copy_speed(number)
+    if device == "cuda":
+        found["copy, device"] = device_copy_speed()
+    found["read, cached"] = read_speed(path)
+    return found
+
+
+def copy_of(threads: int) -> str:
+    """Return what the ceiling of copies in the host's memory is called."""
+    return f"copy, {threads} thread{'s'[: threads > 1]}"
+
+
+def without_end(data: bytes, model: Model) -> float:
+    """Return the operations for each pixel of a tile so large that its halo is nothing.
+
+    A tile of side s takes a s^2 + b s + c; three sides give a.
+    """
+    first, second, third = (square(data, model, n * SMALL_SIDE).operations for n in (1, 2, 3))
+    return (third - 2 * second + first) / (2 * SMALL_SIDE**2)
+
+
+def square(data: bytes, model: Model, side: int) -> Count:
+    """Count on a square tile of the training scene's mean spectrum."""
+    padded = side + 2 * model.card.halo
+    tile = np.empty((1, model.card.bands, padded, padded), np.float32)
+    tile[:] = np.array(model.card.fill, np.float32)[:, None, None]
+    return count(data, {"tile": tile}, providers_of(model), ["classes"])
+
+
+def counted(data: bytes, model: Model, tiles: Tiles, speeds: dict[str, Ceiling]) -> dict[str, Any]:
+    """Return what the file says of each kept pixel, halo included.
+
+    Raises
+    ------
+    ValueError
+        Nothing measured is the rate of a precision that the file computes in.
+    """
+    found = count(data, tiles.one, providers_of(model), ["classes"])
+    by_precision = found.by_precision()
+    for precision in by_precision:
+        if precision not in speeds or not speeds[precision].best:
+            raise ValueError(f"'{model.path}' multiplies in {precision}, whose rate could not be measured here")
+    least = (tiles.one["tile"].nbytes + model.size + tiles.kept) / tiles.kept
+    return {
+        "operations_per_pixel": {name: operations / tiles.kept for name, operations in by_precision.items()},
+        "other_values_per_pixel": found.others / tiles.kept,
+        "bytes_per_pixel_by_node": found.bytes / tiles.kept,
+        "least_bytes_per_pixel": least,
+        "padded_pixels_per_pixel": tiles.padded / tiles.kept,
+        "halo_overhead": found.operations / tiles.kept / without_end(data, model),
+    }
+
+
+def measured(
+    model: Model, tiles: Tiles, path: Path, device: str, operations: dict[str, float]
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Measure the floor, inference alone and the whole map from file to file, next to each other, in rounds.
+
+    The speed of a shared machine changes within minutes. So the rates of matrix products are measured anew before and
+    after whatever is compared with them, and the better of the two is its floor.
+
+    Parameters
+    ----------
+    operations
+        For each pixel, by precision.
+
+    Returns
+    -------
+    tuple
+        Medians over `REPEATS` rounds after one that does not count, microseconds a pixel, and of the ratios, each of
+        one round; and the rounds.
+    """
+    kept, rounds = tiles.kept * sum(len(batch) for batch in tiles.batches), []
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "classes.tif"
+        for number in range(REPEATS + 1):
+            first = floor_of(operations, device, model.threads)
+            inference = 1e6 * seconds_of(lambda: list(in_flight(model.run, tiles.batches, model.runs))) / kept
+            second = floor_of(operations, device, model.threads)
+            mapped = 1e6 * seconds_of(lambda: map_scene(model, path, out, overwrite=True)) / tiles.pixels
+            third = floor_of(operations, device, model.threads)
+            if number:
+                values = (min(first, second, third), inference, inference / min(first, second))
+                rounds.append(dict(zip(ROUND, (*values, mapped, mapped / min(second, third)), strict=True)))
+    return {name: median(values[name] for values in rounds) for name in ROUND}, rounds
+
+
+def floor_of(operations: dict[str, float], device: str, threads: int) -> float:
+    """Return the microseconds that a pixel's operations take at the rates that matrix products have just now."""
+    return sum(1e6 * number / product_speed(name, device, threads).best for name, number in operations.items())
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """Return the seconds of one run."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def top_nodes(data: bytes, model: Model, tiles: Tiles) -> tuple[list[dict[str, Any]], int]:
+    """Return the nodes that take most, and the bytes that all of them read and write for a tile, as they are run.
+
+    On a GPU, the time is that of launching a node's kernels.
+    """
+    where, as_it_is = providers_of(model), model.gpu is not None
+    if not as_it_is:
+        data = optimised(data, onnxruntime.SessionOptions())
+    shapes = total(read_events(record(data, tiles.one, where, ["classes"], packed=False, optimised=as_it_is)))
+    known = {(node.name, node.operator): node.operations for node in shapes.nodes}
+    entries = record(data, tiles.one, where, ["classes"], threads=model.threads, runs=PROFILED_RUNS, optimised=as_it_is)
+    nodes = total(read_events(entries), shapes_known=False).nodes
+    whole = sum(node.seconds for node in nodes)
+    rows = [
+        {
+            "name": node.name,
+            "operator": node.operator,
+            "share": node.seconds / whole,
+            "us_per_pixel": 1e6 * node.seconds / PROFILED_RUNS / tiles.kept,
+            "gigaflops": PROFILED_RUNS * known.get((node.name, node.operator), 0) / max(node.seconds, 1e-9) / 1e9,
+        }
+        for node in sorted(nodes, key=lambda node: node.seconds, reverse=True)[:TOP]
+    ]
+    return rows, shapes.bytes
+
+
+def equal_classes(model: Model, tiles: Tiles) -> float | None:
+    """Return the share of a tile's pixels that get the class that the CPU gives them; None on the CPU itself."""
+    if model.gpu is None:
+        return None
+    tile = tiles.batches[0][:1]
+    return float((model.run(tile).classes == Model.open(model.path, "cpu").run(tile).classes).mean())
+
+
+@dataclass(frozen=True)
+class Made:
+    """Scenes to make and map besides: their rows and columns, None for none; and the folder that they go to."""
+
+    folder: Path
+    mapped: tuple[int, int] | None
+    watched: tuple[int, int] | None
+
+
+def measure_made(model: Model, tiles: Tiles, scenes: Made) -> dict[str, Any]:
+    """Return the figures of whole maps of made scenes, see `benchmarks.whole_maps`."""
+    found: dict[str, Any] = {"mapped": None, "watched": None, "inference_alone": None, "gpu_busy_share": None}
+    if scenes.mapped is not None:
+        found["mapped"] = map_made(model, scenes.folder, *scenes.mapped)
+    if scenes.watched is not None:
+        found["watched"] = map_made(model, scenes.folder, *scenes.watched)
+        found["inference_alone"] = watch(model, tiles.batches, tiles.kept)
+        found["gpu_busy_share"] = busy_share(found["watched"], found["inference_alone"])
+    return found
+
+
+def measure(
+    model_path: Path, scene: Path, device: Any, threads: int | None, most: int, scenes: Made | None = None
+) -> dict[str, Any]:
+    """Return all figures of one run."""
+    model, data = Model.open(model_path, device, threads), read_model_bytes(model_path)
+    tiles, kind = take_tiles(model, scene, most), "cpu" if model.gpu is None else "cuda"
+    speeds = ceilings(kind, model.threads, scene)
+    figures = counted(data, model, tiles, speeds)
+    medians, rounds = measured(model, tiles, scene, kind, figures["operations_per_pixel"])
+    nodes, size = top_nodes(data, model, tiles)
+    copy = speeds["copy, device" if kind == "cuda" else copy_of(model.threads)].best
+    bytes_floor = 1e6 * size / tiles.kept / copy
+    return {
+        "model": str(model_path),
+        "preset": model.card.preset,
+        "precision": model.card.precision,
+        "device": model.device,
+        "threads": model.threads,
+        "tile": tiles.plan.tile,
+        "batch": tiles.plan.batch,
+        "pixels": tiles.pixels,
+        "ceilings": {name: speed._asdict() for name, speed in speeds.items()},
+        **figures,
+        **medians,
+        "rounds": rounds,
+        "bytes_floor_us_per_pixel": bytes_floor,
+        "inference_over_larger_floor": min(
+            medians["inference_over_floor"], medians["inference_us_per_pixel"] / bytes_floor
+        ),
+        "equal_classes": equal_classes(model, tiles),
+        "nodes": nodes,
+        **({} if scenes is None else measure_made(model, tiles, scenes)),
+    }
+
+
+def scene_of(options: argparse.Namespace, model: Path, folder: Path) -> Path:
+    """Return the scene that tiles are taken from: the user's, a benchmark's, or one made for the model's bands."""
+    if options.scene is not None:
+        return Path(options.scene)
+    card, path = read_card(model), folder / f"{model.stem}.tif"
+    if options.dataset is not None:
+        registry.load(options.dataset).write(path)
+    else:
+        synthetic.write_scene(card, path, *(SMALL_SCENE if options.device == "cpu" else MAPPED))
+    return path
+
+
+def models_of(options: argparse.Namespace, folder: Path) -> list[Path]:
+    """Return the model files that are named, and those made of presets."""
+    precisions = ["fp32"] if options.device == "cpu" else ["fp32", "fp16"]
+    found: list[Path] = list(options.model)
+    for name in options.preset:
+        found += synthetic.write_models(PRESETS[name], folder, precisions)
+    return found or [Path("model.onnx")]
+
+
+def main() -> None:
+    """Measure, print the tables, and write the JSON where asked: a list with an entry for each model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, action="append", default=[], help="a model file; repeatable")
+    parser.add_argument(
+        "--preset", choices=list(PRESETS), action="append", default=[], help="random weights instead; repeatable"
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--scene", type=Path, help="a raster to map; one is made by default")
+    source.add_argument("--dataset", help="a benchmark scene instead, written as a GeoTIFF first")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, help="CPU threads; all by default")
+    parser.add_argument("--batches", type=int, default=4, help="batches of tiles that inference alone is measured on")
+    for name, what in (("--mapped", "from file to file"), ("--watched", "to see how busy the GPU is")):
+        size = f"{' x '.join(map(str, MAPPED if name == '--mapped' else WATCHED))} on cuda, none on cpu"
+        text = f"make a scene of this size and map it {what}; by default {size}"
+        parser.add_argument(name, type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help=text)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    if options.device == "cuda":
+        options.mapped, options.watched = options.mapped or MAPPED, options.watched or WATCHED
+    results = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scenes = Made(folder, options.mapped, options.watched)
+        for model in models_of(options, folder):
+            scene = scene_of(options, model, folder)
+            results.append(measure(model, scene, options.device, options.threads, options.batches, scenes))
+            show(results[-1])
+            if options.json:  # what has been measured is kept, also when the next model fails
+                options.json.write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()

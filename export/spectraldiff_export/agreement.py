@@ -1,0 +1,160 @@
+"""Models of lower precision: made from the verified fp32 graph, and compared with it on real tiles."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from spectraldiff_export.int8 import quantised, trunk_nodes
+from spectraldiff_runtime.errors import VerificationError
+from spectraldiff_runtime.model.engine import Model
+
+# What a model of lower precision must reach: share of equal classes, and overall accuracy lost at most.
+EQUAL_CLASSES, LOST_ACCURACY = 0.997, 0.001
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a model of lower precision compares with the same in fp32.
+
+    Attributes
+    ----------
+    pixels, equal_classes
+        Pixels compared, and the share of them that get the same class.
+    confidence
+        Mean absolute difference of the confidence.
+    test_pixels, oa, oa_fp32
+        Labelled test pixels among them, and overall accuracy there; None where there are none.
+    """
+
+    pixels: int
+    equal_classes: float
+    confidence: float
+    test_pixels: int
+    oa: float | None
+    oa_fp32: float | None
+
+
+def lowered(model: onnx.ModelProto, precision: str, tiles: NDArray[np.float32]) -> onnx.ModelProto:
+    """Return an fp32 model in another precision, ``"fp16"`` or ``"int8"``; `tiles`, (n, B, T, T), calibrate int8.
+
+    Every other tile does: the rest shows whether it holds elsewhere.
+    """
+    if precision == "fp16":
+        return halved(model)
+    return quantised(model, [tiles[i : i + 1] for i in range(0, len(tiles), 2)])
+
+
+def halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose trunk, from the normalised bands to the tokens, is computed in float16.
+
+    Raw values and the exponentials of a classifier that slides over the tile as convolutions can be beyond float16:
+    they stay float32. What runs row by row is attention, whose values are not, and is computed in float16 too.
+    """
+    halves = onnx.ModelProto()
+    halves.CopyFrom(model)
+    nodes = list(halves.graph.node)
+    trunk = trunk_nodes(nodes)
+    inside = {id(node) for node in trunk}
+    made = {name for node in trunk for name in node.output}
+    floats = {t.name for t in halves.graph.initializer if t.data_type == TensorProto.FLOAT}
+    entry, exit_ = trunk[0].input[0], trunk[-1].output[0]
+    new: list[onnx.NodeProto] = []
+    for node in nodes:
+        if node.op_type == "Scan":
+            (body,) = (attribute.g for attribute in node.attribute if attribute.name == "body")
+            _halve_body(body)
+        if id(node) in inside:
+            if node is trunk[0]:
+                new.append(_to_half(entry))
+            swap = {
+                name: f"{name}.half" for name in node.input if name in floats or (name == entry and name not in made)
+            }
+            node.input[:] = [swap.get(name, name) for name in node.input]
+        new.append(node)
+        if node is trunk[-1]:
+            node.output[0] = f"{exit_}.half"
+            new.append(_to_float(exit_))
+    used = {name for node in new for name in node.input}
+    constants = [t for t in halves.graph.initializer if t.name in used]
+    constants += [_half(t, f"{t.name}.half") for t in halves.graph.initializer if f"{t.name}.half" in used]
+    del halves.graph.node[:], halves.graph.initializer[:], halves.graph.value_info[:]
+    halves.graph.node.extend(new)
+    halves.graph.initializer.extend(constants)
+    onnx.checker.check_model(halves, full_check=True)
+    return halves
+
+
+def _halve_body(body: onnx.GraphProto) -> None:
+    """Have a Scan's body compute in float16; its one input and its one output stay float32."""
+    entry, exit_ = body.input[0].name, body.output[0].name
+    for node in body.node:
+        node.input[:] = [f"{name}.half" if name == entry else name for name in node.input]
+        node.output[:] = [f"{name}.half" if name == exit_ else name for name in node.output]
+    nodes = [_to_half(entry), *body.node, _to_float(exit_)]
+    constants = [_half(t, t.name) if t.data_type == TensorProto.FLOAT else t for t in body.initializer]
+    del body.node[:], body.initializer[:]
+    body.node.extend(nodes)
+    body.initializer.extend(constants)
+
+
+def _to_half(name: str) -> onnx.NodeProto:
+    return helper.make_node("Cast", [name], [f"{name}.half"], f"{name}.half", to=TensorProto.FLOAT16)
+
+
+def _to_float(name: str) -> onnx.NodeProto:
+    return helper.make_node("Cast", [f"{name}.half"], [name], f"{name}.float", to=TensorProto.FLOAT)
+
+
+def _half(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name)
+
+
+def compare(
+    whole: Path, lower: Path, tiles: NDArray[np.float32], labels: NDArray[np.integer[Any]], precision: str
+) -> Agreement:
+    """Run both files on tiles, (n, B, T, T), and compare them; labels, (n, h, w), are 0 where no pixel tests.
+
+    Raises
+    ------
+    VerificationError
+        They agree less than `EQUAL_CLASSES` and `LOST_ACCURACY` ask for.
+    """
+    (one, sure), (two, less_sure) = (_mapped(path, tiles) for path in (whole, lower))
+    tested = labels > 0
+    scores = [float((classes == labels)[tested].mean()) if tested.any() else None for classes in (two, one)]
+    found = Agreement(
+        pixels=one.size,
+        equal_classes=float((one == two).mean()),
+        confidence=float(np.abs(sure - less_sure).mean()),
+        test_pixels=int(tested.sum()),
+        oa=scores[0],
+        oa_fp32=scores[1],
+    )
+    _check(found, precision)
+    return found
+
+
+def _mapped(path: Path, tiles: Sequence[NDArray[np.float32]] | NDArray[np.float32]) -> tuple[Any, Any]:
+    model = Model.open(path, "cpu")
+    found = [model.run(tile[None], confidence=True) for tile in tiles]
+    return np.concatenate([f.classes for f in found]), np.concatenate([np.asarray(f.confidence) for f in found])
+
+
+def _check(found: Agreement, precision: str) -> None:
+    if found.equal_classes < EQUAL_CLASSES:
+        raise VerificationError(
+            f"in {precision} the model gives the same class as in fp32 at {100 * found.equal_classes:.2f} % of "
+            f"{found.pixels:,} pixels: wanted {100 * EQUAL_CLASSES:g} %; nothing is written, use --precision fp32"
+        )
+    if found.oa is not None and found.oa_fp32 is not None and found.oa_fp32 - found.oa > LOST_ACCURACY:
+        raise VerificationError(
+            f"in {precision} the model loses {100 * (found.oa_fp32 - found.oa):.2f} points of overall accuracy on "
+            f"{found.test_pixels:,} test pixels: wanted {100 * LOST_ACCURACY:g} at most; nothing is written, "
+            "use --precision fp32"
+        )

@@ -1,0 +1,155 @@
+"""The ONNX graph: PyTorch's exporter for a model without loops, else three parts of it, joined by a Scan over rows.
+
+PyTorch's exporter unrolls loops, so the part that runs once a row is exported by itself and becomes the body of a Scan.
+Parts and names are cleaned: a file holds no source paths, and the same model always gives the same bytes.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import onnx
+import onnxscript  # the exporter imports it late: whether it is there must be known at once
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from spectraldiff_export.deployed import DeployedClassifier
+from spectraldiff_export.quiet import quiet
+from spectraldiff_runtime.errors import VerificationError
+from spectraldiff_runtime.model.engine import CARD_KEY, OUTPUTS
+
+# The first opset with Gelu and LayerNormalization as single operators; ONNX Runtime reads it since 1.17.
+OPSET, IR_VERSION = 20, 9
+DYNAMIC = torch.export.Dim.DYNAMIC
+
+
+def build(model: DeployedClassifier, card: str) -> onnx.ModelProto:
+    """Return the ONNX model with the card in its metadata.
+
+    Parameters
+    ----------
+    model
+        On the CPU, float32.
+    card
+        The card's JSON.
+    """
+    with torch.no_grad():
+        nodes, constants, outputs = _scanned(model) if model.row_by_row else _whole(model)
+    graph = helper.make_graph(nodes, "spectraldiff", _inputs(model), outputs, constants)
+    proto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="spectraldiff"
+    )
+    helper.set_model_props(proto, {CARD_KEY: card})
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+_Parts = tuple[list[onnx.NodeProto], list[onnx.TensorProto], list[onnx.ValueInfoProto]]
+
+
+def _whole(model: DeployedClassifier) -> _Parts:
+    """Return nodes, constants and outputs of a model without loops."""
+    graph = _cleaned(_export(model, example_tile(model), (0, 2, 3), "tile", OUTPUTS), "tile")
+    return list(graph.node), list(graph.initializer), _outputs(graph)
+
+
+def _scanned(model: DeployedClassifier) -> _Parts:
+    """Return those of a model whose reader runs once a row."""
+    parts = _export_parts(model)
+    front, row, verdict = (_cleaned(part, name) for part, name in zip(parts, ("rows", "row", "verdict"), strict=True))
+    scan = helper.make_node(
+        "Scan",
+        [front.output[0].name],
+        [verdict.input[0].name],
+        "scan",
+        body=row,
+        num_scan_inputs=1,
+    )
+    nodes = [*front.node, scan, *verdict.node]
+    return nodes, [*front.initializer, *verdict.initializer], _outputs(verdict)
+
+
+def example_tile(model: DeployedClassifier) -> Tensor:
+    """Return a tile to trace with: two of them, so that N is not taken for 1, and oblong, so that sides stay apart."""
+    return torch.zeros(2, model.bands, 2 * model.halo + 3, 2 * model.halo + 5)
+
+
+def _export_parts(model: DeployedClassifier) -> tuple[onnx.ModelProto, ...]:
+    """Export the three parts, every size dynamic but bands, window and width."""
+    tile = example_tile(model)
+    rows = model.front(tile)  # (3, 2, 5 + window - 1, window, C)
+    scores = torch.stack([model.reader(row) for row in rows])  # (3, 2, 5, K)
+    return (
+        _export(model.front, tile, (0, 2, 3), "tile", ["rows"]),
+        _export(model.reader, rows[0], (0, 1), "row", ["scores"]),
+        _export(model.verdict, scores, (0, 1, 2), "all_scores", OUTPUTS),
+    )
+
+
+def _export(part: nn.Module, example: Tensor, dynamic: Sequence[int], name: str, outputs: Sequence[str]) -> Any:
+    with quiet():
+        # Traced here: left to itself, the ONNX exporter of some versions (PyTorch 2.11) knows too little of sizes.
+        traced = torch.export.export(part, (example,), dynamic_shapes=(dict.fromkeys(dynamic, DYNAMIC),), strict=False)
+        program = torch.onnx.export(
+            traced,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[name],
+            output_names=list(outputs),
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def _cleaned(proto: onnx.ModelProto, prefix: str) -> onnx.GraphProto:
+    """Return a part's graph, its values and nodes renamed in order under `prefix`, without any notes."""
+    graph = proto.graph
+    foreign = sorted({node.domain for node in graph.node} - {""}) + [function.name for function in proto.functions]
+    if foreign:
+        raise VerificationError(
+            f"PyTorch {torch.__version__} with onnxscript {onnxscript.__version__} exported operators that ONNX does "
+            f"not have ({', '.join(foreign)}): install other versions of them; nothing is written"
+        )
+    names = {name: name for name in ("", *_names(graph.input), *_names(graph.output))}
+    for name in (*_names(graph.initializer), *(name for node in graph.node for name in node.output)):
+        names.setdefault(name, f"{prefix}.{len(names)}")
+    constants = [_constant(tensor, names[tensor.name]) for tensor in graph.initializer]
+    nodes = [_node(node, names, f"{prefix}.{n}.{node.op_type}") for n, node in enumerate(graph.node)]
+    inputs, outputs = ([_value(value) for value in values] for values in (graph.input, graph.output))
+    return helper.make_graph(nodes, prefix, inputs, outputs, constants)
+
+
+def _names(values: Iterable[Any]) -> list[str]:
+    return [value.name for value in values]
+
+
+def _constant(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    return numpy_helper.from_array(numpy_helper.to_array(tensor), name)
+
+
+def _node(node: onnx.NodeProto, names: dict[str, str], title: str) -> onnx.NodeProto:
+    plain = helper.make_node(node.op_type, [names[i] for i in node.input], [names[o] for o in node.output], title)
+    plain.attribute.extend(node.attribute)
+    return plain
+
+
+def _value(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    """Return an input or output whose varying sizes have no names."""
+    kind = value.type.tensor_type
+    sizes: list[int | str | None] = [int(d.dim_value) or None for d in kind.shape.dim]
+    return helper.make_tensor_value_info(value.name, kind.elem_type, sizes)
+
+
+def _inputs(model: DeployedClassifier) -> list[onnx.ValueInfoProto]:
+    shape: list[int | str | None] = ["N", model.bands, "height", "width"]
+    return [helper.make_tensor_value_info("tile", TensorProto.FLOAT, shape)]
+
+
+def _outputs(verdict: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Return the outputs with readable names for the sizes that vary."""
+    types = {value.name: value.type.tensor_type for value in verdict.output}
+    classes = types["probabilities"].shape.dim[1].dim_value
+    small, large = ["N", "rows", "columns"], ["N", classes, "rows", "columns"]
+    shapes = {"classes": small, "confidence": small, "probabilities": large}
+    return [helper.make_tensor_value_info(name, types[name].elem_type, shapes[name]) for name in OUTPUTS]

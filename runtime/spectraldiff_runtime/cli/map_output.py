@@ -1,0 +1,110 @@
+"""What ``sdiff map`` shows on stderr: a bar while it runs, and a summary and a profile at the end."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from spectraldiff_runtime.output.block import MapResult
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """Show a bar on stderr with pixels a second and the time left; yield what begins it and what advances it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(None),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    )
+    bar = Progress(*columns, console=Console(stderr=True), disable=quiet, expand=True)
+
+    def begin(pixels: int) -> None:
+        bar.start()
+        bar.add_task("map", total=pixels, rate="")
+
+    def advance(done: int) -> None:
+        task = bar.tasks[0]
+        bar.advance(task.id, done)
+        speed = task.finished_speed or task.speed
+        bar.update(task.id, rate=f"{speed:,.0f} pixels/s" if speed else "")
+
+    try:
+        yield begin, advance
+    finally:
+        if bar.live.is_started:  # or an empty line would come before the error
+            bar.stop()
+
+
+def summarise(result: "MapResult", beside: Iterable[Path], profile: bool) -> None:
+    """Print pixels, share and, where the CRS is projected, hectares of each class."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if result.skipped:
+        typer.echo(f"'{result.out}' is mapped already by this model with these options", err=True)
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("Class")
+    columns = ["Pixels", "Share"] + (["Hectares"] if result.hectares_per_pixel is not None else [])
+    for name in columns:
+        table.add_column(name, justify="right")
+    for name, style, value in _lines(result):
+        cells = _cells(result, value)
+        table.add_row(Text("\u25a0 ", style).append(name, "default"), *cells[: len(columns)])
+    Console(stderr=True, highlight=False).print(table)
+    if profile:
+        print_profile(result)
+    typer.echo(f"Wrote '{result.out}' ({rate(result)})", err=True)
+    for path in beside:
+        typer.echo(f"Wrote '{path}'", err=True)
+
+
+def rate(result: "MapResult") -> str:
+    """Say how long a map took."""
+    return f"{result.seconds:.1f} s, {result.pixels_per_second:,.0f} pixels/s"
+
+
+def _lines(result: "MapResult") -> list[tuple[str, str, int]]:
+    """Return name, style and value of each line of the summary."""
+    lines = [(c.name, "rgb({},{},{})".format(*c.colour), c.value) for c in result.legend]
+    return lines + ([("Unclassified", "dim", 0)] if result.pixels[0] else [])
+
+
+def _cells(result: "MapResult", value: int) -> list[str]:
+    pixels = result.pixels[value]
+    share = pixels / (result.height * result.width)
+    return [f"{pixels:,}", f"{share:.1%}", f"{pixels * (result.hectares_per_pixel or 0):,.1f}"]
+
+
+def print_profile(result: "MapResult") -> None:
+    """Print a line a stage, and which of them bound the run."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("Stage")
+    for name in ("Busy s", "of run", "No input s", "No room s", "MB", "Pixels/s"):
+        table.add_column(name, justify="right")
+    for row in result.profile:
+        speed = row["pixels_per_second"]
+        table.add_row(
+            row["stage"],
+            f"{row['busy_s']:.2f}",
+            f"{row['busy_share'] or 0:.0%}",
+            f"{row['waiting_for_input_s']:.2f}",
+            f"{row['waiting_for_room_s']:.2f}",
+            f"{row['bytes'] / 1e6:,.1f}",
+            "" if speed is None or not row["pixels"] else f"{speed:,.0f}",
+        )
+    Console(stderr=True, highlight=False).print(table)
+    bound = result.bounding_stage
+    if bound is not None:
+        typer.echo(f"The run was bound by '{bound['stage']}', busy {bound['busy_share']:.0%} of the time", err=True)

@@ -1,0 +1,1 @@
+"""Where a scene lies: georeference, bounds, polygons and vector files."""

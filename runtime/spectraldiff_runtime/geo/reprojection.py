@@ -1,0 +1,111 @@
+"""Boxes and points in map coordinates: from one CRS to another and back, and how messages write them."""
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio import warp
+from rasterio.errors import CRSError
+
+from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.scene.protocol import Georeference
+from spectraldiff_runtime.scene.raster import GDAL_ERRORS, quiet_gdal
+
+# West, south, east, north.
+Box = tuple[float, float, float, float]
+
+# rasterio's error for a CRS that it does not know is none of its other errors; "EPSG:abc" is a ValueError.
+CRS_ERRORS = (*GDAL_ERRORS, CRSError, ValueError)
+
+# Straight sides bend when they are reprojected: so many points along each put them right to centimetres.
+SIDE_POINTS = 101
+
+
+def check_placed(place: Georeference, name: str, option: str) -> None:
+    """Raise UsageError for a scene without a transform, where an option in map coordinates has no meaning."""
+    if place.transform is not None:
+        if place.transform.is_degenerate or not math.isfinite(place.transform.determinant):
+            raise UsageError(
+                f"'{name}' has a transform without area, so {option} cannot be placed: "
+                "wanted pixels with a size; repair it with gdal_edit.py, or use --window"
+            )
+        return
+    found = "only ground control points" if place.gcps else "only RPCs" if place.rpcs else "no georeference"
+    remedy = "georeference it first with gdalwarp" if place.gcps or place.rpcs else "assign one with gdal_edit.py"
+    raise UsageError(
+        f"'{name}' has {found}, so {option} cannot be placed: wanted a transform; {remedy}, or use --window"
+    )
+
+
+def crs_of(place: Georeference) -> Any:
+    """Return the scene's CRS as rasterio's; None if it has none."""
+    return rasterio.crs.CRS.from_user_input(place.crs) if place.crs else None
+
+
+def mapped(transform: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    """Apply an affine transform to coordinates, numbers or arrays (affine 2 writes it ``*``, affine 3 ``@``)."""
+    a, b, c, d, e, f = transform[:6]
+    return a * x + b * y + c, d * x + e * y + f
+
+
+def scene_box_of(height: int, width: int, place: Georeference) -> Box:
+    """Return the smallest box around a scene with a transform, in its CRS."""
+    corners = np.array([mapped(place.transform, col, row) for col in (0, width) for row in (0, height)])
+    return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+
+
+def boxes_around(box: Box, source: Any, target: Any) -> list[Box]:
+    """Return the boxes around a box in another CRS; none where points of it do not come back to where they were.
+
+    A box across the 180th meridian is given on both of its sides, since either may be how the other data count.
+    """
+    xs, ys = (grid.ravel() for grid in np.meshgrid(np.linspace(*box[::2], 21), np.linspace(*box[1::2], 21)))
+    try:
+        back = moved_points(moved_points(np.stack([xs, ys], 1), source, target), target, source)
+        with quiet_gdal():
+            west, south, east, north = warp.transform_bounds(source, target, *box, densify_pts=SIDE_POINTS)
+    except CRS_ERRORS:
+        return []
+    gone = np.abs(back - np.stack([xs, ys], 1))
+    if source.is_geographic:
+        gone[:, 0] = np.minimum(gone[:, 0], np.abs(gone[:, 0] - 360))
+    if not gone.max() < 1e-5 * max(box[2] - box[0], box[3] - box[1]) + 1e-9 * np.abs(box).max():
+        return []
+    if west > east:
+        return [(west, south, east + 360, north), (west - 360, south, east, north)]
+    return [(west, south, east, north)]
+
+
+def moved_points(points: NDArray[np.float64], source: Any, target: Any) -> NDArray[np.float64]:
+    """Reproject points (n, 2); what has no place in the target is an error or infinite."""
+    with quiet_gdal():
+        return np.stack(warp.transform(source, target, *points.T.tolist())[:2], axis=1)
+
+
+def grown(box: Box) -> Box:
+    """Add what the bent sides of a reprojected box may have missed."""
+    dx, dy = 0.01 * (box[2] - box[0]), 0.01 * (box[3] - box[1])
+    return box[0] - dx, box[1] - dy, box[2] + dx, box[3] + dy
+
+
+def overlap(a: Box, b: Box) -> Box | None:
+    """Return what two boxes share; None without an area."""
+    west, south, east, north = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+    return (west, south, east, north) if west < east and south < north else None
+
+
+def box_text(box: Box) -> str:
+    """Write a box as `--bounds` reads it."""
+    return " ".join(f"{value:.12g}" for value in box)
+
+
+def in_crs(crs: Any) -> str:
+    """Write `` in EPSG:32616`` for a message; nothing without a CRS."""
+    if not crs:
+        return ""
+    text = crs.to_string()
+    named = re.match(r'\w+\["([^"]*)"', text)
+    return f" in {named[1] if named else text}"

@@ -1,0 +1,169 @@
+"""Polygons of a vector file, brought into a scene's pixel coordinates. Shapely and pyogrio load where they are used."""
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.gdal import check_plain, quiet_gdal
+from spectraldiff_runtime.geo.reprojection import (
+    CRS_ERRORS,
+    SIDE_POINTS,
+    Box,
+    box_text,
+    boxes_around,
+    crs_of,
+    grown,
+    in_crs,
+    mapped,
+    moved_points,
+    scene_box_of,
+)
+from spectraldiff_runtime.scene.protocol import Georeference
+
+# The polygons of a layer, and its CRS.
+Layer = tuple[NDArray[Any], Any]
+
+
+def polygons_in_pixels(path: str | Path, place: Georeference, height: int, width: int, name: str) -> NDArray[Any]:
+    """Read the polygons of a vector file that reach a scene.
+
+    Parameters
+    ----------
+    path
+        A file, or any name that GDAL opens as vectors; all layers are read.
+    place, height, width
+        Where the scene lies (with a transform), and its size in pixels.
+    name
+        What messages call the scene.
+
+    Returns
+    -------
+    ndarray of shape (P,), object
+        Valid Shapely polygons, x in columns and y in rows; the scene's first pixel reaches from 0 to 1.
+
+    Raises
+    ------
+    SceneError
+        The file cannot be read, has no polygon or no CRS, or lies outside the scene.
+    """
+    import shapely
+
+    scene_crs, scene_box = crs_of(place), scene_box_of(height, width, place)
+    layers = _read_layers(str(path), scene_crs, name)
+    placed = np.concatenate([_placed(layer, scene_crs, scene_box, str(path)) for layer in layers])
+    to_pixels = ~place.transform
+    pixels = shapely.transform(placed, lambda points: np.stack(mapped(to_pixels, *points.T), 1))
+    scene = shapely.box(0, 0, width, height)
+    shapely.prepare(scene)
+    reaching = pixels[shapely.intersects(scene, pixels)]
+    if not len(reaching):
+        raise SceneError(_why_outside(str(path), name, layers[0], scene_crs, scene_box))
+    return np.asarray(reaching)
+
+
+def _read_layers(path: str, scene_crs: Any, name: str) -> list[Layer]:
+    """Return the polygons of each layer that has some, with their CRS."""
+    import pyogrio
+    import shapely
+
+    check_plain(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # GDAL's remarks on files that it reads all the same
+            names = [layer for layer, kind in pyogrio.list_layers(path) if kind is not None]
+            tables = [pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True) for layer in names]
+            found = [(shapely.from_wkb(shapes), meta["crs"]) for meta, _, shapes, _ in tables if shapes is not None]
+    except (RuntimeError, ValueError, shapely.errors.ShapelyError) as error:
+        raise SceneError(_why_not_read(path, error)) from error
+    layers = [(_polygons(shapes, path), crs) for shapes, crs in found]
+    if not any(len(polygons) for polygons, _ in layers):
+        features = sum(len(shapes) for shapes, _ in found)
+        raise SceneError(f"'{path}' holds {features} features and no polygon: wanted polygons; check the file's layers")
+    return [(polygons, _layer_crs(path, crs, scene_crs, name)) for polygons, crs in layers if len(polygons)]
+
+
+def _why_not_read(path: str, error: Exception) -> str:
+    if "://" not in path and not path.startswith("/vsi") and not Path(path).exists():
+        return f"--mask '{path}' does not exist: wanted a vector file; check the name"
+    reason = (str(error).splitlines() or [type(error).__name__])[0].split(";")[0].strip().rstrip(".")
+    return f"--mask '{path}' cannot be read as a vector file ({reason}): wanted polygons in a file that GDAL reads"
+
+
+def _layer_crs(path: str, text: str | None, scene_crs: Any, name: str) -> Any:
+    """Return the CRS of a layer; None if neither it nor the scene has one, which is taken as the same."""
+    if text and scene_crs is None:
+        raise SceneError(f"'{name}' has no CRS and '{path}' has one: wanted the same; assign one with gdal_edit.py")
+    if not text and scene_crs is not None:
+        raise SceneError(f"'{path}' has no CRS and '{name}' has one: wanted both; assign one with ogr2ogr -a_srs")
+    try:
+        with quiet_gdal():
+            return rasterio.crs.CRS.from_user_input(text) if text else None
+    except CRS_ERRORS as error:
+        raise SceneError(
+            f"'{path}' has a CRS that is not understood: wanted a known one; reproject it with ogr2ogr -t_srs"
+        ) from error
+
+
+def _polygons(shapes: NDArray[Any], path: str) -> NDArray[Any]:
+    """Return the polygons in geometries of any kind, one by one, each made valid."""
+    import shapely
+
+    parts = shapely.get_parts(shapes)
+    while (shapely.get_type_id(parts) > shapely.GeometryType.MULTIPOINT).any():
+        parts = shapely.get_parts(parts)
+    parts = parts[(shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)]
+    if not np.isfinite(shapely.get_coordinates(parts)).all():
+        raise SceneError(f"'{path}' has polygons with coordinates that are not finite: wanted numbers; repair the file")
+    valid = shapely.is_valid(parts)
+    if valid.all():
+        return np.asarray(parts)
+    return np.concatenate([parts[valid], _polygons(shapely.make_valid(parts[~valid]), path)])
+
+
+def _placed(layer: Layer, scene_crs: Any, scene_box: Box, path: str) -> NDArray[Any]:
+    """Return polygons in the scene's CRS."""
+    polygons, crs = layer
+    if crs == scene_crs:
+        return polygons
+    try:
+        return _polygons(reprojected(polygons, crs, scene_crs, scene_box), path)
+    except CRS_ERRORS as error:
+        raise SceneError(
+            f"'{path}'{in_crs(crs)} cannot be reprojected to the scene{in_crs(scene_crs)}: "
+            "wanted polygons near the scene; check the file's CRS"
+        ) from error
+
+
+def reprojected(shapes: NDArray[Any], crs: Any, scene_crs: Any, scene_box: Box) -> NDArray[Any]:
+    """Return geometries in the scene's CRS, one for each, of any kind or empty.
+
+    What lies far from the scene is cut off first, for projections give any numbers there; long edges are bent.
+    `placing.CRS_ERRORS` come through.
+    """
+    import shapely
+
+    around = boxes_around(scene_box, scene_crs, crs)
+    if around:
+        shapes = shapely.intersection(shapes, shapely.union_all([shapely.box(*grown(box)) for box in around]))
+    west, south, east, north = shapely.total_bounds(shapes)
+    step = math.hypot(east - west, north - south) / (10 * SIDE_POINTS)
+    dense = shapely.segmentize(shapes, step) if step > 0 else shapes
+    return np.asarray(shapely.transform(dense, lambda points: moved_points(points, crs, scene_crs)))
+
+
+def _why_outside(path: str, name: str, layer: Layer, scene_crs: Any, scene_box: Box) -> str:
+    import shapely
+
+    polygons, crs = layer
+    boxes = [scene_box] if crs == scene_crs else boxes_around(scene_box, scene_crs, crs)
+    shown, shown_crs = (boxes[0], crs) if boxes else (scene_box, scene_crs)
+    return (
+        f"the polygons of '{path}' cover {box_text(tuple(shapely.total_bounds(polygons)))}{in_crs(crs)} and '{name}' "
+        f"covers {box_text(shown)}{in_crs(shown_crs)}: wanted polygons that overlap the scene; check both files' CRS"
+    )

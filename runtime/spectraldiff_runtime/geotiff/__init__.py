@@ -1,0 +1,1 @@
+"""Class rasters as GeoTIFF: layout, encoding, sidecar and the way back."""

@@ -1,0 +1,212 @@
+"""Stages that run at the same time, each in its own thread, with short queues between them.
+
+A full queue makes the stage before it wait, so that no more is held in memory than was planned. The first error, or an
+interruption of the thread that waits for the end, stops every stage before it is raised.
+"""
+
+import contextlib
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from spectraldiff_runtime.signals import interrupts_held_back
+
+# How often waiting stages look whether they should stop, in seconds.
+PATIENCE = 0.05
+
+_END = object()
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class Meter:
+    """What a stage did: seconds of work, of waiting for input and of waiting for room; bytes and pixels."""
+
+    name: str
+    busy: float = 0.0
+    starved: float = 0.0
+    blocked: float = 0.0
+    bytes: int = 0
+    pixels: int = 0
+
+    def count(self, pixels: int = 0, size: int = 0) -> None:
+        """Add to what was done."""
+        self.pixels += pixels
+        self.bytes += size
+
+    def as_dict(self, wall: float) -> dict[str, Any]:
+        """Return the figures for JSON: seconds, bytes, pixels, pixels a second of its own work, share of `wall`."""
+        return {
+            "stage": self.name,
+            "busy_s": self.busy,
+            "waiting_for_input_s": self.starved,
+            "waiting_for_room_s": self.blocked,
+            "bytes": self.bytes,
+            "pixels": self.pixels,
+            "pixels_per_second": self.pixels / self.busy if self.busy > 0 else None,
+            "busy_share": self.busy / wall if wall > 0 else None,
+        }
+
+
+Work = Callable[[Iterator[Any], Meter], Iterable[Any]]
+
+
+@dataclass
+class Stage:
+    """One stage: `work` takes the items of the stage before and yields those of the next.
+
+    Parameters
+    ----------
+    depth
+        How many of its results may wait for the next stage.
+    """
+
+    name: str
+    work: Work
+    depth: int = 1
+    meter: Meter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.name)
+
+
+class Stopped(Exception):  # noqa: N818 (no error: a stage was told to end)
+    """Raised inside a stage that should end."""
+
+
+class Pipeline:
+    """Runs stages until the first has no more to give, or until something goes wrong.
+
+    Parameters
+    ----------
+    stages
+        From the source, which gets no items, to the last, whose results are dropped.
+    cancel
+        Called once when the stages are told to stop, to end work that is under way.
+    """
+
+    def __init__(self, stages: Sequence[Stage], cancel: Callable[[], None] | None = None) -> None:
+        self._stages = stages
+        self._cancel = cancel
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+
+    def run(self, tick: Callable[[], None] | None = None) -> None:
+        """Run all stages and wait for their end.
+
+        Parameters
+        ----------
+        tick
+            Called often from the calling thread, to show progress.
+
+        Raises
+        ------
+        BaseException
+            The first that any stage raised, or that interrupted the wait; no stage runs any more.
+        """
+        threads = self._threads()
+        try:
+            with interrupts_held_back():  # or a thread that has just started might be forgotten
+                for thread in threads:
+                    thread.start()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(PATIENCE)
+                    if tick is not None:
+                        tick()
+        finally:
+            self._halt()
+            for thread in threads:
+                if thread.is_alive():
+                    thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _threads(self) -> list[threading.Thread]:
+        queues: list[queue.Queue[Any] | None] = [None]
+        queues += [queue.Queue(stage.depth) for stage in self._stages[:-1]]
+        queues += [None]
+        return [
+            threading.Thread(target=self._serve, args=(stage, queues[i], queues[i + 1]), name=f"sdiff-{stage.name}")
+            for i, stage in enumerate(self._stages)
+        ]
+
+    def _serve(self, stage: Stage, source: "queue.Queue[Any] | None", target: "queue.Queue[Any] | None") -> None:
+        meter, start = stage.meter, time.perf_counter()
+        try:
+            for item in stage.work(self._taken(source, meter), meter):
+                if target is None:
+                    self._check()
+                else:
+                    self._put(target, item, meter)
+            if target is not None:
+                self._put(target, _END, meter)
+        except Stopped:
+            pass
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            meter.busy = time.perf_counter() - start - meter.starved - meter.blocked
+
+    def _taken(self, source: "queue.Queue[Any] | None", meter: Meter) -> Iterator[Any]:
+        while source is not None:
+            start = time.perf_counter()
+            item = self._patiently(source.get)
+            meter.starved += time.perf_counter() - start
+            if item is _END:
+                return
+            yield item
+
+    def _put(self, target: "queue.Queue[Any]", item: Any, meter: Meter) -> None:
+        start = time.perf_counter()
+        self._patiently(target.put, item)
+        meter.blocked += time.perf_counter() - start
+
+    def _patiently(self, action: Callable[..., Any], *arguments: Any) -> Any:
+        while True:
+            self._check()
+            with contextlib.suppress(queue.Full, queue.Empty):
+                return action(*arguments, timeout=PATIENCE)
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise Stopped
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            if self._error is None and not self._stop.is_set():
+                self._error = error
+        self._halt()
+
+    def _halt(self) -> None:
+        if not self._stop.is_set():
+            self._stop.set()
+            if self._cancel is not None:
+                self._cancel()
+
+
+def in_flight(work: Callable[[T], R], items: Iterable[T], most: int) -> Iterator[R]:
+    """Yield `work` of each item in their order, where up to `most` are worked on at once, each in its own thread.
+
+    With one, that is the calling thread. When the iterator is closed or an item raises, those that are worked on are
+    waited for.
+    """
+    if most == 1:
+        yield from map(work, items)
+        return
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(most, "sdiff-in-flight") as pool:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) == most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,49 @@
+"""Whether a scene's values are in the unit that a model was trained on, as far as their size tells."""
+
+import numpy as np
+
+from spectraldiff_runtime.mapping.stages import Batch
+from spectraldiff_runtime.model.card import ModelCard
+
+# All bands this many times as bright or as dark as the training scene's mean: no land cover does that, other units do.
+FAR = 20
+# One pixel in so many along each axis is looked at.
+STEP = 4
+
+
+def units_doubt(card: ModelCard, batch: Batch, name: str) -> str | None:
+    """Compare the first pixels of a scene with the training scene's mean spectrum, the card's `fill`.
+
+    Parameters
+    ----------
+    name
+        What the message calls the scene.
+
+    Returns
+    -------
+    str or None
+        A warning; empty where there is no doubt; None where the batch does not tell, for it has no data or no
+        positive values.
+    """
+    halo, valid = card.halo, batch.valid[batch.kept]
+    inner = batch.inputs[:, :, halo : halo + valid.shape[1], halo : halo + valid.shape[2]]
+    pixels = inner.transpose(0, 2, 3, 1)[:, ::STEP, ::STEP][valid[:, ::STEP, ::STEP]]
+    if not len(pixels):
+        return None
+    means, usual = pixels.mean(axis=0, dtype=np.float64), np.array(card.fill, np.float64)
+    known = np.isfinite(means) & (means > 0) & (usual > 0)
+    if 2 * known.sum() < len(known):
+        return None
+    ratios = means[known] / usual[known]
+    if ratios.min() < FAR and ratios.max() > 1 / FAR:
+        return ""
+    return (
+        f"the values of '{name}' are about {_times(float(np.median(ratios)))} those that the model was trained on, in "
+        "all bands: if their unit differs (reflectance as 0 to 1 or as 0 to 10,000), the map is wrong; convert them"
+    )
+
+
+def _times(ratio: float) -> str:
+    """Write a ratio with one digit that counts: "300 times", "1/300 of"."""
+    size = float(f"{max(ratio, 1 / ratio):.1g}")
+    return f"{size:,.0f} times" if ratio > 1 else f"1/{size:,.0f} of"

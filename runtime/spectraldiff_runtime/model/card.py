@@ -1,0 +1,174 @@
+"""The model card: what a model file says about itself, as JSON in its metadata."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from spectraldiff_runtime.classes import HIGHEST, LandCoverClass
+from spectraldiff_runtime.errors import ModelFileError
+
+FORMAT = 1
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model file says about itself.
+
+    Attributes
+    ----------
+    name, preset, features
+        The training scene, the preset, and ``"diffusion"`` or ``"raw"``.
+    classes
+        In order of value, 1..K.
+    bands, wavelengths
+        Number of bands B, and their centres in nm where they are known.
+    halo
+        Pixels around an output pixel that it depends on.
+    nodata
+        The training scene's value for missing pixels, for information.
+    fill
+        B raw values that stand for a missing pixel beside others: the training scene's mean spectrum.
+    accuracy
+        split, seed, train_pixels, test_pixels, oa, aa, kappa (fractions); None if never measured.
+    versions
+        Versions of the packages that made the file.
+    scaled
+        Whether the model takes stored value x scale + offset, by each scene's own scale and offset.
+    workspace
+        Bytes of working memory for each pixel of a padded tile, as measured; None if never measured.
+    precision
+        What most of the model is computed in: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+    agreement
+        How a model of lower precision compares with the same in fp32: pixels, equal_classes (share), confidence (mean
+        absolute difference), test_pixels, oa and oa_fp32 (fractions); None for fp32.
+    """
+
+    name: str
+    preset: str
+    features: str
+    classes: tuple[LandCoverClass, ...]
+    bands: int
+    wavelengths: tuple[float, ...] | None
+    halo: int
+    nodata: float | None
+    fill: tuple[float, ...]
+    sensor: str = ""
+    attribution: str = ""
+    accuracy: Mapping[str, Any] | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    scaled: bool = False
+    workspace: float | None = None
+    precision: str = "fp32"
+    agreement: Mapping[str, Any] | None = None
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """Return the card as JSON text (no NaN)."""
+        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, name: str = "the model file") -> "ModelCard":
+        """Read a card and check each value.
+
+        Raises
+        ------
+        ModelFileError
+            The text is no card, is of a later format, or a value is not as it should be.
+        """
+        try:
+            raw = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ModelFileError(f"{name} has a card that is no JSON ({error}): export it again") from error
+        if not isinstance(raw, dict) or "format" not in raw:
+            raise ModelFileError(f"{name} has a card that is no model card: export it again")
+        if raw["format"] != FORMAT:
+            raise ModelFileError(
+                f"{name} has a card of format {raw['format']}: this version reads format {FORMAT}; "
+                "update spectraldiff or export the model again"
+            )
+        return _checked(raw, name)
+
+
+def _checked(raw: Mapping[str, Any], name: str) -> ModelCard:
+    for key, (wanted, test) in _RULES.items():
+        if not test(raw.get(key)):
+            raise ModelFileError(f"{name} has a card whose '{key}' is not {wanted}: export the model again")
+    bands = raw["bands"]
+    lengths = {key: len(raw[key]) for key in ("fill", "wavelengths") if raw.get(key) is not None}
+    for key, length in lengths.items():
+        if length != bands:
+            raise ModelFileError(
+                f"{name} has a card with {bands} bands and {length} values in '{key}': export the model again"
+            )
+    known = {key: raw[key] for key in ModelCard.__dataclass_fields__ if key in raw}
+    known["classes"] = tuple(
+        LandCoverClass(c["value"], c["name"], (c["colour"][0], c["colour"][1], c["colour"][2])) for c in raw["classes"]
+    )
+    known["fill"] = tuple(raw["fill"])
+    known["wavelengths"] = None if raw.get("wavelengths") is None else tuple(raw["wavelengths"])
+    known["scaled"] = bool(raw.get("scaled"))
+    known["precision"] = raw.get("precision") or PRECISIONS[0]
+    return ModelCard(**{"nodata": None, **known})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(map(_is_number, value))
+
+
+def _is_count(least: int, most: int) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, int) and not isinstance(v, bool) and least <= v <= most
+
+
+def _are_classes(value: Any) -> bool:
+    return isinstance(value, list) and 1 <= len(value) <= HIGHEST and all(map(_is_class, value, range(1, HIGHEST + 1)))
+
+
+def _is_class(value: Any, number: int) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("value") == number
+        and isinstance(value.get("name"), str)
+        and isinstance(value.get("colour"), list)
+        and len(value["colour"]) == 3
+        and all(map(_is_count(0, 255), value["colour"]))
+    )
+
+
+def _or_none(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda v: v is None or test(v)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": ("a name", _is_text),
+    "preset": ("a name", _is_text),
+    "features": ("'diffusion' or 'raw'", lambda v: v in ("diffusion", "raw")),
+    "classes": ("a list of classes 1 to K (K at most 65535) with value, name and colour", _are_classes),
+    "bands": ("a number of bands", _is_count(1, 1_000_000)),
+    "wavelengths": ("a list of numbers or null", _or_none(_are_numbers)),
+    "halo": ("a number of pixels", _is_count(0, 10_000)),
+    "nodata": ("a number or null", _or_none(_is_number)),
+    "fill": ("a list of numbers", _are_numbers),
+    "sensor": ("text", _or_none(_is_text)),
+    "attribution": ("text", _or_none(_is_text)),
+    "accuracy": ("a mapping or null", _or_none(_is_mapping)),
+    "versions": ("a mapping", _or_none(_is_mapping)),
+    "scaled": ("true or false", lambda v: v is None or isinstance(v, bool)),
+    "precision": ("fp32, fp16 or int8", lambda v: v is None or v in PRECISIONS),
+    "agreement": ("a mapping or null", _or_none(_is_mapping)),
+    "workspace": ("a positive number or null", _or_none(lambda v: _is_number(v) and v > 0)),
+}

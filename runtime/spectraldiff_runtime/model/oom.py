@@ -1,0 +1,134 @@
+"""What a device's memory holds of a batch, found out where it runs out: half as much is tried, and nothing is lost.
+
+What else a GPU fails in ends the run with one line that names another way.
+"""
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectraldiff_runtime.errors import DeviceError
+
+# ONNX Runtime's arena, the C++ library, CUDA, cuBLAS and cuDNN. An "illegal memory access" is another matter.
+OUT_OF_MEMORY = re.compile(
+    r"failed to allocate|bad_?\s?alloc|alloc_failed|out of memory|available memory of", re.IGNORECASE
+)
+
+# What ONNX Runtime says of a run that was ended by its options.
+ENDED = "terminate flag"
+
+Infer = Callable[[NDArray[np.float32]], list[NDArray[Any]]]
+
+
+class Fitting:
+    """Runs batches in pieces that fit. Safe to call from several threads, which share what was learnt.
+
+    Where memory runs out, pieces are halved; at single tiles, runs go on one at a time instead of several.
+
+    Parameters
+    ----------
+    on_gpu
+        Whether it is a GPU's memory that runs out: errors then name another way out.
+    runs
+        How many runs may be under way at once; the caller sees to it.
+    """
+
+    def __init__(self, on_gpu: bool = False, runs: int = 1) -> None:
+        self._on_gpu = on_gpu
+        self._most: int | None = None
+        self._alone = runs == 1
+        self._running = 0
+        self._change = threading.Condition()
+        self._unsaid: str | None = None
+
+    def run(self, infer: Infer, tiles: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Return what `infer` gives for all tiles, (N, B, h, w); each output has N first.
+
+        Raises
+        ------
+        DeviceError
+            A GPU's memory does not hold a single tile, even while nothing else runs; or the GPU cannot run the model.
+        MemoryError
+            The host's does not.
+        """
+        found: list[list[NDArray[Any]]] = []
+        done = 0
+        while done < len(tiles) or not found:
+            piece = tiles[done : done + (self._most or len(tiles))]
+            with self._turn() as alone:
+                try:
+                    found.append(infer(piece))
+                    done += len(piece)
+                    continue
+                except Exception as error:  # ONNX Runtime's own exception types differ between versions
+                    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
+                        self._lower(piece.shape, alone, error)
+                    elif self._on_gpu and ENDED not in str(error):
+                        raise DeviceError(_unable(str(error))) from error
+                    else:
+                        raise
+        return found[0] if len(found) == 1 else [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+    def news(self) -> str | None:
+        """Return one line about what was lowered since the last call; None where nothing was."""
+        with self._change:
+            news, self._unsaid = self._unsaid, None
+        return news
+
+    @contextmanager
+    def _turn(self) -> Iterator[bool]:
+        """Wait until this run may start; yield whether no other may start before its end."""
+        with self._change:
+            self._change.wait_for(lambda: not (self._alone and self._running))
+            self._running += 1
+            alone = self._alone
+        try:
+            yield alone
+        finally:
+            with self._change:
+                self._running -= 1
+                self._change.notify_all()
+
+    def _lower(self, shape: tuple[int, ...], alone: bool, error: Exception) -> None:
+        """Have less run at once from now on, unless another thread has seen to that meanwhile."""
+        size, height, width = shape[0], shape[2], shape[3]
+        where = "the GPU's memory" if self._on_gpu else "memory"
+        with self._change:
+            if self._most is not None and self._most < size:
+                return
+            if size > 1:
+                self._most = size // 2
+                self._unsaid = (
+                    f"{where} does not hold batches of {size} tiles of {height} x {width} pixels with their halos: "
+                    f"going on with {self._most} at a time"
+                )
+            elif not alone:
+                self._alone = True
+                self._unsaid = (
+                    f"{where} does not hold two tiles of {height} x {width} pixels with their halos at once: "
+                    "going on with one after the other"
+                )
+            elif self._on_gpu:
+                raise DeviceError(
+                    f"the GPU's memory does not hold one tile of {height} x {width} pixels with its halo: "
+                    "use a smaller --tile, or --device cpu"
+                ) from error
+            else:
+                raise MemoryError(f"inference on tiles of {shape}") from error
+
+
+def _unable(message: str) -> str:
+    """Return one line about a GPU that fails, without ONNX Runtime's paths and graphs."""
+    first = message.partition("\n")[0]
+    node = re.search(r"while running (\w+) node.*?Status Message: *(.*)", first)
+    what, told = (f"its {node[1]}", node[2]) if node else ("the model", first)
+    reason = re.split(r":? ?/| ; ", told)[0][:120]  # before a path in the sources, or what CUDA adds of the machine
+    return (
+        f"the GPU cannot run {what} ({reason}): "
+        "export it in another precision (`sdiff export --precision fp32`), or use --device cpu"
+    )

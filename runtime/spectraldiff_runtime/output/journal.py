@@ -1,0 +1,352 @@
+"""A map in progress: raw layers and a journal of what is done, in a folder beside the output.
+
+A window counts as done when its pixels have reached the disk and then its line in the journal has. So after a kill, a
+power cut or a full disk the journal never promises more than there is, and the next run does the rest. The folder lives
+under another name than the output and is removed when the output is whole.
+"""
+
+import contextlib
+import io
+import json
+import os
+import sys
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from spectraldiff_runtime.atomic import output_error
+from spectraldiff_runtime.errors import OutputError
+from spectraldiff_runtime.output.provenance import difference
+from spectraldiff_runtime.output.raw_layers import RAW, Layer, RawFiles
+from spectraldiff_runtime.signals import interrupts_held_back
+from spectraldiff_runtime.window import Window
+
+if sys.platform != "win32":
+    import fcntl
+
+SUFFIX = ".unfinished"
+JOURNAL, NEW_JOURNAL = "journal", "journal.new"
+FORMAT = 1
+# The lines of windows whose pixels have reached the disk are written together about this often.
+SYNC_SECONDS = 1.0
+PUBLISHING = "publishing"
+
+
+def folder_of(out: Path) -> Path:
+    """Return the folder of the unfinished map of `out`; a link is followed."""
+    target = Path(os.path.realpath(out))
+    return target.with_name(target.name + SUFFIX)
+
+
+def is_begun(out: Path) -> bool:
+    """Whether there is an unfinished map of `out`."""
+    return (folder_of(out) / JOURNAL).exists()
+
+
+class Journal:
+    """The folder of a map in progress; a context manager that closes its files and keeps or removes the folder.
+
+    Parameters
+    ----------
+    out
+        The map's final name; the folder lies beside it.
+    size
+        Height and width of the map.
+    layers
+        The raw files.
+    facts
+        What the map depends on, as JSON: a map is only gone on with where all of them are the same.
+    plan
+        How the work is cut up; `plan` of an earlier run replaces it.
+    resume
+        Whether an earlier run's folder is gone on with.
+    discard
+        Whether an earlier run's folder may be thrown away.
+
+    Raises
+    ------
+    OutputError
+        There is an earlier run's folder and neither is asked for, it belongs to a map of other facts, another process
+        is at work on it, or the disk takes nothing.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        size: tuple[int, int],
+        layers: Sequence[Layer],
+        facts: Mapping[str, Any],
+        plan: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        discard: bool = False,
+    ) -> None:
+        self.out, self.folder = out, folder_of(out)
+        self._size, self._raws = size, RawFiles(self.folder, size, layers)
+        self.plan, self.published = dict(plan), False
+        self._done: set[Window] = set()
+        self._fresh: list[Window] = []
+        self._keep = resume
+        self._log: io.FileIO | None = None
+        self._synced_at = 0.0
+        try:
+            self._begin(dict(facts), resume, discard)
+        except BaseException:
+            self.close()
+            raise
+
+    # -- beginning -------------------------------------------------------------------------------------------------
+
+    def _begin(self, facts: dict[str, Any], resume: bool, discard: bool) -> None:
+        if is_begun(self.out):
+            self._log = self._locked()
+            if not resume and not discard:
+                raise OutputError(
+                    f"'{self.folder}' holds an unfinished map of '{self.out}' ({self._how_far()}): "
+                    "go on with --resume, or throw it away with --overwrite"
+                )
+            if resume:
+                self._go_on(facts)
+                return
+            self._log.close()
+        self._start(facts)
+
+    def _start(self, facts: dict[str, Any]) -> None:
+        """Make the folder; its journal comes last, so that a folder without one is none."""
+        head = json.dumps({"format": FORMAT, "plan": self.plan, "facts": facts}, allow_nan=False)
+        try:
+            self._sweep()
+            self.folder.mkdir()
+            self._raws.create()
+            beginning = self.folder / NEW_JOURNAL
+            beginning.write_text(_line(head))
+            _sync(beginning)
+            beginning.rename(self.folder / JOURNAL)
+            _sync_folder(self.folder)
+            self._log = self._locked()
+            self._log.seek(0, os.SEEK_END)
+        except FileExistsError as error:
+            raise OutputError(f"'{self.folder}' is in the way and no unfinished map: move it away") from error
+        except OSError as error:
+            self.remove()
+            raise output_error(self.out, error) from error
+
+    def _locked(self) -> io.FileIO:
+        """Open the journal for this process alone; the system lets go of it however the process ends."""
+        try:
+            log = io.FileIO(self.folder / JOURNAL, "r+")
+            if sys.platform != "win32":
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.close()
+            raise OutputError(
+                f"another process is writing the map '{self.out}' now: wait for it, or choose another name"
+            ) from None
+        except OSError as error:
+            raise output_error(self.folder / JOURNAL, error) from error
+        return log
+
+    def _go_on(self, facts: dict[str, Any]) -> None:
+        assert self._log is not None
+        head, lines, end = _read(self._log)
+        self._check(head, facts)
+        try:
+            self._raws.open()
+            self._log.truncate(end)  # a line that a power cut left half-written
+            self._log.seek(end)
+        except OSError as error:
+            raise output_error(self.out, error) from error
+        self.plan = head["plan"]
+        self.published = PUBLISHING in lines
+        self._done = {window for line in lines if (window := _window(line)) is not None}
+
+    def _check(self, head: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Refuse a folder of another map, and say in what it differs."""
+        found = head.get("facts")
+        if head.get("format") != FORMAT or not isinstance(found, dict) or not isinstance(head.get("plan"), dict):
+            raise OutputError(f"the journal in '{self.folder}' cannot be read: begin again with --overwrite")
+        differing = difference(found, facts)
+        if differing is not None:
+            raise OutputError(
+                f"'{self.folder}' was begun with {differing}: give the same, or begin again with --overwrite"
+            )
+
+    def _how_far(self) -> str:
+        assert self._log is not None
+        _, lines, _ = _read(self._log)
+        pixels = sum(w.height * w.width for line in lines if (w := _window(line)) is not None)
+        return f"{pixels / (self._size[0] * self._size[1]):.0%} done"
+
+    # -- going on --------------------------------------------------------------------------------------------------
+
+    def raw(self, name: str) -> Path:
+        """Return the path of a layer's raw file."""
+        return self._raws.path(name)
+
+    @property
+    def done_pixels(self) -> int:
+        """Pixels of the map that are done."""
+        return sum(w.height * w.width for w in self._done)
+
+    def is_done(self, window: Window) -> bool:
+        """Whether an earlier run has done exactly this window."""
+        return window in self._done
+
+    def write(self, window: Window, values: Mapping[str, NDArray[Any]]) -> None:
+        """Write layers of a window of the map, each (h, w) or (count, h, w); none at all for a window of zeros.
+
+        Parameters
+        ----------
+        window
+            In the map's own rows and columns.
+
+        Raises
+        ------
+        OutputError
+            The disk is full or fails; what is done stays for --resume.
+        """
+        try:
+            for name, array in values.items():
+                self._raws.write(name, window, array)
+            self._fresh.append(window)
+            now = time.monotonic()
+            if now - self._synced_at > SYNC_SECONDS:
+                self.sync()
+        except OSError as error:
+            raise self.failed(error) from error
+
+    def sync(self) -> None:
+        """Have the pixels reach the disk, and then the journal's lines that say so."""
+        if not self._fresh or self._log is None:
+            return
+        self._raws.sync()
+        text = "".join(_line(f"{w.row0} {w.row1} {w.col0} {w.col1}") for w in self._fresh)
+        self._append(text)
+        self._fresh.clear()
+        self._synced_at = time.monotonic()
+
+    def announce_publishing(self) -> None:
+        """Note that outputs are getting their names: from here on those that exist may be this map's own.
+
+        Raises
+        ------
+        OSError
+            The disk does not take it.
+        """
+        self._append(_line(PUBLISHING))
+        self.published = True
+
+    def _append(self, text: str) -> None:
+        assert self._log is not None
+        data, start = text.encode(), self._log.tell()
+        try:
+            while data:
+                data = data[self._log.write(data) :]
+            os.fsync(self._log.fileno())
+        except OSError:  # half a line would hide all that come after it
+            with contextlib.suppress(OSError):
+                self._log.truncate(start)
+            self._log.seek(start)
+            raise
+
+    def failed(self, error: OSError | OutputError) -> OutputError:
+        """Return the error that says why the map cannot be written, and keep what is done."""
+        self._keep = True
+        known = error if isinstance(error, OutputError) else output_error(self.out, error)
+        return OutputError(f"{known}; what is done is kept: go on with --resume")
+
+    # -- ending ----------------------------------------------------------------------------------------------------
+
+    def remove(self) -> None:
+        """Remove the folder, its journal first: a folder without one is none."""
+        self._close_files()
+        with contextlib.suppress(OSError):
+            (self.folder / JOURNAL).unlink(missing_ok=True)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what maps leave in the folder, and the folder if nothing else is in it."""
+        if self.folder.is_symlink():
+            return
+        with contextlib.suppress(OSError):
+            for file in (self.folder / JOURNAL, self.folder / NEW_JOURNAL, *self.folder.glob(f"*{RAW}")):
+                file.unlink(missing_ok=True)
+            self.folder.rmdir()
+
+    def close(self) -> None:
+        """Close the files; the folder stays."""
+        with contextlib.suppress(OSError):
+            self.sync()
+        self._close_files()
+
+    def _close_files(self) -> None:
+        self._raws.close()
+        if self._log is not None:
+            with contextlib.suppress(OSError):
+                self._log.close()
+        self._log = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the files after an error, and remove the folder unless what is done is to be kept."""
+        if kind is None:
+            return
+        with interrupts_held_back():
+            if self._keep:
+                self.close()
+            else:
+                self.remove()
+        if self._keep and error is not None and not isinstance(error, OutputError):
+            error.add_note(f"what is done is kept in '{self.folder}': go on with --resume")
+
+
+def _line(text: str) -> str:
+    """Return a line of the journal: its checksum tells a whole line from one that was cut."""
+    return f"{text} {zlib.crc32(text.encode()):08x}\n"
+
+
+def _read(log: io.FileIO) -> tuple[dict[str, Any], list[str], int]:
+    """Return the head, the lines after it, and where the last whole line ends."""
+    log.seek(0)
+    texts, end = [], 0
+    for line in log.readall().splitlines(keepends=True):
+        text, _, check = line.decode(errors="replace").rstrip("\n").rpartition(" ")
+        if not line.endswith(b"\n") or check != f"{zlib.crc32(text.encode()):08x}":
+            break
+        texts.append(text)
+        end += len(line)
+    head: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):
+        parsed = json.loads(texts[0]) if texts else {}
+        head = parsed if isinstance(parsed, dict) else {}
+    return head, texts[1:], end
+
+
+def _window(line: str) -> Window | None:
+    parts = line.split()
+    return Window(*map(int, parts)) if len(parts) == 4 and all(p.isdigit() for p in parts) else None
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a folder's new names reach the disk, where the system can."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

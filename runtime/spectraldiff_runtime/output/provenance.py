@@ -1,0 +1,90 @@
+"""What a map's files say of what they were made from, so that a later run can tell whether they are its own."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.scene.raster import open_dataset
+
+FINGERPRINT, FACTS = "SPECTRALDIFF_FINGERPRINT", "SPECTRALDIFF_FACTS"
+IMAGE_DESCRIPTION = 0x010E  # the tag of Exif that holds a picture's fingerprint
+# Facts are kept and shown as JSON of at most so many characters, and as a digest beyond.
+LONGEST = 60
+DIGEST = "sha256:"
+# What messages call the parts of facts.
+WORDS = {"dtype": "type of values", "files": "size or date of its files", "sha256": "polygons", "blocksize": "tiles"}
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """Return a SHA-256 of all that a map depends on."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def record(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return a raster's tags that say what it was made from."""
+    return {FINGERPRINT: fingerprint(facts), FACTS: json.dumps(_brief(facts))}
+
+
+def picture_record(facts: Mapping[str, Any]) -> Image.Exif:
+    """Return a picture's metadata that say what it was made from."""
+    exif = Image.Exif()
+    exif[IMAGE_DESCRIPTION] = fingerprint(facts)
+    return exif
+
+
+def difference_of(path: Path, facts: Mapping[str, Any], picture: bool = False) -> str | None:
+    """Say how a file differs from one made from `facts`, "is a map with another ..."; None if it is such a one."""
+    tags = _picture_tags(path) if picture else _tags(path)
+    if tags.get(FINGERPRINT) == fingerprint(facts):
+        return None
+    try:
+        recorded = json.loads(tags.get(FACTS, ""))
+        return f"belongs to a map with {difference(recorded, facts) or 'other options'}"
+    except (ValueError, AttributeError):
+        return "belongs to another map, or to none of this version's"
+
+
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """Say in which fact two maps differ first, such as "another model"; None if in none."""
+    found, wanted = _brief(found), _brief(wanted)
+    for key in [*wanted, *found]:
+        values = found.get(key), wanted.get(key)
+        if values[0] != values[1]:
+            texts = [json.dumps(value, ensure_ascii=False) for value in values]
+            long = any(isinstance(value, str) and value.startswith(DIGEST) for value in values)
+            return f"another {key}" + ("" if long else f" ({texts[0]}; now {texts[1]})")
+    return None
+
+
+def _brief(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts without mappings in them, and with digests in the place of long values."""
+    flat: dict[str, Any] = {}
+    for key, value in facts.items():
+        inner = value if isinstance(value, Mapping) else {}
+        flat |= {f"{key}: other {WORDS.get(name, name)}": item for name, item in inner.items()} or {key: value}
+    texts = {key: json.dumps(value, sort_keys=True) for key, value in flat.items()}
+    return {
+        key: json.loads(text) if len(text) <= LONGEST else DIGEST + hashlib.sha256(text.encode()).hexdigest()[:32]
+        for key, text in texts.items()
+    }
+
+
+def _tags(path: Path) -> dict[str, str]:
+    try:
+        with open_dataset(path) as dataset:
+            return dict(dataset.tags())
+    except (SceneError, OSError):
+        return {}
+
+
+def _picture_tags(path: Path) -> dict[str, str]:
+    try:
+        with Image.open(path) as picture:
+            return {FINGERPRINT: str(picture.getexif().get(IMAGE_DESCRIPTION, ""))}
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        return {}

@@ -1,0 +1,1 @@
+"""Scenes: pixels by window, with wavelengths, nodata and georeference."""

@@ -1,0 +1,287 @@
+"""Scenes on disk: any raster that GDAL reads, by windows, with our errors and none of GDAL's noise."""
+
+import copy
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window as RasterioWindow
+
+from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.gdal import GDAL_ERRORS as GDAL_ERRORS
+from spectraldiff_runtime.gdal import doubt_about, is_remote, open_raster, reason
+from spectraldiff_runtime.gdal import open_dataset as open_dataset
+from spectraldiff_runtime.gdal import quiet_gdal as quiet_gdal
+from spectraldiff_runtime.scene.band_metadata import alpha_bands, mask_bands, read_bad_bands, read_fwhm, read_scaling
+from spectraldiff_runtime.scene.band_metadata import read_wavelengths as read_wavelengths
+from spectraldiff_runtime.scene.envi import open_lines
+from spectraldiff_runtime.scene.protocol import NODATA_OF_FILE as NODATA_OF_FILE
+from spectraldiff_runtime.scene.protocol import ArrayScene as ArrayScene
+from spectraldiff_runtime.scene.protocol import Georeference as Georeference
+from spectraldiff_runtime.scene.protocol import Nodata as Nodata
+from spectraldiff_runtime.scene.protocol import (
+    NodataOfBands,
+    check_dtype,
+    chosen_bands,
+    native_nodata,
+    nodata_doubts,
+    nodata_of_each,
+    one_nodata,
+)
+from spectraldiff_runtime.scene.protocol import Scene as Scene
+
+ARCHIVE = re.compile(r"(/vsi(zip|gzip|tar|7z|rar)/)+")
+
+
+class RasterScene:
+    """A raster that GDAL reads, opened for reading by windows; a context manager. One thread at a time.
+
+    Parameters
+    ----------
+    path
+        A file, or any name that GDAL opens.
+    bands
+        Numbers of the bands to use, from 1, in the model's order; None for all but an alpha band and those
+        that the ENVI header calls bad.
+    nodata
+        ``"file"`` for the file's own values, a number to use instead, or None for none.
+    scaled
+        Whether values are stored value x scale + offset, as float32, with NaN for nodata, by the file's
+        scale and offset (or ENVI ``reflectance scale factor``); 1 and 0 where it has none.
+
+    Attributes
+    ----------
+    bands, wavelengths, fwhm
+        Numbers of the bands in use; their centres and widths, (B,), nm, or None.
+    nodata
+        One value, or one for each band in use where they differ; None if scaled.
+    files
+        The local files that it is read from.
+    bad_bands
+        Numbers and centres (nm, or NaN) of the bands that were left out because the header calls them bad.
+    note
+        What a user may want to know of the bands in use.
+    doubts
+        What a user should be warned of: why the file may be another than its header describes, and a nodata value
+        that was given and cannot occur.
+
+    Raises
+    ------
+    SceneError
+        The raster is missing, unreadable, complex or cut short, its bands differ in type, or its list of
+        bad bands or its scale makes no sense.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        bands: Sequence[int] | None = None,
+        nodata: Nodata = NODATA_OF_FILE,
+        *,
+        scaled: bool = False,
+    ) -> None:
+        self.name, self.scaled = str(path), scaled
+        self._dataset = open_raster(path)
+        try:
+            self._lines = open_lines(self._dataset)
+            self._describe_file(nodata)
+            self._choose(self._good_bands() if bands is None else bands)
+            if nodata != NODATA_OF_FILE:
+                self.doubts += nodata_doubts(nodata, self._stored, self.name)
+        except BaseException:
+            self.close()
+            raise
+
+    def _describe_file(self, nodata: Nodata) -> None:
+        dataset = self._dataset
+        self.height, self.width = dataset.height, dataset.width
+        self.georeference = read_georeference(dataset)
+        self.files = tuple(_local_files(dataset))
+        self.bad_bands: dict[int, float] = {}
+        self.note, self.doubts = "", tuple(filter(None, [doubt_about(self.name, dataset)]))
+        self._centres, self._widths = read_wavelengths(dataset), read_fwhm(dataset)
+        self._nodata_values = dataset.nodatavals if nodata == NODATA_OF_FILE else (nodata,) * dataset.count
+        self._by_rows = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "LINE"
+
+    def _good_bands(self) -> tuple[int, ...]:
+        """Return all bands but an alpha band and the bad ones, and keep in mind which those are."""
+        spectral = set(range(1, self._dataset.count + 1)) - set(alpha_bands(self._dataset))
+        try:
+            bad = [band for band in read_bad_bands(self._dataset) if band in spectral]
+        except ValueError as error:
+            raise SceneError(
+                f"'{self.name}' {error}: wanted 1 (good) or 0 (bad) for each; mend the header or choose with --bands"
+            ) from None
+        self.bad_bands = {b: float("nan") if self._centres is None else float(self._centres[b - 1]) for b in bad}
+        if bad:
+            self.note = f"{len(bad)} of {len(spectral)} bands were left out, its header calls them bad"
+        if not spectral - set(bad):
+            raise SceneError(f"'{self.name}' has no band that is neither alpha nor bad: choose with --bands")
+        return tuple(sorted(spectral - set(bad)))
+
+    def _choose(self, bands: Sequence[int]) -> None:
+        dataset = self._dataset
+        self.bands = chosen_bands(self.name, dataset.count, bands)
+        at = np.array(self.bands) - 1
+        self._stored = _one_dtype(self.name, [dataset.dtypes[i] for i in at])
+        self._missing = one_nodata([self._nodata_values[i] for i in at])
+        self.dtype: np.dtype[Any] = np.dtype(np.float32) if self.scaled else self._stored
+        self.nodata: NodataOfBands = None if self.scaled else self._missing
+        self.wavelengths = None if self._centres is None or np.isnan(self._centres[at]).any() else self._centres[at]
+        self.fwhm = None if self._widths is None or np.isnan(self._widths[at]).any() else self._widths[at]
+        self.blocks: tuple[int, int] = tuple(dataset.block_shapes[at[0]])
+        self._masks = mask_bands(dataset)
+        self._alpha = [band for band in alpha_bands(dataset) if band not in self.bands]
+        if self.scaled:
+            self._scales, self._offsets = (values[at] for values in self._scaling())
+
+    def _scaling(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        scales, offsets = read_scaling(self._dataset)
+        if not (np.isfinite(scales) & (scales != 0) & np.isfinite(offsets)).all():
+            raise SceneError(
+                f"'{self.name}' has a scale or offset that is 0 or no number: wanted numbers, because the model "
+                "takes scaled values; mend the file (see `sdiff info`)"
+            )
+        return scales, offsets
+
+    def select(self, bands: Sequence[int], note: str = "") -> "RasterScene":
+        """Return the same open scene with other bands in use: numbers from 1, in the order wanted."""
+        other = copy.copy(self)
+        other._choose(bands)
+        other.note = note
+        return other
+
+    def read(self, row0: int, row1: int, col0: int, col1: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return a part, (B, h, w), of the scene's dtype: `out` of any strides, filled, where it is given.
+
+        Raises
+        ------
+        SceneError
+            The file is damaged or cut short there, or cannot be reached any more.
+        """
+        if out is None:
+            out = np.empty((len(self.bands), row1 - row0, col1 - col0), self.dtype)
+        with self._reading(row0, row1):
+            if self.scaled:
+                # What float32 holds exactly is converted in place.
+                exact = np.can_cast(self._stored, np.float32)
+                stored = out if exact else np.empty(out.shape, self._stored)
+                self._fill(row0, row1, col0, col1, stored)
+                self._scale(stored, out)
+            else:
+                self._fill(row0, row1, col0, col1, out)
+        return out
+
+    def _fill(self, row0: int, row1: int, col0: int, col1: int, out: NDArray[Any]) -> None:
+        """Fill `out` with stored values."""
+        if self._lines is not None:
+            self._lines.read(self.bands, row0, row1, col0, col1, out)
+            return
+        # GDAL would read a file that is interleaved by line once for each few bands.
+        step = 1 if self._by_rows else row1 - row0
+        for row in range(row0, row1, step):
+            window = RasterioWindow(col0, row, col1 - col0, step)
+            self._dataset.read(list(self.bands), window=window, out=out[:, row - row0 : row - row0 + step])
+
+    def _scale(self, stored: NDArray[Any], out: NDArray[Any]) -> None:
+        """Turn stored values into physical ones, (B, h, w) both, perhaps the same array."""
+        for i, nodata in enumerate(nodata_of_each(self._missing, len(self.bands))):
+            marker = native_nodata(nodata, self._stored)
+            missing = None if marker is None else stored[i] == marker
+            with np.errstate(over="ignore", invalid="ignore"):
+                out[i] = stored[i] * float(self._scales[i]) + float(self._offsets[i])
+            if missing is not None:
+                out[i][missing] = np.nan
+
+    def mask(self, row0: int, row1: int, col0: int, col1: int) -> NDArray[np.bool_] | None:
+        """Return where the file's mask and alpha band say that there is data, (h, w); None if it has neither.
+
+        Raises
+        ------
+        SceneError
+            As `read`.
+        """
+        if not self._masks and not self._alpha:
+            return None
+        window = RasterioWindow(col0, row0, col1 - col0, row1 - row0)
+        good = np.ones((row1 - row0, col1 - col0), np.bool_)
+        with self._reading(row0, row1):
+            if self._masks:
+                good &= (self._dataset.read_masks(list(self._masks), window=window) != 0).all(axis=0)
+            if self._alpha:
+                good &= (self._dataset.read(self._alpha, window=window) != 0).all(axis=0)
+        return good
+
+    @contextmanager
+    def _reading(self, row0: int, row1: int) -> Iterator[None]:
+        try:
+            with quiet_gdal():
+                yield
+        except GDAL_ERRORS as error:
+            raise SceneError(
+                f"'{self.name}' cannot be read at rows {row0} to {row1} ({reason(error)}): "
+                + (
+                    "the connection failed; try again"
+                    if is_remote(self.name)
+                    else "the file is damaged or cut short; copy or download it again"
+                )
+            ) from error
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return facts that tell this scene from another or a changed one, as plain values for JSON."""
+        missing = nodata_of_each(self._missing, 1)
+        facts = [(file.name, file.stat()) for file in self.files]
+        return {
+            "name": Path(self.name).name,
+            "height": self.height,
+            "width": self.width,
+            "bands": list(self.bands),
+            "dtype": str(self.dtype),
+            "nodata": [None if value is None else repr(float(value)) for value in missing],
+            "scaled": self.scaled,
+            "resampled": None,
+            "files": [{"name": name, "size": s.st_size, "mtime_ns": s.st_mtime_ns} for name, s in facts],
+        }
+
+    def close(self) -> None:
+        """Close the file."""
+        lines = getattr(self, "_lines", None)
+        if lines is not None:
+            lines.close()
+        with quiet_gdal():
+            self._dataset.close()
+
+    def __enter__(self) -> "RasterScene":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _one_dtype(name: str, dtypes: Sequence[str]) -> np.dtype[Any]:
+    if len(set(dtypes)) > 1:
+        kinds = ", ".join(sorted(set(dtypes)))
+        raise SceneError(f"'{name}' has bands of different types ({kinds}): wanted one; choose with --bands")
+    if dtypes[0].startswith("complex"):
+        raise SceneError(f"'{name}' holds {dtypes[0]} values: wanted real numbers; convert it first")
+    dtype: np.dtype[Any] = np.dtype(dtypes[0])
+    check_dtype(dtype, f"'{name}'")
+    return dtype
+
+
+def _local_files(dataset: Any) -> Iterator[Path]:
+    """Yield the files on this machine that a raster is read from; an archive for what lies in it."""
+    for name in dict.fromkeys(dataset.files):
+        path = Path(ARCHIVE.sub("", name)) if ARCHIVE.match(name) else Path(name)
+        yield from [place for place in (path, *path.parents) if place.is_file()][:1]
+
+
+def read_georeference(dataset: Any) -> Georeference:
+    """Return where an open dataset lies; a raster without any has an identity transform, left out here."""
+    gcps, gcps_crs = dataset.gcps
+    transform = None if dataset.transform.is_identity else dataset.transform
+    return Georeference(dataset.crs, transform, tuple(gcps), gcps_crs, dataset.rpcs)

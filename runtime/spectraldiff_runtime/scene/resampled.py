@@ -1,0 +1,161 @@
+"""A scene whose bands are interpolated to the wavelengths of a model."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectraldiff_runtime.scene.protocol import Georeference, NodataOfBands, Scene, native_nodata, nodata_of_each
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What each band is made of: (1 - weight) x band `lower` + weight x band `upper`.
+
+    Attributes
+    ----------
+    lower, upper
+        (B,) places among the bands in use of the scene beneath, from 0; the same where the weight is 0.
+    weight
+        (B,) float32 in 0..1.
+    """
+
+    lower: NDArray[np.intp]
+    upper: NDArray[np.intp]
+    weight: NDArray[np.float32]
+
+    @classmethod
+    def between(cls, found: NDArray[np.float64], wanted: NDArray[np.float64]) -> "Recipe":
+        """Return the linear interpolation from centres (b,) in any order to (B,), nm.
+
+        Beyond the first and last centre, that band is taken as it is.
+        """
+        order = np.argsort(found, kind="stable")
+        rising = found[order]
+        above = np.clip(np.searchsorted(rising, wanted), 1, max(1, rising.size - 1))
+        left, right = above - 1, np.minimum(above, rising.size - 1)
+        step = rising[right] - rising[left]
+        weight = np.clip((wanted - rising[left]) / np.where(step > 0, step, 1.0), 0.0, 1.0)
+        lower = np.where(weight < 1, left, right)
+        upper = np.where(weight > 0, right, left)
+        weight = np.where(lower == upper, 0.0, weight)
+        return cls(order[lower], order[upper], weight.astype(np.float32))
+
+    @property
+    def trivial(self) -> bool:
+        """Whether every band is taken as it is."""
+        return bool((self.lower == self.upper).all())
+
+
+@dataclass(frozen=True)
+class ResampledScene:
+    """A scene seen through a recipe: float32, NaN where a band that contributes has no data.
+
+    Its bands are numbered from 1 in the order of the recipe. It closes the scene beneath.
+    """
+
+    beneath: Scene
+    recipe: Recipe
+    wavelengths: NDArray[np.float64]
+    bands: tuple[int, ...]
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the scene beneath."""
+        return self.beneath.name
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.beneath.height
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.beneath.width
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Always float32."""
+        return np.dtype(np.float32)
+
+    @property
+    def nodata(self) -> NodataOfBands:
+        """None: missing values are NaN."""
+        return None
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Height and width of the storage blocks beneath."""
+        return self.beneath.blocks
+
+    @property
+    def bad_bands(self) -> Mapping[int, float]:
+        """Those of the scene beneath."""
+        return self.beneath.bad_bands
+
+    @property
+    def georeference(self) -> Georeference:
+        """Where it lies."""
+        return self.beneath.georeference
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The local files that it is read from."""
+        return tuple(getattr(self.beneath, "files", ()))
+
+    def read(self, row0: int, row1: int, col0: int, col1: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return a part, (B, h, w) float32: `out` of any strides, filled, where it is given."""
+        if out is None:
+            out = np.empty((len(self.bands), row1 - row0, col1 - col0), np.float32)
+        values = self.beneath.read(row0, row1, col0, col1)
+        missing = nodata_of_each(self.beneath.nodata, len(values))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for i, (lower, upper, weight) in enumerate(
+                zip(self.recipe.lower, self.recipe.upper, self.recipe.weight, strict=True)
+            ):
+                out[i] = _with_nan(values[lower], missing[lower])
+                if weight:
+                    out[i] += weight * (_with_nan(values[upper], missing[upper]) - out[i])
+        return out
+
+    def mask(self, row0: int, row1: int, col0: int, col1: int) -> NDArray[np.bool_] | None:
+        """Return the mask of the scene beneath."""
+        return self.beneath.mask(row0, row1, col0, col1)
+
+    def select(self, bands: Sequence[int], note: str = "") -> "ResampledScene":
+        """Return the same scene with others of its bands in use, by their numbers."""
+        at = np.array([self.bands.index(band) for band in bands])
+        recipe = Recipe(self.recipe.lower[at], self.recipe.upper[at], self.recipe.weight[at])
+        return replace(self, recipe=recipe, wavelengths=self.wavelengths[at], bands=tuple(bands), note=note)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the facts of the scene beneath with the recipe; those of an array are empty."""
+        known: dict[str, Any] = getattr(self.beneath, "fingerprint", dict)()
+        recipe = [self.recipe.lower.tolist(), self.recipe.upper.tolist(), self.recipe.weight.tolist()]
+        return {**known, "resampled": recipe}
+
+    def close(self) -> None:
+        """Close the scene beneath where it can be closed."""
+        if isinstance(self.beneath, AbstractContextManager):
+            self.beneath.__exit__(None, None, None)
+
+    def __enter__(self) -> "ResampledScene":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _with_nan(values: NDArray[Any], nodata: float | None) -> NDArray[np.float32]:
+    """Return a band as float32 with NaN for nodata, compared in the band's own type."""
+    marker = native_nodata(nodata, values.dtype)
+    numbers = values.astype(np.float32)
+    if marker is not None:
+        numbers[values == marker] = np.nan
+    return numbers

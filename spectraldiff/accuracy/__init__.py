@@ -1,0 +1,1 @@
+"""Accuracy of a map: metrics, area-adjusted estimates, matching of classes."""

@@ -1,0 +1,195 @@
+"""The accuracy of any class map at reference labels: what is scored, what is left out, and all figures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectraldiff.accuracy.area_adjusted import AreaAdjusted, area_adjusted
+from spectraldiff.accuracy.class_matching import match_classes, read_reference
+from spectraldiff.accuracy.metrics import Accuracy, Calibration, calibration, score
+from spectraldiff.data.label_raster import check_grids, read_labels
+from spectraldiff.data.label_vectors import LabelFields
+from spectraldiff_runtime.classes import LandCoverClass, all_classes, read_classes
+from spectraldiff_runtime.errors import LabelsError
+from spectraldiff_runtime.scene.raster import Georeference, RasterScene, open_dataset
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A map against a reference.
+
+    Attributes
+    ----------
+    classes
+        The classes 1..K: the map's, and after them those that only the reference has.
+    predicted
+        (H, W), the map, 0..K.
+    accuracy
+        At the scored pixels.
+    adjusted
+        Weighed by the whole map's pixels of each class; None where the map has no pixel with a class.
+    calibration, confidence
+        Of the scored pixels that have a class, and of the whole map, (H, W); None without a confidence raster.
+    left_out
+        Labelled pixels that were not scored, by the reason: ``excluded``, ``nodata``.
+    hectares
+        Area of a pixel; None where the map's CRS gives pixels different ones.
+    notes
+        What a user should know, one line each.
+    """
+
+    classes: tuple[LandCoverClass, ...]
+    predicted: NDArray[Any]
+    accuracy: Accuracy
+    adjusted: AreaAdjusted | None
+    calibration: Calibration | None
+    confidence: NDArray[np.float32] | None
+    left_out: Mapping[str, int]
+    hectares: float | None
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the figures in types that `json` writes."""
+        return {
+            **self.accuracy.as_dict(),
+            "classes": [c.name for c in self.classes],
+            **{f"{reason}_pixels": count for reason, count in self.left_out.items()},
+            "area_adjusted": None if self.adjusted is None else self.adjusted.as_dict(),
+            "calibration": None if self.calibration is None else self.calibration.as_dict(),
+        }
+
+
+def assess(
+    classes: Path,
+    labels: Path,
+    *,
+    fields: LabelFields | None = None,
+    exclude: Path | None = None,
+    confidence: Path | None = None,
+    count_nodata: bool = False,
+) -> Assessment:
+    """Compare a class map with reference labels.
+
+    A labelled pixel where the map has 0 is wrong if the map saw it and gave it no class, and is left out if the map has
+    no data there: where 0 (or another value that became 0) is the map's nodata, and `confidence` has nothing either.
+
+    Parameters
+    ----------
+    classes, labels
+        The map, and its reference: see `read_reference`, also for `fields`.
+    exclude
+        A raster on the map's grid; its nonzero pixels are left out.
+    confidence
+        The map's confidence raster: 0..1, or whole percent where it holds integers.
+    count_nodata
+        Whether labelled pixels without data in the map are wrong, too.
+
+    Raises
+    ------
+    SceneError, LabelsError, UsageError
+        A file cannot be read, does not fit the map, or leaves nothing to score.
+    """
+    predicted, nodata, place = read_map(classes)
+    found = read_reference(labels, predicted.shape, place, fields or LabelFields())
+    named = read_classes(classes)
+    highest = max(int(predicted.max()), *(c.value for c in named), 0)
+    truth, known, notes = match_classes(found, all_classes(classes, range(1, highest + 1)))
+    left_out = {"excluded": 0, "nodata": 0}
+    if exclude is not None:
+        left_out["excluded"] = _drop(truth, read_on_grid("the pixels to exclude", exclude, predicted.shape, place) > 0)
+    sure = None if confidence is None else read_confidence(confidence, predicted.shape, place)
+    if not count_nodata:
+        left_out["nodata"] = _drop(truth, nodata if sure is None else nodata & ~(sure > 0))
+        _check_left(truth, left_out["nodata"])
+    accuracy = score(truth, predicted, len(known))
+    return Assessment(
+        known,
+        predicted,
+        accuracy,
+        _adjusted(accuracy, predicted, place.hectares_per_pixel),
+        _calibrated(truth, predicted, sure),
+        sure,
+        left_out,
+        place.hectares_per_pixel,
+        (*found.remarks, *notes),
+    )
+
+
+def _drop(truth: NDArray[Any], where: NDArray[np.bool_]) -> int:
+    """Take the labels away there, and return how many there were."""
+    dropped = int((where & (truth > 0)).sum())
+    truth[where] = 0
+    return dropped
+
+
+def _check_left(truth: NDArray[Any], without_data: int) -> None:
+    if without_data and not truth.any():
+        raise LabelsError(
+            f"the map has no data at all {without_data:,} labelled pixels that would be scored: wanted labels on the "
+            "mapped area; check both files' CRS, or count them as wrong with --count-nodata"
+        )
+
+
+def _adjusted(accuracy: Accuracy, predicted: NDArray[Any], hectares: float | None) -> AreaAdjusted | None:
+    """Weigh the scored pixels that have a class by the map's pixels of each class."""
+    pixels = np.bincount(predicted.ravel(), minlength=len(accuracy.per_class) + 1)[1:]
+    return area_adjusted(accuracy.confusion[:, 1:].T, pixels, hectares) if pixels.any() else None
+
+
+def _calibrated(
+    truth: NDArray[Any], predicted: NDArray[Any], confidence: NDArray[np.float32] | None
+) -> Calibration | None:
+    scored = (truth > 0) & (predicted > 0)
+    if confidence is None or not scored.any():
+        return None
+    return calibration(confidence[scored], (truth == predicted)[scored])
+
+
+def read_map(path: Path) -> tuple[NDArray[Any], NDArray[np.bool_], Georeference]:
+    """Read a class map: its values (H, W), 0..K; where its nodata value or mask says that it has no data; its place."""
+    values, place = read_labels(path)
+    with open_dataset(path) as dataset:
+        nodata = dataset.read_masks(1) == 0
+    values[nodata] = 0
+    return values, nodata, place
+
+
+def read_on_grid(name: str, path: Path, shape: tuple[int, ...], place: Georeference) -> NDArray[Any]:
+    """Read labels, (H, W), that must lie on the map's grid."""
+    values, found = read_labels(path)
+    check_grids(name, values.shape, found, "the map", shape, place)
+    return values
+
+
+def read_confidence(path: Path, shape: tuple[int, ...], place: Georeference) -> NDArray[np.float32]:
+    """Read a confidence raster on the map's grid as (H, W) float32 in 0..1, 0 where it has no data.
+
+    Raises
+    ------
+    LabelsError
+        It is a class map, has several bands, lies on another grid or holds other values.
+    """
+    named = read_classes(path)
+    if named:
+        raise LabelsError(
+            f"'{path}' is a class map ({named[0].name}, ...): wanted the map's confidences, as `sdiff map "
+            "--confidence` writes them"
+        )
+    with RasterScene(path) as raster:
+        if len(raster.bands) != 1:
+            raise LabelsError(f"'{path}' has {len(raster.bands)} bands: wanted a raster of confidences with one")
+        stored = raster.read(0, raster.height, 0, raster.width)[0]
+        nodata, found = raster.nodata, raster.georeference
+    check_grids("the confidences", stored.shape, found, "the map", shape, place)
+    missing = np.isnan(stored) | (stored == nodata)
+    values = np.where(missing, 0, stored).astype(np.float32) / np.float32(100 if stored.dtype.kind in "iu" else 1)
+    if values.min() < 0 or values.max() > 1:
+        raise LabelsError(
+            f"'{path}' has confidences from {values.min():g} to {values.max():g}: "
+            "wanted 0 to 1, or whole percent from 0 to 100"
+        )
+    return np.asarray(values)

@@ -1,0 +1,177 @@
+"""Reference labels of any kind for a map, and which of its classes they mean."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectraldiff.data.label_reader import OwnLabels, read_own_labels
+from spectraldiff.data.label_vectors import LabelFields, is_vector
+from spectraldiff.data.merge_scenes import folded
+from spectraldiff_runtime.classes import LandCoverClass, with_colours
+from spectraldiff_runtime.errors import LabelsError, UsageError
+from spectraldiff_runtime.scene.protocol import Georeference
+
+FIELD = "class"  # the field that is read where none is named
+STRANGE = 254  # more values that the map does not have are no land-cover classes
+
+
+def read_reference(path: Path, shape: tuple[int, int], place: Georeference, fields: LabelFields) -> OwnLabels:
+    """Read reference labels onto a map's grid, as `own_labels.read_own_labels` does.
+
+    Parameters
+    ----------
+    path
+        A raster of labels, or points and polygons in any CRS.
+    shape, place
+        Height and width of the map, and where it lies.
+    fields
+        What to read of a vector file: the field with the classes, names or whole numbers (0 for none), is ``class``
+        where none is given.
+
+    Raises
+    ------
+    SceneError, LabelsError
+        The file cannot be read, holds no usable class, or cannot be laid on the map.
+    UsageError
+        There is no such field or layer, or one was named for a raster.
+    """
+    if fields.options and not is_vector(path):
+        raise UsageError(
+            f"{fields.options[0]} was given and '{path}' is no vector file: leave it out, or name a vector file"
+        )
+    return read_own_labels(path, shape, place, "the map", replace(fields, field=fields.field or FIELD))
+
+
+def match_classes(
+    reference: OwnLabels, ours: Sequence[LandCoverClass]
+) -> tuple[NDArray[Any], tuple[LandCoverClass, ...], list[str]]:
+    """Give the reference the map's values: by name where a name of both is the same, else by number.
+
+    A number means the class that the map calls so ("Class 7" or "7"), and where there is none the class of that value,
+    unless its name is another number.
+
+    Parameters
+    ----------
+    reference
+        What `read_reference` returned.
+    ours
+        The classes 1..K of the map, each with a name of its own or "Class 1", ...
+
+    Returns
+    -------
+    labels
+        (H, W), 0..K and further classes.
+    classes
+        The map's classes, and after them those that only the reference has.
+    notes
+        What a user should know, one line each.
+
+    Raises
+    ------
+    LabelsError
+        The reference has names only, and none of them is the map's; or far more classes than the map.
+    """
+    pixels = np.bincount(reference.labels.ravel(), minlength=len(reference.classes) + 1)
+    theirs = [(c, n) for c, n in zip(reference.classes, reference.numbers, strict=True) if pixels[c.value]]
+    map_names = _MapNames(ours)
+    named = [c.name for c, _ in theirs if _number_in(c.name) is None]
+    by_name = any(map_names.find(name) for name in named)
+    by_number = bool(named) and not by_name
+    if by_number and not all(number for _, number in theirs):
+        wanted = ", ".join(c.name for c in ours if _number_in(c.name) is None) or "none at all"
+        raise LabelsError(
+            f"the reference names the classes {', '.join(named)} and the map {wanted}: wanted the map's names, or a "
+            "field of whole numbers that are its values"
+        )
+    classes, notes = list(ours), []
+    unknown: list[int] = []
+    table = np.zeros(len(reference.classes) + 1, np.uint16)
+    for c, number in theirs:
+        value = map_names.find(c.name)
+        if not value and number and (not by_name or _number_in(c.name) is not None):
+            value = map_names.called(number)
+            if not value:
+                unknown.append(number)
+        if not value:
+            classes.append(LandCoverClass(len(classes) + 1, c.name, c.colour))
+            value = len(classes)
+            notes.append(f"the map has no class '{c.name}': its {pixels[c.value]:,} labelled pixels count as wrong")
+            if not named and map_names.named:
+                notes[-1] += "; if the numbers are codes, say with --name-field which field has the map's names"
+        elif by_number and not map_names.named:
+            classes[value - 1] = replace(c, value=value)
+        table[c.value] = value
+    _check_known(unknown, map_names)
+    if by_number and map_names.named:
+        notes.insert(0, "map and reference have no class name in common: classes were matched by value")
+    notes += _read_as_names(theirs, table, classes)
+    return table[reference.labels], _unlike(classes, len(ours)), notes
+
+
+class _MapNames:
+    """The classes of a map by their names and numbers."""
+
+    def __init__(self, classes: Sequence[LandCoverClass]) -> None:
+        self._exact = _only_once((c.name.strip(), c.value) for c in classes)
+        self._folded = _only_once((folded(c.name), c.value) for c in classes)
+        numbers = [_number_in(c.name) for c in classes]
+        self._numbers = {n: c.value for n, c in zip(numbers, classes, strict=True) if n is not None}
+        self.named = {c.value for n, c in zip(numbers, classes, strict=True) if n is None}
+        self.highest = max(len(classes), *self._numbers, 0)
+
+    def find(self, name: str) -> int:
+        """Return the value of the class of that name, in any case where only one has it; 0 for none."""
+        return self._exact.get(name.strip()) or self._folded.get(folded(name), 0)
+
+    def called(self, number: int) -> int:
+        """Return the value of the class that is called by a number, or has it as value and a name; 0 for none."""
+        return self._numbers.get(number) or (number if number in self.named else 0)
+
+
+def _only_once(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Return values by name, without names that several have."""
+    found = list(pairs)
+    counts = Counter(name for name, _ in found)
+    return {name: value for name, value in found if counts[name] == 1}
+
+
+def _number_in(name: str) -> int | None:
+    """Return the number that a class without a name of its own is called by; None for a name."""
+    found = re.fullmatch(r"(?:class )?([0-9]{1,9})", folded(name))
+    return int(found[1]) if found else None
+
+
+def _check_known(unknown: Sequence[int], names: _MapNames) -> None:
+    top = max(unknown, default=0)
+    if top > names.highest + STRANGE:
+        raise LabelsError(
+            f"the reference has values up to {top} and the map's classes end at {names.highest}: wanted the map's "
+            "values; choose another field or file"
+        )
+
+
+def _read_as_names(
+    theirs: Sequence[tuple[LandCoverClass, int]], table: NDArray[Any], classes: Sequence[LandCoverClass]
+) -> list[str]:
+    """Say which number was read as the name of a class, where it could also be the value of another one."""
+    other = [(number, int(table[c.value])) for c, number in theirs if 0 < number <= len(classes)]
+    for number, value in other:
+        if number != value and _number_in(classes[value - 1].name) == number:
+            return [
+                f"the reference's numbers were read as the map's class names: {number} as '{classes[value - 1].name}', "
+                f"which has the value {value} in the map"
+            ]
+    return []
+
+
+def _unlike(classes: Sequence[LandCoverClass], known: int) -> tuple[LandCoverClass, ...]:
+    """Give the classes after the `known` ones a colour that none of these has."""
+    taken = {c.colour for c in classes[:known]}
+    colours = with_colours([c.colour if i < known or c.colour not in taken else None for i, c in enumerate(classes)])
+    return tuple(replace(c, colour=colour) for c, colour in zip(classes, colours, strict=True))

@@ -1,0 +1,1 @@
+"""Commands of ``sdiff`` that train or look at trainings."""

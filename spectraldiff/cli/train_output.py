@@ -1,0 +1,155 @@
+"""What ``sdiff train`` shows on stderr: the labels before it begins, a bar a stage, the accuracies at the end."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from spectraldiff_runtime.messages import sdiff
+
+if TYPE_CHECKING:
+    from spectraldiff.data.scene import Scene
+    from spectraldiff.splits.draw import Split
+    from spectraldiff.splits.label_counts import ClassLabels
+    from spectraldiff.training.results import Result
+    from spectraldiff.training.run_folder import RunFolder
+    from spectraldiff.training.trainer import Monitor
+
+
+def describe(scenes: "Sequence[Scene]", splits: "Sequence[Split]") -> None:
+    """Print size and pixels of each scene, and the split with its leakage."""
+    from spectraldiff.wording import counted
+
+    for scene, split in zip(scenes, splits, strict=True):
+        height, width, bands = scene.cube.shape
+        shape = (
+            f"{height} x {width} pixels, {counted(bands, 'band')}, {counted(len(scene.classes), 'class', 'classes')}"
+        )
+        sides = f"{split.train.sum():,} training and {counted(int(split.test.sum()), 'test pixel')}"
+        typer.echo(f"{scene.name}: {shape}; {sides} ({split_text([split])})", err=True)
+    labelled = [scene.labels > 0 for scene in scenes]
+    dropped = sum(int((one & ~scene.valid).sum()) for one, scene in zip(labelled, scenes, strict=True))
+    if dropped:
+        found = counted(dropped, "labelled pixel has no data and was", "labelled pixels have no data and were")
+        typer.echo(f"{found} left out", err=True)
+    neither = sum(
+        int((one & scene.valid & ~split.train & ~split.test).sum())
+        for one, scene, split in zip(labelled, scenes, splits, strict=True)
+    )
+    if neither:
+        found = counted(neither, "labelled pixel is", "labelled pixels are")
+        typer.echo(f"{found} on neither side of the split", err=True)
+
+
+def split_text(splits: "Sequence[Split]") -> str:
+    """Name the split, its seed and the leakage of all its scenes."""
+    from spectraldiff.splits.draw import mean_leakage
+
+    leakage = mean_leakage(splits)
+    share = "not known" if leakage is None else f"{100 * leakage:.0f} %"
+    return f"{splits[0].name}, seed {splits[0].seed}, leakage {share}"
+
+
+def label_table(counts: "Sequence[ClassLabels]") -> None:
+    """Print one row a class: labelled, training and test pixels, and polygons where they are known."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    polygons = any(c.polygons is not None for c in counts)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("Class")
+    for title in ["Labelled", "Training", "Test"] + ["Polygons"] * polygons:
+        table.add_column(title, justify="right")
+    for c in counts:
+        numbers = [c.labelled, c.training, c.test] + ([c.polygons or 0] if polygons else [])
+        table.add_row(Text(c.name), *(f"{number:,}" for number in numbers))
+    Console(stderr=True, highlight=False).print(table)
+
+
+@contextmanager
+def progress(quiet: bool) -> "Iterator[Monitor]":
+    """Yield a monitor that draws one line a stage on stderr: bar, loss and time left."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from spectraldiff.training.trainer import Monitor
+
+    if quiet:
+        yield Monitor()
+        return
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}{task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True, highlight=False, soft_wrap=True)) as bars:
+
+        class Live(Monitor):
+            """Shows a training on the terminal."""
+
+            def stage(self, title: str, unit: str) -> None:
+                self.task = bars.add_task(title, total=None, unit=unit, loss="")
+                self.mean: float | None = None
+
+            def progress(self, done: int, total: int, loss: float | None = None) -> None:
+                if loss is not None:
+                    self.mean = loss if self.mean is None else 0.98 * self.mean + 0.02 * loss
+                shown = "" if self.mean is None else f"  loss {self.mean:.4f}"
+                bars.update(self.task, completed=done, total=total, loss=shown)
+
+            def message(self, text: str) -> None:
+                bars.console.print(text, markup=False)
+
+        yield Live()
+
+
+def summarise(folder: "RunFolder", result: "Result", seconds: float) -> None:
+    """Print the accuracies, how long the command took, and where everything lies."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from spectraldiff.training.run_folder import REPORT
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("Test pixels", "OA", "AA", "kappa x 100"):
+        table.add_column(title, justify="left" if title == "Test pixels" else "right")
+    metrics = folder.read_json("metrics.json")
+    found = result.found
+    rows = [("with diffusion features", found.accuracy), ("on raw bands", result.raw_accuracy)]
+    if metrics["features"] == "raw":
+        rows = [("on raw bands", found.accuracy)]
+    if len(found.of_scenes) > 1:
+        rows += [(scene["name"], own) for scene, own in zip(metrics["scenes"], found.of_scenes, strict=True)]
+    for name, accuracy in rows:
+        if accuracy is not None:
+            figures = (accuracy.oa, accuracy.aa, accuracy.kappa)
+            table.add_row(Text(name), *(f"{100 * value:.2f}" for value in figures))
+    Console(stderr=True, highlight=False).print(table)
+    leakage = metrics["leakage"]
+    leaked = "" if leakage is None else f": {100 * leakage:.0f} % of the test pixels have a training pixel in reach"
+    typer.echo(f"Split {metrics['split']}, seed {metrics['seed']}{leaked}", err=True)
+    typer.echo(f"Confidence and accuracy differ by {100 * found.calibration.ece:.2f} % on average (ECE)", err=True)
+    if result.remark:
+        typer.echo(result.remark[0].upper() + result.remark[1:], err=True)
+    stages = sum(result.seconds.values())
+    before = ", with what was done before it was interrupted" if stages > seconds else ""
+    typer.echo(
+        f"Took {seconds / 60:.1f} minutes from start to report (training and mapping {stages / 60:.1f}{before}); "
+        f"the run is '{folder.path}', its report is",
+        err=True,
+    )
+    export = sdiff("export", "--run", folder.path, "--out", "model.onnx")
+    typer.echo(f"'{folder.path / REPORT}'. Next: `{export}`", err=True)

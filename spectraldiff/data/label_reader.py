@@ -1,0 +1,301 @@
+"""A user's own labels on a scene's grid, from a raster or from polygons and points."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from rasterio.features import rasterize
+
+from spectraldiff.data.label_raster import labels_on_grid
+from spectraldiff.data.label_vectors import LabelFields, Table, in_pixels, is_vector, read_table
+from spectraldiff_runtime.classes import (
+    HIGHEST,
+    Colour,
+    LandCoverClass,
+    all_classes,
+    class_dtype,
+    clean_name,
+    read_classes,
+    with_colours,
+)
+from spectraldiff_runtime.errors import LabelsError
+from spectraldiff_runtime.scene.protocol import Georeference
+
+FEW = 16  # so many values without a class are kept as they are
+ALL_ONES = (255, 65535)  # what software writes into pixels without a class
+
+
+@dataclass(frozen=True)
+class OwnLabels:
+    """Labels on a scene's grid.
+
+    Attributes
+    ----------
+    labels
+        (H, W) uint8 or uint16, 0 = unlabelled, 1..K.
+    classes
+        The K classes in order: value i + 1 at index i.
+    groups
+        (H, W) int32, from 1: the polygon that labels a pixel; 0 for none and for points. None where the labels
+        come from no polygon.
+    remarks
+        What a user should know of how they were read, one line each.
+    numbers
+        The number that the file has for each class, 0 where it has a text.
+    """
+
+    labels: NDArray[Any]
+    classes: tuple[LandCoverClass, ...]
+    groups: NDArray[np.int32] | None = None
+    remarks: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
+
+
+def read_own_labels(
+    path: str | Path, shape: tuple[int, int], place: Georeference, name: str, fields: LabelFields | None = None
+) -> OwnLabels:
+    """Read labels of any kind onto a scene's grid.
+
+    Parameters
+    ----------
+    path
+        A vector file with polygons or points, or a label raster: on the scene's grid, or on another one in the same
+        CRS, which is resampled by nearest.
+    shape, place
+        Size of the scene, (H, W), and where it lies.
+    name
+        What messages call the scene.
+    fields
+        What to read of a vector file; not looked at for a raster.
+
+    Raises
+    ------
+    UsageError
+        A vector file has no such field or layer, or several layers.
+    SceneError, LabelsError
+        The file cannot be read, or its labels cannot be placed on the scene.
+    """
+    if is_vector(path):
+        return read_vector_labels(path, shape, place, name, fields or LabelFields())
+    labels, remark = labels_on_grid(path, shape, place)
+    return _of_raster(path, labels, (remark,) if remark else ())
+
+
+def _of_raster(path: str | Path, labels: NDArray[Any], remarks: tuple[str, ...]) -> OwnLabels:
+    """Find the classes of a label raster: all values from 1, or only those in use where they are few of them."""
+    named = [c.value for c in read_classes(path)]
+    used = sorted({*named, *np.unique(labels).tolist()} - {0})
+    highest = max(used, default=0)
+    if highest - len(used) <= max(len(used), FEW):
+        values = range(1, highest + 1)
+        return OwnLabels(labels, all_classes(path, values), None, remarks, tuple(values))
+    table = np.zeros(highest + 1, class_dtype(len(used)))
+    table[used] = np.arange(1, len(used) + 1)
+    classes = tuple(replace(c, value=value) for value, c in enumerate(all_classes(path, used), start=1))
+    return OwnLabels(table[labels], classes, None, remarks, tuple(used))
+
+
+def renumbered(own: OwnLabels, path: str | Path) -> tuple[str, ...]:
+    """Say, in one line, that maps of a model of these labels have other values than the file; none if they have not."""
+    other = [(number, c) for number, c in zip(own.numbers, own.classes, strict=True) if number not in (0, c.value)]
+    if not other:
+        return ()
+    number, c = other[0]
+    remark = (
+        f"maps of the model have the values 1 to {len(own.classes)}, not the numbers in '{path}': {number} becomes "
+        f"{c.value} '{c.name}'"
+    )
+    if own.numbers[-1] in ALL_ONES and not is_vector(path):
+        remark += (
+            f"; if {own.numbers[-1]} means unlabelled, say so to the file: gdal_edit.py -a_nodata {own.numbers[-1]}"
+        )
+    return (remark,)
+
+
+def read_vector_labels(
+    path: str | Path, shape: tuple[int, int], place: Georeference, name: str, fields: LabelFields
+) -> OwnLabels:
+    """Draw the polygons and points of a vector file onto a scene's grid.
+
+    A pixel gets the class of the polygon that its centre lies in, or of a point in it. Where features of different
+    classes meet in one pixel, it stays unlabelled. Classes are those that label a pixel: texts in alphabetical order,
+    numbers in rising order, with the colours of a field `colour` or `color` (#rrggbb) where there is one. Features
+    without a class (empty, or the number 0) are left out.
+
+    Raises
+    ------
+    UsageError
+        There is no such field or layer, or several layers could be meant.
+    LabelsError
+        The file cannot be read, holds other values or colours, cannot be placed, or labels no pixel of the scene.
+    """
+    table = read_table(path, fields)
+    keys = _class_keys(table.values, path, str(fields.field))
+    titles, remarks = _titles(keys, table, fields, path)
+    parts, owner = in_pixels(path, table, shape, place, name)
+    drawing = _Drawing(shape, list(dict.fromkeys(titles[key] for key in sorted(titles))))
+    drawing.draw(parts, [titles.get(keys[feature]) for feature in owner])
+    remarks = [*_left_out(keys, table), *remarks, *drawing.remarks()]
+    if not drawing.labels.any():
+        raise LabelsError(
+            f"the features of '{path}' label no pixel of '{name}': wanted polygons around pixels' centres, or points"
+        )
+    present = [title for value, title in enumerate(drawing.titles, start=1) if (drawing.labels == value).any()]
+    numbers = {titles[key]: _number(key) for key in sorted(titles, reverse=True)}
+    return _numbered(drawing, present, _colours(keys, titles, table, path), numbers, tuple(remarks))
+
+
+def _number(key: int | str) -> int:
+    """Return the number that a class is called by; 0 for a text."""
+    return int(key) if isinstance(key, int) or re.fullmatch("[0-9]{1,9}", key) else 0
+
+
+def _class_keys(values: NDArray[Any], path: str | Path, field: str) -> list[Any]:
+    """Return each feature's class: a text or a whole number from 1, None for no class."""
+    if values.dtype.kind not in "OUbiuf":
+        raise LabelsError(f"the field '{field}' of '{path}' holds {values.dtype}: wanted text or whole numbers")
+    if values.dtype.kind in "OUb":
+        return [_text(value) for value in values]
+    numbers = values.astype(np.float64)
+    known = numbers[~np.isnan(numbers)]
+    if len(known) and (known.min() < 0 or not np.array_equal(known, np.rint(known))):
+        raise LabelsError(
+            f"the field '{field}' of '{path}' has values from {known.min():g} to {known.max():g}: "
+            "wanted text, or whole numbers with 0 for unlabelled and classes from 1"
+        )
+    return [int(value) if value > 0 else None for value in numbers]
+
+
+def _text(value: Any) -> str | None:
+    """Return a field's text as a class's name; None for no text."""
+    return None if value is None else clean_name(str(value)) or None
+
+
+def _titles(keys: list[Any], table: Table, fields: LabelFields, path: str | Path) -> tuple[dict[Any, str], list[str]]:
+    """Return the name of each class by its key, and what is strange about them."""
+    found = {key for key in keys if key is not None}
+    if len(found) > HIGHEST:
+        raise LabelsError(
+            f"the field '{fields.field}' of '{path}' has {len(found)} classes: wanted {HIGHEST} at most; "
+            "choose the field that names the land cover"
+        )
+    titles = {key: key if isinstance(key, str) else f"Class {key}" for key in found}
+    names = [None] * len(keys) if table.names is None else [_text(name) for name in table.names]
+    said: dict[Any, Counter[str]] = {}
+    for key, name in zip(keys, names, strict=True):
+        if key is not None and name is not None:
+            said.setdefault(key, Counter())[name] += 1
+    remarks = []
+    for key, counts in sorted(said.items()):
+        titles[key] = counts.most_common(1)[0][0]
+        if len(counts) > 1:
+            listed = " and ".join(f"'{name}' ({count:,})" for name, count in counts.most_common(2))
+            remarks.append(
+                f"the class {key} of '{path}' has several names, {listed}: it is called '{titles[key]}'; mend the "
+                f"field '{fields.name_field}' if these are two classes"
+            )
+    return titles, remarks
+
+
+def _colours(keys: list[Any], titles: dict[Any, str], table: Table, path: str | Path) -> dict[str, Colour]:
+    """Return the colours that the file gives to classes, by name."""
+    found: dict[str, Colour] = {}
+    if table.colours is None:
+        return found
+    for key, text in zip(keys, table.colours, strict=True):
+        if key is None or text is None or not str(text).strip():
+            continue
+        code = re.fullmatch(r"#?([0-9a-f]{6})(?:[0-9a-f]{2})?", str(text).strip().lower())
+        if code is None:
+            raise LabelsError(f"'{path}' has the colour '{text}': wanted #rrggbb, such as #1b9e77")
+        red, green, blue = bytes.fromhex(code[1])
+        found.setdefault(titles[key], (red, green, blue))
+    return found
+
+
+def _left_out(keys: list[Any], table: Table) -> list[str]:
+    lines = int((shapely.get_dimensions(table.shapes) == 1).sum())
+    unnamed = sum(key is None for key in keys)
+    remarks = [f"features without a class (empty or 0), left out: {unnamed:,}"] if unnamed else []
+    return remarks + ([f"lines, left out because labels are polygons and points: {lines:,}"] if lines else [])
+
+
+class _Drawing:
+    """Labels drawn class by class; `titles` are the classes' names, value i + 1 at index i."""
+
+    def __init__(self, shape: tuple[int, int], titles: list[str]) -> None:
+        self.titles = titles
+        self.labels = np.zeros(shape, np.int32)
+        self.groups = np.zeros(shape, np.int32)
+        self.clashes: dict[tuple[str, str], int] = {}
+        self.missed: list[str] = []
+        self.outside: list[str] = []
+
+    def draw(self, parts: NDArray[Any], title_of: Sequence[str | None]) -> None:
+        """Draw parts in pixel coordinates, each of the class of that name; None draws nothing."""
+        clash = np.zeros(self.labels.shape, np.bool_)
+        polygon = shapely.get_dimensions(parts) == 2
+        ids = np.where(polygon, np.cumsum(polygon), -1)
+        for value, title in enumerate(self.titles, start=1):
+            mine = np.array([text == title for text in title_of])
+            drawn = _drawn(parts[mine], ids[mine], self.labels.shape)
+            if not drawn.any():
+                (self.missed if mine.any() else self.outside).append(title)
+            both = (drawn != 0) & (self.labels != 0)
+            for other, count in enumerate(np.bincount(self.labels[both], minlength=1)):
+                if count:
+                    self.clashes[self.titles[other - 1], title] = int(count)
+            clash |= both
+            self.labels[drawn != 0] = value
+            self.groups[drawn != 0] = drawn[drawn != 0].clip(0)
+        self.labels[clash] = self.groups[clash] = 0
+
+    def remarks(self) -> list[str]:
+        """Say what could not be drawn."""
+        remarks = []
+        if self.clashes:
+            pair = max(self.clashes, key=lambda names: self.clashes[names])
+            remarks.append(
+                f"pixels in features of two classes ('{pair[0]}' and '{pair[1]}', say), left unlabelled: "
+                f"{sum(self.clashes.values()):,}"
+            )
+        if self.missed:
+            remarks.append(f"the features of {', '.join(self.missed)} hold no pixel's centre: no such class")
+        if self.outside:
+            remarks.append(f"no polygon or point of {', '.join(self.outside)} reaches the scene: no such class")
+        return remarks
+
+
+def _drawn(parts: NDArray[Any], ids: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """Return (H, W): a polygon's id where a pixel's centre lies in it, else -1 where a point lies, else 0."""
+    polygon = ids > 0
+    out = np.zeros(shape, np.int32)
+    if polygon.any():
+        rasterize(zip(parts[polygon], ids[polygon].tolist(), strict=True), out=out)
+    columns, rows = np.floor(shapely.get_coordinates(parts[~polygon])).astype(np.int64).T
+    inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
+    rows, columns = rows[inside], columns[inside]
+    out[rows, columns] = np.where(out[rows, columns] == 0, -1, out[rows, columns])
+    return out
+
+
+def _numbered(
+    drawing: _Drawing,
+    present: list[str],
+    colours: dict[str, Colour],
+    numbers: dict[str, int],
+    remarks: tuple[str, ...],
+) -> OwnLabels:
+    """Give numbers from 1, and colours, to the classes that are present."""
+    values = np.array([0, *(present.index(t) + 1 if t in present else 0 for t in drawing.titles)])
+    chosen = with_colours([colours.get(title) for title in present])
+    classes = tuple(LandCoverClass(v, *of) for v, of in enumerate(zip(present, chosen, strict=True), start=1))
+    labels = values[drawing.labels].astype(class_dtype(len(present)))
+    groups = drawing.groups if drawing.groups.any() else None
+    return OwnLabels(labels, classes, groups, remarks, tuple(numbers[title] for title in present))

@@ -1,0 +1,269 @@
+"""Labelled polygons and points of a vector file, brought into a scene's pixel coordinates."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import rasterio
+import shapely
+from numpy.typing import NDArray
+
+from spectraldiff_runtime.errors import LabelsError, UsageError
+from spectraldiff_runtime.gdal import check_plain, quiet_gdal
+from spectraldiff_runtime.geo.reprojection import (
+    CRS_ERRORS,
+    box_text,
+    boxes_around,
+    crs_of,
+    in_crs,
+    mapped,
+    scene_box_of,
+)
+from spectraldiff_runtime.geo.vector_file import reprojected
+from spectraldiff_runtime.scene.protocol import Georeference
+
+READ_ERRORS = (RuntimeError, ValueError, shapely.errors.ShapelyError)
+# Names of the column that holds colours, in any case.
+COLOUR_FIELDS = ("colour", "color")
+
+
+@dataclass(frozen=True)
+class LabelFields:
+    """What to read of a vector file.
+
+    Attributes
+    ----------
+    field
+        The attribute that says the class: text, or whole numbers from 1.
+    layer
+        The layer; None where only one has the field.
+    name_field
+        The attribute that names the classes where `field` holds numbers; None for "Class 1", ...
+    """
+
+    field: str | None = None
+    layer: str | None = None
+    name_field: str | None = None
+
+    @property
+    def options(self) -> list[str]:
+        """The options of the command line that were given, such as ``--field``."""
+        values = {"--field": self.field, "--layer-name": self.layer, "--name-field": self.name_field}
+        return [option for option, value in values.items() if value is not None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The features of a layer.
+
+    Attributes
+    ----------
+    shapes
+        (n,) Shapely geometries, in the layer's CRS.
+    crs
+        Its CRS, None if it has none.
+    values, names, colours
+        (n,) what the fields hold; None where the layer has no such field.
+    """
+
+    shapes: NDArray[Any]
+    crs: Any
+    values: NDArray[Any]
+    names: NDArray[Any] | None
+    colours: NDArray[Any] | None
+
+
+def is_vector(path: str | Path) -> bool:
+    """Whether a file holds at least one layer of geometries."""
+    return bool(_layers(path))
+
+
+def _layers(path: str | Path) -> list[str]:
+    check_plain(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # GDAL's remarks on files that it reads all the same
+            return [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+    except READ_ERRORS:
+        return []
+
+
+def read_table(path: str | Path, fields: LabelFields) -> Table:
+    """Read the layer that holds the labels.
+
+    Raises
+    ------
+    UsageError
+        No field is given, the layer or a field does not exist, or several layers could be meant.
+    LabelsError
+        The layer cannot be read or has no feature.
+    """
+    layer = _chosen_layer(path, fields)
+    info = _info(path, layer)
+    found = [str(name) for name in info["fields"]]
+    for name in (fields.field, fields.name_field):
+        _check_field(path, name, found, wanted=name is fields.field)
+    colour = next((name for name in found if name.lower() in COLOUR_FIELDS), None)
+    wanted = list(dict.fromkeys(name for name in (fields.field, fields.name_field, colour) if name is not None))
+    columns, shapes = _read(path, layer, wanted)
+    if not len(shapes):
+        raise LabelsError(f"the layer '{layer}' of '{path}' has no feature: wanted labelled polygons or points")
+    names = None if fields.name_field is None else columns[fields.name_field]
+    colours = None if colour is None else columns[colour]
+    return Table(shapes, _crs(path, info["crs"]), columns[str(fields.field)], names, colours)
+
+
+def _chosen_layer(path: str | Path, fields: LabelFields) -> str:
+    layers = _layers(path)
+    if not layers:
+        raise LabelsError(f"'{path}' holds no layer of polygons or points: wanted a vector file with labels")
+    if fields.layer is not None:
+        if fields.layer not in layers:
+            raise UsageError(f"'{path}' has no layer '{fields.layer}', only {', '.join(layers)}: give one of them")
+        return fields.layer
+    having = [name for name in layers if fields.field in _info(path, name)["fields"]]
+    if len(layers) > 1 and len(having) != 1:
+        raise UsageError(f"'{path}' has the layers {', '.join(layers)}: say which one with --layer-name")
+    return (having or layers)[0]
+
+
+def _check_field(path: str | Path, name: str | None, found: list[str], *, wanted: bool) -> None:
+    listed = ", ".join(found) or "none"
+    if name is None and wanted:
+        raise UsageError(
+            f"'{path}' is a vector file: say with --field which of its fields holds the classes; it has {listed}"
+        )
+    if name is not None and name not in found:
+        raise UsageError(f"'{path}' has no field '{name}': give one of its fields: {listed}")
+
+
+def _info(path: str | Path, layer: str) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return dict(pyogrio.read_info(path, layer=layer))
+        except READ_ERRORS as error:
+            raise _unreadable(path, error) from error
+
+
+def _read(path: str | Path, layer: str, wanted: list[str]) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            meta, _, shapes, data = pyogrio.raw.read(path, layer=layer, columns=wanted, force_2d=True)
+            return dict(zip(meta["fields"], data, strict=True)), np.asarray(shapely.from_wkb(shapes))
+    except READ_ERRORS as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | Path, error: Exception) -> LabelsError:
+    why = (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
+    return LabelsError(f"'{path}' cannot be read ({why}): wanted a vector file that GDAL reads whole")
+
+
+def _crs(path: str | Path, text: str | None) -> Any:
+    try:
+        with quiet_gdal():
+            return rasterio.crs.CRS.from_user_input(text) if text else None
+    except CRS_ERRORS as error:
+        raise LabelsError(
+            f"'{path}' has a CRS that is not understood: wanted a known one; reproject it with ogr2ogr -t_srs"
+        ) from error
+
+
+def in_pixels(
+    path: str | Path, table: Table, shape: tuple[int, int], place: Georeference, name: str
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Bring features into pixel coordinates: x in columns, y in rows, the scene's first pixel from 0 to 1.
+
+    Parameters
+    ----------
+    path, name
+        What messages call the file and the scene.
+    shape, place
+        Size of the scene, (H, W), and where it lies.
+
+    Returns
+    -------
+    parts : ndarray of shape (n,), object
+        Single valid polygons and points that reach the scene.
+    owner : ndarray of shape (n,)
+        The feature that each is a part of: its index in `table`.
+
+    Raises
+    ------
+    LabelsError
+        Scene or file lacks a georeference, or no polygon or point reaches the scene.
+    """
+    _check_places(path, table.crs, place, name)
+    scene_crs, scene_box = crs_of(place), scene_box_of(*shape, place)
+    parts, owner = _parts(table.shapes, np.arange(len(table.shapes)))
+    if not len(parts):
+        raise LabelsError(f"'{path}' has no polygon and no point: wanted labelled polygons or points")
+    if not np.isfinite(shapely.get_coordinates(parts)).all():
+        raise LabelsError(f"'{path}' has coordinates that are not finite: wanted numbers; repair the file")
+    moved, owner = _moved(path, parts, owner, table.crs, scene_crs, scene_box)
+    to_pixels = ~place.transform
+    pixels = shapely.transform(moved, lambda points: np.stack(mapped(to_pixels, *points.T), 1))
+    reaching = shapely.intersects(shapely.box(0, 0, shape[1], shape[0]), pixels)
+    if not reaching.any():
+        raise _outside(path, name, parts, table.crs, scene_crs, scene_box)
+    return pixels[reaching], owner[reaching]
+
+
+def _check_places(path: str | Path, crs: Any, place: Georeference, name: str) -> None:
+    if place.transform is None or place.transform.is_degenerate:
+        raise LabelsError(
+            f"'{name}' has no georeference, so '{path}' cannot be placed on it: assign one with gdal_edit.py, "
+            "or give a label raster of its size"
+        )
+    if crs and not place.crs:
+        raise LabelsError(f"'{name}' has no CRS and '{path}' has one: wanted the same; assign one with gdal_edit.py")
+    if place.crs and not crs:
+        raise LabelsError(f"'{path}' has no CRS and '{name}' has one: wanted both; assign one with ogr2ogr -a_srs")
+
+
+def _parts(shapes: NDArray[Any], owner: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the single polygons and points in geometries of any kind, each made valid, and whose they are."""
+    while True:
+        shapes, index = shapely.get_parts(shapes, return_index=True)
+        owner = owner[index]
+        if not (shapely.get_type_id(shapes) > shapely.GeometryType.POLYGON).any():
+            break
+    kinds = shapely.get_type_id(shapes)
+    known = np.isin(kinds, (shapely.GeometryType.POLYGON, shapely.GeometryType.POINT)) & ~shapely.is_empty(shapes)
+    shapes, owner = shapes[known], owner[known]
+    valid = shapely.is_valid(shapes) | ~np.isfinite(shapely.bounds(shapes)).all(axis=1)
+    if valid.all():
+        return np.asarray(shapes), owner
+    mended, whose = _parts(shapely.make_valid(shapes[~valid]), owner[~valid])
+    order = np.argsort(np.concatenate([owner[valid], whose]), kind="stable")
+    return np.concatenate([shapes[valid], mended])[order], np.concatenate([owner[valid], whose])[order]
+
+
+def _moved(
+    path: str | Path, parts: NDArray[Any], owner: NDArray[np.int64], crs: Any, scene_crs: Any, scene_box: Any
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Reproject to the scene's CRS."""
+    if crs == scene_crs:
+        return parts, owner
+    try:
+        return _parts(reprojected(parts, crs, scene_crs, scene_box), owner)
+    except CRS_ERRORS as error:
+        raise LabelsError(
+            f"'{path}'{in_crs(crs)} cannot be reprojected to the scene{in_crs(scene_crs)}: "
+            "wanted features near the scene; check the file's CRS"
+        ) from error
+
+
+def _outside(path: str | Path, name: str, parts: NDArray[Any], crs: Any, scene_crs: Any, scene_box: Any) -> LabelsError:
+    boxes = [scene_box] if crs == scene_crs else boxes_around(scene_box, scene_crs, crs)
+    shown, shown_crs = (boxes[0], crs) if boxes else (scene_box, scene_crs)
+    covered = box_text(tuple(shapely.total_bounds(parts)))
+    return LabelsError(
+        f"the features of '{path}' cover {covered}{in_crs(crs)} and '{name}' covers {box_text(shown)}"
+        f"{in_crs(shown_crs)}: wanted labels on the scene; check both files' CRS"
+    )

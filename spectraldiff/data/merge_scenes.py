@@ -1,0 +1,91 @@
+"""Several scenes in one training: one list of classes, one number of bands."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from spectraldiff.data.scene import Scene
+from spectraldiff_runtime.classes import Colour, LandCoverClass, class_dtype, with_colours
+from spectraldiff_runtime.errors import SceneError
+
+# Centres of the same band in two scenes may differ by this many nm without a word.
+SAME_CENTRE = 2.0
+
+
+def with_common_classes(scenes: Sequence[Scene]) -> tuple[Scene, ...]:
+    """Give the classes of all scenes the same numbers: same name, same class.
+
+    The classes are those of the first scene, then those that each further one adds. One scene stays as it is.
+
+    Raises
+    ------
+    SceneError
+        The scenes have different numbers of bands.
+    """
+    _check_bands(scenes)
+    if len(scenes) == 1:
+        return tuple(scenes)
+    classes = _union(c for scene in scenes for c in scene.classes)
+    value_of = {c.name: c.value for c in classes}
+    return tuple(_renumbered(scene, classes, value_of) for scene in scenes)
+
+
+def _check_bands(scenes: Sequence[Scene]) -> None:
+    first = scenes[0]
+    for scene in scenes[1:]:
+        if scene.cube.shape[2] != first.cube.shape[2]:
+            raise SceneError(
+                f"the scene '{scene.name}' has {scene.cube.shape[2]} bands and '{first.name}' has "
+                f"{first.cube.shape[2]}: wanted scenes of the same bands; train on each sensor by itself"
+            )
+
+
+def _union(classes: Iterable[LandCoverClass]) -> tuple[LandCoverClass, ...]:
+    """Return the classes by name, in order of appearance; a colour that is taken is replaced."""
+    firsts: dict[str, LandCoverClass] = {}
+    for c in classes:
+        firsts.setdefault(c.name, c)
+    owners: dict[Colour, str] = {}
+    for c in firsts.values():
+        owners.setdefault(c.colour, c.name)
+    colours = with_colours([c.colour if owners[c.colour] == c.name else None for c in firsts.values()])
+    return tuple(LandCoverClass(v, n, c) for v, (n, c) in enumerate(zip(firsts, colours, strict=True), start=1))
+
+
+def alike(classes: Sequence[LandCoverClass]) -> tuple[str, ...]:
+    """Say in one line each which names differ in case or blanks only: they are classes of their own."""
+    firsts: dict[str, str] = {}
+    lines = []
+    for c in classes:
+        other = firsts.setdefault(folded(c.name), c.name)
+        if other != c.name:
+            lines.append(
+                f"'{other}' and '{c.name}' are two classes, for their names differ in case or blanks: give both one "
+                "name if they are one"
+            )
+    return tuple(lines)
+
+
+def folded(name: str) -> str:
+    """Return a class's name as it is compared where case, blanks and the form of accents do not count."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _renumbered(scene: Scene, classes: tuple[LandCoverClass, ...], value_of: dict[str, int]) -> Scene:
+    values = np.array([0, *(value_of[c.name] for c in scene.classes)])
+    return replace(scene, labels=values[scene.labels].astype(class_dtype(len(classes))), classes=classes)
+
+
+def differing_bands(scenes: Sequence[Scene]) -> str:
+    """Say in one line where the band centres of the scenes differ; empty where they do not, or are not known."""
+    known = [scene for scene in scenes if scene.wavelengths is not None]
+    for scene in known[1:]:
+        apart = np.abs(np.asarray(scene.wavelengths) - np.asarray(known[0].wavelengths))
+        if apart.max() > SAME_CENTRE:
+            return (
+                f"the bands of '{scene.name}' and '{known[0].name}' differ by up to {apart.max():.1f} nm: "
+                "the model takes them for the same"
+            )
+    return ""

@@ -1,0 +1,312 @@
+"""A labelled hyperspectral scene in memory: cube, labels, classes, wavelengths and georeference.
+
+Labels follow one rule everywhere: 0 is unlabelled, classes are 1..K, in uint8 (past 254 classes in uint16).
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.io import MemoryFile
+
+from spectraldiff.data.label_raster import sizes
+from spectraldiff.data.label_reader import read_own_labels, renumbered
+from spectraldiff.data.label_vectors import LabelFields
+from spectraldiff_runtime.atomic import Output, PartialFile, commit, output_error
+from spectraldiff_runtime.classes import LandCoverClass
+from spectraldiff_runtime.errors import LabelsError, OutputError, SceneError
+from spectraldiff_runtime.geotiff.encode import ArrayRaster, class_spec
+from spectraldiff_runtime.scene.raster import (
+    NODATA_OF_FILE,
+    Georeference,
+    Nodata,
+    RasterScene,
+    open_dataset,
+    quiet_gdal,
+)
+
+# Side of the tiles of a written scene; all bands of a tile lie together, because mapping reads them so.
+TILE = 64
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A hyperspectral scene with labels.
+
+    Attributes
+    ----------
+    name
+        What runs and reports call it.
+    cube
+        (H, W, B), raw units in the sensor's type (uint16, int16, float32).
+    labels
+        (H, W) uint8 or uint16, 0 = unlabelled, 1..K.
+    classes
+        The K classes in order: value i + 1 at index i.
+    wavelengths
+        (B,) band centres in nm, in the order of the bands, which need not rise; None if not known.
+    crs, transform
+        CRS as an authority code or WKT, and the first six numbers of the affine transform; None if the
+        scene has no georeference.
+    nodata
+        The value that marks missing pixels; None for none.
+    missing
+        (H, W) bool, True for further pixels without data: by the raster's mask or alpha band, or because its
+        bands have different nodata values. None for none.
+    scaled
+        Whether the cube holds stored value x scale + offset, as float32.
+    sensor, attribution, note
+        Instrument, whom to name, and what a user must know of the data; may be empty.
+    groups
+        (H, W) int32, from 1: the polygon that labels a pixel, 0 for none; None where no polygon labels any.
+    remarks
+        What a user should know of how the labels were read, one line each.
+    numbers, band_names
+        (B,) numbers of the bands in their file, from 1, None where they are those of the cube; and their names there,
+        which may be empty.
+    """
+
+    name: str
+    cube: NDArray[Any]
+    labels: NDArray[Any]
+    classes: tuple[LandCoverClass, ...]
+    wavelengths: NDArray[np.float64] | None = None
+    crs: str | None = None
+    transform: tuple[float, ...] | None = None
+    nodata: float | None = None
+    sensor: str = ""
+    attribution: str = ""
+    note: str = ""
+    missing: NDArray[np.bool_] | None = None
+    scaled: bool = False
+    groups: NDArray[np.int32] | None = None
+    remarks: tuple[str, ...] = ()
+    numbers: tuple[int, ...] | None = None
+    band_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.cube.ndim != 3 or 0 in self.cube.shape:
+            raise SceneError(f"the cube is {self.cube.shape}: wanted (height, width, bands), not empty")
+        if self.labels.shape != self.cube.shape[:2]:
+            raise LabelsError(sizes("the labels", self.labels.shape, "the scene", self.cube.shape))
+        if self.missing is not None and self.missing.shape != self.labels.shape:
+            raise SceneError(sizes("the mask", self.missing.shape, "the scene", self.cube.shape))
+        if self.groups is not None and self.groups.shape != self.labels.shape:
+            raise LabelsError(sizes("the polygons", self.groups.shape, "the scene", self.cube.shape))
+        if self.wavelengths is not None and self.wavelengths.shape != self.cube.shape[2:]:
+            found, wanted = self.wavelengths.size, self.cube.shape[2]
+            raise SceneError(f"there are {found} wavelengths for {wanted} bands: give one for each band")
+        if tuple(c.value for c in self.classes) != tuple(range(1, len(self.classes) + 1)):
+            raise LabelsError("the classes have gaps or another order: wanted the values 1, 2, ... K")
+        if self.labels.dtype not in (np.uint8, np.uint16) or self.labels.max() > len(self.classes):
+            raise LabelsError(
+                f"the labels are {self.labels.dtype} up to {self.labels.max()}: "
+                f"wanted uint8 or uint16 from 0 to {len(self.classes)}, the number of classes"
+            )
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """(H, W) bool: no band of the pixel is nodata, NaN or infinite, and it is not called missing."""
+        good = np.isfinite(self.cube).all(axis=-1)
+        if self.nodata is not None:
+            good &= (self.cube != self.nodata).all(axis=-1)
+        if self.missing is not None:
+            good &= ~self.missing
+        return np.asarray(good)
+
+    def band(self, index: int) -> str:
+        """Return what messages call the band at `index` of the cube: its number and, if it has one, its name."""
+        number = index + 1 if self.numbers is None else self.numbers[index]
+        name = self.band_names[index] if self.band_names else ""
+        return f"{number} ('{name}')" if name else str(number)
+
+    @classmethod
+    def from_files(
+        cls,
+        scene_path: str | Path,
+        labels_path: str | Path,
+        *,
+        name: str | None = None,
+        bands: Sequence[int] | None = None,
+        nodata: Nodata = NODATA_OF_FILE,
+        scaled: bool = False,
+        fields: LabelFields | None = None,
+        least: int = 2,
+    ) -> "Scene":
+        """Read a scene from a raster, and its labels from a vector file or another raster.
+
+        Parameters
+        ----------
+        scene_path
+            A raster that GDAL reads.
+        labels_path
+            Polygons or points in a vector file, in any CRS; or a raster with one band of whole numbers 0..65535, its
+            nodata value counted as 0, on any grid in the scene's CRS (`spectraldiff.own_labels`). Names and colours
+            come from the file where it has them, else they are "Class 1", ... and `palette`.
+        name
+            Defaults to the scene's file name without suffix.
+        bands
+            Numbers of the bands to use, from 1; by default all but those that the raster calls bad.
+        nodata
+            ``"file"`` for the raster's own values, a number to use instead, or None for none.
+        scaled
+            Apply the raster's scale and offset; the cube is float32 then, and NaN where there is no data.
+        fields
+            What to read of a vector file.
+        least
+            Classes wanted, at least.
+
+        Raises
+        ------
+        SceneError
+            A raster cannot be read.
+        UsageError
+            The vector file has no such field or layer.
+        LabelsError
+            The labels cannot be placed on the scene, hold other values, or name too few classes.
+        """
+        with RasterScene(scene_path, bands, nodata, scaled=scaled) as raster:
+            cube = np.empty((raster.height, raster.width, len(raster.bands)), raster.dtype)
+            raster.read(0, raster.height, 0, raster.width, out=cube.transpose(2, 0, 1))
+            missing = _missing(raster, cube)
+            place, wavelengths, value = raster.georeference, raster.wavelengths, raster.nodata
+            numbers = raster.bands
+        tags, names = _tags_and_names(scene_path)
+        own = read_own_labels(labels_path, cube.shape[:2], place, str(scene_path), fields)
+        check_class_count([own.labels], own.classes, [labels_path], least, own.remarks)
+        return cls(
+            name=name or Path(scene_path).stem,
+            cube=cube,
+            labels=own.labels,
+            classes=own.classes,
+            wavelengths=wavelengths,
+            crs=None if place.crs is None else str(place.crs.to_string()),
+            transform=None if place.transform is None else tuple(place.transform)[:6],
+            nodata=None if isinstance(value, tuple) else value,
+            missing=missing,
+            scaled=scaled,
+            sensor=tags.get("SENSOR", ""),
+            attribution=tags.get("ATTRIBUTION", ""),
+            note=tags.get("NOTE", ""),
+            groups=own.groups,
+            remarks=(*own.remarks, *renumbered(own, labels_path)),
+            numbers=numbers,
+            band_names=tuple(names[number - 1] or "" for number in numbers),
+        )
+
+    def write(self, path: str | Path, *, labels: str | Path | None = None, overwrite: bool = False) -> None:
+        """Write the scene as a GeoTIFF, with wavelengths, and its labels as a class raster.
+
+        Parameters
+        ----------
+        path
+            The GeoTIFF: tiled, compressed, wavelengths as band tags (``wavelength`` in nm and GDAL's
+            ``CENTRAL_WAVELENGTH_UM``) and band descriptions.
+        labels
+            Where the labels go, with class names and colours; not written by default.
+        overwrite
+            Replace files that exist.
+
+        Raises
+        ------
+        OutputError
+            A file exists and `overwrite` is not set, or cannot be written. No part of it is left.
+        """
+        path, labels = Path(path), None if labels is None else Path(labels)
+        if labels is not None and labels.resolve() == path.resolve():
+            raise OutputError(f"scene and labels would both go to '{path}': give two names")
+        place = Georeference.of(self.crs, self.transform)
+        with ExitStack() as files:
+            outputs: list[Output] = [files.enter_context(_CubeOutput(self, path, overwrite))]
+            if labels is not None:
+                height, width = self.labels.shape
+                spec = class_spec(height, width, self.classes, place, self._tags())
+                outputs.append(files.enter_context(ArrayRaster(labels, overwrite, self.labels, spec)))
+            commit(outputs)
+
+    def _tags(self) -> dict[str, str]:
+        tags = {"SCENE": self.name, "SENSOR": self.sensor, "ATTRIBUTION": self.attribution, "NOTE": self.note}
+        return {key: text for key, text in tags.items() if text}
+
+    def _encoded(self) -> bytes:
+        """Return the bytes of the GeoTIFF."""
+        with quiet_gdal(), MemoryFile() as memory:
+            with memory.open(**self._profile()) as dataset:
+                self._describe(dataset)
+                dataset.write(self.cube.transpose(2, 0, 1))
+            return bytes(memory.read())
+
+    def _profile(self) -> dict[str, Any]:
+        height, width, bands = self.cube.shape
+        place = Georeference.of(self.crs, self.transform)
+        return {
+            "driver": "GTiff", "height": height, "width": width, "count": bands, "dtype": self.cube.dtype,
+            "crs": place.crs, "transform": place.transform, "nodata": self.nodata,
+            "tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel",
+            "compress": "deflate", "predictor": 3 if self.cube.dtype.kind == "f" else 2,
+            "bigtiff": "if_safer", "photometric": "minisblack", "alpha": "unspecified",
+        }  # fmt: skip
+
+    def _describe(self, dataset: Any) -> None:
+        """Put names, attribution and wavelengths into an open raster."""
+        dataset.update_tags(**self._tags())
+        for band, wavelength in enumerate([] if self.wavelengths is None else self.wavelengths, start=1):
+            dataset.set_band_description(band, f"{wavelength:.1f} nm")
+            dataset.update_tags(band, wavelength=f"{wavelength:.10g}", wavelength_units="nm")
+            dataset.update_tags(band, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=f"{wavelength / 1000:.10g}")
+
+
+class _CubeOutput(PartialFile):
+    """The GeoTIFF of a scene's cube. GDAL fills memory, not the file, because it reports a full disk late."""
+
+    def __init__(self, scene: Scene, path: Path, overwrite: bool) -> None:
+        super().__init__(path, overwrite)
+        self._scene = scene
+
+    def finish(self) -> None:
+        """Write the whole file under its other name."""
+        try:
+            self.partial.write_bytes(self._scene._encoded())
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+
+def check_class_count(
+    labels: Sequence[NDArray[Any]],
+    classes: Sequence[LandCoverClass],
+    paths: Sequence[str | Path],
+    least: int = 2,
+    remarks: Sequence[str] = (),
+) -> None:
+    """Raise LabelsError unless the labels of some scenes, read from `paths`, hold `least` of the classes or more.
+
+    `remarks` are what was noticed when they were read: it may say why.
+    """
+    found = sorted({int(value) for one in labels for value in np.unique(one) if value})
+    if len(found) >= least:
+        return
+    what = f"one class only, '{classes[found[0] - 1].name}'" if found else "no class, only 0"
+    names = ", ".join(f"'{path}'" for path in paths)
+    have, wanted = "has" if len(paths) == 1 else "have", "two classes to tell apart" if least > 1 else "one class"
+    why = f" ({'; '.join(remarks)})" if remarks else ""
+    raise LabelsError(f"{names} {have} {what}{why}: wanted at least {wanted}")
+
+
+def _missing(raster: RasterScene, cube: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Return what the cube and one nodata value alone do not say of missing pixels, (H, W); None for nothing."""
+    known = raster.mask(0, raster.height, 0, raster.width)
+    missing = np.zeros(cube.shape[:2], np.bool_) if known is None else ~known
+    if isinstance(raster.nodata, tuple):
+        for band, value in enumerate(raster.nodata):
+            if value is not None:
+                missing |= cube[..., band] == value
+    return missing if missing.any() else None
+
+
+def _tags_and_names(path: str | Path) -> tuple[dict[str, str], tuple[str | None, ...]]:
+    with open_dataset(path) as dataset:
+        return dict(dataset.tags()), tuple(dataset.descriptions)

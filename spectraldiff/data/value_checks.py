@@ -1,0 +1,139 @@
+"""Values of a scene that are probably not measurements: missing pixels that nobody declared, and lone extremes.
+
+Bands are scaled by their smallest and largest value, so one pixel of -9999 among reflectances leaves a model nothing to
+tell the others by.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectraldiff.data.scene import Scene
+from spectraldiff.wording import counted, ranges
+from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.gdal import open_dataset
+from spectraldiff_runtime.scene.band_metadata import read_scaling
+
+SAMPLE = 20_000  # pixels that are enough for quantiles
+USUAL = (0.01, 0.99)
+FAR = 20.0  # times the usual range
+
+
+def value_doubts(scene: Scene) -> tuple[str, ...]:
+    """Say what is doubtful in the values of a scene's pixels with data, one line each.
+
+    Raises
+    ------
+    SceneError
+        All pixels are the same.
+    """
+    pixels = scene.cube[scene.valid]  # (n, B)
+    if (pixels == pixels[0]).all():
+        raise SceneError(
+            f"the scene '{scene.name}' has the same values in all pixels that have data ({len(pixels):,}): "
+            "wanted a scene with something to tell apart; see `sdiff info`"
+        )
+    lines, flat = [], np.zeros(len(pixels), np.bool_)
+    if pixels.shape[1] > 2:
+        for value in (pixels.min(), pixels.max()):
+            same = (pixels == value).all(axis=1)
+            if same.any():
+                flat |= same
+                lines.append(f"{_pixels(same)} {value:g} in every band: if it means no data, give --nodata {value:g}")
+    return (*lines, *_far(pixels[~flat], scene))
+
+
+def check_data(scene: Scene) -> None:
+    """Refuse a scene that has no pixel with data, and name the bands that are to blame.
+
+    Raises
+    ------
+    SceneError
+    """
+    if scene.valid.any():
+        return
+    known = np.isfinite(scene.cube)
+    if scene.nodata is not None:
+        known &= scene.cube != scene.nodata
+    found = known.any(axis=(0, 1))  # (B,)
+    if found.all() or not found.any():
+        raise SceneError(f"the scene '{scene.name}' has no data in any pixel: see `sdiff info`, or give --nodata none")
+    empty = [scene.band(int(index)) for index in np.flatnonzero(~found)]
+    which = f"band {empty[0]} has" if len(empty) == 1 else f"bands {', '.join(empty)} have"
+    numbers = np.arange(1, len(found) + 1) if scene.numbers is None else np.array(scene.numbers)
+    raise SceneError(
+        f"{which} no data in any pixel of the scene '{scene.name}', and a pixel counts where all its bands have data: "
+        f"train without, with --bands {ranges(numbers[found].tolist())}, or check the file"
+    )
+
+
+def check_range(scene: Scene) -> None:
+    """Refuse values that float32, in which models compute, cannot hold: too large ones, and bands of tiny ones only.
+
+    Raises
+    ------
+    SceneError
+    """
+    if scene.cube.dtype.kind != "f":
+        return
+    pixels, limits = scene.cube[scene.valid], np.finfo(np.float32)  # (n, B)
+    low, high = (np.asarray(f(pixels, axis=0), np.float64) for f in (np.min, np.max))
+    size = np.maximum(np.abs(low), np.abs(high))
+    with np.errstate(over="ignore"):
+        large = max(float(size.max()), float((high - low).max())) > limits.max
+    if large:
+        band = int(size.argmax())
+        value = float(high[band] if high[band] == size[band] else low[band])
+        raise SceneError(
+            f"the scene '{scene.name}' has a value of {value} in band {scene.band(band)}, and float32, in which models "
+            f"compute, ends at {limits.max:.2g}: give --nodata {value} if it means no data, else scale the scene"
+        )
+    tiny = (size > 0) & (size < limits.tiny)
+    if tiny.any():
+        band = int(np.where(tiny, size, 0).argmax())
+        raise SceneError(
+            f"the scene '{scene.name}' has no value larger than {float(size[band])} in band {scene.band(band)}, and "
+            f"float32, in which models compute, begins at {limits.tiny:.2g}: scale the scene"
+        )
+
+
+def scale_doubts(path: str | Path) -> tuple[str, ...]:
+    """Say in one line that a raster whose scaled values are wanted has no scale; nothing where it has.
+
+    Raises
+    ------
+    SceneError
+        The raster cannot be opened.
+    """
+    with open_dataset(path) as dataset:
+        scales, offsets = read_scaling(dataset)
+    if not (scales == 1).all() or not (offsets == 0).all():
+        return ()
+    return (
+        f"'{path}' has neither scale nor offset, so --scaled leaves its values as they are: leave it out, or give the "
+        "file a scale (gdal_edit.py -scale) if its values are not physical",
+    )
+
+
+def _far(pixels: NDArray[Any], scene: Scene) -> list[str]:
+    """Name a value that is far from what is usual in its band."""
+    if not len(pixels):
+        return []
+    low, high = np.quantile(pixels[:: -(-len(pixels) // SAMPLE)], USUAL, axis=0)  # (B,) each
+    span = np.where(high > low, FAR * (high - low), np.inf)
+    far = (pixels < low - span) | (pixels > high + span)
+    if not far.any():
+        return []
+    pixel, band = np.argwhere(far)[0]
+    name = scene.band(int(band))
+    value, alone, usual = pixels[pixel, band], far.any(axis=1), f"{low[band]:g} to {high[band]:g}"
+    return [
+        f"{_pixels(alone)} values far from all others, such as {value:g} in band {name} (usual are {usual}): "
+        f"bands are scaled by their extremes, so mend them or, if it means no data, give --nodata {value:g}"
+    ]
+
+
+def _pixels(where: NDArray[np.bool_]) -> str:
+    return counted(int(where.sum()), "pixel has", "pixels have")

@@ -1,0 +1,1 @@
+"""Benchmark scenes: registry, download and loaders."""

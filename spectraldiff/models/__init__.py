@@ -1,0 +1,1 @@
+"""The networks: diffusion, U-Net, features, classifiers, presets."""

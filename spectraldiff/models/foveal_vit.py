@@ -1,0 +1,295 @@
+"""FovealViT: one attention layer whose class token reads a wide window that is fine at its centre and coarse outside.
+
+A class token that has read nothing yet is a constant, and so is its query.  With places that only shift the attention's
+scores, the weight of a pixel is then exp(a) exp(b): a from the pixel alone, b from its place in the window alone.  So
+attention over all windows of a map is the ratio of two convolutions of that map, see `FovealSlide`: the same function
+as over each window by itself, at a hundredth of the operations of a transformer that sees each window anew.
+
+Several such classifiers that differ in their first weights, every second one in how far it looks, and some in what they
+read of a pixel, stand side by side: their mean is right more often than one of them (Lakshminarayanan et al. 2017), and
+with one linear map a token feeds all of them.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spectraldiff.models.vit import SpectralViT, ViTConfig
+
+# Pixels along the side of the cells that share a place outside the centre.
+CELL = 3
+# Largest score of a pixel: beyond it, weights of one window would not fit into float32 together.
+HIGHEST_SCORE = 20.0
+
+
+class FovealViT(nn.Module):
+    """Classifies the centre pixel of a window of feature vectors with one layer of attention.
+
+    Parameters
+    ----------
+    config
+        The network's shape; `fovea` pixels along the side of the centre have a place each, outside it `CELL` x `CELL`
+        pixels share one; `window`, `narrow` and `fovea` are odd multiples of `CELL`; `depth` is 1; `members` is M.
+        With `beside`, both kinds of components have members that read them.
+
+    Raises
+    ------
+    ValueError
+        The shape is another.
+    """
+
+    places: Tensor
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        sides = (config.window, config.narrow or config.window, _fovea(config))
+        if any(side % (2 * CELL) != CELL for side in sides) or list(sides) != sorted(sides)[::-1] or config.depth != 1:
+            raise ValueError(
+                f"depth {config.depth}, window {sides[0]}, narrow {sides[1]} and fovea {sides[2]}: a foveal classifier "
+                f"has depth 1 and sides that are odd multiples of {CELL}, none larger than the one before"
+            )
+        if bool(config.beside) != bool(config.band_members) or config.band_members >= config.members:
+            raise ValueError(
+                f"{config.beside} components of bands alone and {config.band_members} of {config.members} members that "
+                "read them: wanted none of both, or some of both and a member for the other components"
+            )
+        self.config, width, members = config, config.width, config.members
+        self.embed = nn.Linear(config.components, members * width)
+        heard = torch.zeros_like(self.embed.weight)
+        for member in range(members):
+            heard[_own(member, width), self._heard(member)] = 1
+        self.embed.weight.data.mul_(heard)  # what a member does not read has no gradient, and stays 0
+        self.ask, self.value = Apart(members, width, config.heads), Apart(members, width, width)
+        self.register_buffer("places", places(config), persistent=False)  # (window, window)
+        sizes = torch.bincount(self.places.flatten()).float()  # (places,)
+        # At first a cell weighs as much as a pixel of the centre.
+        self.bias = nn.Parameter(-sizes.log()[:, None].repeat(1, members * config.heads))
+        self.position = nn.Parameter(torch.randn(len(sizes), members * width) * 0.02)
+        self.cls = nn.Parameter(torch.zeros(members, width))
+        self.out = Apart(members, width, width)
+        self.mlp = nn.Sequential(Apart(members, width, config.mlp), nn.GELU(), Apart(members, config.mlp, width))
+        self.head = nn.Sequential(
+            Apart(members, width, config.mlp), nn.GELU(), nn.Dropout(config.dropout),
+            Apart(members, config.mlp, config.classes),
+        )  # fmt: skip
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Map windows (N, window, window, P) to class scores (N, K), the mean of all members'."""
+        return self.each(windows).mean(1)
+
+    def losses(self, windows: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy of the members, each by itself, (N,); `labels`, (N,), are from 0."""
+        scores = self.each(windows).float().transpose(1, 2)  # (N, K, M)
+        return F.cross_entropy(scores, labels[:, None].expand(-1, scores.shape[2]), reduction="none").mean(1)
+
+    def each(self, windows: Tensor) -> Tensor:
+        """Map windows (N, window, window, P) to the class scores of each member, (N, M, K)."""
+        read = torch.stack([self._read(member, windows) for member in range(self.config.members)], 1)  # (N, M, C)
+        return self.classify(read)
+
+    def _read(self, member: int, windows: Tensor) -> Tensor:
+        """Return what the class token of a member reads of windows (N, window, window, P), (N, C)."""
+        config, inside = self.config, self._inside(member)
+        place = self.places[inside, inside].flatten()
+        channels, heads = _own(member, config.width), _own(member, config.heads)
+        heard = self._heard(member)
+        tokens = windows[:, inside, inside, heard].flatten(1, 2)
+        x = normed(F.linear(tokens, self.embed.weight[channels, heard], self.embed.bias[channels]))  # (N, S, C)
+        weights = (clamped(self.ask.one(member, x)) + self.bias[place, heads]).softmax(1)  # (N, S, heads)
+        values = self.value.one(member, x).unflatten(-1, (config.heads, -1))  # type: ignore[no-untyped-call]
+        read = torch.einsum("nsh,nshd->nhd", weights, values.to(weights.dtype))
+        # Few places have a position vector: weights are added up place by place first.
+        told = weights.new_zeros(len(x), len(self.bias), config.heads).index_add(1, place, weights)
+        positions = self.position[:, channels].unflatten(-1, (config.heads, -1))  # type: ignore[no-untyped-call]
+        return (read + torch.einsum("nsh,shd->nhd", told, positions.to(told.dtype))).flatten(1)
+
+    def reads(self) -> Tensor:
+        """Return which places each head of each member reads, (places, M heads) bool."""
+        found = torch.zeros_like(self.bias, dtype=torch.bool)
+        for member in range(self.config.members):
+            inside = self._inside(member)
+            found[self.places[inside, inside].flatten(), _own(member, self.config.heads)] = True
+        return found
+
+    def _inside(self, member: int) -> slice:
+        """Return the rows, and columns, of the window that a member reads."""
+        narrow = self.config.narrow if member % 2 else None
+        margin = (self.config.window - (narrow or self.config.window)) // 2
+        return slice(margin, self.config.window - margin)
+
+    def _heard(self, member: int) -> slice:
+        """Return the components that a member reads."""
+        config = self.config
+        first = config.components - config.beside
+        return slice(first, None) if member >= config.members - config.band_members else slice(first)
+
+    def classify(self, read: Tensor) -> Tensor:
+        """Map what the class tokens read, (..., M, C), to class scores (..., M, K)."""
+        x = self.cls + self.out(read)
+        x = x + self.mlp(normed(x))
+        return self.head(normed(x))  # type: ignore[no-any-return]
+
+    def slide(self, tokens: Tensor) -> Tensor:
+        """Classify every pixel of a map of embedded tokens, (N, M C, H, W), as `SpectralViT.slide` does."""
+        scores: Tensor = FovealSlide(self)(tokens)  # (N, H', W', K)
+        return scores.permute(0, 3, 1, 2)
+
+
+def _own(member: int, size: int) -> slice:
+    """Return what is a member's own of `size` values each, side by side."""
+    return slice(member * size, (member + 1) * size)
+
+
+class Apart(nn.Module):
+    """M linear maps side by side: (..., M, inputs) to (..., M, outputs)."""
+
+    def __init__(self, members: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)  # as of nn.Linear
+        self.weight = nn.Parameter(torch.empty(members, outputs, inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.einsum("...mi,moi->...mo", x, self.weight.to(x.dtype))
+        return y + self.bias.to(y.dtype)
+
+    def one(self, member: int, x: Tensor) -> Tensor:
+        """Apply one of the maps: (..., inputs) to (..., outputs)."""
+        return F.linear(x, self.weight[member], self.bias[member])
+
+    def joined(self) -> tuple[Tensor, Tensor]:
+        """Return weight (M outputs, M inputs) and bias (M outputs,) of the one linear map that does the same."""
+        return torch.block_diag(*self.weight), self.bias.flatten()  # type: ignore[no-untyped-call]
+
+
+def normed(x: Tensor, members: int | None = None) -> Tensor:
+    """Give each member's vector mean 0 and variance 1, (..., M, C); `members` cuts (..., M C) first.
+
+    There is no gain and no offset: a linear map follows, which has them.
+    """
+    x = x if members is None else x.unflatten(-1, (members, -1))  # type: ignore[no-untyped-call]
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def clamped(scores: Tensor) -> Tensor:
+    """Keep scores where the weights of one window fit into float32 together."""
+    return scores.clamp(-HIGHEST_SCORE, HIGHEST_SCORE)
+
+
+class FovealSlide(nn.Module):
+    """A `FovealViT` on a whole map: (N, M C, H, W) embedded tokens to (N, H - 2 r, W - 2 r, K) class scores.
+
+    With g = exp(a) for each head, e = exp(b) for each head and place, v the values and p the positions, the class token
+    reads (e * (g v) + (e p) * g) / (e * g), where * slides a kernel over the map.  Outside the centre a kernel is
+    constant on cells, so it is slid over sums of 3 x 3 pixels, three pixels at a step.
+
+    Parameters
+    ----------
+    vit
+        The trained classifier; it is not changed.
+    """
+
+    cls: Tensor
+    near: Tensor
+    near_scores: Tensor
+    far: Tensor
+    far_scores: Tensor
+
+    def __init__(self, vit: FovealViT) -> None:
+        super().__init__()
+        config = vit.config
+        self.members, self.each = config.members, config.width // config.heads
+        self.ask, self.value, self.out = (_linear(*layer.joined()) for layer in (vit.ask, vit.value, vit.out))
+        self.mlp = _joined(vit.mlp)
+        self.head = _joined(vit.head)
+        last = vit.head[-1]
+        assert isinstance(last, Apart)
+        # The mean of the members' scores is one more linear map, and joins the last.
+        mean = torch.cat(list(last.weight), 1) / self.members, last.bias.mean(0)
+        self.head[-1] = _linear(*mean)
+        self.register_buffer("cls", vit.cls.flatten())
+        margin = config.radius - _fovea(config) // 2
+        self.inner = slice(margin, -margin or None)
+        centre = vit.places[self.inner, self.inner].contiguous()
+        cells = vit.places[CELL // 2 :: CELL, CELL // 2 :: CELL].contiguous()
+        near, near_scores = _kernels(vit, centre, torch.ones_like(centre))
+        far, far_scores = _kernels(vit, cells, ~torch.isin(cells, centre))
+        for name, kernel in (("near", near), ("near_scores", near_scores), ("far", far), ("far_scores", far_scores)):
+            self.register_buffer(name, kernel)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self._normed(tokens.permute(0, 2, 3, 1))  # (N, H, W, M C)
+        weights = clamped(self.ask(x)).exp().permute(0, 3, 1, 2)  # (N, M heads, H, W)
+        values = self.value(x).permute(0, 3, 1, 2)  # (N, M C, H, W)
+        values, width = values * weights.repeat_interleave(self.each, 1), values.shape[1]
+        near, near_weights = (y[..., self.inner, self.inner] for y in (values, weights))
+        cells, cell_weights = (F.avg_pool2d(y, CELL, 1) * CELL**2 for y in (values, weights))
+        read = F.conv2d(near, self.near, groups=width)  # (N, M C, H', W')
+        read = read + F.conv2d(cells, self.far, groups=width, dilation=CELL)
+        sums = F.conv2d(near_weights, self.near_scores)  # (N, M (C + heads), H', W')
+        sums = sums + F.conv2d(cell_weights, self.far_scores, dilation=CELL)
+        read = (read + sums[:, :width]) / sums[:, width:].repeat_interleave(self.each, 1)
+        y = self.cls + self.out(read.permute(0, 2, 3, 1))
+        y = y + self.mlp(self._normed(y))
+        return self.head(self._normed(y))  # type: ignore[no-any-return]
+
+    def _normed(self, x: Tensor) -> Tensor:
+        """Normalise each member's part of (N, H, W, M C)."""
+        return normed(x, self.members).flatten(-2)
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Return a linear layer of the given weight (out, in) and bias (out,)."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.weight, layer.bias = nn.Parameter(weight.detach().clone()), nn.Parameter(bias.detach().clone())
+    return layer
+
+
+def _joined(layers: nn.Module) -> nn.Sequential:
+    """Return the same layers with each `Apart` as one linear map."""
+    assert isinstance(layers, nn.Sequential)
+    return nn.Sequential(*(_linear(*one.joined()) if isinstance(one, Apart) else one for one in layers))
+
+
+def _fovea(config: ViTConfig) -> int:
+    assert config.fovea is not None
+    return config.fovea
+
+
+def places(config: ViTConfig) -> Tensor:
+    """Return the number of the place of each pixel of the window, (window, window)."""
+    steps, inner = range(-config.radius, config.radius + 1), _fovea(config) // 2
+
+    def place(row: int, column: int) -> tuple[bool, int, int]:
+        if max(abs(row), abs(column)) <= inner:
+            return True, row, column
+        return False, (row + config.radius) // CELL, (column + config.radius) // CELL
+
+    names = [place(row, column) for row in steps for column in steps]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return torch.tensor([numbers[name] for name in names]).view(config.window, config.window)
+
+
+def _kernels(vit: FovealViT, where: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
+    """Return kernels for the values, (M C, 1, side, side), and the weights, (M (C + heads), M heads, side, side).
+
+    `where` and `used`, (side, side), are the places that the kernel's taps stand for, and whether they count.
+    """
+    config = vit.config
+    weight = (vit.bias.exp() * vit.reads())[where].movedim(-1, 0) * used  # (M heads, side, side)
+    of_channel = weight.repeat_interleave(config.width // config.heads, 0)  # (M C, side, side)
+    entries = torch.cat([of_channel * vit.position[where].movedim(-1, 0), weight])
+    head = torch.arange(len(weight), device=where.device)
+    head = torch.cat([head.repeat_interleave(config.width // config.heads), head])
+    scores = entries.new_zeros(len(entries), len(weight), *where.shape)
+    scores[torch.arange(len(head), device=where.device), head] = entries
+    return of_channel[:, None], scores
+
+
+def new_vit(config: ViTConfig) -> "SpectralViT | FovealViT":
+    """Return the untrained classifier of a shape; ValueError where it has members without a fovea."""
+    if config.fovea is None and config.members != 1:
+        raise ValueError(f"{config.members} members: only a foveal classifier can have more than one")
+    return SpectralViT(config) if config.fovea is None else FovealViT(config)

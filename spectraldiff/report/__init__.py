@@ -1,0 +1,1 @@
+"""Reports and pictures: pages of HTML with figures inside."""

@@ -1,0 +1,1 @@
+"""Which labelled pixels train and which test."""

@@ -1,0 +1,115 @@
+"""Ground that trains in another scene: where scenes overlap, a place may train in one and test in the other.
+
+A training pixel of another scene stands for its ground by points, k by k of them, spread evenly over it and so near to
+each other that they miss no pixel of this scene that it covers. The pixels that they fall into hold that ground.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from spectraldiff.splits.disjoint import within
+from spectraldiff_runtime.geo.reprojection import boxes_around, crs_of, grown, mapped, moved_points, scene_box_of
+from spectraldiff_runtime.scene.protocol import Georeference
+
+BLOCK = 2**18  # pixels that are looked at together
+PER_PIXEL = 1.5  # points a pixel of this scene along the sides of a training pixel, however it is turned
+
+
+def near_trained_elsewhere(
+    index: int, trains: Sequence[NDArray[np.bool_]], places: Sequence[Georeference], distance: int
+) -> NDArray[np.bool_] | None:
+    """Find the pixels of a scene that lie on, or near, ground that trains in another scene.
+
+    Parameters
+    ----------
+    index
+        The scene, from 0.
+    trains
+        (H, W) bool of each scene: its training pixels.
+    places
+        Where each scene lies. One without a transform overlaps no other; nor do two of which one has a CRS.
+    distance
+        How near, in pixels of the scene (Chebyshev); 0 for the ground alone. Ground beyond its edge counts too.
+
+    Returns
+    -------
+    ndarray of shape (H, W), bool, or None where there is no such pixel
+    """
+    own, (height, width) = places[index], trains[index].shape
+    if not _placed(own):
+        return None
+    framed = _framed(own, distance)
+    shape = height + 2 * distance, width + 2 * distance
+    ground = np.zeros(shape, np.bool_)
+    for other, (train, place) in enumerate(zip(trains, places, strict=True)):
+        if other != index and _placed(place) and bool(place.crs) == bool(own.crs):
+            for points in _points(train, place, framed, shape):
+                rows, columns = points[:, 1].astype(np.int64), points[:, 0].astype(np.int64)
+                ground[rows, columns] = True
+    if not ground.any():
+        return None
+    near = within(ground, distance)[distance : distance + height, distance : distance + width]
+    return near if near.any() else None
+
+
+def _placed(place: Georeference) -> bool:
+    return place.transform is not None and not place.transform.is_degenerate
+
+
+def _framed(place: Georeference, frame: int) -> Georeference:
+    """Return where a scene lies with a frame of so many pixels around it."""
+    a, b, _, d, e, _ = place.transform[:6]
+    left, top = mapped(place.transform, -frame, -frame)
+    return Georeference(place.crs, rasterio.Affine(a, b, left, d, e, top))
+
+
+def _points(
+    train: NDArray[np.bool_], place: Georeference, target: Georeference, shape: tuple[int, int]
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the points of one scene's training pixels that lie in another, (n, 2): column and row there."""
+    crs, target_crs = crs_of(place), crs_of(target)
+    box = scene_box_of(*shape, target)
+    boxes = [box] if crs == target_crs else boxes_around(box, target_crs, crs)
+
+    def brought(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+        points = np.stack(mapped(place.transform, *pixels.T), 1)
+        if crs != target_crs:
+            points = moved_points(points, crs, target_crs)
+        return np.stack(mapped(~target.transform, *points.T), 1)
+
+    for pixels in _pixels(train) if boxes else ():
+        reaching = _reaching(pixels, place, [grown(one) for one in boxes])
+        if not len(reaching):
+            continue
+        some = reaching[:: -(-len(reaching) // 8)] + 0.5
+        sides = [brought(some + step) - brought(some) for step in ((1, 0), (0, 1))]
+        lengths = np.hypot(*np.concatenate(sides).T)
+        points = max(1, math.ceil(PER_PIXEL * np.max(lengths, initial=0, where=np.isfinite(lengths)) - 1e-6))
+        for offset in np.ndindex(points, points):
+            found = brought(reaching + (np.array(offset) + 0.5) / points)
+            yield found[(found >= 0).all(axis=1) & (found[:, 0] < shape[1]) & (found[:, 1] < shape[0])]
+
+
+def _pixels(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.float64]]:
+    """Yield the pixels of a mask, (n, 2): column and row."""
+    step = max(1, BLOCK // mask.shape[1])
+    for top in range(0, len(mask), step):
+        rows, columns = np.nonzero(mask[top : top + step])
+        yield np.stack([columns, rows + top], 1).astype(np.float64)
+
+
+def _reaching(
+    pixels: NDArray[np.float64], place: Georeference, boxes: Sequence[tuple[float, float, float, float]]
+) -> NDArray[np.float64]:
+    """Return the pixels that reach one of the boxes, which are in the CRS of the pixels' scene."""
+    a, b, _, d, e, _ = place.transform[:6]
+    x, y = mapped(place.transform, *(pixels + 0.5).T)
+    dx, dy = (abs(a) + abs(b)) / 2, (abs(d) + abs(e)) / 2
+    inside = np.zeros(len(pixels), np.bool_)
+    for west, south, east, north in boxes:
+        inside |= (x >= west - dx) & (x <= east + dx) & (y >= south - dy) & (y <= north + dy)
+    return pixels[inside]

@@ -1,0 +1,304 @@
+"""What a user asks `sdiff train` for: kept in the run folder, so that a training can go on without being told again."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectraldiff.data.label_raster import check_grids, read_labels
+from spectraldiff.data.label_vectors import LabelFields, is_vector
+from spectraldiff.data.merge_scenes import alike, with_common_classes
+from spectraldiff.data.scene import Scene, check_class_count
+from spectraldiff.data.value_checks import check_data, check_range, scale_doubts, value_doubts
+from spectraldiff.datasets import registry
+from spectraldiff.models.classifier import empty_classifier
+from spectraldiff.models.presets import PRESETS, Preset
+from spectraldiff.splits.draw import PAPER_COUNTS, Split, make_splits, parse_spec
+from spectraldiff.wording import counted, ranges
+from spectraldiff_runtime.errors import LabelsError, RunError, SceneError, SpectralDiffError, UsageError
+from spectraldiff_runtime.geo.reprojection import crs_of
+from spectraldiff_runtime.messages import sdiff
+from spectraldiff_runtime.scene.protocol import Georeference
+from spectraldiff_runtime.scene.raster import NODATA_OF_FILE, Nodata
+
+OWN = "`sdiff train scene.tif --labels labels.gpkg --field class`"
+
+# Names that only GDAL knows: /vsizip/a.zip/a.tif, s3://bucket/a.tif, NETCDF:"a.nc":b. One letter is a Windows drive.
+GDAL_NAME = re.compile(r"/vsi|[a-z][a-z0-9_+]+:", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A training as asked for.
+
+    Attributes
+    ----------
+    dataset
+        Name of a benchmark scene, or None for the user's own files.
+    data_dir
+        Folder of the data set's files.
+    scene, labels
+        The user's own scene and its labels.
+    pairs
+        More scenes with their labels.
+    field, layer_name, name_field
+        What to read of vector files, see `spectraldiff.vectors.LabelFields`.
+    bands, nodata, scaled
+        As `Scene.from_files` takes them, for own rasters.
+    split, seed
+        See `spectraldiff.splits.make_splits`.
+    split_by
+        ``"polygon"`` draws whole polygons where labels come from polygons, ``"pixel"`` never does.
+    preset
+        Everything else.
+    compare_raw
+        Whether the same classifier is also trained on raw bands.
+    threads, device
+        CPU threads, None for all; ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    used_threads, used_device
+        What the training began with; None where it is not known.
+    resumed
+        How it went on with others, one line each: what makes the model another one.
+    """
+
+    preset: Preset
+    split: str
+    seed: int
+    compare_raw: bool
+    dataset: str | None = None
+    data_dir: str | None = None
+    scene: str | None = None
+    labels: str | None = None
+    bands: tuple[int, ...] | None = None
+    nodata: Nodata = NODATA_OF_FILE
+    scaled: bool = False
+    pairs: tuple[tuple[str, str], ...] = ()
+    field: str | None = None
+    layer_name: str | None = None
+    name_field: str | None = None
+    split_by: str = "polygon"
+    threads: int | None = None
+    device: str = "auto"
+    used_threads: int | None = None
+    used_device: str | None = None
+    resumed: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> tuple[tuple[str, str], ...]:
+        """The user's own scenes, each with its labels."""
+        first = () if self.scene is None or self.labels is None else ((self.scene, self.labels),)
+        return (*first, *self.pairs)
+
+    def load_scenes(self) -> tuple[Scene, ...]:
+        """Load the scenes with their labels, with one list of classes.
+
+        Raises
+        ------
+        SceneError
+            No pixel of a scene has data, or all are the same, or float32 cannot hold its values, or the scenes have
+            different bands; and the errors of `datasets.load` and `Scene.from_files`.
+        """
+        if self.dataset is not None:
+            scenes = [registry.load(self.dataset, None if self.data_dir is None else Path(self.data_dir))]
+        else:
+            scenes = self._own_scenes()
+        for scene in scenes:
+            check_data(scene)
+            check_range(scene)
+        scenes = [replace(scene, remarks=(*scene.remarks, *value_doubts(scene))) for scene in scenes]
+        first, *more = with_common_classes(scenes)
+        return replace(first, remarks=(*first.remarks, *alike(first.classes))), *more
+
+    def load_scene(self) -> Scene:
+        """Load the first scene, or the only one; as `load_scenes`."""
+        return self.load_scenes()[0]
+
+    def _own_scenes(self) -> list[Scene]:
+        self._check_files()
+        paths = [labels for _, labels in self.sources]
+        fields = LabelFields(self.field, self.layer_name, self.name_field)
+        if fields.options and not any(is_vector(path) for path in paths):
+            raise UsageError(
+                f"{fields.options[0]} is for vector files and '{paths[0]}' is none: leave it out, or check the file"
+            )
+        options: dict[str, Any] = {"bands": self.bands, "nodata": self.nodata, "scaled": self.scaled}
+        least = 2 if len(paths) == 1 else 1
+        scenes = [Scene.from_files(*pair, fields=fields, least=least, **options) for pair in self.sources]
+        if self.scaled:
+            doubts = [scale_doubts(path) for path, _ in self.sources]
+            scenes = [replace(s, remarks=(*s.remarks, *said)) for s, said in zip(scenes, doubts, strict=True)]
+        common = with_common_classes(scenes)
+        remarks = [remark for scene in scenes for remark in scene.remarks]
+        check_class_count([scene.labels for scene in common], common[0].classes, paths, remarks=remarks)
+        return scenes
+
+    def _check_files(self) -> None:
+        """Refuse files that are not there, and a scene that is given twice, before anything is read."""
+        for scene, labels in self.sources:
+            _check_exists(scene, "a scene, as a raster that GDAL reads", SceneError)
+            _check_exists(labels, "its labels, in a vector file or a raster", LabelsError)
+        spec = parse_spec(self.split, self.dataset)
+        if spec.form == "file":
+            _check_exists(spec.file, "a raster of the pixels that train", LabelsError)
+        scenes = [str(Path(scene).resolve()) if _is_there(scene) else scene for scene, _ in self.sources]
+        twice = next((path for path in scenes if scenes.count(path) > 1), None)
+        if twice is not None:
+            raise UsageError(f"the scene '{twice}' is given twice: wanted each scene once; put its labels in one file")
+
+    def make_splits(self, scenes: Sequence[Scene]) -> tuple[Split, ...]:
+        """Draw the training and test pixels of each scene; pixels without data are in neither."""
+        spec = parse_spec(self.split, self.dataset)
+        halo = self._halo(scenes[0].cube.shape[2]) if spec.form == "disjoint" else 0
+        by_polygon = self.split_by == "polygon" and spec.rule is not None
+        return make_splits(
+            [np.where(scene.valid, scene.labels, 0).astype(scene.labels.dtype) for scene in scenes],
+            self.split,
+            self.seed,
+            self.dataset,
+            scenes[0].classes,
+            groups=[scene.groups if by_polygon else None for scene in scenes],
+            marked=_marked(spec.file, scenes) if spec.form == "file" else None,
+            window=self.preset.window,
+            buffer=halo,
+            places=[Georeference.of(scene.crs, scene.transform) for scene in scenes],
+        )
+
+    def make_split(self, scene: Scene) -> Split:
+        """Draw the training and test pixels of one scene, as `make_splits`."""
+        return self.make_splits([scene])[0]
+
+    def _halo(self, bands: int) -> int:
+        """Return the pixels around a pixel that its class depends on: the window's radius and the features' halo."""
+        return empty_classifier(self.preset, bands, classes=2, features=1, components=1).halo
+
+    def command(self) -> str:
+        """Return the line that asks for this training, with its split, its seed and whole paths."""
+        options: dict[str, object] = {
+            "--labels": self.labels,
+            "--dataset": self.dataset,
+            "--data-dir": self.data_dir,
+            "--field": self.field,
+            "--layer-name": self.layer_name,
+            "--name-field": self.name_field,
+            "--bands": None if self.bands is None else ranges(self.bands),
+            "--nodata": None if self.nodata == NODATA_OF_FILE else "none" if self.nodata is None else self.nodata,
+            "--split": self.split,
+            "--split-by": None if self.split_by == "polygon" else self.split_by,
+            "--seed": self.seed,
+            "--preset": self.preset.name,
+            **_changes(self.preset),
+            "--threads": self.threads,
+            "--device": None if self.device == "auto" else self.device,
+        }
+        flags = {"--scaled": self.scaled, "--compare-raw": self.compare_raw}
+        words = ["train", *([] if self.scene is None else [self.scene])]
+        words += [str(word) for name, value in options.items() if value is not None for word in (name, value)]
+        words += [word for pair in self.pairs for word in ("--pair", *pair)]
+        return sdiff(*words, *(name for name, given in flags.items() if given))
+
+    def gone_on(self, threads: int, device: str) -> "Request":
+        """Return the request of a run that goes on with so many threads on such a device; it says where they differ."""
+        begun = self.used_threads or threads, self.used_device or device
+        if begun == (threads, device):
+            return self
+        was, now = (f"{counted(count, 'thread')} on {place}" for count, place in (begun, (threads, device)))
+        line = (
+            f"the training was begun with {was} and goes on with {now}: the model will not be the same as without the "
+            "interruption"
+        )
+        return self if line in self.resumed else replace(self, resumed=(*self.resumed, line))
+
+    def fewer_components(self, model: dict[str, Any]) -> str:
+        """Say in one line that a model, by its facts, has fewer components than were asked for; else empty."""
+        asked, taken = _changes(self.preset)["--components"], int(model["components"]) - int(model["beside"])
+        if not isinstance(asked, int) or taken >= asked:
+            return ""
+        return (
+            f"--components {asked}: {counted(taken, 'is', 'are')} taken, for the features hold no more, those left out "
+            "do not tell the classes apart, or training pixels are too few"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, for `from_json`."""
+        odd = isinstance(self.nodata, float) and not math.isfinite(self.nodata)  # JSON has no such number
+        nodata = str(self.nodata) if odd else self.nodata
+        return {**asdict(self), "preset": self.preset.to_json(), "nodata": nodata}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Request":
+        """Rebuild a request; RunError where it does not fit this version."""
+        needed = {f.name for f in fields(cls) if f.default is MISSING}
+        if not needed <= set(values) <= {f.name for f in fields(cls)}:
+            raise RunError("the run was begun by another version of SpectralDiff: train again")
+        bands, pairs, nodata = values.get("bands"), values.get("pairs", ()), values.get("nodata", NODATA_OF_FILE)
+        return cls(
+            **{
+                **values,
+                "preset": Preset.from_json(values["preset"]),
+                "bands": None if bands is None else tuple(bands),
+                "nodata": float(nodata) if nodata in ("nan", "inf", "-inf") else nodata,
+                "pairs": tuple((scene, labels) for scene, labels in pairs),
+                "resumed": tuple(values.get("resumed", ())),
+            }
+        )
+
+
+def _changes(preset: Preset) -> dict[str, object]:
+    """Return the options that make a preset of the one that it is named after; None for those that change nothing."""
+    fields = ("features", "timestep", "layer", "components", "diffusion_steps", "epochs")
+    base = PRESETS.get(preset.name, preset)
+    values = {f"--{name.replace('_', '-')}": (getattr(preset, name), getattr(base, name)) for name in fields}
+    values["--diffusion-batch"] = preset.diffusion.batch, base.diffusion.batch
+    return {name: None if own == usual else own for name, (own, usual) in values.items()}
+
+
+def _marked(path: str, scenes: Sequence[Scene]) -> NDArray[Any] | None:
+    """Read the labels of the pixels that train, on the grid of the only scene; None with several scenes."""
+    if len(scenes) > 1:
+        return None
+    scene = scenes[0]
+    marked, place = read_labels(path)
+    own = Georeference.of(scene.crs, scene.transform)
+    own = replace(own, crs=crs_of(own))
+    check_grids(f"the training pixels '{path}'", marked.shape, place, "the scene", scene.labels.shape, own)
+    return marked
+
+
+def whole_path(name: str | Path) -> str:
+    """Return a file's whole path, so that a run goes on from any folder; a name that only GDAL knows stays."""
+    return str(name) if _only_gdal_knows(name) else str(Path(name).absolute())
+
+
+def _only_gdal_knows(name: str | Path) -> bool:
+    return GDAL_NAME.match(str(name)) is not None and not _is_there(name)
+
+
+def _is_there(name: str | Path) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:  # too long a name, or a loop of links
+        return False
+
+
+def _check_exists(name: str, wanted: str, kind: type[SpectralDiffError]) -> None:
+    if not _is_there(name) and not _only_gdal_knows(name):
+        raise kind(f"'{name}' does not exist: wanted {wanted}; check the name")
+
+
+def default_split(dataset: str | None) -> str:
+    """Return the split used when none is asked for: the paper's where it has one, else a tenth of each class."""
+    return "paper" if dataset in PAPER_COUNTS else "fraction:0.1"
+
+
+def check_source(dataset: str | None, scene: str | None, labels: str | None, pairs: Sequence[Any] = ()) -> None:
+    """Refuse anything but one data set, or own scenes, each with its labels."""
+    own = scene is not None or bool(pairs)
+    if (dataset is not None) == own:
+        raise UsageError(f"give either --dataset NAME (see `sdiff datasets`) or your own scene: {OWN}")
+    if (scene is None) != (labels is None):
+        raise UsageError(f"a scene and its --labels go together: {OWN}")

@@ -1,0 +1,224 @@
+"""What a training reached: accuracies and confidences of its maps, as plain values, and as a report."""
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spectraldiff.accuracy.metrics import Accuracy, Calibration, calibration, score
+from spectraldiff.data.scene import Scene
+from spectraldiff.models.classifier import class_facts
+from spectraldiff.models.presets import Preset
+from spectraldiff.models.score_smoothing import Smoothing
+from spectraldiff.report.run_report import MappedScene, Report, write_report
+from spectraldiff.splits.draw import Split, mean_leakage
+from spectraldiff.splits.label_counts import count_labels, doubts
+from spectraldiff.training.calibration import Temperature
+from spectraldiff.training.data_digest import scene_facts, split_facts
+from spectraldiff.training.loop import Compute
+from spectraldiff.wording import counted
+
+PACKAGES = ("spectraldiff", "torch", "numpy", "scikit-learn")
+LOSSES = {
+    "diffusion": "L1 on the noise",
+    "classifier": "cross-entropy",
+    "raw": "cross-entropy, raw bands",
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Maps of all scenes of a training against the labels of their test pixels.
+
+    Attributes
+    ----------
+    maps
+        A map of each scene, with its confidence.
+    accuracy
+        On the test pixels of all scenes together.
+    of_scenes
+        `accuracy` of each scene by itself; None for a scene without test pixels.
+    calibration
+        Confidence against accuracy on the test pixels of all scenes that have a class.
+    """
+
+    maps: tuple[MappedScene, ...]
+    accuracy: Accuracy
+    of_scenes: tuple[Accuracy | None, ...]
+    calibration: Calibration
+
+
+def evaluated(maps: Sequence[MappedScene]) -> Evaluation:
+    """Score maps on the test pixels of their scenes."""
+    tests = [np.where(m.split.test, m.scene.labels, 0) for m in maps]
+    classes = len(maps[0].scene.classes)
+    truth, predicted = _flat(tests), _flat([m.predicted for m in maps])
+    confidence = _flat([m.confidence for m in maps])
+    sure = (truth > 0) & (predicted > 0)
+    return Evaluation(
+        tuple(maps),
+        score(truth, predicted, classes),
+        tuple(score(t, m.predicted, classes) if t.any() else None for t, m in zip(tests, maps, strict=True)),
+        calibration(confidence[sure], (predicted == truth)[sure]),
+    )
+
+
+def _flat(arrays: Sequence[Any]) -> NDArray[Any]:
+    return np.concatenate([array.ravel() for array in arrays])
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training reached.
+
+    Attributes
+    ----------
+    found
+        The maps of the trained model, scored.
+    raw_accuracy
+        The same classifier on raw bands, where it was asked for.
+    temperature
+        What makes the confidences mean what they say.
+    smoothing
+        The smoothing of the trained model's scores.
+    window
+        Side of the square of pixels that a pixel's class depends on: window, what features see around it, smoothing.
+    seconds
+        Wall time of each stage.
+    histories
+        The loss of each step of each training loop.
+    remark
+        Why another model than the preset's was taken, in one line; else empty.
+    """
+
+    found: Evaluation
+    raw_accuracy: Accuracy | None
+    temperature: Temperature
+    smoothing: Smoothing
+    window: int
+    seconds: Mapping[str, float]
+    histories: Mapping[str, Sequence[float]]
+    remark: str = ""
+
+    @property
+    def scenes(self) -> tuple[Scene, ...]:
+        """The scenes, in order."""
+        return tuple(m.scene for m in self.found.maps)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Their splits."""
+        return tuple(m.split for m in self.found.maps)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures must know, one line each."""
+        return (*self.splits[0].notes, *(note for note in (self.temperature.note, self.remark) if note))
+
+
+def metrics_of(result: Result, preset: Preset, compute: Compute) -> dict[str, Any]:
+    """Return all figures of a run as plain values."""
+    raw, histories = result.raw_accuracy, result.histories
+    return {
+        **split_facts(result.splits),
+        "notes": list(result.notes),
+        "labels": [one.as_dict() for one in count_labels(result.scenes, result.splits)],
+        "scenes": scene_facts(result.scenes, result.splits, result.found.of_scenes),
+        "features": preset.features,
+        "accuracy": result.found.accuracy.as_dict(),
+        "raw_accuracy": None if raw is None else raw.as_dict(),
+        "calibration": result.found.calibration.as_dict(),
+        "temperature": result.temperature.as_dict(),
+        "smoothing": result.smoothing.steps,
+        "losses": {name: sum(h[-100:]) / len(h[-100:]) for name, h in histories.items() if h},
+        "steps": {name: len(h) for name, h in histories.items()},
+        "seconds": {name: round(s, 1) for name, s in result.seconds.items()},
+        "device": str(compute.device),
+        "bf16": compute.bf16,
+    }
+
+
+def model_facts(result: Result) -> dict[str, Any]:
+    """Return what the model card says of scene, classes and accuracy."""
+    scene, accuracy = result.scenes[0], result.found.accuracy
+    nodata = scene.nodata if len({one.nodata for one in result.scenes}) == 1 else None
+    return {
+        "name": name_of(result.scenes),
+        "classes": class_facts(scene),
+        "wavelengths": None if scene.wavelengths is None else scene.wavelengths.tolist(),
+        "nodata": None if nodata is None or math.isnan(nodata) else nodata,
+        "scaled": scene.scaled,
+        "sensor": scene.sensor,
+        "attribution": scene.attribution,
+        "shape": list(scene.cube.shape),
+        "dtype": str(scene.cube.dtype),
+        "accuracy": {
+            **split_facts(result.splits),
+            "test_pixels": accuracy.pixels,
+            **{k: accuracy.as_dict()[k] for k in ("oa", "aa", "kappa")},
+            "ece": result.found.calibration.ece,
+            "temperature": result.temperature.value,
+            "smoothing": result.smoothing.steps,
+        },
+        "versions": versions(),
+    }
+
+
+def name_of(scenes: Sequence[Scene]) -> str:
+    """Return what a training on some scenes is called."""
+    return " + ".join(scene.name for scene in scenes)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what trains."""
+    return {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}}
+
+
+def write_run_report(path: Path, result: Result, preset: Preset, compute: Compute, command: str) -> None:
+    """Write a run's report.html; OutputError where it cannot be written."""
+    found, remarks = result.found, [remark for scene in result.scenes for remark in scene.remarks]
+    titles = {f"{name.capitalize()}: {LOSSES[name]}": h for name, h in result.histories.items() if name in LOSSES}
+    report = Report(
+        found.maps,
+        found.accuracy,
+        command,
+        result.window,
+        raw_accuracy=result.raw_accuracy,
+        calibration=found.calibration,
+        leakage=mean_leakage(result.splits),
+        histories=titles,
+        seconds=result.seconds,
+        facts=_recipe(result, preset, compute),
+        versions=versions(),
+        notes=[*result.notes, *remarks, *doubts(count_labels(result.scenes, result.splits))],
+    )
+    write_report(path, report)
+
+
+def _smoothed(smoothing: Smoothing) -> str:
+    if not smoothing.steps:
+        return "none"
+    steps = "a step" if smoothing.steps == 1 else f"{smoothing.steps} steps"
+    return f"{steps}, as far as {smoothing.halo} pixels"
+
+
+def _recipe(result: Result, preset: Preset, compute: Compute) -> dict[str, object]:
+    tap = "" if preset.features == "raw" else f" of layer {preset.layer} at step {preset.timestep}"
+    temperature = result.temperature
+    threads = f", {counted(torch.get_num_threads(), 'thread')}" if compute.device.type == "cpu" else ""
+    held_out = f", from {temperature.pixels:,} held-out training pixels" if temperature.pixels else ""
+    return {
+        "Preset": preset.name,
+        "Features": f"{preset.features}{tap}",
+        "Window": f"{preset.window} \N{MULTIPLICATION SIGN} {preset.window} pixels",
+        "Smoothing": _smoothed(result.smoothing),
+        "Temperature": f"{temperature.value:.2f}{held_out}",
+        "Device": f"{compute.device}{threads}{', bfloat16' if compute.bf16 else ''}",
+    }
