@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.whole_scene import LAYOUTS
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.datasets import registry
 from spectraldiff_runtime import MapResult, Model, map_scene
 from spectraldiff_runtime.mapping.dask_cluster import ClusterOptions
@@ -47,7 +47,7 @@ def arrays(name: str, found: MapResult) -> Way:
     return name, found.classes, found.confidence
 
 
-def by_tiles(models: dict[int, Model], scene: Scene) -> Iterator[Way]:
+def by_tiles(models: dict[int, Model], scene: LabelledScene) -> Iterator[Way]:
     """Map the array with every tile size, batch and number of threads."""
     whole = max(scene.labels.shape)
     ways = [*product(TILES, BATCHES, THREADS), *((whole, 1, threads) for threads in THREADS)]
@@ -56,7 +56,7 @@ def by_tiles(models: dict[int, Model], scene: Scene) -> Iterator[Way]:
         yield arrays(f"tile {tile}, batch {batch}, threads {threads}", found)
 
 
-def write(scene: Scene, path: Path, layout: str, dtype: str) -> Path:
+def write(scene: LabelledScene, path: Path, layout: str, dtype: str) -> Path:
     """Write the scene in a layout and a type."""
     path = path / f"{layout}-{dtype}.{'img' if 'driver' in LAYOUTS[layout] else 'tif'}"
     height, width, bands = scene.cube.shape
@@ -68,7 +68,7 @@ def write(scene: Scene, path: Path, layout: str, dtype: str) -> Path:
     return path
 
 
-def by_files(model: Model, scene: Scene, folder: Path) -> Iterator[Way]:
+def by_files(model: Model, scene: LabelledScene, folder: Path) -> Iterator[Way]:
     """Map the scene from files of every layout and type."""
     for layout, dtype in product(LAYOUTS, DTYPES):
         path = write(scene, folder, layout, dtype)
@@ -119,7 +119,7 @@ def worker_processes() -> list[int]:
     return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
-def measure(model_path: Path, scene: Scene) -> dict[str, Any]:
+def measure(model_path: Path, scene: LabelledScene) -> dict[str, Any]:
     """Return for each way of mapping how many pixels differ from the first and how much the confidence does."""
     models = {threads: Model.open(model_path, "cpu", threads) for threads in THREADS}
     found: list[dict[str, Any]] = []
@@ -145,7 +145,7 @@ def measure(model_path: Path, scene: Scene) -> dict[str, Any]:
     }
 
 
-def every_way(models: dict[int, Model], scene: Scene, folder: Path) -> Iterator[Way]:
+def every_way(models: dict[int, Model], scene: LabelledScene, folder: Path) -> Iterator[Way]:
     """Map the scene in all ways."""
     yield from by_tiles(models, scene)
     yield from by_files(models[2], scene, folder)

@@ -30,10 +30,11 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.datasets import registry
-from spectraldiff.models.classifier import extractor_for, new_denoiser, normaliser_of
-from spectraldiff.models.features import mirrored
+from spectraldiff.models.classifier import extractor_for, new_denoiser
+from spectraldiff.models.normaliser import normaliser_of
+from spectraldiff.models.padding import mirrored
 from spectraldiff.models.presets import PAPER
 from spectraldiff_runtime import Model, map_scene
 
@@ -105,7 +106,7 @@ class Windows(Dataset[Tensor]):
 class Straightforward:
     """The pipeline that the paper implies, with untrained networks for a scene's bands and classes."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: LabelledScene) -> None:
         torch.manual_seed(0)
         bands = scene.cube.shape[2]
         denoiser = new_denoiser(PAPER, bands, torch.zeros(bands), torch.ones(bands))

@@ -23,20 +23,20 @@ from rasterio.warp import transform as reproject
 from rich.console import Console
 from rich.table import Table
 
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.datasets import registry
 from spectraldiff.models.presets import FAST, Preset
-from spectraldiff.training.loop import Compute, choose_compute
+from spectraldiff.training.compute import Compute, choose_compute
 from spectraldiff.training.request import Request
-from spectraldiff.training.run_folder import METRICS, RunFolder, create_run
-from spectraldiff.training.trainer import Training, write_pixels
+from spectraldiff.training.run_folder import METRICS, RunFolder, create_run, write_pixels
+from spectraldiff.training.trainer import Training
 from spectraldiff_runtime.classes import LandCoverClass
 
 CRS = "EPSG:4326"
 SAME = ("split", "labels", "accuracy", "calibration", "temperature", "losses")
 
 
-def part_of(scene: Scene, rows: slice, columns: slice) -> Scene:
+def part_of(scene: LabelledScene, rows: slice, columns: slice) -> LabelledScene:
     """Return a part of a scene, with the classes that occur in it, numbered anew in the same order."""
     labels = scene.labels[rows, columns]
     values = [int(value) for value in np.unique(labels) if value]
@@ -52,7 +52,7 @@ def part_of(scene: Scene, rows: slice, columns: slice) -> Scene:
     )  # fmt: skip
 
 
-def write_polygons(scene: Scene, path: Path) -> None:
+def write_polygons(scene: LabelledScene, path: Path) -> None:
     """Write the labels as polygons in `CRS`: their classes as numbers and names, and the classes' colours.
 
     Sides are cut into pieces of two pixels at most, so that they stay straight on the scene's grid.
@@ -80,7 +80,7 @@ def write_polygons(scene: Scene, path: Path) -> None:
 
 
 def train_both(
-    scene: Scene, folder: Path, preset: Preset, split: str, seed: int, compute: Compute
+    scene: LabelledScene, folder: Path, preset: Preset, split: str, seed: int, compute: Compute
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Train on a scene in memory and on the files made of it; return both runs' metrics."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def train_both(
     return _train(scene, request, folder / "built-in", compute), _train(own, request, folder / "own", compute)
 
 
-def _train(scene: Scene, request: Request, path: Path, compute: Compute) -> Mapping[str, Any]:
+def _train(scene: LabelledScene, request: Request, path: Path, compute: Compute) -> Mapping[str, Any]:
     split, run = request.make_split(scene), create_run(path)
     write_pixels(run, scene, split)
     Training(run, scene, split, request.preset, request.seed, compute).finish(command=request.command())

@@ -28,10 +28,10 @@ from benchmarks.accuracy.methods import PRODUCT, method_named
 from benchmarks.accuracy.problem import Context
 from benchmarks.accuracy.run import Watcher, compare, problem_of
 from benchmarks.accuracy.store import Result
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.datasets import registry
 from spectraldiff.models.presets import FAST, Preset
-from spectraldiff.training.loop import choose_compute, keep_freed_memory
+from spectraldiff.training.compute import choose_compute, keep_freed_memory
 from spectraldiff.training.request import Request
 from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.errors import SpectralDiffError
@@ -71,7 +71,7 @@ class Made:
     constant: bool = False
     field: int = FIELD
 
-    def scene(self) -> Scene:
+    def scene(self) -> LabelledScene:
         """Return the scene; every pixel with data has a label."""
         generator = np.random.default_rng(0)
         fields, owners = self._fields(generator)
@@ -90,7 +90,7 @@ class Made:
             cube[(rows < edge) | (columns < edge) | (rows + columns < 4 * edge)] = self.nodata
         names = [LandCoverClass(i, f"Class {i}", c) for i, c in enumerate(palette(self.classes), 1)]
         labels = (owners[fields] + 1).astype(np.uint8)
-        return Scene("made", cube, labels, tuple(names), None, "EPSG:32633", PLACE, self.nodata)
+        return LabelledScene("made", cube, labels, tuple(names), None, "EPSG:32633", PLACE, self.nodata)
 
     def _fields(self, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the number of the field of each pixel, (H, W), and the class from 0 of each field."""
@@ -120,7 +120,7 @@ class Subset:
     dtype: str
     split: str = "per-class:15"
 
-    def scene(self) -> Scene:
+    def scene(self) -> LabelledScene:
         """Return the scene."""
         whole = registry.load("indian-pines")
         chosen = np.linspace(0, whole.cube.shape[2] - 1, self.bands).round().astype(int)

@@ -26,11 +26,14 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from spectraldiff.datasets.registry import load
-from spectraldiff.models.classifier import filled, new_denoiser, normaliser_of
-from spectraldiff.models.features import mirrored
+from spectraldiff.models.classifier import filled, new_denoiser
 from spectraldiff.models.foveal_vit import new_vit
+from spectraldiff.models.normaliser import normaliser_of
+from spectraldiff.models.padding import mirrored
 from spectraldiff.models.presets import FAST, PAPER, Preset, preset_named
-from spectraldiff.training.loop import ClassifierTask, Compute, DiffusionTask, Loop, choose_compute, keep_freed_memory
+from spectraldiff.training.compute import Compute, choose_compute, keep_freed_memory
+from spectraldiff.training.loop import Loop
+from spectraldiff.training.tasks import ClassifierTask, DiffusionTask
 
 SEED = 0
 WARM = 3  # steps that do not count

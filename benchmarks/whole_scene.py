@@ -29,11 +29,11 @@ from rich.progress import track
 from rich.table import Table
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.datasets import registry
 from spectraldiff_runtime.atomic import PartialFile
 from spectraldiff_runtime.model.card import ModelCard
-from spectraldiff_runtime.model.engine import CARD_KEY, seal
+from spectraldiff_runtime.model.model_file import CARD_KEY, seal
 
 BANDS, HALO, ROWS, SMALL = 50, 2, 512, 64
 
@@ -53,12 +53,12 @@ def scene_path(folder: Path, layout: str, size: int) -> Path:
     return folder / f"{layout}-{size}.{'img' if 'driver' in LAYOUTS[layout] else 'tif'}"
 
 
-def chosen_bands(scene: Scene) -> NDArray[np.int64]:
+def chosen_bands(scene: LabelledScene) -> NDArray[np.int64]:
     """Return 50 bands spread over the scene's."""
     return np.linspace(0, scene.cube.shape[2] - 1, BANDS).astype(np.int64)
 
 
-def write_mosaic(scene: Scene, path: Path, size: int, layout: str) -> None:
+def write_mosaic(scene: LabelledScene, path: Path, size: int, layout: str) -> None:
     """Write size x size pixels, tiled with mirrored copies of the scene, a strip at a time."""
     cube = scene.cube[:, :, chosen_bands(scene)]
     block = np.concatenate([cube, cube[::-1]], 0)
@@ -82,7 +82,7 @@ def write_mosaic(scene: Scene, path: Path, size: int, layout: str) -> None:
         file.publish()
 
 
-def write_model(scene: Scene, path: Path) -> None:
+def write_model(scene: LabelledScene, path: Path) -> None:
     """Write the linear discriminants of the mean of 5 x 5 pixels as a model file."""
     cube = scene.cube[:, :, chosen_bands(scene)].astype(np.float64)
     known = scene.labels > 0

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.presets import FAST, Preset
-from spectraldiff.training.loop import Compute
+from spectraldiff.training.compute import Compute
 from spectraldiff.training.request import Request
-from spectraldiff.training.run_folder import RunFolder, create_run
-from spectraldiff.training.trainer import Training, write_pixels
+from spectraldiff.training.run_folder import RunFolder, create_run, write_pixels
+from spectraldiff.training.trainer import Training
 from spectraldiff_runtime.classes import LandCoverClass, palette
 
 # A suite that a shell started in the background ignores Ctrl-C, and the programs that it tests would inherit that.
@@ -23,7 +23,7 @@ NAMES = ("Water", "Meadow", "Forest", "Bare soil")
 HEIGHT, WIDTH, BANDS = 26, 31, 12
 
 
-def make_scene() -> Scene:
+def make_scene() -> LabelledScene:
     """Four classes in quarters, each with its own smooth spectrum, noise, and a part without labels."""
     rng = np.random.default_rng(7)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
@@ -33,7 +33,7 @@ def make_scene() -> Scene:
     cube = spectra[quarter - 1] + rng.normal(0, 60, (HEIGHT, WIDTH, BANDS))
     labels = np.where((rows % 13 > 1) & (columns % 15 > 1), quarter, 0).astype(np.uint8)
     classes = tuple(LandCoverClass(i, n, c) for i, (n, c) in enumerate(zip(NAMES, palette(4), strict=True), start=1))
-    return Scene(
+    return LabelledScene(
         name="tiny",
         cube=cube.round().astype(np.uint16),
         labels=labels,
@@ -54,12 +54,12 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_scene() -> Scene:
+def tiny_scene() -> LabelledScene:
     return make_scene()
 
 
 @pytest.fixture(scope="session")
-def tiny_files(tiny_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def tiny_files(tiny_scene: LabelledScene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The scene and its labels as GeoTIFFs."""
     folder = tmp_path_factory.mktemp("tiny")
     paths = folder / "scene.tif", folder / "labels.tif"

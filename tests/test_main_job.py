@@ -8,8 +8,8 @@ import pytest
 import rasterio
 
 from spectraldiff_runtime import Model, map_scene
-from spectraldiff_runtime.classes import read_classes
 from spectraldiff_runtime.cli import run
+from spectraldiff_runtime.geotiff.class_raster import read_classes
 
 
 @pytest.fixture(scope="module")

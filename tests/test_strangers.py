@@ -11,11 +11,11 @@ import rasterio
 
 from benchmarks.strangers import Made
 from spectraldiff.models.presets import Preset
-from spectraldiff.training.loop import Compute
+from spectraldiff.training.compute import Compute
 from spectraldiff.training.request import Request
 from spectraldiff.training.results import Evaluation
-from spectraldiff.training.run_folder import create_run
-from spectraldiff.training.trainer import Training, write_pixels
+from spectraldiff.training.run_folder import create_run, write_pixels
+from spectraldiff.training.trainer import Training
 from spectraldiff_runtime.cli import run
 
 small = partial(Made, 30, 44, field=6)

@@ -31,7 +31,7 @@ from benchmarks.accuracy.store import Result, write_text
 from benchmarks.accuracy.tables import Report, ablation, as_json, comparison, grid
 from spectraldiff.datasets import registry
 from spectraldiff.models.presets import Preset, preset_named
-from spectraldiff.training.loop import choose_compute, keep_freed_memory
+from spectraldiff.training.compute import choose_compute, keep_freed_memory
 from spectraldiff.training.request import Request
 from spectraldiff_runtime.errors import SpectralDiffError, UsageError
 

@@ -15,7 +15,7 @@ from benchmarks.accuracy import graphs
 from benchmarks.accuracy.networks import MiniGCN, PlaneCNN, SpectralFormer, SpectrumCNN, VolumeCNN
 from benchmarks.accuracy.problem import Context, Problem, Report
 from benchmarks.accuracy.store import Outcome
-from spectraldiff.models.features import mirrored
+from spectraldiff.models.padding import mirrored
 
 
 @dataclass(frozen=True)

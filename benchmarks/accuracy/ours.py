@@ -14,8 +14,10 @@ from typing import Any
 from benchmarks.accuracy.problem import Context, Problem, Report
 from benchmarks.accuracy.store import Outcome, check_same, plain, write_text
 from spectraldiff.models.presets import Preset
+from spectraldiff.training.monitor import Monitor
 from spectraldiff.training.run_folder import STATE, RunFolder
-from spectraldiff.training.trainer import Monitor, Training
+from spectraldiff.training.run_model import load_model
+from spectraldiff.training.trainer import Training
 
 CLAIM = "settings.json"
 # What may differ between trainings that share a denoiser.
@@ -44,7 +46,7 @@ def fit_ours(name: str, preset: Preset, problem: Problem, context: Context) -> O
             _take_denoiser(run, preset, problem, context)
         _training(run, preset, problem, context).finish()
     started = time.perf_counter()
-    model, _ = run.load_model()
+    model, _ = load_model(run)
     report = context.report
     predicted, _ = model.to(context.compute.device).predict(problem.scene, lambda done, n: report("mapping", done, n))
     seconds = run.read_json("metrics.json")["seconds"]

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from spectraldiff.data.scene import Scene
-from spectraldiff.splits.draw import Split
-from spectraldiff.training.loop import Compute
+from spectraldiff.data.scene import LabelledScene
+from spectraldiff.splits.split import Split
+from spectraldiff.training.compute import Compute
 
 # What a method reports to: what it is doing, how much of it is done, and how much there is.
 Report = Callable[[str, int, int], None]
@@ -29,7 +29,7 @@ class Problem:
         The scene, and its training and test pixels.
     """
 
-    scene: Scene
+    scene: LabelledScene
     split: Split
 
     @property

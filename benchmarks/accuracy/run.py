@@ -10,13 +10,13 @@ from benchmarks.accuracy.methods import Method
 from benchmarks.accuracy.problem import Context, Problem, Report
 from benchmarks.accuracy.store import Result, Store
 from spectraldiff.accuracy.metrics import score
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.training.request import Request
 
 RESULTS, WORK = "results", "work"
 
 
-def problem_of(scene: Scene, request: Request) -> Problem:
+def problem_of(scene: LabelledScene, request: Request) -> Problem:
     """Return the problem of one seed: the very split that `sdiff train` draws for this request."""
     return Problem(scene, request.make_split(scene))
 

@@ -12,7 +12,7 @@ from benchmarks.accuracy.methods import ABLATION, TITLES, grid_cells
 from benchmarks.accuracy.paper import GRID_LAYERS, GRID_TIMESTEPS, MEASURES, published
 from benchmarks.accuracy.paper import TITLES as MEASURE_TITLES
 from benchmarks.accuracy.store import Result
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 
 DASH = "-"
 
@@ -29,7 +29,7 @@ class Report:
         Any number of seeds a method.
     """
 
-    scene: Scene
+    scene: LabelledScene
     dataset: str
     split: str
     results: Sequence[Result]

@@ -44,10 +44,11 @@ from spectraldiff_runtime.mapping.map_scene import gpu_room
 from spectraldiff_runtime.mapping.pipeline import in_flight
 from spectraldiff_runtime.mapping.stages import gather, read_part
 from spectraldiff_runtime.model.cpu_layout import optimised
-from spectraldiff_runtime.model.engine import read_card, read_model_bytes
+from spectraldiff_runtime.model.model_file import read_card, read_model_bytes
 from spectraldiff_runtime.model.session import cuda_provider
-from spectraldiff_runtime.scene.protocol import NODATA_OF_FILE
-from spectraldiff_runtime.tiling.memory_plan import Plan, largest_tile, make_plan, strips, tiles_of_strip
+from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE
+from spectraldiff_runtime.tiling.memory_plan import make_plan
+from spectraldiff_runtime.tiling.plan import Plan, largest_tile, strips, tiles_of_strip
 from spectraldiff_runtime.window import Window
 
 REPEATS = 5

@@ -11,13 +11,13 @@ from rasterio.windows import Window
 
 from spectraldiff.models.classifier import Classifier, empty_classifier
 from spectraldiff.models.presets import Preset
-from spectraldiff_export.agreement import halved
 from spectraldiff_export.deployed import DeployedClassifier
-from spectraldiff_export.export import onnx_bytes, with_card
+from spectraldiff_export.fp16 import halved
+from spectraldiff_export.onnx_graph import onnx_bytes, with_card
 from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.model.card import ModelCard
-from spectraldiff_runtime.model.engine import seal
 from spectraldiff_runtime.model.memory_probe import measure_workspace
+from spectraldiff_runtime.model.model_file import seal
 
 # Those of the Houston scene of 2013, whose size the measurement on a GPU has.
 BANDS, CLASSES, HEIGHT, WIDTH = 144, 15, 349, 1905

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectraldiff.models.classifier import Classifier
-from spectraldiff.models.features import FeatureExtractor, cropped
+from spectraldiff.models.features import FeatureExtractor
 from spectraldiff.models.foveal_vit import FovealSlide, FovealViT
+from spectraldiff.models.padding import cropped
 from spectraldiff.models.score_smoothing import Smoothing
 from spectraldiff.models.vit import Block, SpectralViT
 from spectraldiff_export.unet_2d import Trunk, inner

@@ -1,7 +1,5 @@
 """Model files, ONNX or TorchScript, by their suffix: built, written under another name, verified, renamed."""
 
-import copy
-import io
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -10,24 +8,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from torch import nn
 
 from spectraldiff.models.classifier import Classifier
 from spectraldiff.training.run_folder import SAMPLES, RunFolder
+from spectraldiff.training.run_model import load_model, load_tensors
 from spectraldiff_export.agreement import Agreement, compare, lowered
 from spectraldiff_export.card import card_of
 from spectraldiff_export.deployed import DeployedClassifier
-from spectraldiff_export.onnx_graph import build, example_tile
-from spectraldiff_export.quiet import quiet
+from spectraldiff_export.onnx_graph import onnx_bytes, with_card
+from spectraldiff_export.torchscript import torchscript_bytes
 from spectraldiff_export.verify import Verification, verify
 from spectraldiff_runtime.atomic import PartialFile, output_error
 from spectraldiff_runtime.errors import RunError, UsageError
 from spectraldiff_runtime.model.card import PRECISIONS, ModelCard
-from spectraldiff_runtime.model.engine import CARD_KEY, read_card, seal
 from spectraldiff_runtime.model.memory_probe import measure_workspace
-
-# Where a TorchScript file keeps its card: torch.jit.load(file, _extra_files={"card.json": ""}).
-CARD_FILE = "card.json"
+from spectraldiff_runtime.model.model_file import read_card, seal
 
 
 @dataclass(frozen=True)
@@ -62,8 +57,8 @@ def export_run(run: RunFolder, out: Path, overwrite: bool = False, precision: st
         The run is missing, unfinished or damaged.
     """
     check_suffix(out)
-    classifier, facts = run.load_model()
-    samples = run.load_tensors(SAMPLES)
+    classifier, facts = load_model(run)
+    samples = load_tensors(run, SAMPLES)
     if not {"tiles", "labels"} <= samples.keys():
         raise RunError(f"'{run.path / SAMPLES}' holds no tiles with labels: train again, or restore it")
     card = card_of(classifier, facts)
@@ -160,62 +155,6 @@ def check_suffix(out: Path) -> str:
     if suffix not in _ENCODERS:
         raise UsageError(f"'{out}' has the suffix '{out.suffix}': wanted .onnx, or .pt for TorchScript")
     return suffix
-
-
-def onnx_bytes(model: DeployedClassifier, card: str) -> bytes:
-    """Return a sealed ONNX file with the card's JSON inside; the same model gives the same bytes."""
-    return seal(build(model, card).SerializeToString(deterministic=True))
-
-
-def with_card(data: bytes, card: ModelCard) -> bytes:
-    """Return a sealed ONNX file with another card."""
-    model = onnx.load_model_from_string(data)
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {CARD_KEY: card.to_json()})
-    return seal(model.SerializeToString(deterministic=True))
-
-
-def torchscript_bytes(model: DeployedClassifier, card: str) -> bytes:
-    """Return a TorchScript file with the card's JSON as `CARD_FILE`; `torch.jit.load` reads it without this package."""
-    buffer = io.BytesIO()
-    with torch.no_grad(), quiet():
-        torch.jit.save(_scripted(model), buffer, _extra_files={CARD_FILE: card.encode()})
-    return _without_sources(buffer.getvalue())
-
-
-def _scripted(model: DeployedClassifier) -> nn.Module:
-    """Trace what has no loop and script a loop over rows around it, so that no size is fixed."""
-    tile = example_tile(model)
-    if not model.row_by_row:
-        return _traced(model, tile)
-    scripted, rows = copy.copy(model), model.front(tile)
-    scores = torch.stack([model.reader(row) for row in rows])
-    scripted._modules = {
-        "front": _traced(model.front, tile),
-        "reader": _traced(model.reader, rows[0]),
-        "verdict": _traced(model.verdict, scores),
-    }
-    module: nn.Module = torch.jit.script(scripted)
-    return module
-
-
-def _traced(part: nn.Module, example: torch.Tensor) -> nn.Module:
-    # The file is verified as a whole, on more sizes than the tracer's own check would try.
-    traced: nn.Module = torch.jit.trace(part, example, check_trace=False)  # type: ignore[no-untyped-call]
-    return traced
-
-
-def _without_sources(archive: bytes) -> bytes:
-    """Drop what a TorchScript archive says of the source files that it came from, with their paths."""
-    reader, out = torch._C.PyTorchFileReader(io.BytesIO(archive)), io.BytesIO()
-    writer = torch._C.PyTorchFileWriter(out)
-    for name in reader.get_all_records():
-        generated = name in ("version", "byteorder") or name.startswith(".data/")  # the writer makes them anew
-        if not generated and not name.endswith(".debug_pkl") and not name.startswith("traced_inputs"):
-            record = reader.get_record(name)
-            writer.write_record(name, record, len(record))
-    writer.write_end_of_file()
-    return out.getvalue()
 
 
 _ENCODERS: dict[str, Callable[[DeployedClassifier, str], bytes]] = {".onnx": onnx_bytes, ".pt": torchscript_bytes}

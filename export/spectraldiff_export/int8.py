@@ -19,6 +19,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from spectraldiff_export.onnx_graph import _adds, trunk_nodes
 from spectraldiff_runtime.errors import VerificationError
 
 HIGHEST_WEIGHT = 127
@@ -114,22 +115,6 @@ def _run(model: onnx.ModelProto, names: list[str], tiles: Sequence[NDArray[np.fl
     session = onnxruntime.InferenceSession(probe.SerializeToString(), options, ["CPUExecutionProvider"])
     for tile in tiles:
         yield session.run(names, {"tile": tile})
-
-
-def trunk_nodes(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """Return the nodes from the first convolution to the projection onto tokens, in order."""
-    tail = next(n for n in nodes if n.op_type in ("LayerNormalization", "Scan"))
-    needed: set[str] = set(tail.input)
-    for node in reversed(nodes):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-    before = [n for n in nodes if needed.intersection(n.output)]
-    convs = [place for place, n in enumerate(before) if "Conv" in n.op_type]
-    return before[convs[0] : convs[-1] + 1]
-
-
-def _adds(node: onnx.NodeProto, inside: set[str]) -> bool:
-    return node.op_type == "Add" and inside.issuperset(node.input)
 
 
 class _Graph:

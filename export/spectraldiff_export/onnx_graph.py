@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from spectraldiff_export.deployed import DeployedClassifier
 from spectraldiff_export.quiet import quiet
 from spectraldiff_runtime.errors import VerificationError
-from spectraldiff_runtime.model.engine import CARD_KEY, OUTPUTS
+from spectraldiff_runtime.model.card import ModelCard
+from spectraldiff_runtime.model.engine import OUTPUTS
+from spectraldiff_runtime.model.model_file import CARD_KEY, seal
 
 # The first opset with Gelu and LayerNormalization as single operators; ONNX Runtime reads it since 1.17.
 OPSET, IR_VERSION = 20, 9
@@ -153,3 +155,32 @@ def _outputs(verdict: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     small, large = ["N", "rows", "columns"], ["N", classes, "rows", "columns"]
     shapes = {"classes": small, "confidence": small, "probabilities": large}
     return [helper.make_tensor_value_info(name, types[name].elem_type, shapes[name]) for name in OUTPUTS]
+
+
+def onnx_bytes(model: DeployedClassifier, card: str) -> bytes:
+    """Return a sealed ONNX file with the card's JSON inside; the same model gives the same bytes."""
+    return seal(build(model, card).SerializeToString(deterministic=True))
+
+
+def with_card(data: bytes, card: ModelCard) -> bytes:
+    """Return a sealed ONNX file with another card."""
+    model = onnx.load_model_from_string(data)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {CARD_KEY: card.to_json()})
+    return seal(model.SerializeToString(deterministic=True))
+
+
+def trunk_nodes(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Return the nodes from the first convolution to the projection onto tokens, in order."""
+    tail = next(n for n in nodes if n.op_type in ("LayerNormalization", "Scan"))
+    needed: set[str] = set(tail.input)
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+    before = [n for n in nodes if needed.intersection(n.output)]
+    convs = [place for place, n in enumerate(before) if "Conv" in n.op_type]
+    return before[convs[0] : convs[-1] + 1]
+
+
+def _adds(node: onnx.NodeProto, inside: set[str]) -> bool:
+    return node.op_type == "Add" and inside.issuperset(node.input)

@@ -9,6 +9,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from spectraldiff_runtime.version import _version
+
 if TYPE_CHECKING:
     from spectraldiff_runtime.classes import LandCoverClass
     from spectraldiff_runtime.errors import SpectralDiffError
@@ -36,13 +38,3 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-
-
-def _version() -> str:
-    """Look the version up when it is asked for: `importlib.metadata` takes longer to load than Typer."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("spectraldiff")
-    except PackageNotFoundError:  # a checkout that was never installed
-        return "0+unknown"

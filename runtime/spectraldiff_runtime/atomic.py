@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from spectraldiff_runtime.classes import sidecar_path
 from spectraldiff_runtime.errors import OutputError
 from spectraldiff_runtime.signals import interrupts_held_back
 
@@ -184,3 +183,8 @@ def _sync(path: Path) -> None:
     """Have the system write a file out, so that a late error of a network disk is not lost."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def sidecar_path(path: Path) -> Path:
+    """Return where GDAL looks for the sidecar of the raster at `path`."""
+    return path.with_name(path.name + ".aux.xml")

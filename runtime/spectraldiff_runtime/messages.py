@@ -12,3 +12,8 @@ def sdiff(*words: str | int | Path) -> str:
 def go_on(run: Path) -> str:
     """Return the line that goes on with the unfinished training in a run folder."""
     return sdiff("train", "--resume", run)
+
+
+def one_line(message: str) -> str:
+    """Return a message as one line, whatever the names in it hold."""
+    return " ".join(message.splitlines())

@@ -13,9 +13,12 @@ from spectraldiff.accuracy.class_matching import match_classes, read_reference
 from spectraldiff.accuracy.metrics import Accuracy, Calibration, calibration, score
 from spectraldiff.data.label_raster import check_grids, read_labels
 from spectraldiff.data.label_vectors import LabelFields
-from spectraldiff_runtime.classes import LandCoverClass, all_classes, read_classes
+from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError
-from spectraldiff_runtime.scene.raster import Georeference, RasterScene, open_dataset
+from spectraldiff_runtime.geo.georeference import Georeference
+from spectraldiff_runtime.geotiff.class_raster import all_classes, read_classes
+from spectraldiff_runtime.scene.open import open_dataset
+from spectraldiff_runtime.scene.raster import RasterScene
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from spectraldiff.data.label_vectors import LabelFields, is_vector
 from spectraldiff.data.merge_scenes import folded
 from spectraldiff_runtime.classes import LandCoverClass, with_colours
 from spectraldiff_runtime.errors import LabelsError, UsageError
-from spectraldiff_runtime.scene.protocol import Georeference
+from spectraldiff_runtime.geo.georeference import Georeference
 
 FIELD = "class"  # the field that is read where none is named
 STRANGE = 254  # more values that the map does not have are no land-cover classes

@@ -1,24 +1,17 @@
 """``sdiff info``: what a model file, a raster or a run folder is."""
 
-import hashlib
-import json as jsonlib
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spectraldiff.cli.describe import describe
 from spectraldiff_runtime.cli.options import Json, print_json
-from spectraldiff_runtime.errors import ModelFileError, RunError
-from spectraldiff_runtime.messages import go_on
 
 if TYPE_CHECKING:
-    from spectraldiff_runtime.model.card import ModelCard
+    pass
 
-CARD_MEMBER = "extra/card.json"
-LARGEST_CARD = 16 * 2**20
-TENSORS = "model.safetensors"
 # Figures that lie from 0 to 1 and are printed in percent, as everywhere that people read.
 SHARES = {"oa", "aa", "ece", "leakage", "per_class"}
 
@@ -35,232 +28,8 @@ def info(
         _print_facts(facts)
 
 
-def describe(file: str) -> dict[str, Any]:
-    """Return what is known of a file or folder; its key ``kind`` says what it is.
-
-    Raises
-    ------
-    ModelFileError, RunError, SceneError
-        It is damaged, or none of the three.
-    """
-    path = Path(file)
-    if path.is_dir():
-        return describe_run(path)
-    head = _first_bytes(path)
-    if path.suffix.lower() == ".onnx" or head.startswith(b"\x72"):
-        return describe_onnx(path)
-    if head.startswith(b"PK\x03\x04") and (path.suffix.lower() == ".pt" or _card_member(path)):
-        return describe_torchscript(path)
-    if path.suffix.lower() == ".pt" and path.exists():
-        raise ModelFileError(f"'{path}' is no TorchScript file (no zip archive): export it again")
-    return describe_raster(file)
-
-
-def _first_bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(8)
-    except (OSError, ValueError):
-        return b""
-
-
-def describe_onnx(path: Path) -> dict[str, Any]:
-    """Return the facts of a sealed model file."""
-    from spectraldiff_runtime.model.engine import read_card
-
-    card = read_card(path)
-    return {"kind": "model", "file": str(path), "format": "ONNX", **_model_facts(path, card)}
-
-
-def describe_torchscript(path: Path) -> dict[str, Any]:
-    """Return the facts of a TorchScript file; its card is read without PyTorch."""
-    from spectraldiff_runtime.model.card import ModelCard
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            member = _card_member(path)
-            if not member or archive.getinfo(member).file_size > LARGEST_CARD:
-                raise ModelFileError(
-                    f"'{path}' is an archive without a model card: wanted a file that `sdiff export` wrote"
-                )
-            text = archive.read(member).decode()
-    except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"'{path}' is damaged or cut short ({error}): copy or export it again") from error
-    card = ModelCard.from_json(text, f"'{path}'")
-    return {"kind": "model", "file": str(path), "format": "TorchScript", **_model_facts(path, card)}
-
-
 def _damaged(path: Path, error: Exception) -> str:
     return f"'{path}' is damaged or cut short ({error}): copy or export it again"
-
-
-def _card_member(path: Path) -> str:
-    """Return the name of the card in a TorchScript archive; empty if there is none."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return next((name for name in archive.namelist() if name.endswith(CARD_MEMBER)), "")
-    except (zipfile.BadZipFile, OSError) as error:
-        raise ModelFileError(f"'{path}' is damaged or cut short ({error}): copy or export it again") from error
-
-
-def _model_facts(path: Path, card: "ModelCard") -> dict[str, Any]:
-    waves = card.wavelengths
-    return {
-        "bytes": path.stat().st_size,
-        "scene": card.name,
-        "preset": card.preset,
-        "features": card.features,
-        "sensor": card.sensor,
-        "bands": card.bands,
-        "wavelengths_nm": None if waves is None else [min(waves), max(waves)],
-        "halo": card.halo,
-        "nodata": card.nodata,
-        "scaled": card.scaled,
-        "accuracy": card.accuracy,
-        "attribution": card.attribution,
-        "versions": card.versions,
-        "classes": [{"value": c.value, "name": c.name, "colour": list(c.colour)} for c in card.classes],
-    }
-
-
-def describe_raster(file: str) -> dict[str, Any]:
-    """Return the facts of a raster."""
-    from spectraldiff_runtime.classes import read_classes
-    from spectraldiff_runtime.scene.raster import open_dataset
-
-    with open_dataset(file) as dataset:
-        interleave = dataset.profile.get("interleave")
-        facts = {
-            "kind": "raster",
-            "file": file,
-            "format": dataset.driver,
-            "height": dataset.height,
-            "width": dataset.width,
-            "bands": dataset.count,
-            "type": ", ".join(sorted(set(dataset.dtypes))),
-            "interleave": interleave,
-            "blocks": list(dataset.block_shapes[0]),
-            "crs": None if dataset.crs is None else dataset.crs.to_string(),
-            "transform": None if dataset.transform.is_identity else list(dataset.transform)[:6],
-            **_place_facts(dataset),
-            **_band_facts(dataset),
-        }
-    classes = read_classes(Path(file)) if facts["bands"] == 1 else []
-    listed = [{"value": c.value, "name": c.name, "colour": list(c.colour)} for c in classes]
-    return {**facts, "classes": listed} if listed else facts
-
-
-def _place_facts(dataset: Any) -> dict[str, Any]:
-    """Return what a raster says of its place in another way than by a transform."""
-    points, crs = dataset.gcps
-    return {
-        "ground_control_points": len(points) or None,
-        "ground_control_points_crs": crs.to_string() if points and crs else None,
-        "rpcs": True if dataset.rpcs is not None else None,
-    }
-
-
-def _band_facts(dataset: Any) -> dict[str, Any]:
-    """Return what a raster says of its bands; one value where all bands have the same, else a list."""
-    from spectraldiff_runtime.scene.band_metadata import (
-        alpha_bands,
-        mask_bands,
-        read_bad_bands,
-        read_fwhm,
-        read_scaling,
-        read_wavelengths,
-    )
-
-    try:
-        bad, wrong = list(read_bad_bands(dataset)), None
-    except ValueError as error:
-        bad, wrong = [], str(error)
-    scales, offsets = read_scaling(dataset)
-    alpha = list(alpha_bands(dataset))
-    return {
-        "nodata": _common(dataset.nodatavals),
-        "mask": "alpha band" if alpha else "mask band" if mask_bands(dataset) else None,
-        "alpha_bands": alpha,
-        "wavelengths_nm": _range(read_wavelengths(dataset)),
-        "fwhm_nm": _range(read_fwhm(dataset)),
-        "bad_bands": bad,
-        "bad_bands_error": wrong,
-        "scale": None if (scales == 1).all() else _common(scales.tolist()),
-        "offset": None if (offsets == 0).all() else _common(offsets.tolist()),
-    }
-
-
-def _common(values: Sequence[float | None]) -> Any:
-    """Return the one value that all bands share, or the list of all."""
-    different = {"nan" if value != value else value for value in values}
-    return values[0] if len(different) == 1 else list(values)
-
-
-def _range(values: Any) -> list[float] | None:
-    """Return least and largest of (B,) values, without those of alpha bands."""
-    import numpy as np
-
-    return None if values is None else [float(np.nanmin(values)), float(np.nanmax(values))]
-
-
-def describe_run(folder: Path) -> dict[str, Any]:
-    """Return the facts of a run folder from its JSON files; of an unfinished one, what was asked for.
-
-    Raises
-    ------
-    RunError
-        The folder is none, or damaged.
-    """
-    if not (folder / "model.json").is_file():
-        return _unfinished(folder)
-    model, metrics = _read_json(folder / "model.json"), {}
-    if (folder / "metrics.json").is_file():
-        metrics = _read_json(folder / "metrics.json")
-    damage = _damage(folder / TENSORS, model.get("sha256"))
-    return {"kind": "run", "folder": str(folder), "damaged": damage, "model": model, "metrics": metrics}
-
-
-def _damage(tensors: Path, sha256: object) -> str | None:
-    """Say in one line what is wrong with a run's tensors; None for nothing, or where their SHA-256 is not known."""
-    if sha256 is None:
-        return None
-    try:
-        with tensors.open("rb") as file:
-            whole = hashlib.file_digest(file, "sha256").hexdigest() == sha256
-    except FileNotFoundError:
-        return f"{tensors.name} is missing: train again, or restore it"
-    except OSError as error:
-        return f"{tensors.name} cannot be read ({error.strerror or error}): train again, or restore it"
-    return None if whole else f"{tensors.name} is not what the training wrote (its SHA-256): train again, or restore it"
-
-
-def _unfinished(folder: Path) -> dict[str, Any]:
-    """Return what is known of a run that was begun and has no model yet."""
-    if not (folder / "run.json").is_file():
-        found = "neither model.json nor run.json"
-        raise RunError(f"'{folder}' is no run folder (it has {found}): wanted one that `sdiff train` wrote")
-    asked = _read_json(folder / "run.json")
-    preset = asked.get("preset")
-    return {
-        "kind": "unfinished run",
-        "folder": str(folder),
-        "go_on_with": go_on(folder),
-        "state_saved": (folder / "state.safetensors").is_file(),
-        "asked_for": {
-            **{k: v for k, v in asked.items() if k != "data"},
-            "preset": preset.get("name") if isinstance(preset, dict) else preset,
-        },
-    }
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = jsonlib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"'{path}' cannot be read ({error}): the run folder is damaged; train again") from error
-    if not isinstance(content, dict):
-        raise RunError(f"'{path}' is damaged (no JSON object): train again")
-    return content
 
 
 def _print_facts(facts: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from spectraldiff.training.run_model import load_model
 from spectraldiff_runtime.cli.options import Json, Overwrite, Quiet, RunsDir, print_json, progress_bar, training_package
 
 
@@ -42,7 +43,7 @@ def reconstruct(
     strip, curves = target / "reconstruction.png", target / "spectra.png"
     for path in (strip, curves) if target.is_dir() else ():
         check_output(path, overwrite)
-    model, _ = folder.load_model()
+    model, _ = load_model(folder)
     request = Request.from_json(folder.read_json(REQUEST))
     check_start(model, step, str(folder.path), fell_back=request.preset.features != "raw")
     scene = request.load_scene()

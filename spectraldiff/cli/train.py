@@ -21,17 +21,13 @@ from spectraldiff_runtime.cli.options import (
     training_package,
     warn,
 )
-from spectraldiff_runtime.messages import go_on, sdiff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spectraldiff.data.scene import Scene
-    from spectraldiff.splits.draw import Split
-    from spectraldiff.training.loop import Compute
+    from spectraldiff.data.scene import LabelledScene
+    from spectraldiff.splits.split import Split
     from spectraldiff.training.request import Request
-    from spectraldiff.training.results import Result
-    from spectraldiff.training.run_folder import RunFolder
 
 
 class Preset(StrEnum):
@@ -205,8 +201,10 @@ def train(
     }
     started = time.perf_counter()
     with training_package("train"):
-        from spectraldiff.cli.train_output import summarise
-        from spectraldiff.training.loop import keep_freed_memory
+        from spectraldiff.cli.train_output import progress, summarise
+        from spectraldiff.training import session
+        from spectraldiff.training.compute import keep_freed_memory
+        from spectraldiff.training.run_folder import FACTS, check_new
     keep_freed_memory()
     if resume is not None:
         others = {
@@ -215,21 +213,26 @@ def train(
             "seed": seed or None,
             "compare_raw": compare_raw or None,
         }
-        folder, request = _resumed(resume, {**source, **options, **changes, **others})
+        folder, request = session.reopen(resume, {**source, **options, **changes, **others})
     else:
         request = _request(source, options, preset.value, changes, seed, compare_raw)
         folder = None
-        _check_run(run)
+        if run is not None:
+            check_new(run)
         _warn_without_effect(changes, compare_raw)
-    request, compute = _set_up(request, threads, device, resume is not None)
+    request, compute = session.set_up(request, threads, None if device is None else device.value, resume is not None)
     scenes = request.load_scenes()
     scenes = (replace(scenes[0], remarks=(*scenes[0].remarks, *request.resumed)), *scenes[1:])
     splits = request.make_splits(scenes)
     if folder is not None:
-        _check_unchanged(folder, scenes, splits)
+        session.check_unchanged(folder, scenes, splits)
     _show(scenes, splits, quiet)
-    folder = folder or _new_run(request, scenes, splits, run, runs_dir)
-    result = _train(request, folder, scenes, splits, compute, quiet)
+    folder = folder or session.new_run(request, scenes, splits, run, runs_dir)
+    with progress(quiet) as monitor:
+        result = session.train(request, folder, scenes, splits, compute, monitor)
+    for line in (result.temperature.note, request.fewer_components(folder.read_json(FACTS))):
+        if line:
+            warn(line)
     if not quiet:
         summarise(folder, result, time.perf_counter() - started)
     if json:
@@ -246,7 +249,7 @@ def _request(
 ) -> "Request":
     """Put the options together; every usage error is found here, before anything is read or written."""
     from spectraldiff.models.presets import preset_named
-    from spectraldiff.splits.draw import parse_spec
+    from spectraldiff.splits.spec import parse_spec
     from spectraldiff.training.request import Request, check_source, default_split, whole_path
     from spectraldiff_runtime.errors import UsageError
 
@@ -277,14 +280,6 @@ def _request(
     )
 
 
-def _check_run(run: Path | None) -> None:
-    """Refuse a --run that something is at already, before the scene is read."""
-    if run is not None:
-        from spectraldiff.training.run_folder import check_new
-
-        check_new(run)
-
-
 def _warn_without_effect(changes: dict[str, Any], compare_raw: bool) -> None:
     """Name the options that change nothing where raw bands are trained."""
     of_diffusion = ("timestep", "layer", "diffusion_steps", "diffusion_batch")
@@ -293,23 +288,6 @@ def _warn_without_effect(changes: dict[str, Any], compare_raw: bool) -> None:
     if given and changes["features"] == Features.RAW:
         have = "has" if len(given) == 1 else "have"
         warn(f"{' and '.join(given)} {have} no effect with --features raw, which trains no diffusion: left out")
-
-
-def _set_up(request: "Request", threads: int | None, device: Device | None, resumed: bool) -> "tuple[Request, Compute]":
-    """Set threads and device, those given, else those that the run was begun with; return the request that knows."""
-    with training_package("train"):
-        import torch
-
-        from spectraldiff.training.loop import choose_compute
-    asked = threads or request.threads
-    if asked is not None:
-        torch.set_num_threads(asked)
-    compute = choose_compute(request.device if device is None else device.value)
-    used, place = torch.get_num_threads(), compute.device.type
-    if resumed:
-        return request.gone_on(used, place), compute
-    chosen = Device.AUTO if device is None else device
-    return replace(request, threads=threads, device=chosen.value, used_threads=used, used_device=place), compute
 
 
 def _whole(path: str | Path | None) -> str | None:
@@ -329,31 +307,7 @@ def _pair(text: str) -> tuple[str, str]:
     return whole_path(scene), whole_path(labels)
 
 
-def _resumed(path: Path, given: dict[str, Any]) -> "tuple[RunFolder, Request]":
-    """Return the unfinished run at `path` and what it was asked for."""
-    from spectraldiff.training.request import Request
-    from spectraldiff.training.run_folder import REQUEST, open_run
-    from spectraldiff_runtime.errors import RunError, UsageError
-
-    named = ["the scene" if k == "scene" else f"--{k.replace('_', '-')}" for k, v in given.items() if v is not None]
-    if named:
-        raise UsageError(f"--resume goes on with what the run was begun with: leave out {' and '.join(named)}")
-    folder = open_run(path, path.parent)
-    if folder.finished:
-        raise RunError(f"the run '{path}' is finished: export it with `{sdiff('export', '--run', path)}`")
-    return folder, Request.from_json(folder.read_json(REQUEST))
-
-
-def _check_unchanged(folder: "RunFolder", scenes: "Sequence[Scene]", splits: "Sequence[Split]") -> None:
-    """Refuse to go on with other data than the run was begun with; runs of earlier versions do not know theirs."""
-    from spectraldiff.training.data_digest import check_unchanged, data_digests
-    from spectraldiff.training.run_folder import DATA
-
-    if (folder.path / DATA).is_file():
-        check_unchanged(folder.read_json(DATA), data_digests(scenes, splits))
-
-
-def _show(scenes: "Sequence[Scene]", splits: "Sequence[Split]", quiet: bool) -> None:
+def _show(scenes: "Sequence[LabelledScene]", splits: "Sequence[Split]", quiet: bool) -> None:
     """Say what the training begins with: scenes, labels of each class, and what is doubtful in them."""
     from spectraldiff.cli.train_output import describe, label_table
     from spectraldiff.data.merge_scenes import differing_bands
@@ -367,48 +321,3 @@ def _show(scenes: "Sequence[Scene]", splits: "Sequence[Split]", quiet: bool) -> 
     for line in [*remarks, *splits[0].notes, *doubts(counts)]:
         if line:
             warn(line)
-
-
-def _new_run(
-    request: "Request", scenes: "Sequence[Scene]", splits: "Sequence[Split]", run: Path | None, runs_dir: Path
-) -> "RunFolder":
-    """Make the run folder, with what was asked for and the pixels of both sides."""
-    from spectraldiff.training.data_digest import data_digests
-    from spectraldiff.training.run_folder import DATA, REQUEST, create_run, next_run
-    from spectraldiff.training.trainer import write_pixels
-
-    folder = create_run(run or next_run(runs_dir, scenes[0].name, request.preset.name))
-    write_pixels(folder, scenes, splits)
-    folder.write_json(DATA, data_digests(scenes, splits))
-    folder.write_json(REQUEST, request.to_json())
-    return folder
-
-
-def _train(
-    request: "Request",
-    folder: "RunFolder",
-    scenes: "Sequence[Scene]",
-    splits: "Sequence[Split]",
-    compute: "Compute",
-    quiet: bool,
-) -> "Result":
-    """Train into the run folder."""
-    from spectraldiff.cli.train_output import progress
-    from spectraldiff.training.request import Request
-    from spectraldiff.training.run_folder import FACTS, REQUEST
-    from spectraldiff.training.trainer import Training
-
-    with folder.held(), progress(quiet) as monitor:
-        if Request.from_json(folder.read_json(REQUEST)).resumed != request.resumed:
-            folder.write_json(REQUEST, request.to_json())
-        monitor.message(f"Training the preset '{request.preset.name}' on {compute.device} into '{folder.path}'")
-        try:
-            training = Training(folder, scenes, splits, request.preset, request.seed, compute, monitor)
-            result = training.finish(request.compare_raw, request.command())
-        except KeyboardInterrupt:
-            monitor.message(f"Stopped; go on with `{go_on(folder.path)}`")
-            raise
-    for line in (result.temperature.note, request.fewer_components(folder.read_json(FACTS))):
-        if line:
-            warn(line)
-    return result

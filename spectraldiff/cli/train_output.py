@@ -9,15 +9,15 @@ import typer
 from spectraldiff_runtime.messages import sdiff
 
 if TYPE_CHECKING:
-    from spectraldiff.data.scene import Scene
-    from spectraldiff.splits.draw import Split
+    from spectraldiff.data.scene import LabelledScene
     from spectraldiff.splits.label_counts import ClassLabels
+    from spectraldiff.splits.split import Split
+    from spectraldiff.training.monitor import Monitor
     from spectraldiff.training.results import Result
     from spectraldiff.training.run_folder import RunFolder
-    from spectraldiff.training.trainer import Monitor
 
 
-def describe(scenes: "Sequence[Scene]", splits: "Sequence[Split]") -> None:
+def describe(scenes: "Sequence[LabelledScene]", splits: "Sequence[Split]") -> None:
     """Print size and pixels of each scene, and the split with its leakage."""
     from spectraldiff.wording import counted
 
@@ -44,7 +44,7 @@ def describe(scenes: "Sequence[Scene]", splits: "Sequence[Split]") -> None:
 
 def split_text(splits: "Sequence[Split]") -> str:
     """Name the split, its seed and the leakage of all its scenes."""
-    from spectraldiff.splits.draw import mean_leakage
+    from spectraldiff.splits.leakage import mean_leakage
 
     leakage = mean_leakage(splits)
     share = "not known" if leakage is None else f"{100 * leakage:.0f} %"
@@ -81,7 +81,7 @@ def progress(quiet: bool) -> "Iterator[Monitor]":
         TimeRemainingColumn,
     )
 
-    from spectraldiff.training.trainer import Monitor
+    from spectraldiff.training.monitor import Monitor
 
     if quiet:
         yield Monitor()

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.classes import HIGHEST, class_dtype
 from spectraldiff_runtime.errors import LabelsError
-from spectraldiff_runtime.geo.reprojection import mapped
-from spectraldiff_runtime.scene.raster import Georeference, RasterScene
+from spectraldiff_runtime.geo.georeference import Georeference, mapped
+from spectraldiff_runtime.scene.raster import RasterScene
 
 
 def read_labels(path: str | Path) -> tuple[NDArray[Any], Georeference]:

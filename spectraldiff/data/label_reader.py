@@ -14,18 +14,10 @@ from rasterio.features import rasterize
 
 from spectraldiff.data.label_raster import labels_on_grid
 from spectraldiff.data.label_vectors import LabelFields, Table, in_pixels, is_vector, read_table
-from spectraldiff_runtime.classes import (
-    HIGHEST,
-    Colour,
-    LandCoverClass,
-    all_classes,
-    class_dtype,
-    clean_name,
-    read_classes,
-    with_colours,
-)
+from spectraldiff_runtime.classes import HIGHEST, Colour, LandCoverClass, class_dtype, clean_name, with_colours
 from spectraldiff_runtime.errors import LabelsError
-from spectraldiff_runtime.scene.protocol import Georeference
+from spectraldiff_runtime.geo.georeference import Georeference
+from spectraldiff_runtime.geotiff.class_raster import all_classes, read_classes
 
 FEW = 16  # so many values without a class are kept as they are
 ALL_ONES = (255, 65535)  # what software writes into pixels without a class

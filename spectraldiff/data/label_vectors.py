@@ -13,17 +13,9 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import LabelsError, UsageError
 from spectraldiff_runtime.gdal import check_plain, quiet_gdal
-from spectraldiff_runtime.geo.reprojection import (
-    CRS_ERRORS,
-    box_text,
-    boxes_around,
-    crs_of,
-    in_crs,
-    mapped,
-    scene_box_of,
-)
+from spectraldiff_runtime.geo.georeference import Georeference, crs_of, mapped
+from spectraldiff_runtime.geo.reprojection import CRS_ERRORS, box_text, boxes_around, in_crs, scene_box_of
 from spectraldiff_runtime.geo.vector_file import reprojected
-from spectraldiff_runtime.scene.protocol import Georeference
 
 READ_ERRORS = (RuntimeError, ValueError, shapely.errors.ShapelyError)
 # Names of the column that holds colours, in any case.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff_runtime.classes import Colour, LandCoverClass, class_dtype, with_colours
 from spectraldiff_runtime.errors import SceneError
 
@@ -14,7 +14,7 @@ from spectraldiff_runtime.errors import SceneError
 SAME_CENTRE = 2.0
 
 
-def with_common_classes(scenes: Sequence[Scene]) -> tuple[Scene, ...]:
+def with_common_classes(scenes: Sequence[LabelledScene]) -> tuple[LabelledScene, ...]:
     """Give the classes of all scenes the same numbers: same name, same class.
 
     The classes are those of the first scene, then those that each further one adds. One scene stays as it is.
@@ -32,7 +32,7 @@ def with_common_classes(scenes: Sequence[Scene]) -> tuple[Scene, ...]:
     return tuple(_renumbered(scene, classes, value_of) for scene in scenes)
 
 
-def _check_bands(scenes: Sequence[Scene]) -> None:
+def _check_bands(scenes: Sequence[LabelledScene]) -> None:
     first = scenes[0]
     for scene in scenes[1:]:
         if scene.cube.shape[2] != first.cube.shape[2]:
@@ -73,12 +73,12 @@ def folded(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
-def _renumbered(scene: Scene, classes: tuple[LandCoverClass, ...], value_of: dict[str, int]) -> Scene:
+def _renumbered(scene: LabelledScene, classes: tuple[LandCoverClass, ...], value_of: dict[str, int]) -> LabelledScene:
     values = np.array([0, *(value_of[c.name] for c in scene.classes)])
     return replace(scene, labels=values[scene.labels].astype(class_dtype(len(classes))), classes=classes)
 
 
-def differing_bands(scenes: Sequence[Scene]) -> str:
+def differing_bands(scenes: Sequence[LabelledScene]) -> str:
     """Say in one line where the band centres of the scenes differ; empty where they do not, or are not known."""
     known = [scene for scene in scenes if scene.wavelengths is not None]
     for scene in known[1:]:

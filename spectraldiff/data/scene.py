@@ -19,22 +19,20 @@ from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff_runtime.atomic import Output, PartialFile, commit, output_error
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, OutputError, SceneError
-from spectraldiff_runtime.geotiff.encode import ArrayRaster, class_spec
-from spectraldiff_runtime.scene.raster import (
-    NODATA_OF_FILE,
-    Georeference,
-    Nodata,
-    RasterScene,
-    open_dataset,
-    quiet_gdal,
-)
+from spectraldiff_runtime.gdal import quiet_gdal
+from spectraldiff_runtime.geo.georeference import Georeference
+from spectraldiff_runtime.geotiff.encode import ArrayRaster
+from spectraldiff_runtime.geotiff.spec import class_spec
+from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
+from spectraldiff_runtime.scene.open import open_dataset
+from spectraldiff_runtime.scene.raster import RasterScene
 
 # Side of the tiles of a written scene; all bands of a tile lie together, because mapping reads them so.
 TILE = 64
 
 
 @dataclass(frozen=True)
-class Scene:
+class LabelledScene:
     """A hyperspectral scene with labels.
 
     Attributes
@@ -136,7 +134,7 @@ class Scene:
         scaled: bool = False,
         fields: LabelFields | None = None,
         least: int = 2,
-    ) -> "Scene":
+    ) -> "LabelledScene":
         """Read a scene from a raster, and its labels from a vector file or another raster.
 
         Parameters
@@ -263,7 +261,7 @@ class Scene:
 class _CubeOutput(PartialFile):
     """The GeoTIFF of a scene's cube. GDAL fills memory, not the file, because it reports a full disk late."""
 
-    def __init__(self, scene: Scene, path: Path, overwrite: bool) -> None:
+    def __init__(self, scene: LabelledScene, path: Path, overwrite: bool) -> None:
         super().__init__(path, overwrite)
         self._scene = scene
 

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.wording import counted, ranges
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.gdal import open_dataset
 from spectraldiff_runtime.scene.band_metadata import read_scaling
+from spectraldiff_runtime.scene.open import open_dataset
 
 SAMPLE = 20_000  # pixels that are enough for quantiles
 USUAL = (0.01, 0.99)
 FAR = 20.0  # times the usual range
 
 
-def value_doubts(scene: Scene) -> tuple[str, ...]:
+def value_doubts(scene: LabelledScene) -> tuple[str, ...]:
     """Say what is doubtful in the values of a scene's pixels with data, one line each.
 
     Raises
@@ -45,7 +45,7 @@ def value_doubts(scene: Scene) -> tuple[str, ...]:
     return (*lines, *_far(pixels[~flat], scene))
 
 
-def check_data(scene: Scene) -> None:
+def check_data(scene: LabelledScene) -> None:
     """Refuse a scene that has no pixel with data, and name the bands that are to blame.
 
     Raises
@@ -69,7 +69,7 @@ def check_data(scene: Scene) -> None:
     )
 
 
-def check_range(scene: Scene) -> None:
+def check_range(scene: LabelledScene) -> None:
     """Refuse values that float32, in which models compute, cannot hold: too large ones, and bands of tiny ones only.
 
     Raises
@@ -117,7 +117,7 @@ def scale_doubts(path: str | Path) -> tuple[str, ...]:
     )
 
 
-def _far(pixels: NDArray[Any], scene: Scene) -> list[str]:
+def _far(pixels: NDArray[Any], scene: LabelledScene) -> list[str]:
     """Name a value that is far from what is usual in its band."""
     if not len(pixels):
         return []

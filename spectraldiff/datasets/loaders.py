@@ -1,9 +1,8 @@
-"""How a benchmark scene becomes a `Scene`: from tensorly, from .mat files, from Houston's archive."""
+"""How a benchmark scene becomes a `LabelledScene`: from tensorly, from .mat files, from Houston's archive."""
 
 import importlib.util
-import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from scipy.io import loadmat
 
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.datasets.download import DataFile, obtain
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import DatasetError
+from spectraldiff_runtime.scene.envi import envi_grid, envi_header, envi_wavelengths
 
 # Indian Pines has no georeference. This is a north-up UTM grid with the scene's 20 m pixels around the
 # documented place, about 40.46 N, 86.98 W, west of West Lafayette, Indiana.
@@ -62,7 +62,7 @@ class DatasetInfo:
     labelled: int
     licence: str
     citation: str
-    loader: "Callable[[DatasetInfo, Path], Scene]" = field(repr=False)
+    loader: "Callable[[DatasetInfo, Path], LabelledScene]" = field(repr=False)
     files: tuple[DataFile, ...] = ()
 
     @property
@@ -71,7 +71,7 @@ class DatasetInfo:
         return f"{self.citation} Licence: {self.licence}."
 
 
-def load_embedded(info: DatasetInfo, folder: Path) -> Scene:
+def load_embedded(info: DatasetInfo, folder: Path) -> LabelledScene:
     """Load Indian Pines from tensorly, which ships it; `folder` is not looked at.
 
     The placement on the ground is approximate (see `INDIAN_PINES_NOTE`).
@@ -80,17 +80,17 @@ def load_embedded(info: DatasetInfo, folder: Path) -> Scene:
     return _indian_pines(info, _compact(np.asarray(bunch["tensor"])), np.asarray(bunch["ticks"][0]))
 
 
-def load_indian_pines_mat(info: DatasetInfo, folder: Path) -> Scene:
+def load_indian_pines_mat(info: DatasetInfo, folder: Path) -> LabelledScene:
     """Load Indian Pines from the .mat files, which hold the same cube as tensorly's copy."""
     return _indian_pines(info, *_mat_pair(info, folder))
 
 
-def load_mat(info: DatasetInfo, folder: Path) -> Scene:
+def load_mat(info: DatasetInfo, folder: Path) -> LabelledScene:
     """Load a cube and its labels from two .mat files, which hold neither wavelengths nor georeference."""
     return _scene(info, *_mat_pair(info, folder))
 
 
-def load_houston(info: DatasetInfo, folder: Path) -> Scene:
+def load_houston(info: DatasetInfo, folder: Path) -> LabelledScene:
     """Load Houston 2013 from the contest's raster, its ENVI header and both sample files.
 
     Training and validation samples of the contest are put together: splits are drawn anew.
@@ -130,34 +130,6 @@ def _rs_fusion_fileio() -> Any:
     return module
 
 
-def envi_header(text: str) -> dict[str, str]:
-    """Return the ``key = value`` pairs of an ENVI header, keys in lower case, braces taken off."""
-    pairs = re.findall(r"^[ \t]*([^=\n{}]+?)[ \t]*=[ \t]*(\{[^}]*\}|[^\n]*)", text, re.MULTILINE)
-    return {key.lower(): value.strip().strip("{}").strip() for key, value in pairs}
-
-
-def envi_wavelengths(header: Mapping[str, str]) -> NDArray[np.float64] | None:
-    """Return the wavelengths of an ENVI header in nm, None if it has none."""
-    if "wavelength" not in header:
-        return None
-    values = np.array([float(text) for text in header["wavelength"].split(",")])
-    micrometres = header.get("wavelength units", "").lower().startswith("micro") or values.max() < 100
-    return values * 1000.0 if micrometres else values
-
-
-def envi_grid(header: Mapping[str, str]) -> tuple[str, tuple[float, ...]] | None:
-    """Return CRS and transform of an ENVI header's ``map info``, None unless it is plain UTM on WGS 84."""
-    parts = [part.strip() for part in header.get("map info", "").split(",")]
-    plain = len(parts) >= 10 and parts[0].upper() == "UTM" and parts[9].upper().replace(" ", "") == "WGS-84"
-    if not plain or any("rotation" in part.lower() for part in parts):
-        return None
-    column, row, east, north, width, height = (float(part) for part in parts[1:7])
-    zone = (32700 if parts[8].lower() == "south" else 32600) + int(parts[7])
-    # The header counts pixels from 1 and gives the place of that pixel's upper left corner.
-    left, top = east - (column - 1) * width, north + (row - 1) * height
-    return f"EPSG:{zone}", (width, 0.0, left, 0.0, -height, top)
-
-
 @cache
 def _tensorly_indian_pines() -> Any:
     from tensorly.datasets import load_indian_pines
@@ -165,7 +137,7 @@ def _tensorly_indian_pines() -> Any:
     return load_indian_pines()
 
 
-def _indian_pines(info: DatasetInfo, cube: NDArray[Any], labels: NDArray[Any]) -> Scene:
+def _indian_pines(info: DatasetInfo, cube: NDArray[Any], labels: NDArray[Any]) -> LabelledScene:
     # Not quite sorted: four detectors overlap. The order of the bands is the file's.
     wavelengths = np.asarray(_tensorly_indian_pines()["ticks"][1], dtype=np.float64)
     place: dict[str, Any] = {"crs": INDIAN_PINES_CRS, "transform": INDIAN_PINES_TRANSFORM}
@@ -201,7 +173,7 @@ def _compact(cube: NDArray[Any]) -> NDArray[Any]:
     return cube.astype(np.float32)
 
 
-def _scene(info: DatasetInfo, cube: NDArray[Any], labels: NDArray[Any], **facts: Any) -> Scene:
+def _scene(info: DatasetInfo, cube: NDArray[Any], labels: NDArray[Any], **facts: Any) -> LabelledScene:
     """Check what was read against the description, and put the scene together."""
     wanted = (info.height, info.width, info.bands)
     if cube.shape != wanted or labels.shape != wanted[:2]:
@@ -213,7 +185,7 @@ def _scene(info: DatasetInfo, cube: NDArray[Any], labels: NDArray[Any], **facts:
         raise DatasetError(
             f"{info.name}: labels go from {labels.min()} to {labels.max()}; wanted 0 to {len(info.classes)}"
         )
-    return Scene(
+    return LabelledScene(
         name=info.name,
         cube=cube,
         labels=labels.astype(np.uint8),

@@ -8,10 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.diffusion import Denoiser, NoiseSchedule
-from spectraldiff.models.features import PCA, FeatureExtractor, Normaliser, cropped, mirrored
+from spectraldiff.models.features import FeatureExtractor
 from spectraldiff.models.foveal_vit import FovealViT, new_vit
+from spectraldiff.models.normaliser import Normaliser
+from spectraldiff.models.padding import cropped, mirrored
+from spectraldiff.models.pca import PCA
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.score_smoothing import Smoothing
 from spectraldiff.models.unet import DenoisingUNet
@@ -90,7 +93,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def predict(
-        self, scene: Scene, report: Callable[[int, int], None] = lambda done, total: None
+        self, scene: LabelledScene, report: Callable[[int, int], None] = lambda done, total: None
     ) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Return the class map of a scene, (H, W) of the labels' type, and the probability of these classes.
 
@@ -122,7 +125,7 @@ def extractor_for(preset: Preset, denoiser: Denoiser | None) -> FeatureExtractor
     return FeatureExtractor(denoiser, preset.timestep, preset.layer, preset.beside_raw)
 
 
-def filled(scene: Scene, fill: Tensor) -> Tensor:
+def filled(scene: LabelledScene, fill: Tensor) -> Tensor:
     """Return the scene's raw pixels as (B, H, W) float32, missing ones replaced by `fill`, (B,)."""
     cube = torch.from_numpy(np.where(scene.valid[..., None], scene.cube, fill.cpu().numpy()).astype(np.float32))
     return cube.permute(2, 0, 1).contiguous()
@@ -131,13 +134,6 @@ def filled(scene: Scene, fill: Tensor) -> Tensor:
 def square(tile: Tensor, side: int) -> Tensor:
     """Pad (B, h, w) with zeros to `side` x `side`; what lies there is cut off again by the caller."""
     return nn.functional.pad(tile, (0, side - tile.shape[2], 0, side - tile.shape[1]))
-
-
-def normaliser_of(scene: Scene) -> tuple[Normaliser, Tensor]:
-    """Return the normaliser of a scene's valid pixels, and their mean spectrum, (B,)."""
-    pixels = scene.cube[scene.valid].astype(np.float64)  # (n, B)
-    low, high, mean = (torch.from_numpy(np.asarray(f(pixels, axis=0))) for f in (np.min, np.max, np.mean))
-    return Normaliser(low, high), mean.float()
 
 
 def new_denoiser(preset: Preset, bands: int, mean: Tensor, std: Tensor) -> Denoiser:
@@ -170,6 +166,6 @@ def empty_classifier(
     return Classifier(preset, Normaliser(zeros(), zeros()), zeros(), denoiser, pca, vit, smoothing=Smoothing(smoothing))
 
 
-def class_facts(scene: Scene) -> list[dict[str, Any]]:
+def class_facts(scene: LabelledScene) -> list[dict[str, Any]]:
     """Return the scene's classes as plain values."""
     return [{"value": c.value, "name": c.name, "colour": list(c.colour)} for c in scene.classes]

@@ -9,10 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.classifier import Classifier, filled
 from spectraldiff.models.diffusion import Denoiser, denoise
-from spectraldiff.report.figures import Spectra
 from spectraldiff_runtime.errors import RunError, UsageError
 
 
@@ -46,9 +45,25 @@ class Reconstruction:
         return float(np.abs(self.frames[0][1] - self.original).mean())
 
 
+@dataclass(frozen=True)
+class Spectra:
+    """One pixel's spectrum, (B,) each: as measured, noised to a step, and reconstructed from it."""
+
+    label: str
+    original: NDArray[Any]
+    noised: NDArray[Any]
+    reconstructed: NDArray[Any]
+
+
 @torch.no_grad()
 def reconstruct(
-    model: Classifier, scene: Scene, start: int, size: int, panels: int, seed: int, report: Callable[[int, int], None]
+    model: Classifier,
+    scene: LabelledScene,
+    start: int,
+    size: int,
+    panels: int,
+    seed: int,
+    report: Callable[[int, int], None],
 ) -> Reconstruction:
     """Noise the busiest part of a scene to step `start` and denoise it.
 
@@ -138,7 +153,7 @@ def labelled_part(labels: NDArray[Any], size: int) -> tuple[int, int]:
     return max(corners, key=worth)
 
 
-def example_spectra(result: Reconstruction, scene: Scene, count: int) -> list[Spectra]:
+def example_spectra(result: Reconstruction, scene: LabelledScene, count: int) -> list[Spectra]:
     """Return the spectra of one pixel of each of the `count` commonest classes in the part."""
     height, width = result.original.shape[:2]
     labels = scene.labels[result.row : result.row + height, result.column : result.column + width]

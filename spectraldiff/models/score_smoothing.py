@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spectraldiff.models.features import cropped
+from spectraldiff.models.padding import cropped
 
 RADIUS = 2  # pixels that a step reaches
 GUIDES = 40  # principal components that say how alike two pixels are

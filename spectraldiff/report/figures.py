@@ -5,7 +5,6 @@ Each function writes a PNG file when it is called with a path, and returns the b
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,23 +15,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from spectraldiff.accuracy.metrics import Accuracy, Calibration
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
+from spectraldiff.models.reconstruction import Spectra
 from spectraldiff.report.false_colour import false_colour as false_colour
 from spectraldiff.report.false_colour import stretch_limits as stretch_limits
 from spectraldiff.report.plotting import BLUE, GREY, INK, ORANGE, legend_columns, new_figure, picture, short_names
 from spectraldiff_runtime.classes import LandCoverClass
 
 NO_CLASS = (255, 255, 255)
-
-
-@dataclass(frozen=True)
-class Spectra:
-    """One pixel's spectrum, (B,) each: as measured, noised to a step, and reconstructed from it."""
-
-    label: str
-    original: NDArray[Any]
-    noised: NDArray[Any]
-    reconstructed: NDArray[Any]
 
 
 @picture
@@ -94,7 +84,7 @@ def _readable_log(axes: Axes, values: NDArray[np.float64]) -> None:
 
 
 @picture
-def class_maps(scene: Scene, reference: NDArray[Any], predicted: NDArray[Any], title: str) -> Figure:
+def class_maps(scene: LabelledScene, reference: NDArray[Any], predicted: NDArray[Any], title: str) -> Figure:
     """Draw the scene in false colour, its labels and the map, with one legend.
 
     Parameters

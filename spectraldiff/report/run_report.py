@@ -3,37 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from spectraldiff.accuracy.mapped_scene import MappedScene
 from spectraldiff.accuracy.metrics import Accuracy, Calibration
-from spectraldiff.data.scene import Scene
 from spectraldiff.report import figures, html_page, sections
 from spectraldiff.report.html_page import Column, Html
-from spectraldiff.splits.draw import Split
 from spectraldiff_runtime.classes import LandCoverClass
-
-
-@dataclass(frozen=True)
-class MappedScene:
-    """A scene of a training, its split, and the map that the trained model makes of it.
-
-    Attributes
-    ----------
-    scene, split
-        What was trained on.
-    predicted
-        (H, W), 0..K.
-    confidence
-        (H, W) in 0..1, 0 where there is no class; None leaves the picture out.
-    """
-
-    scene: Scene
-    split: Split
-    predicted: NDArray[Any]
-    confidence: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ A split is drawn with numpy's PCG64, class by class in order of value: the same 
 the same split on every machine.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,86 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff.splits.by_polygon import by_polygon
-from spectraldiff.splits.disjoint import draw_disjoint, within
+from spectraldiff.splits.disjoint import draw_disjoint
+from spectraldiff.splits.leakage import with_leakage
 from spectraldiff.splits.mosaic import cut, joined, joined_groups
 from spectraldiff.splits.overlap import near_trained_elsewhere
+from spectraldiff.splits.spec import Spec, _present, parse_spec
+from spectraldiff.splits.split import BY_POLYGON, Split, Titles
 from spectraldiff.splits.train_mask import marked_pixels
 from spectraldiff.wording import counted
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, UsageError
-from spectraldiff_runtime.scene.protocol import Georeference
-
-FORMS = "paper, per-class:N, fraction:F, disjoint, disjoint:F or file:TRAIN.tif"
-DISJOINT_SHARE = 0.3
-BY_POLYGON = " by polygon"
-
-# Training pixels of each class, Table I of the paper.
-INDIAN_PINES = (3, 146, 77, 21, 33, 72, 7, 37, 2, 88, 275, 49, 23, 140, 41, 10)
-PAVIA_UNIVERSITY = (340, 918, 105, 147, 64, 258, 67, 198, 41)
-HOUSTON = (133, 123, 72, 125, 125, 33, 116, 117, 138, 107, 126, 122, 60, 43, 62)
-PAPER_COUNTS: Mapping[str, tuple[int, ...]] = {
-    "indian-pines": INDIAN_PINES,
-    "indian-pines-ehu": INDIAN_PINES,
-    "pavia-university": PAVIA_UNIVERSITY,
-    "houston": HOUSTON,
-}
-
-# From pixels per label value to wanted training pixels by class.
-Rule = Callable[[NDArray[Any]], dict[int, int]]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Training and test pixels of one scene, never in both; a labelled pixel may be in neither.
-
-    Attributes
-    ----------
-    name
-        The spec it was made from, such as ``"per-class:20"``; ``"... by polygon"`` where whole polygons were drawn.
-    seed
-        The seed it was drawn with.
-    train, test
-        (H, W) bool.
-    leakage
-        Share of the test pixels whose window holds a training pixel, or ground that trains in another scene, 0..1;
-        None where the window is not known or nothing tests.
-    notes
-        What a reader of the accuracy must know, one line each.
-    """
-
-    name: str
-    seed: int
-    train: NDArray[np.bool_]
-    test: NDArray[np.bool_]
-    leakage: float | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def apart(self) -> bool:
-        """Whether most test pixels lie apart from the training pixels: in other polygons, or out of their windows."""
-        return self.name.endswith(BY_POLYGON) or (self.leakage is not None and self.leakage < 0.5)
-
-    @property
-    def buffered(self) -> bool:
-        """Whether a buffer keeps the training pixels out of all that the class of a test pixel depends on."""
-        return self.name.partition(":")[0] == "disjoint"
-
-
-@dataclass(frozen=True)
-class Spec:
-    """A split as asked for: its form, and the share, number or file after the colon."""
-
-    text: str
-    form: str
-    share: float = 0.0
-    number: int = 0
-    file: str = ""
-    rule: Rule | None = None
-
-
-def paper_scenes() -> tuple[str, ...]:
-    """Return the names of the benchmark scenes that the split ``paper`` is known for."""
-    return tuple(PAPER_COUNTS)
+from spectraldiff_runtime.geo.georeference import Georeference
 
 
 def make_split(
@@ -186,35 +116,6 @@ def make_splits(
     return splits if window is None else with_leakage(splits, window, places)
 
 
-def with_leakage(splits: Sequence[Split], window: int, places: Sequence[Georeference] = ()) -> tuple[Split, ...]:
-    """Return the splits of some scenes with the leakage for a window of that side; `places` as `make_splits`."""
-    trains, found = [split.train for split in splits], []
-    for index, split in enumerate(splits):
-        elsewhere = near_trained_elsewhere(index, trains, places, window // 2) if places else None
-        found.append(replace(split, leakage=leakage(split.train, split.test, window, elsewhere)))
-    return tuple(found)
-
-
-def leakage(
-    train: NDArray[np.bool_], test: NDArray[np.bool_], window: int, elsewhere: NDArray[np.bool_] | None = None
-) -> float | None:
-    """Return the share of test pixels whose window of that side holds a training pixel; None without test pixels.
-
-    `elsewhere`, (H, W): pixels whose window holds ground that trains in another scene.
-    """
-    near = within(train, window // 2)
-    if elsewhere is not None:
-        near |= elsewhere
-    return float(near[test].mean()) if test.any() else None
-
-
-def mean_leakage(splits: Sequence[Split]) -> float | None:
-    """Return the leakage of all scenes' test pixels together; None where it is not known."""
-    known = [(split.leakage, int(split.test.sum())) for split in splits if split.leakage is not None]
-    pixels = sum(count for _, count in known)
-    return sum(share * count for share, count in known) / pixels if pixels else None
-
-
 Sides = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 
 
@@ -271,16 +172,6 @@ def _nothing_tests(spec: Spec, buffer: int) -> str:
     )
 
 
-class Titles(dict[int, str]):
-    """What messages call classes: value and name, or the value alone."""
-
-    def __init__(self, classes: Sequence[LandCoverClass]) -> None:
-        super().__init__({c.value: f'class {c.value} "{c.name}"' for c in classes})
-
-    def __missing__(self, value: int) -> str:
-        return f"class {value}"
-
-
 def _random_pixels(
     labels: NDArray[Any], wanted: Mapping[int, int], generator: np.random.Generator
 ) -> NDArray[np.bool_]:
@@ -323,58 +214,3 @@ def _halved(labels: NDArray[Any], train: NDArray[np.bool_], spec: Spec, titles: 
     few = [v for v in _present(counts) if trained[v] < spec.number]
     listed = ", ".join(f"{titles[v]} ({trained[v]} of {counts[v]} pixels)" for v in few)
     return (f"too small for {spec.text}, so half of the class trains: {listed}",) if few else ()
-
-
-def parse_spec(spec: str, dataset: str | None) -> Spec:
-    """Read a split's spec; UsageError where it cannot be meant."""
-    form, colon, argument = spec.partition(":")
-    if spec == "paper":
-        table = _paper_counts(dataset)
-        return Spec(spec, form, rule=lambda counts: dict(enumerate(table, start=1)))
-    if form == "per-class":
-        n = _whole_number(spec, argument)
-        return Spec(spec, form, number=n, rule=lambda counts: dict.fromkeys(_present(counts), n))
-    if form == "fraction":
-        share = _share(spec, argument)
-        return Spec(spec, form, share, rule=lambda counts: {v: _part(int(counts[v]), share) for v in _present(counts)})
-    if form == "disjoint":
-        return Spec(spec, form, _share(spec, argument) if colon else DISJOINT_SHARE)
-    if form == "file" and argument:
-        return Spec(spec, form, file=argument)
-    raise UsageError(f"the split {spec!r} is not known; give {FORMS}")
-
-
-def _present(counts: NDArray[Any]) -> list[int]:
-    return [int(value) for value in np.flatnonzero(counts) if value]
-
-
-def _part(count: int, share: float) -> int:
-    """Return `share` of `count` pixels, at least 1, and where possible not all of them."""
-    return max(1, min(round(share * count), count - 1))
-
-
-def _paper_counts(dataset: str | None) -> tuple[int, ...]:
-    if dataset is not None and dataset in PAPER_COUNTS:
-        return PAPER_COUNTS[dataset]
-    scene = f"the data set {dataset!r}" if dataset else "your own scene"
-    raise UsageError(
-        f"the paper gives no training counts for {scene}, only for {', '.join(PAPER_COUNTS)}; "
-        "give per-class:N, fraction:F or disjoint"
-    )
-
-
-def _whole_number(spec: str, text: str) -> int:
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise UsageError(f"the split {spec!r} has no whole number above 0 after the colon; give per-class:20, say")
-
-
-def _share(spec: str, text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if 0.0 < share < 1.0:
-        return share
-    form = spec.partition(":")[0]
-    raise UsageError(f"the split {spec!r} has no number between 0 and 1 after the colon; give {form}:0.1, say")

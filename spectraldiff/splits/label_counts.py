@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spectraldiff.data.scene import Scene
-from spectraldiff.splits.draw import Split
+from spectraldiff.data.scene import LabelledScene
+from spectraldiff.splits.split import Split
 
 # Fewer training pixels than this say little of a class.
 FEW = 10
@@ -45,7 +45,7 @@ class ClassLabels:
         }
 
 
-def count_labels(scenes: Sequence[Scene], splits: Sequence[Split]) -> tuple[ClassLabels, ...]:
+def count_labels(scenes: Sequence[LabelledScene], splits: Sequence[Split]) -> tuple[ClassLabels, ...]:
     """Count the labels of each class over some scenes; `splits` are theirs."""
     classes = scenes[0].classes
     labelled = _counts(scenes, [scene.valid for scene in scenes])
@@ -63,13 +63,13 @@ def count_labels(scenes: Sequence[Scene], splits: Sequence[Split]) -> tuple[Clas
     )
 
 
-def _counts(scenes: Sequence[Scene], masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.int64]:
+def _counts(scenes: Sequence[LabelledScene], masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.int64]:
     length = len(scenes[0].classes) + 1
     each = [np.bincount(scene.labels[mask], minlength=length) for scene, mask in zip(scenes, masks, strict=True)]
     return np.asarray(np.sum(each, axis=0), dtype=np.int64)
 
 
-def _polygons(scenes: Sequence[Scene]) -> NDArray[np.int64]:
+def _polygons(scenes: Sequence[LabelledScene]) -> NDArray[np.int64]:
     """Return the number of polygons of each class; a polygon has one class."""
     counts = np.zeros(len(scenes[0].classes) + 1, np.int64)
     for scene in scenes:

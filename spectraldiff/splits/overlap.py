@@ -12,8 +12,8 @@ import rasterio
 from numpy.typing import NDArray
 
 from spectraldiff.splits.disjoint import within
-from spectraldiff_runtime.geo.reprojection import boxes_around, crs_of, grown, mapped, moved_points, scene_box_of
-from spectraldiff_runtime.scene.protocol import Georeference
+from spectraldiff_runtime.geo.georeference import Georeference, crs_of, mapped
+from spectraldiff_runtime.geo.reprojection import boxes_around, grown, moved_points, scene_box_of
 
 BLOCK = 2**18  # pixels that are looked at together
 PER_PIXEL = 1.5  # points a pixel of this scene along the sides of a training pixel, however it is turned

@@ -13,18 +13,19 @@ from numpy.typing import NDArray
 from spectraldiff.data.label_raster import check_grids, read_labels
 from spectraldiff.data.label_vectors import LabelFields, is_vector
 from spectraldiff.data.merge_scenes import alike, with_common_classes
-from spectraldiff.data.scene import Scene, check_class_count
+from spectraldiff.data.scene import LabelledScene, check_class_count
 from spectraldiff.data.value_checks import check_data, check_range, scale_doubts, value_doubts
 from spectraldiff.datasets import registry
 from spectraldiff.models.classifier import empty_classifier
 from spectraldiff.models.presets import PRESETS, Preset
-from spectraldiff.splits.draw import PAPER_COUNTS, Split, make_splits, parse_spec
+from spectraldiff.splits.draw import make_splits
+from spectraldiff.splits.spec import PAPER_COUNTS, parse_spec
+from spectraldiff.splits.split import Split
 from spectraldiff.wording import counted, ranges
 from spectraldiff_runtime.errors import LabelsError, RunError, SceneError, SpectralDiffError, UsageError
-from spectraldiff_runtime.geo.reprojection import crs_of
+from spectraldiff_runtime.geo.georeference import Georeference, crs_of
 from spectraldiff_runtime.messages import sdiff
-from spectraldiff_runtime.scene.protocol import Georeference
-from spectraldiff_runtime.scene.raster import NODATA_OF_FILE, Nodata
+from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 
 OWN = "`sdiff train scene.tif --labels labels.gpkg --field class`"
 
@@ -49,7 +50,7 @@ class Request:
     field, layer_name, name_field
         What to read of vector files, see `spectraldiff.vectors.LabelFields`.
     bands, nodata, scaled
-        As `Scene.from_files` takes them, for own rasters.
+        As `LabelledScene.from_files` takes them, for own rasters.
     split, seed
         See `spectraldiff.splits.make_splits`.
     split_by
@@ -94,14 +95,14 @@ class Request:
         first = () if self.scene is None or self.labels is None else ((self.scene, self.labels),)
         return (*first, *self.pairs)
 
-    def load_scenes(self) -> tuple[Scene, ...]:
+    def load_scenes(self) -> tuple[LabelledScene, ...]:
         """Load the scenes with their labels, with one list of classes.
 
         Raises
         ------
         SceneError
             No pixel of a scene has data, or all are the same, or float32 cannot hold its values, or the scenes have
-            different bands; and the errors of `datasets.load` and `Scene.from_files`.
+            different bands; and the errors of `datasets.load` and `LabelledScene.from_files`.
         """
         if self.dataset is not None:
             scenes = [registry.load(self.dataset, None if self.data_dir is None else Path(self.data_dir))]
@@ -114,11 +115,11 @@ class Request:
         first, *more = with_common_classes(scenes)
         return replace(first, remarks=(*first.remarks, *alike(first.classes))), *more
 
-    def load_scene(self) -> Scene:
+    def load_scene(self) -> LabelledScene:
         """Load the first scene, or the only one; as `load_scenes`."""
         return self.load_scenes()[0]
 
-    def _own_scenes(self) -> list[Scene]:
+    def _own_scenes(self) -> list[LabelledScene]:
         self._check_files()
         paths = [labels for _, labels in self.sources]
         fields = LabelFields(self.field, self.layer_name, self.name_field)
@@ -128,7 +129,7 @@ class Request:
             )
         options: dict[str, Any] = {"bands": self.bands, "nodata": self.nodata, "scaled": self.scaled}
         least = 2 if len(paths) == 1 else 1
-        scenes = [Scene.from_files(*pair, fields=fields, least=least, **options) for pair in self.sources]
+        scenes = [LabelledScene.from_files(*pair, fields=fields, least=least, **options) for pair in self.sources]
         if self.scaled:
             doubts = [scale_doubts(path) for path, _ in self.sources]
             scenes = [replace(s, remarks=(*s.remarks, *said)) for s, said in zip(scenes, doubts, strict=True)]
@@ -150,7 +151,7 @@ class Request:
         if twice is not None:
             raise UsageError(f"the scene '{twice}' is given twice: wanted each scene once; put its labels in one file")
 
-    def make_splits(self, scenes: Sequence[Scene]) -> tuple[Split, ...]:
+    def make_splits(self, scenes: Sequence[LabelledScene]) -> tuple[Split, ...]:
         """Draw the training and test pixels of each scene; pixels without data are in neither."""
         spec = parse_spec(self.split, self.dataset)
         halo = self._halo(scenes[0].cube.shape[2]) if spec.form == "disjoint" else 0
@@ -168,7 +169,7 @@ class Request:
             places=[Georeference.of(scene.crs, scene.transform) for scene in scenes],
         )
 
-    def make_split(self, scene: Scene) -> Split:
+    def make_split(self, scene: LabelledScene) -> Split:
         """Draw the training and test pixels of one scene, as `make_splits`."""
         return self.make_splits([scene])[0]
 
@@ -257,7 +258,7 @@ def _changes(preset: Preset) -> dict[str, object]:
     return {name: None if own == usual else own for name, (own, usual) in values.items()}
 
 
-def _marked(path: str, scenes: Sequence[Scene]) -> NDArray[Any] | None:
+def _marked(path: str, scenes: Sequence[LabelledScene]) -> NDArray[Any] | None:
     """Read the labels of the pixels that train, on the grid of the only scene; None with several scenes."""
     if len(scenes) > 1:
         return None

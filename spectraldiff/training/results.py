@@ -12,17 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from spectraldiff.accuracy.mapped_scene import MappedScene
 from spectraldiff.accuracy.metrics import Accuracy, Calibration, calibration, score
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.classifier import class_facts
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.score_smoothing import Smoothing
-from spectraldiff.report.run_report import MappedScene, Report, write_report
-from spectraldiff.splits.draw import Split, mean_leakage
+from spectraldiff.report.run_report import Report, write_report
 from spectraldiff.splits.label_counts import count_labels, doubts
+from spectraldiff.splits.leakage import mean_leakage
+from spectraldiff.splits.split import Split
 from spectraldiff.training.calibration import Temperature
-from spectraldiff.training.data_digest import scene_facts, split_facts
-from spectraldiff.training.loop import Compute
+from spectraldiff.training.compute import Compute
 from spectraldiff.wording import counted
 
 PACKAGES = ("spectraldiff", "torch", "numpy", "scikit-learn")
@@ -108,7 +109,7 @@ class Result:
     remark: str = ""
 
     @property
-    def scenes(self) -> tuple[Scene, ...]:
+    def scenes(self) -> tuple[LabelledScene, ...]:
         """The scenes, in order."""
         return tuple(m.scene for m in self.found.maps)
 
@@ -171,7 +172,7 @@ def model_facts(result: Result) -> dict[str, Any]:
     }
 
 
-def name_of(scenes: Sequence[Scene]) -> str:
+def name_of(scenes: Sequence[LabelledScene]) -> str:
     """Return what a training on some scenes is called."""
     return " + ".join(scene.name for scene in scenes)
 
@@ -222,3 +223,33 @@ def _recipe(result: Result, preset: Preset, compute: Compute) -> dict[str, objec
         "Temperature": f"{temperature.value:.2f}{held_out}",
         "Device": f"{compute.device}{threads}{', bfloat16' if compute.bf16 else ''}",
     }
+
+
+def split_facts(splits: Sequence[Split]) -> dict[str, Any]:
+    """Return how the accuracy was measured, as plain values; `leakage` is that of all scenes together."""
+    return {
+        "split": splits[0].name,
+        "seed": splits[0].seed,
+        "leakage": mean_leakage(splits),
+        "train_pixels": sum(int(split.train.sum()) for split in splits),
+    }
+
+
+def scene_facts(
+    scenes: Sequence[LabelledScene], splits: Sequence[Split], accuracies: Sequence[Accuracy | None]
+) -> list[dict[str, Any]]:
+    """Return each scene's name, size, pixels and accuracy, as plain values."""
+    facts = []
+    for scene, split, accuracy in zip(scenes, splits, accuracies, strict=True):
+        figures = {} if accuracy is None else accuracy.as_dict()
+        facts.append(
+            {
+                "name": scene.name,
+                "shape": list(scene.cube.shape),
+                "train_pixels": int(split.train.sum()),
+                "test_pixels": int(split.test.sum()),
+                "leakage": split.leakage,
+                **{key: figures.get(key) for key in ("oa", "aa", "kappa")},
+            }
+        )
+    return facts

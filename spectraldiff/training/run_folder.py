@@ -5,30 +5,25 @@
 scene, for checking an export) and, last of all, `model.json` mark a finished one.
 """
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor
 
-from spectraldiff.models.classifier import Classifier, empty_classifier
-from spectraldiff.models.presets import Preset
+from spectraldiff.data.scene import LabelledScene
+from spectraldiff.splits.split import Split
 from spectraldiff_runtime.atomic import output_error
 from spectraldiff_runtime.errors import OutputError, RunError
+from spectraldiff_runtime.geotiff.class_raster import write_class_raster
 from spectraldiff_runtime.messages import go_on
 
-FORMAT = 3
 REQUEST, DATA, FACTS, METRICS = "run.json", "data.json", "model.json", "metrics.json"
 STATE, MODEL, SAMPLES = "state.safetensors", "model.safetensors", "samples.safetensors"
 TRAIN_PIXELS, TEST_PIXELS, FIGURES = "train_pixels.tif", "test_pixels.tif", "figures"
@@ -63,14 +58,15 @@ class RunFolder:
         try:
             value = json.loads((self.path / name).read_text("utf-8"))
         except FileNotFoundError:
-            raise RunError(self._missing(name)) from None
+            raise RunError(self.missing(name)) from None
         except (OSError, ValueError) as error:
             raise RunError(f"'{self.path / name}' cannot be read ({error}): train again, or restore it") from None
         if not isinstance(value, dict):
             raise RunError(f"'{self.path / name}' holds no JSON object: train again, or restore it")
         return value
 
-    def _missing(self, name: str) -> str:
+    def missing(self, name: str) -> str:
+        """Return what an error says of a file that is not there."""
         if name == FACTS and self.begun:
             return f"the run '{self.path}' is not finished (it has no {FACTS}): go on with `{go_on(self.path)}`"
         if self.finished:
@@ -91,32 +87,6 @@ class RunFolder:
             raise output_error(self.path / name, error) from error
         finally:
             partial.unlink(missing_ok=True)
-
-    def save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> str:
-        """Write tensors of any device; return the file's SHA-256."""
-        data = save_tensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
-        self.write_bytes(name, data)
-        return hashlib.sha256(data).hexdigest()
-
-    def load_tensors(self, name: str, sha256: str | None = None) -> dict[str, Tensor]:
-        """Read tensors; RunError where they are missing, damaged, or not those of that SHA-256."""
-        try:
-            data = (self.path / name).read_bytes()
-            if sha256 not in (None, hashlib.sha256(data).hexdigest()):
-                raise RunError(
-                    f"'{self.path / name}' is damaged (it is not what the training wrote): train again, or restore it"
-                )
-            return load_tensors(data)
-        except FileNotFoundError:
-            raise RunError(self._missing(name)) from None
-        except (OSError, SafetensorError) as error:
-            raise RunError(
-                f"'{self.path / name}' cannot be read ({error}): it is damaged; train again, or restore it"
-            ) from None
-
-    def load_state(self) -> dict[str, Tensor]:
-        """Return the state of an unfinished training; empty where none was saved yet."""
-        return self.load_tensors(STATE) if (self.path / STATE).is_file() else {}
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -147,47 +117,6 @@ class RunFolder:
     def drop_state(self) -> None:
         """Remove the state of a training that is finished."""
         (self.path / STATE).unlink(missing_ok=True)
-
-    def save_model(self, model: Classifier, facts: Mapping[str, Any]) -> None:
-        """Write the trained model; the facts come last, mark the run as finished and know the model's SHA-256."""
-        sha256 = self.save_tensors(MODEL, model.state_dict())
-        shape = {
-            "format": FORMAT,
-            "preset": model.preset.to_json(),
-            "bands": len(model.fill),
-            "features": model.pca_components.shape[1],
-            "components": model.pca_components.shape[0],
-            "smoothing": model.smoothing.steps,
-            "beside": model.vit.config.beside,
-            "apart": model.vit.config.members != model.preset.members,
-            "halo": model.halo,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "sha256": sha256,
-        }
-        self.write_json(FACTS, {**shape, **facts})
-
-    def load_model(self) -> tuple[Classifier, dict[str, Any]]:
-        """Return the trained model in evaluation mode, and the facts beside it.
-
-        Raises
-        ------
-        RunError
-            The run is missing, unfinished, damaged or of another format.
-        """
-        facts = self.read_json(FACTS)
-        if facts.get("format") != FORMAT:
-            raise RunError(
-                f"the run '{self.path}' has format {facts.get('format')} and this version reads {FORMAT}: train again"
-            )
-        try:
-            preset = Preset.from_json(facts["preset"])
-            sizes = (facts[key] for key in ("features", "components", "smoothing", "beside", "apart"))
-            model = empty_classifier(preset, facts["bands"], len(facts["classes"]), *sizes)
-            model.load_state_dict(self.load_tensors(MODEL, facts.get("sha256")))
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise RunError(f"the run '{self.path}' is damaged ({reason}): train again, or restore it") from error
-        return model.eval(), facts
 
 
 def check_new(path: Path) -> None:
@@ -250,3 +179,24 @@ def open_run(path: Path | None, runs: Path) -> RunFolder:
     if not path.is_dir():
         raise RunError(f"there is no run folder '{path}': name a folder that `sdiff train` wrote")
     return RunFolder(path)
+
+
+def numbered(name: str, index: int, count: int) -> str:
+    """Return a file's name for scene `index` (from 0) of `count`: ``map.png``, or ``map_1.png`` of several."""
+    stem, dot, suffix = name.partition(".")
+    return name if count == 1 else f"{stem}_{index + 1}{dot}{suffix}"
+
+
+def write_pixels(
+    run: RunFolder, scenes: LabelledScene | Sequence[LabelledScene], splits: Split | Sequence[Split]
+) -> None:
+    """Write the labels of the training and of the test pixels as class rasters into the run folder."""
+    scenes, splits = (
+        [scenes] if isinstance(scenes, LabelledScene) else scenes,
+        [splits] if isinstance(splits, Split) else splits,
+    )
+    for index, (scene, split) in enumerate(zip(scenes, splits, strict=True)):
+        for name, mask in ((TRAIN_PIXELS, split.train), (TEST_PIXELS, split.test)):
+            labels = np.where(mask, scene.labels, 0).astype(scene.labels.dtype)
+            path = run.path / numbered(name, index, len(scenes))
+            write_class_raster(path, labels, scene.classes, crs=scene.crs, transform=scene.transform)

@@ -1,37 +1,35 @@
 """One training from start to end: denoiser, features, classifier, accuracy, pictures, run folder."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectraldiff.data.scene import Scene
+from spectraldiff.accuracy.mapped_scene import MappedScene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.classifier import Classifier, extractor_for, filled, new_denoiser
 from spectraldiff.models.diffusion import Denoiser
-from spectraldiff.models.features import PCA, cropped, scene_features
+from spectraldiff.models.features import scene_features
 from spectraldiff.models.foveal_vit import FovealViT, new_vit
+from spectraldiff.models.normaliser import common_normaliser
+from spectraldiff.models.padding import cropped
+from spectraldiff.models.pca import PCA
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.score_smoothing import Smoothing, sharpness
 from spectraldiff.models.vit import SpectralViT, ViTConfig
 from spectraldiff.report import figures
-from spectraldiff.report.run_report import MappedScene
-from spectraldiff.splits.draw import Split, with_leakage
+from spectraldiff.splits.hold_out import hold_out, places
+from spectraldiff.splits.leakage import with_leakage
+from spectraldiff.splits.split import Split
 from spectraldiff.training import run_folder
-from spectraldiff.training.calibration import (
-    LEAST,
-    HeldOut,
-    Temperature,
-    choose,
-    hold_out,
-    places,
-    smoothed_scores,
-    too_few,
-)
-from spectraldiff.training.data_digest import common_normaliser, sample_tiles
-from spectraldiff.training.loop import ADVICE, ClassifierTask, Compute, DiffusionTask, Loop
+from spectraldiff.training.calibration import LEAST, HeldOut, Temperature, choose, smoothed_scores, too_few
+from spectraldiff.training.compute import Compute
+from spectraldiff.training.export_samples import sample_tiles
+from spectraldiff.training.loop import ADVICE, Loop
+from spectraldiff.training.monitor import Monitor, _Saver
 from spectraldiff.training.results import (
     LOSSES,
     Evaluation,
@@ -42,24 +40,10 @@ from spectraldiff.training.results import (
     name_of,
     write_run_report,
 )
-from spectraldiff.training.run_folder import RunFolder
-from spectraldiff_runtime.classes import write_class_raster
-from spectraldiff_runtime.scene.protocol import Georeference
-
-SAVE_EVERY = 30.0  # seconds between two states on disk
-
-
-class Monitor:
-    """What a training tells the outside; this one is silent."""
-
-    def stage(self, title: str, unit: str) -> None:
-        """Begin a stage whose progress is counted in `unit`."""
-
-    def progress(self, done: int, total: int, loss: float | None = None) -> None:
-        """Say how far the stage is."""
-
-    def message(self, text: str) -> None:
-        """Say one line."""
+from spectraldiff.training.run_folder import RunFolder, numbered
+from spectraldiff.training.run_model import load_state, save_model, save_tensors
+from spectraldiff.training.tasks import ClassifierTask, DiffusionTask
+from spectraldiff_runtime.geo.georeference import Georeference
 
 
 class Training:
@@ -84,7 +68,7 @@ class Training:
     def __init__(
         self,
         run: RunFolder,
-        scenes: Scene | Sequence[Scene],
+        scenes: LabelledScene | Sequence[LabelledScene],
         splits: Split | Sequence[Split],
         preset: Preset,
         seed: int,
@@ -92,11 +76,11 @@ class Training:
         monitor: Monitor | None = None,
     ) -> None:
         self.run, self.preset = run, preset
-        self.scenes = (scenes,) if isinstance(scenes, Scene) else tuple(scenes)
+        self.scenes = (scenes,) if isinstance(scenes, LabelledScene) else tuple(scenes)
         self.splits = (splits,) if isinstance(splits, Split) else tuple(splits)
         self.name = name_of(self.scenes)
         self.seed, self.compute, self.monitor = seed, compute, monitor or Monitor()
-        self.state = run.load_state()
+        self.state = load_state(run)
         self.seconds = {k.removesuffix(".seconds"): float(v) for k, v in self.state.items() if k.endswith(".seconds")}
         self.histories: dict[str, list[float]] = {}
         self.normaliser, self.fill = common_normaliser(self.scenes)
@@ -290,7 +274,7 @@ class Training:
         self.state = {k: v for k, v in self.state.items() if not k.startswith(f"{name}.")}
         self.state |= {f"{name}.{k}": v.detach().clone() for k, v in loop.state().items()}
         self.state[f"{name}.seconds"] = torch.tensor(self.seconds[name], dtype=torch.float64)
-        self.run.save_tensors(run_folder.STATE, self.state)
+        save_tensors(self.run, run_folder.STATE, self.state)
 
     def evaluate(self, model: Classifier, name: str) -> Evaluation:
         """Map the whole scenes as the deployed model will, and score the test pixels: all of them, and each scene's."""
@@ -328,10 +312,10 @@ class Training:
             picture, history = self.run.path / run_folder.FIGURES / f"{name}_loss.png", self.histories[name]
             figures.loss_curve(picture, list(enumerate(history, start=1)), f"{self.name}: {name}", LOSSES[name])
         tiles, labels = sample_tiles(self.scenes, self.splits, self.fill, model.halo)
-        self.run.save_tensors(run_folder.SAMPLES, {"tiles": tiles, "labels": labels})
+        save_tensors(self.run, run_folder.SAMPLES, {"tiles": tiles, "labels": labels})
         self.run.write_json(run_folder.METRICS, metrics_of(result, model.preset, self.compute))
         write_run_report(self.run.path / run_folder.REPORT, result, model.preset, self.compute, command)
-        self.run.save_model(model.cpu(), model_facts(result))
+        save_model(self.run, model.cpu(), model_facts(result))
         self.run.drop_state()
 
 
@@ -364,38 +348,7 @@ class _Ground:
     smoothing: Smoothing
 
 
-class _Saver:
-    """Calls `save` when enough time has passed since it did so last."""
-
-    def __init__(self, save: Callable[[], None]) -> None:
-        self.save, self.last = save, time.monotonic()
-
-    def __call__(self) -> None:
-        if time.monotonic() - self.last >= SAVE_EVERY:
-            self.save()
-            self.last = time.monotonic()
-
-
 def _one_sheet(features: Sequence[Tensor]) -> Tensor:
     """Put the features of some scenes, (h, w, P) each, below each other; narrower ones get zeros at the right."""
     width = max(one.shape[1] for one in features)
     return torch.cat([nn.functional.pad(one, (0, 0, 0, width - one.shape[1])) for one in features])
-
-
-def numbered(name: str, index: int, count: int) -> str:
-    """Return a file's name for scene `index` (from 0) of `count`: ``map.png``, or ``map_1.png`` of several."""
-    stem, dot, suffix = name.partition(".")
-    return name if count == 1 else f"{stem}_{index + 1}{dot}{suffix}"
-
-
-def write_pixels(run: RunFolder, scenes: Scene | Sequence[Scene], splits: Split | Sequence[Split]) -> None:
-    """Write the labels of the training and of the test pixels as class rasters into the run folder."""
-    scenes, splits = (
-        [scenes] if isinstance(scenes, Scene) else scenes,
-        [splits] if isinstance(splits, Split) else splits,
-    )
-    for index, (scene, split) in enumerate(zip(scenes, splits, strict=True)):
-        for name, mask in ((run_folder.TRAIN_PIXELS, split.train), (run_folder.TEST_PIXELS, split.test)):
-            labels = np.where(mask, scene.labels, 0).astype(scene.labels.dtype)
-            path = run.path / numbered(name, index, len(scenes))
-            write_class_raster(path, labels, scene.classes, crs=scene.crs, transform=scene.transform)

@@ -17,7 +17,7 @@ from benchmarks.accuracy.run import Watcher, compare, problem_of
 from benchmarks.accuracy.store import Outcome, Result
 from benchmarks.accuracy.tables import Report, ablation, as_json, comparison, gain, grid, spread
 from spectraldiff.accuracy.metrics import score
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.datasets import registry
 from spectraldiff.models.presets import FAST, Preset
 from spectraldiff.report.figures import paint
@@ -70,7 +70,7 @@ def run_all(problems, chosen, folder):
 
 
 @pytest.fixture
-def problems(tiny_scene: Scene) -> list[Problem]:
+def problems(tiny_scene: LabelledScene) -> list[Problem]:
     return [problem_of(tiny_scene, request("per-class:6", seed)) for seed in (0, 1)]
 
 

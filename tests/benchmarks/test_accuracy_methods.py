@@ -15,9 +15,10 @@ from benchmarks.accuracy.methods import PRODUCT, TITLES, method_named
 from benchmarks.accuracy.problem import Context, Problem
 from benchmarks.accuracy.run import problem_of
 from spectraldiff.accuracy.metrics import score
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.presets import FAST, Preset
 from spectraldiff.training.request import Request
+from spectraldiff.training.run_model import load_model
 from spectraldiff.training.trainer import Training
 from spectraldiff_runtime.errors import RunError
 
@@ -27,7 +28,7 @@ def request(split: str, seed: int) -> Request:
 
 
 @pytest.fixture
-def problem(tiny_scene: Scene) -> Problem:
+def problem(tiny_scene: LabelledScene) -> Problem:
     return problem_of(tiny_scene, request("per-class:10", 0))
 
 
@@ -75,7 +76,9 @@ def test_a_seed_gives_the_same_map_again(
 
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("name", ["knn", "cnn2d", "minigcn"])
-def test_pixels_without_data_get_no_class(name: str, tiny_scene: Scene, tiny_preset: Preset, tmp_path: Path) -> None:
+def test_pixels_without_data_get_no_class(
+    name: str, tiny_scene: LabelledScene, tiny_preset: Preset, tmp_path: Path
+) -> None:
     cube = tiny_scene.cube.astype(np.float32)
     cube[3:5, 20:] = np.nan
     problem = problem_of(replace(tiny_scene, cube=cube), request("per-class:10", 0))
@@ -92,7 +95,7 @@ def test_bands_are_scaled_by_the_range_of_the_scene(problem: Problem) -> None:
     assert np.array_equal(Problem(constant, problem.split).pixels, np.zeros((26, 31, 12), np.float32))
 
 
-def test_bands_are_standardised_over_the_pixels_with_data(tiny_scene: Scene, tmp_path: Path) -> None:
+def test_bands_are_standardised_over_the_pixels_with_data(tiny_scene: LabelledScene, tmp_path: Path) -> None:
     cube = tiny_scene.cube.astype(np.float32)
     cube[3:5, 20:] = np.nan
     cube[..., 2] = 7
@@ -262,7 +265,7 @@ def test_a_shared_denoiser_gives_what_a_training_alone_gives(problem: Problem, b
     alone.path.mkdir()
     preset = brief.changed(layer=0, timestep=200)
     Training(alone, problem.scene, problem.split, preset, 0, Context(tmp_path).compute).finish()
-    assert np.array_equal(shared, alone.load_model()[0].predict(problem.scene)[0])
+    assert np.array_equal(shared, load_model(alone)[0].predict(problem.scene)[0])
 
 
 def test_a_stopped_training_goes_on(

@@ -8,7 +8,7 @@ import rasterio
 from benchmarks.own_data import SAME, part_of, train_both
 from spectraldiff.data.label_vectors import is_vector
 from spectraldiff.datasets import registry
-from spectraldiff.training.loop import Compute
+from spectraldiff.training.compute import Compute
 
 
 def test_geotiff_and_polygons_in_another_crs_train_like_the_built_in_scene(tiny_preset, tmp_path):

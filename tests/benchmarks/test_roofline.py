@@ -15,8 +15,8 @@ from spectraldiff.models.presets import FAST, PAPER
 from spectraldiff_runtime import Model
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.model.card import ModelCard
-from spectraldiff_runtime.model.engine import CARD_KEY, read_model_bytes, seal
 from spectraldiff_runtime.model.io_binding import BoundSession
+from spectraldiff_runtime.model.model_file import CARD_KEY, read_model_bytes, seal
 from spectraldiff_runtime.model.oom import Fitting
 
 BANDS, CLASSES, HALO = 3, 2, 2

@@ -6,7 +6,8 @@ import torch
 
 from benchmarks.train_speed import WARM, Windows, classifier_loop, from_loader, seconds, whole_step
 from spectraldiff.models.presets import FAST
-from spectraldiff.training.loop import ClassifierTask, Compute
+from spectraldiff.training.compute import Compute
+from spectraldiff.training.tasks import ClassifierTask
 
 
 @pytest.fixture(scope="module")

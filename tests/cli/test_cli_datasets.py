@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.datasets import registry
 from spectraldiff_runtime.cli import run
 
@@ -82,7 +82,7 @@ def test_scene_and_labels_are_written(capsys, tmp_path):
     assert f"{labels}: 16 classes, 10,249 labelled pixels" in out
     assert "placement here is approximate" in out
     assert "doi:10.4231/R7RX991C" in out
-    found, wanted = Scene.from_files(scene, labels), registry.load("indian-pines")
+    found, wanted = LabelledScene.from_files(scene, labels), registry.load("indian-pines")
     np.testing.assert_array_equal(found.cube, wanted.cube)
     np.testing.assert_array_equal(found.labels, wanted.labels)
     assert found.classes == wanted.classes

@@ -11,8 +11,9 @@ import rasterio
 import shapely
 from rasterio import warp
 
-from spectraldiff_runtime.classes import LandCoverClass, write_class_raster
+from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.cli import run
+from spectraldiff_runtime.geotiff.class_raster import write_class_raster
 
 CLASSES = (LandCoverClass(1, "Grass", (0, 200, 0)), LandCoverClass(2, "Water", (0, 0, 200)))
 PLACE = {"crs": "EPSG:32616", "transform": (20.0, 0.0, 500240.0, 0.0, -20.0, 4480260.0)}

@@ -26,13 +26,14 @@ from rasterio.features import shapes
 
 from spectraldiff.cli.train import COMMAND, join_pairs, train
 from spectraldiff.cli.train_output import describe
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.training.request import Request, whole_path
 from spectraldiff.training.run_folder import RunFolder, create_run
+from spectraldiff.training.run_model import load_model, load_state
 from spectraldiff_export.card import card_of
-from spectraldiff_runtime.classes import write_class_raster
 from spectraldiff_runtime.cli import run
 from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.geotiff.class_raster import write_class_raster
 
 RAW = ("--features", "raw", "--split", "per-class:8")  # trained soon
 SHORT = ["--diffusion-steps", "2", "--epochs", "1", "--components", "5", "--device", "cpu"]
@@ -42,7 +43,7 @@ def own(files: tuple[Path, Path], *options: object) -> list[str]:
     return ["train", str(files[0]), "--labels", str(files[1]), *SHORT, *map(str, options)]
 
 
-def labels_like(path: Path, labels: np.ndarray, scene: Scene) -> Path:
+def labels_like(path: Path, labels: np.ndarray, scene: LabelledScene) -> Path:
     write_class_raster(path, labels, scene.classes, crs=scene.crs, transform=scene.transform)
     return path
 
@@ -105,7 +106,7 @@ def test_the_model_knows_whether_it_takes_scaled_values(tiny_files, tmp_path, op
     folder = tmp_path / "run"
     short = ("--run", folder, "--features", "raw", "-q", *options)
     assert run(own((scene, tiny_files[1]), *short)) == 0
-    model, facts = RunFolder(folder).load_model()
+    model, facts = load_model(RunFolder(folder))
     assert facts["scaled"] == bool(options)
     assert card_of(model, facts).scaled == bool(options)
     with rasterio.open(scene) as dataset:
@@ -629,7 +630,7 @@ def test_ctrl_c_keeps_the_state_and_resume_goes_on(tiny_files, tmp_path, capsys)
     assert (folder / "state.safetensors").is_file()
     assert not list(folder.rglob("*.partial"))
     request = json.loads((folder / "run.json").read_text())
-    done = len(RunFolder(folder).load_state()["diffusion.history"])
+    done = len(load_state(RunFolder(folder))["diffusion.history"])
     request["preset"]["diffusion_steps"] = done + 2
     data = json.loads((folder / "data.json").read_text())
     for what in data:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from spectraldiff.models.classifier import Classifier, empty_classifier
-from spectraldiff.models.features import fit_pca
 from spectraldiff.models.foveal_vit import FovealViT
+from spectraldiff.models.pca import fit_pca
 from spectraldiff.models.presets import FAST, PAPER, Preset
 from spectraldiff_export.deployed import DeployedClassifier
-from spectraldiff_export.export import onnx_bytes
+from spectraldiff_export.onnx_graph import onnx_bytes
 from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.cli import run
 from spectraldiff_runtime.model.card import ModelCard

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from spectraldiff.training.run_folder import RunFolder
+from spectraldiff.training.run_model import load_model
 from spectraldiff_runtime import Model, map_scene
 
 
@@ -35,7 +36,7 @@ def test_the_newest_run_is_exported_and_maps_as_it_trained(runs, sdiff, tmp_path
     assert "scene, preset fast, 12 bands, 4 classes, halo " in lines[1]
     assert lines[2].startswith("Verified against PyTorch on 5,379 pixels: probabilities differ by ")
     assert len(lines) == 3
-    classifier, facts = RunFolder(runs / "second").load_model()
+    classifier, facts = load_model(RunFolder(runs / "second"))
     model = Model.open(out, "cpu", threads=1)
     card = model.card
     assert (card.name, card.halo, card.accuracy) == ("scene", classifier.halo, facts["accuracy"])

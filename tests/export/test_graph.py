@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from spectraldiff_export.deployed import DeployedClassifier
-from spectraldiff_export.export import onnx_bytes
-from spectraldiff_export.onnx_graph import OPSET
+from spectraldiff_export.onnx_graph import OPSET, onnx_bytes
 from spectraldiff_runtime.model import cpu_layout
-from spectraldiff_runtime.model.engine import Model, read_card, unseal
+from spectraldiff_runtime.model.engine import Model
+from spectraldiff_runtime.model.model_file import read_card, unseal
 
 ROOT = Path(__file__).parents[2]
 

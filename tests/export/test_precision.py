@@ -11,13 +11,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from spectraldiff_export import agreement, export
-from spectraldiff_export.agreement import Agreement, compare, halved, lowered
+from spectraldiff_export.agreement import Agreement, compare, lowered
 from spectraldiff_export.deployed import DeployedClassifier
 from spectraldiff_export.export import export_model
-from spectraldiff_export.int8 import Scale, quantised, trunk_nodes
-from spectraldiff_export.onnx_graph import build
+from spectraldiff_export.fp16 import halved
+from spectraldiff_export.int8 import Scale, quantised
+from spectraldiff_export.onnx_graph import build, trunk_nodes
 from spectraldiff_runtime.errors import UsageError, VerificationError
-from spectraldiff_runtime.model.engine import Model, read_card, seal
+from spectraldiff_runtime.model.engine import Model
+from spectraldiff_runtime.model.model_file import read_card, seal
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spectraldiff.models.classifier import Classifier
 from spectraldiff_export.deployed import DeployedClassifier
-from spectraldiff_export.export import torchscript_bytes
+from spectraldiff_export.torchscript import torchscript_bytes
 from spectraldiff_export.verify import NEAR_TIE, TOLERANCE, verify
 from spectraldiff_runtime.errors import RunError, VerificationError
 

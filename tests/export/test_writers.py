@@ -13,7 +13,8 @@ import torch
 
 from spectraldiff_export import export as writers
 from spectraldiff_export.deployed import DeployedClassifier
-from spectraldiff_export.export import export_model, torchscript_bytes
+from spectraldiff_export.export import export_model
+from spectraldiff_export.torchscript import torchscript_bytes
 from spectraldiff_runtime.errors import OutputError, UsageError, VerificationError
 from spectraldiff_runtime.model.card import ModelCard
 

@@ -16,9 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.cli import run as run_sdiff
+from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.model.card import ModelCard
-from spectraldiff_runtime.model.engine import CARD_KEY, Model, seal
-from spectraldiff_runtime.scene.raster import quiet_gdal
+from spectraldiff_runtime.model.engine import Model
+from spectraldiff_runtime.model.model_file import CARD_KEY, seal
 
 BANDS, CLASSES, HALO = 7, 4, 2
 ROOT = Path(__file__).parents[2]

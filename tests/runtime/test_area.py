@@ -16,8 +16,9 @@ from rasterio.rpc import RPC
 from rasterio.warp import transform as reproject
 
 from spectraldiff_runtime.errors import SceneError, UsageError
-from spectraldiff_runtime.geo.polygon_mask import AreaMask, choose_window, moved
-from spectraldiff_runtime.scene.protocol import Georeference
+from spectraldiff_runtime.geo.bounds import choose_window
+from spectraldiff_runtime.geo.georeference import Georeference, moved
+from spectraldiff_runtime.geo.polygon_mask import AreaMask
 from spectraldiff_runtime.window import Window, tiles_of
 
 HEIGHT, WIDTH = 29, 37
@@ -620,5 +621,5 @@ def test_a_scene_without_crs_takes_no_mask_with_one(write_shapes):
 
 
 def test_the_vector_libraries_load_with_a_mask_only(python):
-    code = "import sys, spectraldiff_runtime.area; print(sorted({'shapely', 'pyogrio'} & set(sys.modules)))"
+    code = "import sys, spectraldiff_runtime.geo.polygon_mask; print(sorted({'shapely', 'pyogrio'} & set(sys.modules)))"
     assert python("-c", code).stdout == "[]\n"

@@ -8,7 +8,8 @@ import pytest
 
 from spectraldiff_runtime.errors import SceneError, UsageError
 from spectraldiff_runtime.mapping.band_matching import fit_bands, match_bands, tolerance, wavelength_difference
-from spectraldiff_runtime.scene.raster import ArrayScene, RasterScene
+from spectraldiff_runtime.scene.array import ArrayScene
+from spectraldiff_runtime.scene.raster import RasterScene
 from spectraldiff_runtime.scene.resampled import Recipe, ResampledScene
 
 OWN = [400.0, 450.0, 500.0, 550.0, 600.0, 650.0, 700.0]  # the model's

@@ -9,12 +9,12 @@ import pytest
 
 from spectraldiff_runtime import ArrayScene, Model, map_block, map_scene
 from spectraldiff_runtime.errors import DeviceError, UsageError
-from spectraldiff_runtime.mapping.stages import Wanted
 from spectraldiff_runtime.model import cuda
 from spectraldiff_runtime.model import session as session_module
-from spectraldiff_runtime.model.engine import seal
 from spectraldiff_runtime.model.io_binding import BoundSession
+from spectraldiff_runtime.model.model_file import seal
 from spectraldiff_runtime.model.oom import Fitting
+from spectraldiff_runtime.output.block import Wanted
 from spectraldiff_runtime.window import Window
 
 ALL = ["classes", "confidence", "probabilities"]

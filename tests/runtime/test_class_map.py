@@ -8,17 +8,9 @@ import numpy as np
 import pytest
 import rasterio
 
-from spectraldiff_runtime.classes import (
-    LandCoverClass,
-    all_classes,
-    class_dtype,
-    clean_name,
-    palette,
-    read_classes,
-    with_colours,
-    write_class_raster,
-)
+from spectraldiff_runtime.classes import LandCoverClass, class_dtype, clean_name, palette, with_colours
 from spectraldiff_runtime.errors import OutputError, SceneError
+from spectraldiff_runtime.geotiff.class_raster import all_classes, read_classes, write_class_raster
 
 
 def gdal_category_names(path: Path) -> list[str]:

@@ -220,7 +220,7 @@ def test_leaving_ends_what_was_started_and_nothing_stays(tmp_path, monkeypatch):
 
 PROGRAM = """
 import os, signal, sys, time
-from spectraldiff_runtime.cluster import ClusterOptions, WindowCluster
+from spectraldiff_runtime.mapping.dask_cluster import ClusterOptions, WindowCluster
 
 def square(number):
     time.sleep(0.02)
@@ -461,5 +461,5 @@ def test_dask_is_not_installed(monkeypatch):
 
 
 def test_dask_is_imported_where_it_is_needed(python):
-    code = "import sys, spectraldiff_runtime.cluster; sys.exit('distributed' in sys.modules or 'dask' in sys.modules)"
+    code = "import sys, spectraldiff_runtime.mapping.dask_cluster; sys.exit(bool({'distributed', 'dask'} & set(sys.modules)))"
     assert python("-c", code).returncode == 0

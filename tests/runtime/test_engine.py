@@ -13,7 +13,9 @@ import pytest
 
 from spectraldiff_runtime.errors import DeviceError, ModelFileError
 from spectraldiff_runtime.model import session
-from spectraldiff_runtime.model.engine import Model, ModelCard, read_card, read_metadata, seal, unseal
+from spectraldiff_runtime.model.card import ModelCard
+from spectraldiff_runtime.model.engine import Model
+from spectraldiff_runtime.model.model_file import read_card, read_metadata, seal, unseal
 from spectraldiff_runtime.model.oom import Fitting
 
 

@@ -10,9 +10,9 @@ import pytest
 import rasterio
 
 from spectraldiff_runtime.cli import run
+from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.geotiff import encode
 from spectraldiff_runtime.output import journal, raw_layers, sinks
-from spectraldiff_runtime.scene.raster import quiet_gdal
 
 DISK = 3_000_000  # bytes
 LAYERS = {"--out": "classes.tif", "--confidence": "confidence.tif", "--probabilities": "p.tif", "--preview": "map.png"}

@@ -19,22 +19,15 @@ from rasterio.rpc import RPC
 from rio_cogeo import cog_validate
 
 from spectraldiff_runtime.atomic import commit
-from spectraldiff_runtime.classes import LandCoverClass, palette, read_classes
+from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.errors import OutputError, UsageError
+from spectraldiff_runtime.geo.georeference import Georeference, read_georeference
 from spectraldiff_runtime.geotiff import encode as encode_module
-from spectraldiff_runtime.geotiff.encode import (
-    ArrayRaster,
-    EncodedRaster,
-    Format,
-    check_format,
-    class_spec,
-    confidence_spec,
-    encode,
-    probability_spec,
-)
+from spectraldiff_runtime.geotiff.class_raster import read_classes
+from spectraldiff_runtime.geotiff.encode import ArrayRaster, EncodedRaster, check_format, encode
+from spectraldiff_runtime.geotiff.spec import Format, class_spec, confidence_spec, probability_spec
 from spectraldiff_runtime.geotiff.transcoder import Outcome
-from spectraldiff_runtime.scene.protocol import Georeference
-from spectraldiff_runtime.scene.raster import open_dataset, read_georeference
+from spectraldiff_runtime.scene.open import open_dataset
 
 PLACE = Georeference.of("EPSG:32616", (20, 0, 480_000, 0, -20, 4_470_000))
 TAGS = {"SPECTRALDIFF_MODEL": "tiny", "NOTE": 'a <b> & "ä"\nnext line'}

@@ -17,10 +17,11 @@ import rasterio
 import rasterio.shutil
 
 from spectraldiff_runtime.cli import run
+from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.mapping.map_scene import map_scene
-from spectraldiff_runtime.model.engine import Model, seal
+from spectraldiff_runtime.model.engine import Model
+from spectraldiff_runtime.model.model_file import seal
 from spectraldiff_runtime.output.journal import JOURNAL
-from spectraldiff_runtime.scene.raster import quiet_gdal
 
 HEIGHT, WIDTH, BANDS = 29, 37, 7
 WAVES = [400 + 50 * band for band in range(BANDS)]

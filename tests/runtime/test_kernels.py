@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectraldiff_runtime.tiling.gather import BANDS, PIXELS, ROWS, _gather, gather_tiles, native_nodata
+from spectraldiff_runtime.scene.nodata import native_nodata
+from spectraldiff_runtime.tiling.gather import BANDS, PIXELS, ROWS, _gather, gather_tiles
 from spectraldiff_runtime.window import Window, source_window, tiles_of
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
@@ -249,8 +250,8 @@ def test_what_does_not_fit_is_refused(arguments):
 WARMED = """
 import sys
 from spectraldiff_runtime import Model, RasterScene, map_scene
-from spectraldiff_runtime.kernels import _gather_alone
-from spectraldiff_runtime.stages import warm_up
+from spectraldiff_runtime.tiling.gather import _gather_alone
+from spectraldiff_runtime.mapping.stages import warm_up
 scene, model = sys.argv[1:]
 with RasterScene(scene) as opened:
     warm_up(opened, 12, 1)

@@ -15,10 +15,11 @@ import rasterio
 from spectraldiff_runtime import cli
 from spectraldiff_runtime.cli import run
 from spectraldiff_runtime.errors import MissingExtraError, SceneError
+from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.mapping import job
 from spectraldiff_runtime.mapping.map_scene import map_scene
 from spectraldiff_runtime.output import journal
-from spectraldiff_runtime.scene.raster import RasterScene, quiet_gdal
+from spectraldiff_runtime.scene.raster import RasterScene
 from spectraldiff_runtime.signals import SIGNALS
 
 LAYERS = {"--out": "classes.tif", "--confidence": "confidence.tif", "--probabilities": "p.tif", "--preview": "map.png"}

@@ -5,8 +5,9 @@ import pytest
 import rasterio
 
 from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.scene.envi import header_offset, open_lines
-from spectraldiff_runtime.scene.raster import RasterScene, quiet_gdal
+from spectraldiff_runtime.scene.raster import RasterScene
 
 HEADER = """ENVI
 samples = {2}

@@ -7,14 +7,15 @@ import pytest
 import rasterio
 
 from spectraldiff_runtime import ArrayScene, Model, RasterScene, map_block, map_scene
-from spectraldiff_runtime.classes import LandCoverClass, palette, read_classes
+from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.errors import OutputError, SceneError, UsageError
-from spectraldiff_runtime.geotiff.encode import Format
-from spectraldiff_runtime.mapping.stages import Wanted
-from spectraldiff_runtime.model.engine import seal
-from spectraldiff_runtime.output.sinks import percent_of
+from spectraldiff_runtime.geotiff.class_raster import read_classes
+from spectraldiff_runtime.geotiff.spec import Format
+from spectraldiff_runtime.model.model_file import seal
+from spectraldiff_runtime.output.block import Wanted
+from spectraldiff_runtime.output.file_sink import percent_of
 from spectraldiff_runtime.tiling import memory_plan
-from spectraldiff_runtime.tiling.memory_plan import Plan
+from spectraldiff_runtime.tiling.plan import Plan
 from spectraldiff_runtime.window import Window
 
 

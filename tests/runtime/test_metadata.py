@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import rasterio
 
+from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.scene.band_metadata import read_bad_bands, read_fwhm, read_scaling, read_wavelengths
-from spectraldiff_runtime.scene.raster import RasterScene, quiet_gdal
+from spectraldiff_runtime.scene.raster import RasterScene
 
 ENVI_HEADER = """ENVI
 samples = 2

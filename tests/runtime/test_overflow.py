@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from spectraldiff_runtime import ArrayScene, Model, map_block, map_scene
 from spectraldiff_runtime.errors import OutputError, UsageError
 from spectraldiff_runtime.mapping.dask_cluster import ClusterOptions
-from spectraldiff_runtime.model.engine import seal
+from spectraldiff_runtime.model.model_file import seal
 from spectraldiff_runtime.window import Window
 
 

@@ -7,15 +7,8 @@ import numpy as np
 import pytest
 
 from spectraldiff_runtime.errors import UsageError
-from spectraldiff_runtime.tiling.memory_plan import (
-    MEGABYTE,
-    GpuRoom,
-    Plan,
-    largest_tile,
-    make_plan,
-    strips,
-    tiles_of_strip,
-)
+from spectraldiff_runtime.tiling.memory_plan import MEGABYTE, GpuRoom, make_plan
+from spectraldiff_runtime.tiling.plan import Plan, largest_tile, strips, tiles_of_strip
 from spectraldiff_runtime.window import Window, source_window
 
 PLAN = Plan(tile=16, batch=1, rows=8, columns=1000, cache=0, tile_columns=16)

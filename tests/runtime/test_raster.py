@@ -13,7 +13,9 @@ import rasterio
 from rasterio.control import GroundControlPoint
 
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.scene.raster import ArrayScene, Georeference, RasterScene
+from spectraldiff_runtime.geo.georeference import Georeference
+from spectraldiff_runtime.scene.array import ArrayScene
+from spectraldiff_runtime.scene.raster import RasterScene
 
 
 def test_windows_of_every_layout(laid_out_scene, cube):

@@ -11,7 +11,7 @@ import rasterio
 from spectraldiff_runtime import ArrayScene, map_scene
 from spectraldiff_runtime.errors import ModelFileError, UsageError
 from spectraldiff_runtime.mapping.dask_cluster import ClusterOptions
-from spectraldiff_runtime.mapping.job import _model
+from spectraldiff_runtime.mapping.distributed import _model
 
 TWO = ClusterOptions(None, 2, 1)
 

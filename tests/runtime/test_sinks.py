@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from spectraldiff_runtime.errors import OutputError
-from spectraldiff_runtime.geotiff.encode import Format
+from spectraldiff_runtime.geotiff.spec import Format
 from spectraldiff_runtime.output import journal
 from spectraldiff_runtime.output.block import Block
-from spectraldiff_runtime.output.sinks import FileSink, Outputs, count_values
-from spectraldiff_runtime.scene.protocol import ArrayScene
-from spectraldiff_runtime.tiling.memory_plan import Plan
+from spectraldiff_runtime.output.file_sink import FileSink
+from spectraldiff_runtime.output.pixel_counts import count_values
+from spectraldiff_runtime.output.sinks import Outputs
+from spectraldiff_runtime.scene.array import ArrayScene
+from spectraldiff_runtime.tiling.plan import Plan
 from spectraldiff_runtime.window import Window
 
 WHOLE = Window(0, 4, 0, 5)

@@ -12,11 +12,12 @@ import pytest
 import rasterio
 
 from spectraldiff_runtime.classes import LandCoverClass
+from spectraldiff_runtime.gdal import GDAL_ERRORS
+from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geotiff import transcoder
-from spectraldiff_runtime.geotiff.spec import class_spec, probability_spec, vrt_text
+from spectraldiff_runtime.geotiff.spec import class_spec, probability_spec
 from spectraldiff_runtime.geotiff.transcoder import DifferenceError, Job, compare, run, write
-from spectraldiff_runtime.scene.protocol import Georeference
-from spectraldiff_runtime.scene.raster import GDAL_ERRORS
+from spectraldiff_runtime.geotiff.vrt import vrt_text
 
 PLACE = Georeference.of("EPSG:32616", (20, 0, 480_000, 0, -20, 4_470_000))
 OPTIONS = {"BLOCKSIZE": "128", "COMPRESS": "DEFLATE"}
@@ -125,7 +126,7 @@ def test_it_ends_with_the_process_that_started_it(job, tmp_path, subprocess_envi
     classes = [LandCoverClass(v, "name", (0, 0, 0)) for v in range(1, 9)]
     text = vrt_text(probability_spec(1500, 1500, classes, PLACE, {}), tmp_path / "raw", 128)
     work = json.dumps(asdict(Job(text, job.target, "COG", OPTIONS)))
-    code = f"from spectraldiff_runtime.transcode import Job, run; run(Job(**{work}))"
+    code = f"from spectraldiff_runtime.geotiff.transcoder import Job, run; run(Job(**{work}))"
     parent = subprocess.Popen([sys.executable, "-c", code], env=subprocess_environment)
     assert wait_for(Path(job.target).exists, 60)
     (child,) = children(parent.pid)

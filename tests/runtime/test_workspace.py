@@ -11,8 +11,8 @@ GROWTH = """
 import sys
 import numpy as np
 import onnxruntime
-from spectraldiff_runtime.engine import Model
-from spectraldiff_runtime.workspace import _status
+from spectraldiff_runtime.model.engine import Model
+from spectraldiff_runtime.model.memory_probe import _status
 model = Model.open(sys.argv[1], "cpu", threads=1)
 run = model.session.run
 if sys.argv[2] == "plain":

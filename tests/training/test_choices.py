@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.features import FeatureExtractor
 from spectraldiff.models.presets import FAST, PAPER
-from spectraldiff.training.calibration import HeldOut, places
-from spectraldiff.training.loop import Compute
+from spectraldiff.splits.hold_out import places
+from spectraldiff.training.calibration import HeldOut
+from spectraldiff.training.compute import Compute
 from spectraldiff.training.request import Request
 from spectraldiff.training.run_folder import create_run
+from spectraldiff.training.run_model import load_model
 from spectraldiff.training.trainer import Training
 
 
@@ -37,7 +39,7 @@ def test_components_follow_the_places_where_the_test_pixels_lie_apart() -> None:
 
 
 def test_a_training_takes_as_many_components_as_pixels(
-    tiny_request: Request, tiny_scene: Scene, tmp_path: Path
+    tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path
 ) -> None:
     """Within the preset's bounds."""
     wanted = replace(tiny_request.preset, least_components=2, components=12, diffusion_steps=1, epochs=1)
@@ -49,7 +51,7 @@ def test_a_training_takes_as_many_components_as_pixels(
 
 
 def test_a_training_on_places_apart_takes_as_many_components_as_places(
-    tiny_request: Request, tiny_scene: Scene, tmp_path: Path
+    tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path
 ) -> None:
     wanted = replace(tiny_request.preset, apart_components=1, components=12, diffusion_steps=1, epochs=1)
     train = np.zeros(tiny_scene.labels.shape, np.bool_)
@@ -65,7 +67,7 @@ def test_a_training_on_places_apart_takes_as_many_components_as_places(
 
 
 def test_places_apart_have_members_that_read_bands_alone(
-    tiny_request: Request, tiny_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are part of the model in the run folder, and it never falls back on raw bands."""
     monkeypatch.setattr(HeldOut, "worse", lambda self, other: True)
@@ -74,7 +76,7 @@ def test_places_apart_have_members_that_read_bands_alone(
     run = create_run(tmp_path / "run")
     training = Training(run, tiny_scene, request.make_split(tiny_scene), preset, 0, Compute())
     training.finish()
-    model, _ = run.load_model()
+    model, _ = load_model(run)
     shape = model.vit.config
     assert (shape.members, shape.band_members) == (preset.members + preset.apart_members, preset.apart_members)
     assert 0 < shape.beside <= preset.raw_components
@@ -89,7 +91,7 @@ def test_places_apart_have_members_that_read_bands_alone(
 
 
 def test_components_in_which_classes_do_not_differ_are_left_out(
-    tiny_request: Request, tiny_scene: Scene, tmp_path: Path
+    tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path
 ) -> None:
     noise = np.random.default_rng(0).normal(
         tiny_scene.cube.mean(), tiny_scene.cube.std(), (*tiny_scene.labels.shape, 200)
@@ -110,7 +112,7 @@ def test_components_in_which_classes_do_not_differ_are_left_out(
 
 @pytest.mark.parametrize("clearly", [True, False])
 def test_raw_bands_are_mapped_where_held_out_pixels_are_clearly_likelier_with_them(
-    tiny_request: Request, tiny_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clearly: bool
+    tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clearly: bool
 ) -> None:
     compared = []
 
@@ -124,7 +126,7 @@ def test_raw_bands_are_mapped_where_held_out_pixels_are_clearly_likelier_with_th
     result = Training(run, tiny_scene, tiny_request.make_split(tiny_scene), preset, 0, Compute()).finish(True)
     assert len(compared) == 1
     assert compared[0][0] == compared[0][1] > 0
-    model, _ = run.load_model()
+    model, _ = load_model(run)
     assert model.preset.features == ("raw" if clearly else "diffusion")
     assert (model.extractor.denoiser is None) == clearly
     assert (result.raw_accuracy is None) == clearly  # it would be that of the map
@@ -136,7 +138,7 @@ def test_raw_bands_are_mapped_where_held_out_pixels_are_clearly_likelier_with_th
 
 
 def test_features_that_say_nothing_give_way_to_raw_bands(
-    tiny_request: Request, tiny_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Diffusion features are noise here, and the bands tell all classes."""
     forward = FeatureExtractor.forward

@@ -21,6 +21,7 @@ from spectraldiff.datasets.download import DataFile
 from spectraldiff.datasets.loaders import DatasetInfo
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import DatasetError, UsageError
+from spectraldiff_runtime.scene import envi
 
 PAGE = b"\n<!DOCTYPE html><html><body>Moved</body></html>"
 CUBE = np.random.default_rng(0).integers(0, 4000, (6, 5, 3)).astype(np.uint16)
@@ -453,11 +454,11 @@ def test_archive_that_lacks_a_file(tmp_path, publisher):
     ],
 )
 def test_grid_of_an_envi_header(info, grid):
-    assert loaders.envi_grid({"map info": info}) == grid
+    assert envi.envi_grid({"map info": info}) == grid
 
 
 def test_wavelengths_of_an_envi_header_in_micrometres():
-    found = loaders.envi_wavelengths({"wavelength": "0.4, 2.5", "wavelength units": "Micrometers"})
+    found = envi.envi_wavelengths({"wavelength": "0.4, 2.5", "wavelength units": "Micrometers"})
     assert found is not None
     np.testing.assert_allclose(found, [400, 2500])
-    assert loaders.envi_wavelengths({}) is None
+    assert envi.envi_wavelengths({}) is None

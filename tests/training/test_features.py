@@ -6,8 +6,12 @@ import torch
 from torch import Tensor
 
 from spectraldiff.models import features as module
+from spectraldiff.models import pca
 from spectraldiff.models.classifier import extractor_for, new_denoiser
-from spectraldiff.models.features import FeatureExtractor, Normaliser, fit_pca, mirrored, scene_features, telling
+from spectraldiff.models.features import FeatureExtractor, scene_features
+from spectraldiff.models.normaliser import Normaliser
+from spectraldiff.models.padding import mirrored
+from spectraldiff.models.pca import fit_pca, telling
 from spectraldiff.models.presets import Preset
 
 
@@ -122,7 +126,7 @@ def test_scene_features_do_not_depend_on_the_tiles(
 ) -> None:
     scene = torch.rand(9, 13, 17, generator=torch.Generator().manual_seed(1)) * 2 - 1
     valid = torch.ones(13, 17, dtype=torch.bool)
-    monkeypatch.setattr(module, "SMALLEST_DEVIATION", 1e-6)  # an untrained network's features hardly vary
+    monkeypatch.setattr(pca, "SMALLEST_DEVIATION", 1e-6)  # an untrained network's features hardly vary
     results = []
     for tile in (5, 32):
         monkeypatch.setattr(module, "TILE", tile)

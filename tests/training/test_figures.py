@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from spectraldiff.accuracy.metrics import calibration, score
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
+from spectraldiff.models import reconstruction
 from spectraldiff.report import figures
 from spectraldiff.report.false_colour import false_colour, rgb_bands, stretch_limits
 from spectraldiff.report.plotting import short_names
@@ -26,11 +27,11 @@ CLASSES = tuple(
 WAVELENGTHS = np.array([450.0, 470, 540, 560, 630, 650, 690, 2200])
 
 
-def tiny_scene(height: int = 12, width: int = 10) -> Scene:
+def tiny_scene(height: int = 12, width: int = 10) -> LabelledScene:
     generator = np.random.default_rng(0)
     cube = generator.normal(size=(height, width, 8)).astype(np.float32)
     labels = generator.integers(0, 4, (height, width)).astype(np.uint8)
-    return Scene("tiny", cube, labels, CLASSES, WAVELENGTHS)
+    return LabelledScene("tiny", cube, labels, CLASSES, WAVELENGTHS)
 
 
 def pixels_of(path: Path) -> np.ndarray:
@@ -111,7 +112,7 @@ def test_names_of_any_length_leave_room_for_the_picture(tmp_path, count, words):
     assert margins_are_white(matrix)
     assert share_of(matrix, (8, 48, 107)) > 0.2 / count  # the full blue of the diagonal
     scene = replace(tiny_scene(), classes=classes)
-    spectra = [figures.Spectra(c.name, *np.eye(3)) for c in classes]
+    spectra = [reconstruction.Spectra(c.name, *np.eye(3)) for c in classes]
     figures.spectral_curves(tmp_path / "m" / "c.png", spectra, None)
     assert margins_are_white(pixels_of(tmp_path / "m" / "c.png"))
     figures.class_maps(tmp_path / "maps.png", scene, scene.labels, scene.labels, "Maps")
@@ -170,7 +171,7 @@ def test_reconstruction_strip_shares_the_stretch_of_the_original(tmp_path):
 @pytest.mark.parametrize(("count", "wavelengths"), [(1, WAVELENGTHS), (4, None), (6, WAVELENGTHS)])
 def test_spectral_curves(tmp_path, count, wavelengths):
     cube = tiny_scene().cube
-    spectra = [figures.Spectra(f"pixel {i}", cube[i, 0], cube[i, 1], cube[i, 2]) for i in range(count)]
+    spectra = [reconstruction.Spectra(f"pixel {i}", cube[i, 0], cube[i, 1], cube[i, 2]) for i in range(count)]
     figures.spectral_curves(tmp_path / "s.png", spectra, wavelengths, "Spectra")
     picture = pixels_of(tmp_path / "s.png")
     assert margins_are_white(picture)

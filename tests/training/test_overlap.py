@@ -9,14 +9,15 @@ import pytest
 import rasterio
 import shapely
 
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.splits import overlap
-from spectraldiff.splits.draw import make_splits, with_leakage
+from spectraldiff.splits.draw import make_splits
+from spectraldiff.splits.leakage import with_leakage
 from spectraldiff.splits.overlap import near_trained_elsewhere
 from spectraldiff.training.trainer import Training
 from spectraldiff_runtime.errors import LabelsError
-from spectraldiff_runtime.geo.reprojection import mapped, moved_points
-from spectraldiff_runtime.scene.protocol import Georeference
+from spectraldiff_runtime.geo.georeference import Georeference, mapped
+from spectraldiff_runtime.geo.reprojection import moved_points
 
 SHAPE = (24, 30)
 
@@ -176,7 +177,7 @@ def test_a_finished_training_looks_at_the_other_scene_again(tiny_scene):
     """Smoothing reaches farther than the classifier's window, in this scene and in what overlaps it."""
     labels, _ = labels_of(0)
     both, places = [labels, labels.copy()], [place_of(), place_of()]
-    scene = Scene("s", np.ones((*labels.shape, 1), np.uint8), labels, tiny_scene.classes)
+    scene = LabelledScene("s", np.ones((*labels.shape, 1), np.uint8), labels, tiny_scene.classes)
     scenes = [replace(scene, crs=str(place.crs), transform=tuple(place.transform)[:6]) for place in places]
     splits = make_splits(both, "per-class:9", 0, window=5, places=places)
     training = SimpleNamespace(scenes=scenes, splits=splits)

@@ -14,11 +14,11 @@ from rasterio.warp import transform as reproject
 
 from spectraldiff.data.label_reader import OwnLabels, read_own_labels, renumbered
 from spectraldiff.data.label_vectors import LabelFields, is_vector
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.datasets import registry
 from spectraldiff_runtime.classes import palette
 from spectraldiff_runtime.errors import LabelsError, UsageError
-from spectraldiff_runtime.scene.protocol import Georeference
+from spectraldiff_runtime.geo.georeference import Georeference
 
 UTM = "EPSG:32616"
 SHAPE = (20, 30)
@@ -346,7 +346,7 @@ def test_a_damaged_vector_file_is_one_line(tmp_path, two):
     assert not is_vector(damaged)
 
 
-def polygonised(scene: Scene, path: Path, crs: str) -> Path:
+def polygonised(scene: LabelledScene, path: Path, crs: str) -> Path:
     """Write a scene's labels as polygons in another CRS, with names and colours."""
     transform = rasterio.Affine(*scene.transform)
     found = [
@@ -371,7 +371,7 @@ def test_indian_pines_as_polygons_in_another_crs_has_the_same_labels(tmp_path):
     )  # fmt: skip
     scene.write(tmp_path / "scene.tif")
     labels = polygonised(scene, tmp_path / "labels.gpkg", "EPSG:4326")
-    found = Scene.from_files(tmp_path / "scene.tif", labels, fields=LabelFields("crop"))
+    found = LabelledScene.from_files(tmp_path / "scene.tif", labels, fields=LabelFields("crop"))
     by_name = {c.name: c for c in found.classes}
     assert sorted(by_name) == sorted(c.name for c in scene.classes)
     assert all(by_name[c.name].colour == c.colour for c in scene.classes)

@@ -9,15 +9,18 @@ import rasterio
 import torch
 
 from spectraldiff.accuracy.metrics import score
-from spectraldiff.data.scene import Scene
-from spectraldiff.models.classifier import normaliser_of
+from spectraldiff.data.scene import LabelledScene
+from spectraldiff.models.normaliser import normaliser_of
 from spectraldiff.models.presets import FAST, PAPER, Preset, preset_named
 from spectraldiff.models.reconstruction import example_spectra, labelled_part, reconstruct
-from spectraldiff.splits.draw import leakage
-from spectraldiff.training.loop import Compute, Loop
+from spectraldiff.splits.leakage import leakage
+from spectraldiff.training.compute import Compute
+from spectraldiff.training.loop import Loop
+from spectraldiff.training.monitor import Monitor
 from spectraldiff.training.request import Request, check_source, default_split
 from spectraldiff.training.run_folder import RunFolder, create_run, newest_run, next_run, open_run
-from spectraldiff.training.trainer import Monitor, Training
+from spectraldiff.training.run_model import load_model, load_tensors, save_tensors
+from spectraldiff.training.trainer import Training
 from spectraldiff_runtime.errors import OutputError, RunError, UsageError
 
 
@@ -58,8 +61,8 @@ def test_finished_run_has_everything(tiny_run: RunFolder) -> None:
     assert tiny_run.finished
 
 
-def test_metrics_are_those_of_the_saved_model(tiny_run: RunFolder, tiny_scene: Scene) -> None:
-    model, facts = tiny_run.load_model()
+def test_metrics_are_those_of_the_saved_model(tiny_run: RunFolder, tiny_scene: LabelledScene) -> None:
+    model, facts = load_model(tiny_run)
     with rasterio.open(tiny_run.path / "test_pixels.tif") as dataset:
         test = dataset.read(1)
     accuracy = score(test, model.predict(tiny_scene)[0], 4)
@@ -70,7 +73,7 @@ def test_metrics_are_those_of_the_saved_model(tiny_run: RunFolder, tiny_scene: S
     assert metrics["raw_accuracy"]["oa"] > 0.6
 
 
-def test_metrics_and_facts_name_split_leakage_and_labels(tiny_run: RunFolder, tiny_scene: Scene) -> None:
+def test_metrics_and_facts_name_split_leakage_and_labels(tiny_run: RunFolder, tiny_scene: LabelledScene) -> None:
     metrics, facts = tiny_run.read_json("metrics.json"), tiny_run.read_json("model.json")["accuracy"]
     with rasterio.open(tiny_run.path / "train_pixels.tif") as a, rasterio.open(tiny_run.path / "test_pixels.tif") as b:
         train, test = a.read(1) > 0, b.read(1) > 0
@@ -98,7 +101,7 @@ def test_report_shows_the_maps_and_the_figures(tiny_run: RunFolder) -> None:
     assert "How to reproduce" in text
 
 
-def test_test_pixels_were_never_trained_on(tiny_run: RunFolder, tiny_scene: Scene) -> None:
+def test_test_pixels_were_never_trained_on(tiny_run: RunFolder, tiny_scene: LabelledScene) -> None:
     with rasterio.open(tiny_run.path / "train_pixels.tif") as a, rasterio.open(tiny_run.path / "test_pixels.tif") as b:
         train, test = a.read(1), b.read(1)
         assert a.crs.to_string() == tiny_scene.crs
@@ -112,7 +115,7 @@ def test_test_pixels_were_never_trained_on(tiny_run: RunFolder, tiny_scene: Scen
     [("Denoiser", 11), ("SpectralViT", 7), ("Calibration 2 of 5", 4), ("Calibration 5 of 5 on raw bands", 3)],
 )
 def test_interrupted_run_ends_like_an_undisturbed_one(
-    title: str, steps: int, tiny_request: Request, tiny_scene: Scene, tiny_run: RunFolder, tmp_path: Path
+    title: str, steps: int, tiny_request: Request, tiny_scene: LabelledScene, tiny_run: RunFolder, tmp_path: Path
 ) -> None:
     run = create_run(tmp_path / "run")
     split, preset = tiny_request.make_split(tiny_scene), tiny_request.preset
@@ -122,12 +125,12 @@ def test_interrupted_run_ends_like_an_undisturbed_one(
     assert (run.path / "state.safetensors").is_file()
     Training(run, tiny_scene, split, preset, 0, Compute(), Monitor()).finish(compare_raw=True)
     assert not (run.path / "state.safetensors").exists()
-    one, other = run.load_tensors("model.safetensors"), tiny_run.load_tensors("model.safetensors")
+    one, other = load_tensors(run, "model.safetensors"), load_tensors(tiny_run, "model.safetensors")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[k], other[k]) for k in one)
 
 
-def test_a_killed_training_keeps_its_time(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
+def test_a_killed_training_keeps_its_time(tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path) -> None:
     """What a process that is killed had spent by its last state counts in the times of the one that goes on."""
     run, split, preset = create_run(tmp_path / "run"), tiny_request.make_split(tiny_scene), tiny_request.preset
     states: list[dict[str, torch.Tensor]] = []
@@ -138,29 +141,29 @@ def test_a_killed_training_keeps_its_time(tiny_request: Request, tiny_scene: Sce
             states.append(dict(self.state))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spectraldiff.training.trainer.SAVE_EVERY", 0.0)
+        patch.setattr("spectraldiff.training.monitor.SAVE_EVERY", 0.0)
         Watched(run, tiny_scene, split, preset, 0, Compute(), Monitor()).train_denoiser()
     spent = [float(state["diffusion.seconds"]) for state in states]
     assert all(one < next_ for one, next_ in pairwise(spent[:-1]))  # the last state is that of the end
     killed = states[6]
     killed["diffusion.seconds"] += 1000
-    run.save_tensors("state.safetensors", killed)
+    save_tensors(run, "state.safetensors", killed)
     again = Training(run, tiny_scene, split, preset, 0, Compute(), Monitor())
     again.train_denoiser()
     assert again.seconds["diffusion"] > 1000 + spent[6]
 
 
-def test_raw_features_need_no_denoiser(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
+def test_raw_features_need_no_denoiser(tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path) -> None:
     run, preset = create_run(tmp_path / "run"), tiny_request.preset.changed(features="raw")
     Training(run, tiny_scene, tiny_request.make_split(tiny_scene), preset, 0, Compute(), Monitor()).finish()
-    model, _ = run.load_model()
+    model, _ = load_model(run)
     assert model.extractor.denoiser is None
     assert model.halo == preset.window // 2 + 2 * model.smoothing.steps
     with pytest.raises(RunError, match="no denoiser"):
         reconstruct(model, tiny_scene, 5, 8, 3, 0, lambda done, total: None)
 
 
-def test_pixels_without_data_are_neither_learnt_nor_mapped(tiny_request: Request, tiny_scene: Scene) -> None:
+def test_pixels_without_data_are_neither_learnt_nor_mapped(tiny_request: Request, tiny_scene: LabelledScene) -> None:
     cube = tiny_scene.cube.astype(np.float32)
     cube[:4, :4, 2] = np.nan
     cube[10, 10] = np.inf
@@ -172,16 +175,16 @@ def test_pixels_without_data_are_neither_learnt_nor_mapped(tiny_request: Request
     assert torch.isfinite(fill).all()
 
 
-def test_nodata_may_be_nan(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
+def test_nodata_may_be_nan(tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path) -> None:
     scene = replace(tiny_scene, cube=tiny_scene.cube.astype(np.float32), nodata=float("nan"))
     preset = replace(tiny_request.preset.changed(features="raw"), epochs=1)
     run = create_run(tmp_path / "run")
     Training(run, scene, tiny_request.make_split(scene), preset, 0, Compute()).finish()
-    assert run.load_model()[1]["nodata"] is None
+    assert load_model(run)[1]["nodata"] is None
 
 
 def test_a_loss_that_is_no_number_is_told_with_the_values_of_the_scene(
-    tiny_request: Request, tiny_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cube = tiny_scene.cube.astype(np.float32)
     cube[3, 4, 5] = 1e30
@@ -193,19 +196,19 @@ def test_a_loss_that_is_no_number_is_told_with_the_values_of_the_scene(
         training.finish()
 
 
-def test_paper_preset_goes_all_the_way(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
+def test_paper_preset_goes_all_the_way(tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path) -> None:
     """The published recipe, apart from length and channels: the noise is predicted, Adam, constant rates."""
     preset = PAPER.changed(diffusion_steps=2, diffusion_batch=2, epochs=1)
     preset = replace(preset, components=8, instance=8, stem_channels=4, channels=(4, 6, 8))
     run = create_run(tmp_path / "run")
     Training(run, tiny_scene, tiny_request.make_split(tiny_scene), preset, 0, Compute(), Monitor()).finish()
-    model, facts = run.load_model()
+    model, facts = load_model(run)
     assert facts["halo"] == model.halo == 17 + 6
     assert facts["preset"]["parameterisation"] == "noise"
 
 
-def test_reconstruction_runs_from_noise_to_step_0(tiny_run: RunFolder, tiny_scene: Scene) -> None:
-    model, _ = tiny_run.load_model()
+def test_reconstruction_runs_from_noise_to_step_0(tiny_run: RunFolder, tiny_scene: LabelledScene) -> None:
+    model, _ = load_model(tiny_run)
     result, again = (reconstruct(model, tiny_scene, 40, 16, 5, seed, lambda done, total: None) for seed in (0, 0))
     assert [step for step, _ in result.frames] == [40, 30, 20, 10, 0]
     assert np.array_equal(result.frames[-1][1], again.frames[-1][1])
@@ -220,8 +223,8 @@ def test_reconstruction_runs_from_noise_to_step_0(tiny_run: RunFolder, tiny_scen
     np.testing.assert_allclose(result.original, normalised, atol=1e-6)
 
 
-def test_example_spectra_are_of_different_classes(tiny_run: RunFolder, tiny_scene: Scene) -> None:
-    model, _ = tiny_run.load_model()
+def test_example_spectra_are_of_different_classes(tiny_run: RunFolder, tiny_scene: LabelledScene) -> None:
+    model, _ = load_model(tiny_run)
     result = reconstruct(model, tiny_scene, 2, 26, 2, 0, lambda done, total: None)
     spectra = example_spectra(result, tiny_scene, 3)
     assert len({s.label for s in spectra}) == 3
@@ -278,7 +281,7 @@ def test_damaged_run_is_refused(damage: object, message: str, tiny_run: RunFolde
         (tmp_path / name).write_bytes((tiny_run.path / name).read_bytes())
     damage(tmp_path)  # type: ignore[operator]
     with pytest.raises(RunError, match=message):
-        RunFolder(tmp_path).load_model()
+        load_model(RunFolder(tmp_path))
 
 
 def test_missing_folder_is_no_run(tmp_path: Path) -> None:
@@ -321,7 +324,9 @@ def test_many_labels_take_no_more_steps_than_the_preset_allows() -> None:
     assert PAPER.classifier_loop(1000) == 20_000
 
 
-def test_a_limit_to_the_steps_ends_the_training(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
+def test_a_limit_to_the_steps_ends_the_training(
+    tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path
+) -> None:
     preset = replace(tiny_request.preset.changed(features="raw"), epochs=50, classifier_steps=3)
     training = Training(
         create_run(tmp_path / "run"), tiny_scene, tiny_request.make_split(tiny_scene), preset, 0, Compute()

@@ -13,10 +13,10 @@ from rasterio import warp
 from spectraldiff.accuracy.class_matching import match_classes, read_reference
 from spectraldiff.data.label_reader import OwnLabels
 from spectraldiff.data.label_vectors import LabelFields
-from spectraldiff_runtime.classes import LandCoverClass, palette, write_class_raster
+from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.errors import LabelsError, UsageError
-from spectraldiff_runtime.geo.reprojection import mapped
-from spectraldiff_runtime.scene.protocol import Georeference
+from spectraldiff_runtime.geo.georeference import Georeference, mapped
+from spectraldiff_runtime.geotiff.class_raster import write_class_raster
 
 SHAPE = (4, 5)
 TRANSFORM = (20.0, 0.0, 500240.0, 0.0, -20.0, 4480260.0)

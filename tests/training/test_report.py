@@ -17,11 +17,12 @@ from PIL import Image
 
 from spectraldiff.accuracy.area_adjusted import Estimate, area_adjusted
 from spectraldiff.accuracy.assessment import Assessment
+from spectraldiff.accuracy.mapped_scene import MappedScene
 from spectraldiff.accuracy.metrics import calibration, score
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.report import html_page
 from spectraldiff.report.accuracy_report import AccuracyReport, write_accuracy_report
-from spectraldiff.report.run_report import MappedScene, Report, write_report
+from spectraldiff.report.run_report import Report, write_report
 from spectraldiff.splits.draw import make_split
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import OutputError
@@ -63,7 +64,7 @@ class Tags(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def parts(tiny_scene: Scene):
+def parts(tiny_scene: LabelledScene):
     """The tiny scene with a nasty class name, and a map of it with mistakes."""
     classes = (LandCoverClass(1, NASTY, tiny_scene.classes[0].colour), *tiny_scene.classes[1:])
     scene = replace(tiny_scene, classes=classes, name="Field & <stream>")

@@ -9,7 +9,7 @@ import pytest
 import rasterio
 import rasterio.warp
 
-from spectraldiff.data.scene import Scene
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.errors import LabelsError, OutputError, SceneError
 from spectraldiff_runtime.gdal import quiet_gdal
@@ -20,10 +20,10 @@ WAVELENGTHS = np.array([450.02, 560.0, 700.125, 690.5])
 
 
 @pytest.fixture
-def small_scene() -> Scene:
+def small_scene() -> LabelledScene:
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 3, (9, 7)).astype(np.uint8)
-    return Scene(
+    return LabelledScene(
         name="tiny", cube=generator.integers(0, 65535, (9, 7, 4)).astype(np.uint16), labels=labels,
         classes=CLASSES, wavelengths=WAVELENGTHS, crs="EPSG:32616",
         transform=(20.0, 0.0, 500240.0, 0.0, -20.0, 4480260.0), nodata=None,
@@ -31,7 +31,7 @@ def small_scene() -> Scene:
     )  # fmt: skip
 
 
-def assert_same(found: Scene, wanted: Scene) -> None:
+def assert_same(found: LabelledScene, wanted: LabelledScene) -> None:
     np.testing.assert_array_equal(found.cube, wanted.cube)
     assert found.cube.dtype == wanted.cube.dtype
     np.testing.assert_array_equal(found.labels, wanted.labels)
@@ -55,7 +55,7 @@ def write_raster(path: Path, values: np.ndarray, **profile: object) -> Path:
 def test_what_is_written_is_read_back(small_scene, tmp_path, dtype):
     scene = replace(small_scene, cube=(small_scene.cube % 200).astype(dtype))
     scene.write(tmp_path / "tiny.tif", labels=tmp_path / "labels.tif")
-    assert_same(Scene.from_files(tmp_path / "tiny.tif", tmp_path / "labels.tif"), scene)
+    assert_same(LabelledScene.from_files(tmp_path / "tiny.tif", tmp_path / "labels.tif"), scene)
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.tif", "labels.tif", "labels.tif.aux.xml"}
 
 
@@ -65,7 +65,7 @@ def test_scene_without_georeference_nodata_and_wavelengths(small_scene, tmp_path
         cube=small_scene.cube.astype(np.float32),
     )  # fmt: skip
     scene.write(tmp_path / "s.tif", labels=tmp_path / "l.tif")
-    found = Scene.from_files(tmp_path / "s.tif", tmp_path / "l.tif", name="other")
+    found = LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "l.tif", name="other")
     assert (found.wavelengths, found.crs, found.transform, found.nodata) == (None, None, None, -9999.0)
     assert found.name == "other"
 
@@ -101,7 +101,7 @@ def test_the_mask_of_a_raster(small_scene, tmp_path, internal):
     known = np.random.default_rng(1).random((9, 7)) < 0.8
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(tmp_path / "s.tif", "r+") as dataset:
         dataset.write_mask(known)
-    found = Scene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
+    found = LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
     np.testing.assert_array_equal(found.valid, known)
 
 
@@ -111,7 +111,7 @@ def test_an_alpha_band_is_a_mask(small_scene, tmp_path):
         kinds = [rasterio.enums.ColorInterp.undefined] * 3
         dataset.colorinterp = [*kinds, rasterio.enums.ColorInterp.alpha]
         dataset.write((small_scene.labels != 1).astype(np.uint16) * 65_535, 4)
-    found = Scene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
+    found = LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
     np.testing.assert_array_equal(found.cube, small_scene.cube[..., :3])
     np.testing.assert_array_equal(found.wavelengths, WAVELENGTHS[:3])
     np.testing.assert_array_equal(found.valid, small_scene.labels != 1)
@@ -127,11 +127,11 @@ def test_nodata_of_each_band(small_scene, tmp_path):
     )
     place = "<SRS>EPSG:32616</SRS><GeoTransform>500240, 20, 0, 4480260, 0, -20</GeoTransform>"
     (tmp_path / "s.vrt").write_text(f'<VRTDataset rasterXSize="7" rasterYSize="9">{place}{bands}</VRTDataset>')
-    found = Scene.from_files(tmp_path / "s.vrt", tmp_path / "l.tif")
+    found = LabelledScene.from_files(tmp_path / "s.vrt", tmp_path / "l.tif")
     assert found.nodata is None
     np.testing.assert_array_equal(found.valid, (small_scene.cube[..., :3] != values).all(axis=-1))
     assert not found.valid[[1, 3, 5], 2].any()
-    assert Scene.from_files(tmp_path / "s.vrt", tmp_path / "l.tif", nodata=None).valid.all()
+    assert LabelledScene.from_files(tmp_path / "s.vrt", tmp_path / "l.tif", nodata=None).valid.all()
 
 
 def test_scale_and_offset_are_applied_only_where_asked_for(small_scene, tmp_path):
@@ -140,8 +140,8 @@ def test_scale_and_offset_are_applied_only_where_asked_for(small_scene, tmp_path
     scene.write(tmp_path / "s.tif", labels=tmp_path / "l.tif")
     with rasterio.open(tmp_path / "s.tif", "r+") as dataset:
         dataset.scales, dataset.offsets = [0.5, 2, 1, 1], [1, 0, 0, -3]
-    plain = Scene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
-    scaled = Scene.from_files(tmp_path / "s.tif", tmp_path / "l.tif", scaled=True)
+    plain = LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
+    scaled = LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "l.tif", scaled=True)
     assert (plain.scaled, scaled.scaled, plain.nodata, scaled.nodata) == (False, True, 7, None)
     np.testing.assert_array_equal(plain.cube, scene.cube)
     assert scaled.cube.dtype == np.float32
@@ -154,7 +154,7 @@ def test_scale_and_offset_are_applied_only_where_asked_for(small_scene, tmp_path
 
 def test_chosen_bands_and_nodata(small_scene, tmp_path):
     small_scene.write(tmp_path / "s.tif", labels=tmp_path / "l.tif")
-    found = Scene.from_files(tmp_path / "s.tif", tmp_path / "l.tif", bands=(4, 1), nodata=7)
+    found = LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "l.tif", bands=(4, 1), nodata=7)
     np.testing.assert_array_equal(found.cube, small_scene.cube[..., [3, 0]])
     assert found.wavelengths is not None
     assert found.wavelengths.tolist() == [690.5, 450.02]
@@ -166,7 +166,7 @@ def test_plain_labels_get_names_colours_and_their_nodata(small_scene, tmp_path):
     values = small_scene.labels.astype(np.int32)
     values[0, :3] = (1, 2, -5)
     write_raster(tmp_path / "l.tif", values, nodata=-5)
-    found = Scene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
+    found = LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
     assert [c.name for c in found.classes] == ["Class 1", "Class 2"]
     assert [c.colour for c in found.classes] == palette(2)
     assert found.labels[0, :3].tolist() == [1, 2, 0]
@@ -176,15 +176,15 @@ def test_floats_with_whole_numbers_are_labels(small_scene, tmp_path):
     small_scene.write(tmp_path / "s.tif")
     values = np.where(small_scene.labels == 0, np.nan, small_scene.labels).astype(np.float32)
     write_raster(tmp_path / "l.tif", values)
-    found = Scene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
+    found = LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
     np.testing.assert_array_equal(found.labels, small_scene.labels)
 
 
-def refused(tmp_path: Path, scene: Scene, labels: np.ndarray, **profile: object) -> str:
+def refused(tmp_path: Path, scene: LabelledScene, labels: np.ndarray, **profile: object) -> str:
     scene.write(tmp_path / "s.tif")
     write_raster(tmp_path / "l.tif", labels, **profile)
     with pytest.raises(LabelsError) as caught:
-        Scene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
+        LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -212,7 +212,7 @@ def test_labels_shifted_by_a_pixel_are_resampled(small_scene, tmp_path):
     small_scene.write(tmp_path / "s.tif")
     place = rasterio.Affine(20, 0, 500260, 0, -20, 4480260)
     write_raster(tmp_path / "l.tif", small_scene.labels, transform=place)
-    found = Scene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
+    found = LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
     np.testing.assert_array_equal(found.labels[:, 1:], small_scene.labels[:, :-1])
     assert not found.labels[:, 0].any()
     assert "resampled by nearest" in found.remarks[0]
@@ -228,7 +228,7 @@ def test_labels_on_another_grid_are_those_of_the_pixel_around_each_centre(small_
     )
     values = np.random.default_rng(2).integers(0, 3, (30, 31)).astype(np.uint8)
     write_raster(tmp_path / "l.tif", values, transform=place)
-    found = Scene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
+    found = LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
     wanted = np.zeros((9, 7), np.uint8)
     target = rasterio.Affine(*small_scene.transform)
     same = {"src_crs": "EPSG:32616", "dst_crs": "EPSG:32616"}
@@ -247,7 +247,9 @@ def test_labels_shifted_by_rounding_are_taken(small_scene, tmp_path):
     small_scene.write(tmp_path / "s.tif")
     place = rasterio.Affine(20.000001, 0, 500240.001, 0, -20, 4480260)
     write_raster(tmp_path / "l.tif", small_scene.labels, transform=place)
-    np.testing.assert_array_equal(Scene.from_files(tmp_path / "s.tif", tmp_path / "l.tif").labels, small_scene.labels)
+    np.testing.assert_array_equal(
+        LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "l.tif").labels, small_scene.labels
+    )
 
 
 @pytest.mark.parametrize("value", [65536, -1])
@@ -279,7 +281,7 @@ def test_existing_files_are_kept_unless_told(small_scene, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["labels.tif"]
     assert (tmp_path / "labels.tif").read_text() == "mine"
     small_scene.write(tmp_path / "s.tif", labels=tmp_path / "labels.tif", overwrite=True)
-    assert_same(Scene.from_files(tmp_path / "s.tif", tmp_path / "labels.tif"), small_scene)
+    assert_same(LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "labels.tif"), small_scene)
 
 
 def test_one_name_for_scene_and_labels(small_scene, tmp_path):

@@ -10,26 +10,28 @@ import torch
 
 from spectraldiff.accuracy.metrics import score
 from spectraldiff.data.merge_scenes import alike, differing_bands, with_common_classes
-from spectraldiff.data.scene import Scene
-from spectraldiff.models.classifier import normaliser_of
+from spectraldiff.data.scene import LabelledScene
+from spectraldiff.models.normaliser import common_normaliser, normaliser_of
 from spectraldiff.splits.draw import make_splits
 from spectraldiff.splits.label_counts import count_labels, doubts
 from spectraldiff.training.calibration import too_few
-from spectraldiff.training.data_digest import check_unchanged, common_normaliser, data_digests, sample_tiles
-from spectraldiff.training.loop import Compute
+from spectraldiff.training.compute import Compute
+from spectraldiff.training.data_digest import check_unchanged, data_digests
+from spectraldiff.training.export_samples import sample_tiles
 from spectraldiff.training.request import Request
-from spectraldiff.training.run_folder import create_run
-from spectraldiff.training.trainer import Training, write_pixels
+from spectraldiff.training.run_folder import create_run, write_pixels
+from spectraldiff.training.run_model import load_model
+from spectraldiff.training.trainer import Training
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, RunError, SceneError
 
 
-def part(scene: Scene, rows: slice, columns: slice, name: str) -> Scene:
+def part(scene: LabelledScene, rows: slice, columns: slice, name: str) -> LabelledScene:
     return replace(scene, name=name, cube=scene.cube[rows, columns], labels=scene.labels[rows, columns])
 
 
 @pytest.fixture
-def halves(tiny_scene: Scene) -> tuple[Scene, Scene]:
+def halves(tiny_scene: LabelledScene) -> tuple[LabelledScene, LabelledScene]:
     """The tiny scene's left and right part, of different sizes."""
     return (
         part(tiny_scene, slice(None), slice(0, 18), "left"),
@@ -37,10 +39,10 @@ def halves(tiny_scene: Scene) -> tuple[Scene, Scene]:
     )
 
 
-def test_classes_are_matched_by_name(tiny_scene: Scene) -> None:
-    def scene(names: list[str], labels: list[int]) -> Scene:
+def test_classes_are_matched_by_name(tiny_scene: LabelledScene) -> None:
+    def scene(names: list[str], labels: list[int]) -> LabelledScene:
         classes = tuple(LandCoverClass(i, n, (i, 9, 9)) for i, n in enumerate(names, start=1))
-        return Scene("s", np.ones((1, len(labels), 2), np.uint8), np.array([labels], np.uint8), classes)
+        return LabelledScene("s", np.ones((1, len(labels), 2), np.uint8), np.array([labels], np.uint8), classes)
 
     first, second = with_common_classes([scene(["oats", "rye"], [1, 2, 0]), scene(["rye", "bog", "oats"], [1, 2, 3])])
     assert [(c.value, c.name) for c in first.classes] == [(1, "oats"), (2, "rye"), (3, "bog")]
@@ -51,7 +53,9 @@ def test_classes_are_matched_by_name(tiny_scene: Scene) -> None:
     assert with_common_classes([tiny_scene])[0] is tiny_scene
 
 
-def test_names_that_differ_in_case_only_are_said(tiny_request: Request, tiny_scene: Scene, tmp_path: Path) -> None:
+def test_names_that_differ_in_case_only_are_said(
+    tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path
+) -> None:
     names = ("Corn", "corn", "Soy  bean", "soy bean")
     classes = tuple(replace(c, name=name) for c, name in zip(tiny_scene.classes, names, strict=True))
     files = tmp_path / "s.tif", tmp_path / "l.tif"
@@ -63,7 +67,7 @@ def test_names_that_differ_in_case_only_are_said(tiny_request: Request, tiny_sce
     assert not alike(tiny_scene.classes)
 
 
-def test_scenes_of_different_bands_are_refused(tiny_scene: Scene) -> None:
+def test_scenes_of_different_bands_are_refused(tiny_scene: LabelledScene) -> None:
     fewer = replace(tiny_scene, name="b", cube=tiny_scene.cube[..., :5], wavelengths=None)
     with pytest.raises(
         SceneError, match="the scene 'b' has 5 bands and 'tiny' has 12: wanted scenes of the same bands"
@@ -71,14 +75,16 @@ def test_scenes_of_different_bands_are_refused(tiny_scene: Scene) -> None:
         with_common_classes([tiny_scene, fewer])
 
 
-def test_differing_band_centres_are_named(tiny_scene: Scene) -> None:
+def test_differing_band_centres_are_named(tiny_scene: LabelledScene) -> None:
     assert tiny_scene.wavelengths is not None
     other = replace(tiny_scene, name="b", wavelengths=tiny_scene.wavelengths + 7)
     assert "'b' and 'tiny' differ by up to 7.0 nm" in differing_bands([tiny_scene, other])
     assert not differing_bands([tiny_scene, replace(other, wavelengths=None), tiny_scene])
 
 
-def test_the_normaliser_is_that_of_all_pixels_together(tiny_scene: Scene, halves: tuple[Scene, Scene]) -> None:
+def test_the_normaliser_is_that_of_all_pixels_together(
+    tiny_scene: LabelledScene, halves: tuple[LabelledScene, LabelledScene]
+) -> None:
     cubes = [scene.cube.reshape(-1, 12).astype(np.float64) for scene in halves]
     normaliser, fill = common_normaliser(halves)
     pixels = np.concatenate(cubes)
@@ -90,7 +96,7 @@ def test_the_normaliser_is_that_of_all_pixels_together(tiny_scene: Scene, halves
     assert torch.equal(mean, own_mean)
 
 
-def test_samples_come_from_every_scene(halves: tuple[Scene, Scene]) -> None:
+def test_samples_come_from_every_scene(halves: tuple[LabelledScene, LabelledScene]) -> None:
     scenes = [halves[0], replace(halves[1], cube=np.zeros_like(halves[1].cube))]
     splits = make_splits([scene.labels for scene in scenes], "per-class:10", 0, window=5)
     tiles, labels = sample_tiles(scenes, splits, torch.zeros(12), 3)
@@ -106,14 +112,16 @@ def test_samples_come_from_every_scene(halves: tuple[Scene, Scene]) -> None:
         assert found.sum() == wanted.sum()  # what lies beyond the scene is 0
 
 
-def test_training_on_two_scenes(halves: tuple[Scene, Scene], tiny_request: Request, tmp_path: Path) -> None:
+def test_training_on_two_scenes(
+    halves: tuple[LabelledScene, LabelledScene], tiny_request: Request, tmp_path: Path
+) -> None:
     """One model, scored on both, with the accuracy of each and all files of both."""
     splits = make_splits([s.labels for s in halves], "per-class:10", 0, window=5)
     run = create_run(tmp_path / "run")
     write_pixels(run, halves, splits)
     preset = replace(tiny_request.preset, epochs=20)
     Training(run, halves, splits, preset, 0, Compute()).finish()
-    model, facts = run.load_model()
+    model, facts = load_model(run)
     metrics = run.read_json("metrics.json")
     assert facts["name"] == "left + right"
     assert facts["accuracy"]["leakage"] == metrics["leakage"] > 0
@@ -133,7 +141,7 @@ def test_training_on_two_scenes(halves: tuple[Scene, Scene], tiny_request: Reque
         np.testing.assert_array_equal(dataset.read(1), tests[1])
 
 
-def test_data_that_changed_are_named(halves: tuple[Scene, Scene]) -> None:
+def test_data_that_changed_are_named(halves: tuple[LabelledScene, LabelledScene]) -> None:
     left, right = halves
     splits = make_splits([s.labels for s in halves], "per-class:10", 0)
     begun = data_digests(halves, splits)
@@ -158,7 +166,7 @@ def test_data_that_changed_are_named(halves: tuple[Scene, Scene]) -> None:
 
 
 def test_windows_of_the_second_scene_are_its_own(
-    halves: tuple[Scene, Scene], tiny_request: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    halves: tuple[LabelledScene, LabelledScene], tiny_request: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The features around each training pixel, on the sheet of both, are those that its scene has there."""
     splits = make_splits([s.labels for s in halves], "per-class:10", 0)
@@ -182,7 +190,7 @@ def test_windows_of_the_second_scene_are_its_own(
     torch.testing.assert_close(torch.cat([spectra, torch.ones(len(spectra), 1)], 1) @ mixed, centres, atol=1e-2, rtol=0)
 
 
-def test_labels_are_counted_by_class_side_and_polygon(tiny_scene: Scene) -> None:
+def test_labels_are_counted_by_class_side_and_polygon(tiny_scene: LabelledScene) -> None:
     groups = np.where(tiny_scene.labels > 0, tiny_scene.labels, 0).astype(np.int32)
     groups[:, 28:] = np.where(tiny_scene.labels[:, 28:] > 0, 9, 0)
     cube = tiny_scene.cube.astype(np.float32)
@@ -203,7 +211,7 @@ def test_labels_are_counted_by_class_side_and_polygon(tiny_scene: Scene) -> None
 
 
 def test_pairs_are_loaded_with_one_list_of_classes(
-    tiny_request: Request, halves: tuple[Scene, Scene], tmp_path: Path
+    tiny_request: Request, halves: tuple[LabelledScene, LabelledScene], tmp_path: Path
 ) -> None:
     paths = []
     for scene, keep in zip(halves, ((1, 3), (2, 2)), strict=True):

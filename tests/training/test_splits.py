@@ -5,8 +5,11 @@ import zlib
 import numpy as np
 import pytest
 
-from spectraldiff.splits.draw import PAPER_COUNTS, Split, leakage, make_split, make_splits, mean_leakage, paper_scenes
+from spectraldiff.splits.draw import make_split, make_splits
+from spectraldiff.splits.leakage import leakage, mean_leakage
 from spectraldiff.splits.mosaic import cut, joined
+from spectraldiff.splits.spec import PAPER_COUNTS, paper_scenes
+from spectraldiff.splits.split import Split
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, UsageError
 

@@ -7,27 +7,25 @@ import pytest
 import torch
 
 from spectraldiff.accuracy.metrics import calibration
-from spectraldiff.models.features import cropped
 from spectraldiff.models.foveal_vit import FovealViT
+from spectraldiff.models.padding import cropped
 from spectraldiff.models.score_smoothing import Smoothing
 from spectraldiff.models.vit import ViTConfig
-from spectraldiff.splits.draw import Split
+from spectraldiff.splits.hold_out import PLENTY, hold_out, patches, places
+from spectraldiff.splits.split import Split
 from spectraldiff.training import trainer
 from spectraldiff.training.calibration import (
     HIGHEST,
-    PLENTY,
     HeldOut,
     Temperature,
     choose,
     fit_temperature,
-    hold_out,
-    patches,
-    places,
     smoothed_scores,
     too_few,
 )
-from spectraldiff.training.loop import Compute
+from spectraldiff.training.compute import Compute
 from spectraldiff.training.run_folder import RunFolder, create_run
+from spectraldiff.training.run_model import load_model
 from spectraldiff.training.trainer import Training
 
 
@@ -126,7 +124,7 @@ def test_pixels_are_held_out_as_the_test_pixels_lie(tiny_scene):
 
 
 def test_the_run_keeps_its_temperature(tiny_run: RunFolder):
-    model, facts = tiny_run.load_model()
+    model, facts = load_model(tiny_run)
     metrics = tiny_run.read_json("metrics.json")
     assert metrics["temperature"] == {"value": pytest.approx(float(model.temperature)), "held_out_pixels": 36}
     assert metrics["temperature"]["value"] != 1
@@ -138,7 +136,7 @@ def test_the_run_keeps_its_temperature(tiny_run: RunFolder):
 
 
 def test_it_changes_confidences_and_no_class(tiny_run: RunFolder, tiny_scene):
-    model, _ = tiny_run.load_model()
+    model, _ = load_model(tiny_run)
     scene = replace(tiny_scene, missing=np.arange(tiny_scene.labels.size).reshape(tiny_scene.labels.shape) % 50 == 0)
     model.temperature.fill_(1.0)
     classes, confidence = model.predict(scene)
@@ -164,7 +162,7 @@ def test_an_overconfident_classifier_is_cooled_and_keeps_its_classes(
         monkeypatch.setattr(trainer, "smoothed_scores", lambda *given, factor=factor: factor * scores(*given))
         run = create_run(tmp_path / f"run{factor}")
         results.append(Training(run, tiny_scene, split, preset, 0, Compute()).finish())
-        models.append(run.load_model()[0])
+        models.append(load_model(run)[0])
     own, cooled = (one.temperature.value for one in results)
     assert cooled > 1
     assert cooled == pytest.approx(8 * own, rel=1e-3)

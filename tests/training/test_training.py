@@ -10,16 +10,10 @@ from torch import Tensor, nn
 from spectraldiff.models.classifier import new_denoiser
 from spectraldiff.models.presets import FAST, LoopSettings, Preset
 from spectraldiff.models.vit import SpectralViT, ViTConfig
-from spectraldiff.training import loop as module
-from spectraldiff.training.loop import (
-    ClassifierTask,
-    Compute,
-    DiffusionTask,
-    Loop,
-    choose_compute,
-    learning_rate,
-    plateau,
-)
+from spectraldiff.training import tasks as module
+from spectraldiff.training.compute import Compute, choose_compute
+from spectraldiff.training.loop import Loop, learning_rate, plateau
+from spectraldiff.training.tasks import ClassifierTask, DiffusionTask
 from spectraldiff_runtime.errors import DeviceError, RunError
 
 SETTINGS = LoopSettings(8, 1e-2, "cosine", 0.2, 0.01, 0.99, 0.9, 0)
@@ -235,9 +229,8 @@ def test_small_classes_count_as_much_as_asked_for(balance: float, of_small: floa
 
 
 def test_freed_memory_is_kept_where_the_c_library_can() -> None:
-    line = (
-        "import platform; from spectraldiff.training import keep_freed_memory as k; print(k(), platform.libc_ver()[0])"
-    )
+    line = "import platform; from spectraldiff.training.compute import keep_freed_memory as k; "
+        "print(k(), platform.libc_ver()[0])"
     told = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout.split()
     assert told[0] == str(told[1:] == ["glibc"])
 

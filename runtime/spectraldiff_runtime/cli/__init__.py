@@ -166,7 +166,7 @@ def _usage(error: Any) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    from spectraldiff_runtime.cli.options import one_line
+    from spectraldiff_runtime.messages import one_line
 
     typer.echo(one_line(f"sdiff: error: {message}"), err=True)
     return code

@@ -15,7 +15,6 @@ from spectraldiff_runtime.cli.options import (
     Quiet,
     Verbose,
     check_verbosity,
-    one_line,
     parse_bands,
     parse_nodata,
     parse_options,
@@ -24,13 +23,14 @@ from spectraldiff_runtime.cli.options import (
     warn,
 )
 from spectraldiff_runtime.errors import SpectralDiffError, UsageError
+from spectraldiff_runtime.messages import one_line
 
 if TYPE_CHECKING:
     from spectraldiff_runtime.mapping.job import Region
+    from spectraldiff_runtime.mapping.result import MapResult
     from spectraldiff_runtime.model.engine import Model
-    from spectraldiff_runtime.output.block import MapResult
     from spectraldiff_runtime.scene.protocol import Scene
-    from spectraldiff_runtime.tiling.memory_plan import Plan
+    from spectraldiff_runtime.tiling.plan import Plan
 
 
 class Driver(StrEnum):
@@ -156,7 +156,7 @@ def map(
     chosen = None if bands is None else parse_bands(bands)
     missing = parse_nodata(nodata)
     asked = parse_options(creation or [])
-    from spectraldiff_runtime.geotiff.encode import Format
+    from spectraldiff_runtime.geotiff.spec import Format
     from spectraldiff_runtime.model.engine import Model
 
     targets = _targets(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from spectraldiff_runtime.output.block import MapResult
+    from spectraldiff_runtime.mapping.result import MapResult
 
 
 @contextmanager

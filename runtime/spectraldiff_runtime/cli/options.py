@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from spectraldiff_runtime.errors import MissingExtraError, UsageError
+from spectraldiff_runtime.messages import one_line
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, for machines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
@@ -97,11 +98,6 @@ def progress_bar(unit: str, quiet: bool) -> Iterator[Callable[[int, int], None]]
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def one_line(message: str) -> str:
-    """Return a message as one line, whatever the names in it hold."""
-    return " ".join(message.splitlines())
 
 
 def warn(message: str) -> None:

@@ -5,14 +5,13 @@ import re
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio import warp
 from rasterio.errors import CRSError
 
 from spectraldiff_runtime.errors import UsageError
-from spectraldiff_runtime.scene.protocol import Georeference
-from spectraldiff_runtime.scene.raster import GDAL_ERRORS, quiet_gdal
+from spectraldiff_runtime.gdal import GDAL_ERRORS, quiet_gdal
+from spectraldiff_runtime.geo.georeference import Georeference, mapped
 
 # West, south, east, north.
 Box = tuple[float, float, float, float]
@@ -38,17 +37,6 @@ def check_placed(place: Georeference, name: str, option: str) -> None:
     raise UsageError(
         f"'{name}' has {found}, so {option} cannot be placed: wanted a transform; {remedy}, or use --window"
     )
-
-
-def crs_of(place: Georeference) -> Any:
-    """Return the scene's CRS as rasterio's; None if it has none."""
-    return rasterio.crs.CRS.from_user_input(place.crs) if place.crs else None
-
-
-def mapped(transform: Any, x: Any, y: Any) -> tuple[Any, Any]:
-    """Apply an affine transform to coordinates, numbers or arrays (affine 2 writes it ``*``, affine 3 ``@``)."""
-    a, b, c, d, e, f = transform[:6]
-    return a * x + b * y + c, d * x + e * y + f
 
 
 def scene_box_of(height: int, width: int, place: Georeference) -> Box:

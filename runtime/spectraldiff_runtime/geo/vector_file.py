@@ -11,20 +11,18 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.gdal import check_plain, quiet_gdal
+from spectraldiff_runtime.geo.georeference import Georeference, crs_of, mapped
 from spectraldiff_runtime.geo.reprojection import (
     CRS_ERRORS,
     SIDE_POINTS,
     Box,
     box_text,
     boxes_around,
-    crs_of,
     grown,
     in_crs,
-    mapped,
     moved_points,
     scene_box_of,
 )
-from spectraldiff_runtime.scene.protocol import Georeference
 
 # The polygons of a layer, and its CRS.
 Layer = tuple[NDArray[Any], Any]

@@ -13,18 +13,20 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from spectraldiff_runtime.atomic import PartialFile, output_error
-from spectraldiff_runtime.classes import LandCoverClass, sidecar_path, write_class_sidecar
+from spectraldiff_runtime.atomic import PartialFile, output_error, sidecar_path
+from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import OutputError, UsageError
+from spectraldiff_runtime.geo.georeference import Georeference
+from spectraldiff_runtime.geotiff.sidecar import write_class_sidecar
 from spectraldiff_runtime.geotiff.spec import Format as Format
 from spectraldiff_runtime.geotiff.spec import RasterSpec as RasterSpec
 from spectraldiff_runtime.geotiff.spec import class_spec as class_spec
 from spectraldiff_runtime.geotiff.spec import confidence_spec as confidence_spec
-from spectraldiff_runtime.geotiff.spec import creation_options, vrt_text
+from spectraldiff_runtime.geotiff.spec import creation_options
 from spectraldiff_runtime.geotiff.spec import probability_spec as probability_spec
 from spectraldiff_runtime.geotiff.transcoder import Job, Outcome, Transcoder, run
-from spectraldiff_runtime.scene.protocol import Georeference
-from spectraldiff_runtime.scene.raster import open_dataset
+from spectraldiff_runtime.geotiff.vrt import vrt_text
+from spectraldiff_runtime.scene.open import open_dataset
 
 # Creation options that say what `Format.blocksize` says.
 TILE_OPTIONS = {"BLOCKSIZE", "BLOCKXSIZE", "BLOCKYSIZE", "TILED"}

@@ -152,7 +152,7 @@ class _Caught(logging.Handler):
 def _attempt(job: Job) -> str | None:
     import rasterio
 
-    from spectraldiff_runtime.scene.raster import GDAL_ERRORS
+    from spectraldiff_runtime.gdal import GDAL_ERRORS
 
     try:
         with rasterio.Env(**SETTINGS), warnings.catch_warnings():

@@ -12,20 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import UsageError
-from spectraldiff_runtime.geo.polygon_mask import AreaMask, choose_window
-from spectraldiff_runtime.geotiff.encode import Format
+from spectraldiff_runtime.geo.bounds import choose_window
+from spectraldiff_runtime.geo.polygon_mask import AreaMask
+from spectraldiff_runtime.geotiff.spec import Format
 from spectraldiff_runtime.mapping.band_matching import fit_bands
-from spectraldiff_runtime.mapping.job import Job, Region, Source, Tally, run_here, run_there
+from spectraldiff_runtime.mapping.distributed import run_there
+from spectraldiff_runtime.mapping.job import Job, Region, Source, Tally
+from spectraldiff_runtime.mapping.local import run_here
 from spectraldiff_runtime.mapping.pipeline import Meter
-from spectraldiff_runtime.mapping.stages import Wanted, warm_up
+from spectraldiff_runtime.mapping.result import MapResult as MapResult
 from spectraldiff_runtime.mapping.stages import map_block as map_block
+from spectraldiff_runtime.mapping.stages import warm_up
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.output.block import Block as Block
-from spectraldiff_runtime.output.block import MapResult as MapResult
-from spectraldiff_runtime.output.sinks import ArraySink, FileSink, Outputs, Sink, count_values, mapped_already
-from spectraldiff_runtime.scene.protocol import NODATA_OF_FILE, ArrayScene, Nodata, Scene, chosen_bands
-from spectraldiff_runtime.tiling.memory_plan import DEFAULT_MEMORY, GpuRoom, Plan, make_plan
+from spectraldiff_runtime.output.block import Wanted
+from spectraldiff_runtime.output.file_sink import FileSink, mapped_already
+from spectraldiff_runtime.output.pixel_counts import count_values
+from spectraldiff_runtime.output.sinks import ArraySink, Outputs, Sink
+from spectraldiff_runtime.scene.array import ArrayScene
+from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
+from spectraldiff_runtime.scene.protocol import Scene, chosen_bands
+from spectraldiff_runtime.tiling.memory_plan import DEFAULT_MEMORY, GpuRoom, make_plan
+from spectraldiff_runtime.tiling.plan import Plan
 from spectraldiff_runtime.validation import nodata_value, real, several, whole, whole_or_none
 
 if TYPE_CHECKING:

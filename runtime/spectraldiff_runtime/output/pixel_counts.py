@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from spectraldiff_runtime.errors import OutputError
-from spectraldiff_runtime.scene.raster import open_dataset
+from spectraldiff_runtime.scene.open import open_dataset
 from spectraldiff_runtime.window import Window, tiles_of
 
 # Values that are counted at once, and the side of the windows that a raster is counted in.

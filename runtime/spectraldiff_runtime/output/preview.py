@@ -16,7 +16,7 @@ from spectraldiff_runtime.atomic import PartialFile, output_error
 from spectraldiff_runtime.classes import UNCLASSIFIED, LandCoverClass
 from spectraldiff_runtime.errors import OutputError
 from spectraldiff_runtime.model.card import ModelCard
-from spectraldiff_runtime.scene.raster import open_dataset
+from spectraldiff_runtime.scene.open import open_dataset
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 

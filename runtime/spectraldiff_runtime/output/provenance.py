@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.scene.raster import open_dataset
+from spectraldiff_runtime.scene.open import open_dataset
 
 FINGERPRINT, FACTS = "SPECTRALDIFF_FINGERPRINT", "SPECTRALDIFF_FACTS"
 IMAGE_DESCRIPTION = 0x010E  # the tag of Exif that holds a picture's fingerprint

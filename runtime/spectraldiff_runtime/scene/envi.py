@@ -1,12 +1,23 @@
 """Raw files that are interleaved by line: GDAL reads their blocks several times over, this reads each byte once."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from spectraldiff_runtime.errors import SceneError
+
+# What ENVI headers say of how values lie; what may be left out may be empty.
+ENVI_ENTRIES = {
+    "data_type": (r"\d+", "ENVI's number of a type, such as 12 for uint16"),
+    "interleave": ("bsq|bil|bip", "bsq, bil or bip"),
+    "byte_order": ("[01]?", "0 or 1"),
+    "header_offset": (r"\d*", "a number of bytes"),
+}
 
 # Whole lines are read in parts of about this many bytes.
 CHUNK = 8 * 2**20
@@ -93,3 +104,74 @@ def header_offset(header: dict[str, str]) -> int:
         return max(0, int(header.get("header_offset", "0")))
     except ValueError:
         return 0
+
+
+def _check_envi_entries(path: str | Path, header: dict[str, str]) -> None:
+    """Refuse entries of an ENVI header where GDAL would guess without a word how the values lie."""
+    for entry, (pattern, wanted) in ENVI_ENTRIES.items():
+        found = header.get(entry, "").strip()
+        if re.fullmatch(pattern, found, re.IGNORECASE) is None:
+            name, what = entry.replace("_", " "), f"'{found}'" if found else "none"
+            raise SceneError(f"the header of '{path}' has {what} as {name}: wanted {wanted}; mend the header")
+
+
+def _check_envi_size(path: str | Path, dataset: Any) -> None:
+    """Refuse an ENVI file that is shorter than its header says: GDAL would read zeros there."""
+    sizes = _envi_sizes(path, dataset)
+    if sizes is not None and sizes[0] < sizes[1]:
+        raise SceneError(
+            f"'{path}' is cut short: it has {sizes[0]:,} bytes and its header wants {sizes[1]:,}; "
+            "copy or download it again"
+        )
+
+
+def doubt_about(path: str | Path, dataset: Any) -> str:
+    """Say why an open raster may be another than its header describes; empty without a doubt.
+
+    A file may well end with bytes that belong to no pixel, so this is no error.
+    """
+    sizes = _envi_sizes(path, dataset) if dataset.driver == "ENVI" else None
+    if sizes is None or sizes[0] == sizes[1]:
+        return ""
+    return (
+        f"'{path}' has {sizes[0]:,} bytes and its header wants {sizes[1]:,}: "
+        "check samples, lines, bands, data type and header offset in it"
+    )
+
+
+def _envi_sizes(path: str | Path, dataset: Any) -> tuple[int, int] | None:
+    """Return the bytes that an ENVI file has and those that its header wants; None if it is compressed."""
+    header = dataset.tags(ns="ENVI")
+    data = Path(dataset.files[0]) if dataset.files else Path(path)
+    if header.get("file_compression", "0") != "0" or not data.is_file():
+        return None
+    values = dataset.count * dataset.height * dataset.width
+    return data.stat().st_size, header_offset(header) + values * np.dtype(dataset.dtypes[0]).itemsize
+
+
+def envi_header(text: str) -> dict[str, str]:
+    """Return the ``key = value`` pairs of an ENVI header, keys in lower case, braces taken off."""
+    pairs = re.findall(r"^[ \t]*([^=\n{}]+?)[ \t]*=[ \t]*(\{[^}]*\}|[^\n]*)", text, re.MULTILINE)
+    return {key.lower(): value.strip().strip("{}").strip() for key, value in pairs}
+
+
+def envi_wavelengths(header: Mapping[str, str]) -> NDArray[np.float64] | None:
+    """Return the wavelengths of an ENVI header in nm, None if it has none."""
+    if "wavelength" not in header:
+        return None
+    values = np.array([float(text) for text in header["wavelength"].split(",")])
+    micrometres = header.get("wavelength units", "").lower().startswith("micro") or values.max() < 100
+    return values * 1000.0 if micrometres else values
+
+
+def envi_grid(header: Mapping[str, str]) -> tuple[str, tuple[float, ...]] | None:
+    """Return CRS and transform of an ENVI header's ``map info``, None unless it is plain UTM on WGS 84."""
+    parts = [part.strip() for part in header.get("map info", "").split(",")]
+    plain = len(parts) >= 10 and parts[0].upper() == "UTM" and parts[9].upper().replace(" ", "") == "WGS-84"
+    if not plain or any("rotation" in part.lower() for part in parts):
+        return None
+    column, row, east, north, width, height = (float(part) for part in parts[1:7])
+    zone = (32700 if parts[8].lower() == "south" else 32600) + int(parts[7])
+    # The header counts pixels from 1 and gives the place of that pixel's upper left corner.
+    left, top = east - (column - 1) * width, north + (row - 1) * height
+    return f"EPSG:{zone}", (width, 0.0, left, 0.0, -height, top)

@@ -13,26 +13,21 @@ from rasterio.windows import Window as RasterioWindow
 
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.gdal import GDAL_ERRORS as GDAL_ERRORS
-from spectraldiff_runtime.gdal import doubt_about, is_remote, open_raster, reason
-from spectraldiff_runtime.gdal import open_dataset as open_dataset
+from spectraldiff_runtime.gdal import is_remote, reason
 from spectraldiff_runtime.gdal import quiet_gdal as quiet_gdal
+from spectraldiff_runtime.geo.georeference import Georeference as Georeference
+from spectraldiff_runtime.geo.georeference import read_georeference
+from spectraldiff_runtime.scene.array import ArrayScene as ArrayScene
 from spectraldiff_runtime.scene.band_metadata import alpha_bands, mask_bands, read_bad_bands, read_fwhm, read_scaling
 from spectraldiff_runtime.scene.band_metadata import read_wavelengths as read_wavelengths
-from spectraldiff_runtime.scene.envi import open_lines
-from spectraldiff_runtime.scene.protocol import NODATA_OF_FILE as NODATA_OF_FILE
-from spectraldiff_runtime.scene.protocol import ArrayScene as ArrayScene
-from spectraldiff_runtime.scene.protocol import Georeference as Georeference
-from spectraldiff_runtime.scene.protocol import Nodata as Nodata
-from spectraldiff_runtime.scene.protocol import (
-    NodataOfBands,
-    check_dtype,
-    chosen_bands,
-    native_nodata,
-    nodata_doubts,
-    nodata_of_each,
-    one_nodata,
-)
+from spectraldiff_runtime.scene.envi import doubt_about, open_lines
+from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE as NODATA_OF_FILE
+from spectraldiff_runtime.scene.nodata import Nodata as Nodata
+from spectraldiff_runtime.scene.nodata import NodataOfBands, native_nodata, nodata_doubts, nodata_of_each, one_nodata
+from spectraldiff_runtime.scene.open import open_dataset as open_dataset
+from spectraldiff_runtime.scene.open import open_raster
 from spectraldiff_runtime.scene.protocol import Scene as Scene
+from spectraldiff_runtime.scene.protocol import check_dtype, chosen_bands
 
 ARCHIVE = re.compile(r"(/vsi(zip|gzip|tar|7z|rar)/)+")
 
@@ -278,10 +273,3 @@ def _local_files(dataset: Any) -> Iterator[Path]:
     for name in dict.fromkeys(dataset.files):
         path = Path(ARCHIVE.sub("", name)) if ARCHIVE.match(name) else Path(name)
         yield from [place for place in (path, *path.parents) if place.is_file()][:1]
-
-
-def read_georeference(dataset: Any) -> Georeference:
-    """Return where an open dataset lies; a raster without any has an identity transform, left out here."""
-    gcps, gcps_crs = dataset.gcps
-    transform = None if dataset.transform.is_identity else dataset.transform
-    return Georeference(dataset.crs, transform, tuple(gcps), gcps_crs, dataset.rpcs)

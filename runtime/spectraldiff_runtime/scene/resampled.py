@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spectraldiff_runtime.scene.protocol import Georeference, NodataOfBands, Scene, native_nodata, nodata_of_each
+from spectraldiff_runtime.geo.georeference import Georeference
+from spectraldiff_runtime.scene.nodata import NodataOfBands, native_nodata, nodata_of_each
+from spectraldiff_runtime.scene.protocol import Scene
 
 
 @dataclass(frozen=True)

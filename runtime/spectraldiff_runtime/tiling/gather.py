@@ -14,8 +14,8 @@ from numba import config, get_num_threads, njit, prange, set_num_threads
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from spectraldiff_runtime.scene.protocol import NodataOfBands, nodata_of_each
-from spectraldiff_runtime.scene.protocol import native_nodata as native_nodata
+from spectraldiff_runtime.scene.nodata import NodataOfBands, nodata_of_each
+from spectraldiff_runtime.scene.nodata import native_nodata as native_nodata
 from spectraldiff_runtime.signals import interrupts_held_back
 from spectraldiff_runtime.window import Window, reflect
 

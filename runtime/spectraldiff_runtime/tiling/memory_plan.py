@@ -6,14 +6,13 @@ column that were read.
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
 from spectraldiff_runtime.errors import UsageError
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.scene.protocol import Scene
-from spectraldiff_runtime.window import Window, cuts, reach, source_window
+from spectraldiff_runtime.tiling.plan import Plan, _Span, _spans
+from spectraldiff_runtime.window import Window, source_window
 
 MEGABYTE = 10**6
 DEFAULT_MEMORY = 4000 * MEGABYTE
@@ -41,44 +40,6 @@ SMALLEST_TILE, COMMON_TILE, LARGEST_TILE, GPU_TILE = 8, 64, 384, 256
 
 # Bytes of working memory for each band and padded pixel, where the model's card does not say.
 WORKSPACE_PER_BAND = 400
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a scene is cut up.
-
-    Attributes
-    ----------
-    tile
-        The most rows of output pixels of a tile.
-    batch
-        Tiles for each run of the model.
-    rows, columns
-        What is read at a time: multiples of the file's blocks where memory allows.
-    cache
-        Bytes of GDAL's block cache.
-    tile_columns
-        The most columns of output pixels of a tile.
-    """
-
-    tile: int
-    batch: int
-    rows: int
-    columns: int
-    cache: int
-    tile_columns: int
-
-    def as_dict(self) -> dict[str, int]:
-        """Return the plan as JSON knows it."""
-        return asdict(self)
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> "Plan":
-        """Return the plan that `as_dict` described; ValueError or TypeError if it is none."""
-        plan = cls(**{key: int(value) for key, value in values.items()})
-        if min(plan.tile, plan.tile_columns, plan.batch, plan.rows, plan.columns) < 1:
-            raise ValueError(values)
-        return plan
 
 
 def make_plan(
@@ -232,90 +193,3 @@ def _part(card: ModelCard, scene: Scene, window: Window, tile: int, share: float
         wanted = min(fitting(source.width, PART_BYTES), fitting(source.width, limit))
         rows = max(rows, wanted // block_rows * block_rows)
     return rows, columns
-
-
-@dataclass(frozen=True)
-class Strip:
-    """A part of the scene that is read at once.
-
-    Attributes
-    ----------
-    output
-        The window of the map that it is enough for.
-    source
-        The pixels that this takes.
-    fresh
-        The first row and the first column of them that no part before has read.
-    keep
-        The first row that the parts below need.
-    """
-
-    output: Window
-    source: Window
-    fresh: tuple[int, int]
-    keep: int
-
-
-class _Span(NamedTuple):
-    """The same along one axis."""
-
-    start: int
-    stop: int
-    first: int
-    last: int
-    fresh: int
-
-
-def strips(window: Window, plan: Plan, halo: int, height: int, width: int) -> Iterator[Strip]:
-    """Yield the parts of a window of a scene (height, width), from left to right and from top to bottom.
-
-    What is fresh ends at multiples of `plan.rows` and `plan.columns` of the file.
-    """
-    bands = _spans(window.row0, window.row1, plan.rows, halo, height)
-    columns = _spans(window.col0, window.col1, plan.columns, halo, width)
-    for row, below in zip(bands, [*bands[1:], None], strict=True):
-        for col in columns:
-            output = Window(row.start, row.stop, col.start, col.stop)
-            source = Window(row.first, row.last, col.first, col.last)
-            yield Strip(output, source, (row.fresh, col.fresh), row.last if below is None else below.first)
-
-
-def _spans(start: int, stop: int, step: int, halo: int, n: int) -> list[_Span]:
-    """Cut start..stop of an axis of `n` pixels where enough has been read of it."""
-    first, last = reach(start, stop, halo, n)
-    spans, done, read = [], start, first
-    while done < stop:
-        end, read_to = done, read
-        while end == done:  # a step may be less than the halo
-            read_to = min((read_to // step + 1) * step, last)
-            end = stop if read_to == last else max(done, min(read_to - halo, stop))
-        top = reach(done, stop, halo, n)[0]
-        spans.append(_Span(done, end, top, read_to, max(read, top)))
-        done, read = end, read_to
-    return spans
-
-
-def tiles_of_strip(strip: Window, rows: int, columns: int) -> list[Window]:
-    """Cut a strip into tiles of at most `rows` x `columns` pixels, all about as large, row by row."""
-    parts = _even(strip.col0, strip.col1, columns)
-    return [Window(r0, r1, c0, c1) for r0, r1 in _even(strip.row0, strip.row1, rows) for c0, c1 in parts]
-
-
-def largest_tile(window: Window, plan: Plan, halo: int, height: int, width: int) -> tuple[int, int]:
-    """Return height and width that every tile of a window of a scene (height, width) fits into."""
-
-    def longest(spans: list[_Span], most: int) -> int:
-        return max(_share(s.stop - s.start, most) for s in spans)
-
-    rows = _spans(window.row0, window.row1, plan.rows, halo, height)
-    columns = _spans(window.col0, window.col1, plan.columns, halo, width)
-    return longest(rows, plan.tile), longest(columns, plan.tile_columns)
-
-
-def _even(start: int, stop: int, most: int) -> list[tuple[int, int]]:
-    return cuts(start, stop, _share(stop - start, most))
-
-
-def _share(length: int, most: int) -> int:
-    """Return the length of the pieces, all about as long, that `length` is cut into; at most `most`."""
-    return -(-length // -(-length // most))

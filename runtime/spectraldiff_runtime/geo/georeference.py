@@ -1,0 +1,80 @@
+"""CRS and affine transform of a scene."""
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import rasterio
+
+from spectraldiff_runtime.window import Window
+
+# Projections that stretch the ground by more, the farther it is from the equator.
+OF_THE_WORLD = re.compile(r'PROJECTION\["(Mercator|Equirectangular|Miller)')
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where a raster lies: a CRS with a transform, or ground control points, or RPCs, or nothing."""
+
+    crs: Any = None
+    transform: Any = None
+    gcps: tuple[Any, ...] = ()
+    gcps_crs: Any = None
+    rpcs: Any = None
+
+    @classmethod
+    def of(cls, crs: str | None, transform: Sequence[float] | None) -> "Georeference":
+        """Make one from a CRS in any notation and the first six numbers of an affine transform."""
+        return cls(crs, rasterio.Affine(*transform[:6]) if transform is not None else None)
+
+    @property
+    def hectares_per_pixel(self) -> float | None:
+        """Area of a pixel in hectares; None unless the CRS is projected, and not as maps of the world are.
+
+        Mercator's and the equidistant cylinder's squares are larger than the ground the farther they are from the
+        equator, so no one area is that of all pixels.
+        """
+        if self.crs is None or self.transform is None:
+            return None
+        crs = rasterio.crs.CRS.from_user_input(self.crs)
+        if not crs.is_projected or OF_THE_WORLD.search(crs.to_wkt()):
+            return None
+        metres = crs.linear_units_factor[1]
+        return float(abs(self.transform.determinant) * metres**2 / 10_000)
+
+
+def read_georeference(dataset: Any) -> Georeference:
+    """Return where an open dataset lies; a raster without any has an identity transform, left out here."""
+    gcps, gcps_crs = dataset.gcps
+    transform = None if dataset.transform.is_identity else dataset.transform
+    return Georeference(dataset.crs, transform, tuple(gcps), gcps_crs, dataset.rpcs)
+
+
+def moved(place: Georeference, window: Window) -> Georeference:
+    """Return where a part of a scene lies: transform, control points and RPCs count from its first pixel."""
+    transform = place.transform
+    if transform is not None:
+        x, y = mapped(transform, window.col0, window.row0)
+        transform = rasterio.Affine(transform.a, transform.b, x, transform.d, transform.e, y)
+    gcps = tuple(
+        rasterio.control.GroundControlPoint(p.row - window.row0, p.col - window.col0, p.x, p.y, p.z, p.id, p.info)
+        for p in place.gcps
+    )
+    rpcs = copy.copy(place.rpcs)
+    if rpcs is not None:
+        rpcs.line_off -= window.row0
+        rpcs.samp_off -= window.col0
+    return replace(place, transform=transform, gcps=gcps, rpcs=rpcs)
+
+
+def crs_of(place: Georeference) -> Any:
+    """Return the scene's CRS as rasterio's; None if it has none."""
+    return rasterio.crs.CRS.from_user_input(place.crs) if place.crs else None
+
+
+def mapped(transform: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    """Apply an affine transform to coordinates, numbers or arrays (affine 2 writes it ``*``, affine 3 ``@``)."""
+    a, b, c, d, e, f = transform[:6]
+    return a * x + b * y + c, d * x + e * y + f

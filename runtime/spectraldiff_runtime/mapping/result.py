@@ -1,0 +1,84 @@
+"""What a mapping returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectraldiff_runtime.classes import LandCoverClass
+
+
+@dataclass(frozen=True)
+class MapResult:
+    """What `map_scene` did.
+
+    Attributes
+    ----------
+    classes, confidence, probabilities
+        As in `Block`, for the whole scene; None where written to a file or not asked for.
+    out
+        The class raster, if one was written.
+    legend
+        The model's classes.
+    pixels
+        Pixels of each value, 0..K.
+    seconds
+        Wall time from the first read to the last write.
+    hectares_per_pixel
+        None unless the scene has a projected CRS.
+    profile
+        One entry for each stage: what it did and what it waited for.
+    skipped
+        Whether the map was there already, so that nothing was done.
+    """
+
+    classes: NDArray[Any] | None
+    confidence: NDArray[np.float32] | None
+    probabilities: NDArray[np.float32] | None
+    out: Path | None
+    legend: tuple[LandCoverClass, ...]
+    pixels: tuple[int, ...]
+    height: int
+    width: int
+    seconds: float
+    hectares_per_pixel: float | None
+    profile: tuple[Mapping[str, Any], ...] = ()
+    skipped: bool = False
+
+    @property
+    def pixels_per_second(self) -> float:
+        """Pixels of the scene for each second."""
+        return self.height * self.width / max(self.seconds, 1e-9)
+
+    @property
+    def bounding_stage(self) -> Mapping[str, Any] | None:
+        """The stage that worked longest; None without a profile."""
+        return max(self.profile, key=lambda stage: stage["busy_s"], default=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all figures, without the arrays, in types that JSON knows."""
+        return {
+            "out": None if self.out is None else str(self.out),
+            "height": self.height,
+            "width": self.width,
+            "seconds": self.seconds,
+            "pixels_per_second": self.pixels_per_second,
+            "unclassified_pixels": self.pixels[0],
+            "skipped": self.skipped,
+            "classes": [self._row(c) for c in self.legend],
+            "profile": list(self.profile),
+        }
+
+    def _row(self, c: LandCoverClass) -> dict[str, Any]:
+        pixels, area = self.pixels[c.value], self.hectares_per_pixel
+        return {
+            "value": c.value,
+            "name": c.name,
+            "colour": list(c.colour),
+            "pixels": pixels,
+            "share": pixels / (self.height * self.width),
+            "hectares": None if area is None else area * pixels,
+        }

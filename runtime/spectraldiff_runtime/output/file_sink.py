@@ -1,0 +1,249 @@
+"""Writes the layers of a map to files, with a journal."""
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectraldiff_runtime.atomic import PartialFile, check_apart, check_output, check_writable
+from spectraldiff_runtime.classes import class_dtype
+from spectraldiff_runtime.errors import OutputError
+from spectraldiff_runtime.geo.georeference import moved
+from spectraldiff_runtime.geotiff.encode import EncodedRaster, check_format
+from spectraldiff_runtime.geotiff.spec import Format, RasterSpec, class_spec, confidence_spec, probability_spec
+from spectraldiff_runtime.geotiff.transcoder import Transcoder
+from spectraldiff_runtime.model.card import ModelCard
+from spectraldiff_runtime.output.block import Block
+from spectraldiff_runtime.output.journal import Journal, is_begun
+from spectraldiff_runtime.output.pixel_counts import counts, raw_chunks
+from spectraldiff_runtime.output.preview import PreviewOutput, check_preview
+from spectraldiff_runtime.output.provenance import difference_of, picture_record, record
+from spectraldiff_runtime.output.raw_layers import Layer
+from spectraldiff_runtime.output.sinks import Outputs
+from spectraldiff_runtime.scene.protocol import Scene
+from spectraldiff_runtime.signals import interrupts_held_back
+from spectraldiff_runtime.tiling.plan import Plan
+from spectraldiff_runtime.window import Window
+
+# One process at a time writes a map, see `journal`: what a killed one left of its outputs is written over.
+TOKEN = "map"  # noqa: S105 (a part of a file name)
+# The process that makes the rasters is started when this share of the pixels is left to be done.
+LAST_SHARE = 0.1
+
+
+class FileSink:
+    """Writes a map to a class raster and, where asked for, to rasters and a picture beside it.
+
+    The map grows in raw files (see `journal`) and becomes rasters at the end.
+
+    Parameters
+    ----------
+    inputs
+        Files beside the scene's own that no output may be.
+
+    Raises
+    ------
+    OutputError
+        A file exists, cannot be written, or is the scene itself; or there is an unfinished map.
+    UsageError
+        A creation option that GDAL does not know.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        scene: Scene,
+        window: Window,
+        outputs: Outputs,
+        form: Format,
+        facts: Mapping[str, Any],
+        plan: Plan,
+        resume: bool,
+        overwrite: bool,
+        inputs: Sequence[Path] = (),
+    ) -> None:
+        assert outputs.out is not None
+        check_format(form, {layer.dtype.name for layer in layers_of(card, outputs)})
+        check_apart(outputs.paths(), [*getattr(scene, "files", ()), *inputs])
+        if outputs.preview is not None:
+            check_preview(outputs.preview)
+        self._card, self._scene, self._window, self._outputs, self._form = card, scene, window, outputs, form
+        self._facts, self._overwrite, self._resume, self._first_plan = facts, overwrite, resume, plan
+        self.plan: Plan | None = None
+        self._journal: Journal
+        self._left = window.height * window.width
+        self._stack = ExitStack()
+        self._transcoder: Transcoder | None = None
+
+    def __enter__(self) -> Self:
+        for path in self._outputs.paths().values():
+            check_output(path, overwrite=True)
+            check_writable(path)
+        with ExitStack() as begun:
+            with interrupts_held_back():  # a folder that was made is also one that will be removed
+                self._journal = begun.enter_context(self._begin())
+            for path in self._outputs.paths().values():
+                check_output(path, self._overwrite or self._journal.published)
+            self.plan = self._plan_of_journal()
+            self._stack = begun.pop_all()
+        self._left -= self._journal.done_pixels
+        return self
+
+    def _plan_of_journal(self) -> Plan:
+        try:
+            return Plan.of(self._journal.plan)
+        except (TypeError, ValueError) as error:
+            raise OutputError(
+                f"the journal in '{self._journal.folder}' cannot be read: begin again with --overwrite"
+            ) from error
+
+    def _begin(self) -> Journal:
+        out = self._outputs.out
+        assert out is not None
+        if not (self._resume and is_begun(out)):
+            self._check_owned()
+            for path in self._outputs.paths().values():
+                check_output(path, self._overwrite)
+        size = self._window.height, self._window.width
+        return Journal(
+            out, size, layers_of(self._card, self._outputs), self._facts, self._first_plan.as_dict(),
+            resume=self._resume, discard=self._overwrite,
+        )  # fmt: skip
+
+    def _check_owned(self) -> None:
+        """Refuse to go on beside a file of another map, and say in what that differs."""
+        existing = {option: path for option, path in self._outputs.paths().items() if path.is_file()}
+        for option, path in existing.items() if self._resume and not self._overwrite else ():
+            found = _difference(option, path, self._facts)
+            if found is not None:
+                raise OutputError(f"'{path}' {found}: choose another name, or replace it with --overwrite")
+
+    def is_done(self, window: Window) -> bool:
+        """Whether an earlier run has done this window."""
+        return self._journal.is_done(self._own(window))
+
+    def write(self, window: Window, block: Block | None) -> None:
+        """Write a window, and its line in the journal when it has reached the disk."""
+        values: dict[str, NDArray[Any]] = {}
+        if block is not None:
+            named = {
+                "classes": block.classes,
+                "confidence": block.confidence,
+                "probabilities": block.probabilities,
+            }
+            values = {name: array for name, array in named.items() if array is not None}
+            if self._outputs.percent and block.confidence is not None:
+                values["confidence"] = percent_of(block.confidence)
+        self._journal.write(self._own(window), values)
+        self._left -= window.height * window.width
+        if self._transcoder is None and self._left < LAST_SHARE * self._window.height * self._window.width:
+            self._transcoder = self._started()
+
+    def _started(self) -> Transcoder:
+        """Start the process that makes the rasters, so that it is ready when it is needed."""
+        with interrupts_held_back():
+            return self._stack.enter_context(Transcoder())
+
+    def _own(self, window: Window) -> Window:
+        """Return a window in the map's rows and columns."""
+        row, col = self._window.row0, self._window.col0
+        return Window(window.row0 - row, window.row1 - row, window.col0 - col, window.col1 - col)
+
+    def finish(self) -> tuple[None, tuple[int, ...]]:
+        """Make rasters of the raw files and give them their names."""
+        try:
+            self._journal.sync()
+            classes = raw_chunks(self._journal.raw("classes"), class_dtype(self._values - 1))
+            with ExitStack() as files, ThreadPoolExecutor(1) as beside:
+                counted = beside.submit(counts, classes, self._values)
+                outputs = self._finished(files)
+                pixels = counted.result()
+                self._journal.announce_publishing()
+                with interrupts_held_back():
+                    for output in outputs:
+                        output.publish()
+                    self._journal.remove()
+        except (OSError, OutputError) as error:
+            raise self._journal.failed(error) from error
+        return None, pixels
+
+    @property
+    def _values(self) -> int:
+        return len(self._card.classes) + 1
+
+    def _finished(self, files: ExitStack) -> list[PartialFile]:
+        """Write all files under other names."""
+        outputs: list[PartialFile] = []
+        transcoder = self._transcoder or self._started()
+        for path, raw, spec in self._rasters():
+            raster = EncodedRaster(path, True, raw, spec, self._form, TOKEN, transcoder)
+            files.enter_context(raster).finish()
+            outputs.append(raster)
+        if self._outputs.preview is not None:
+            title = Path(self._scene.name).name
+            exif = picture_record(self._facts)
+            picture = PreviewOutput(self._outputs.preview, True, outputs[0].partial, self._card, title, TOKEN, exif)
+            files.enter_context(picture).finish()
+            outputs.append(picture)
+        # The class raster comes last: where it is, all others are.
+        return [*outputs[1:], outputs[0]]
+
+    def _rasters(self) -> list[tuple[Path, Path, RasterSpec]]:
+        classes, outputs = self._card.classes, self._outputs
+        size = self._window.height, self._window.width
+        place = moved(self._scene.georeference, self._window)
+        tags = {**card_tags(self._card), **record(self._facts)}
+        specs = {
+            "--out": ("classes", class_spec(*size, classes, place, tags)),
+            "--confidence": ("confidence", confidence_spec(*size, place, tags, percent=outputs.percent)),
+            "--probabilities": ("probabilities", probability_spec(*size, classes, place, tags)),
+        }
+        named = outputs.paths()
+        return [(named[o], self._journal.raw(layer), spec) for o, (layer, spec) in specs.items() if o in named]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+
+def layers_of(card: ModelCard, outputs: Outputs) -> list[Layer]:
+    """Return the raw files that a map grows in."""
+    count = len(card.classes)
+    layers = [Layer("classes", class_dtype(count))]
+    if outputs.confidence:
+        layers.append(Layer("confidence", np.dtype(np.uint8 if outputs.percent else np.float32)))
+    if outputs.probabilities:
+        layers.append(Layer("probabilities", np.dtype(np.float32), count))
+    return layers
+
+
+def percent_of(confidence: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return confidences as whole percent, at least 1 where there is any: 0 says that a pixel has no class."""
+    return np.where(confidence > 0, np.maximum(np.rint(100 * confidence), 1), 0).astype(np.uint8)
+
+
+def mapped_already(outputs: Outputs, facts: Mapping[str, Any]) -> bool:
+    """Whether all files are there, each made from the same facts."""
+    if outputs.out is None or is_begun(outputs.out) or not all(path.is_file() for path in outputs.paths().values()):
+        return False
+    return all(_difference(option, path, facts) is None for option, path in outputs.paths().items())
+
+
+def _difference(option: str, path: Path, facts: Mapping[str, Any]) -> str | None:
+    """Say how a file is not of the map of these facts; None if it is."""
+    return difference_of(path, facts, picture=option == "--preview")
+
+
+def card_tags(card: ModelCard) -> dict[str, str]:
+    """Return the tags that say in a map which model made it."""
+    tags = {"SPECTRALDIFF_MODEL": card.name, "SPECTRALDIFF_PRESET": card.preset}
+    if card.accuracy is not None:
+        tags["SPECTRALDIFF_ACCURACY"] = json.dumps(dict(card.accuracy))
+    return tags

@@ -1,0 +1,74 @@
+"""Rasters are opened with GDAL here, with one line where that cannot be."""
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rasterio
+
+from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.gdal import GDAL_ERRORS, _kind, check_plain, is_remote, quiet_gdal, reason
+from spectraldiff_runtime.scene.envi import _check_envi_entries, _check_envi_size
+
+
+@contextmanager
+def open_dataset(path: str | Path) -> Iterator[Any]:
+    """Open a raster for reading as a rasterio dataset, with our errors.
+
+    Raises
+    ------
+    SceneError
+        The file is missing, a folder, or nothing that GDAL reads as a raster.
+    """
+    with quiet_gdal():
+        dataset = open_raster(path)
+        try:
+            yield dataset
+        finally:
+            dataset.close()
+
+
+def open_raster(path: str | Path) -> Any:
+    """Open a raster as `open_dataset` does, for a caller that closes it."""
+    check_plain(path)
+    try:
+        with quiet_gdal():
+            dataset = rasterio.open(path)
+    except (*GDAL_ERRORS, UnicodeError, ValueError) as error:
+        raise SceneError(_why_not_open(path, error)) from error
+    try:
+        _check_opened(path, dataset)
+    except BaseException:
+        dataset.close()
+        raise
+    return dataset
+
+
+def _why_not_open(path: str | Path, error: Exception) -> str:
+    if "\0" in str(path) or not str(path):
+        return f"{str(path)!r} is no file name: wanted a raster"
+    kind = _kind(path)
+    if kind is not None and stat.S_ISDIR(kind):
+        return f"'{path}' is a folder: wanted a raster file that GDAL reads"
+    if not str(path).startswith("/vsi") and "://" not in str(path) and kind is None:
+        return f"'{path}' does not exist: wanted a raster file; check the name"
+    if is_remote(path):
+        return f"'{path}' cannot be opened ({reason(error)}): check the address, the network and the credentials"
+    return f"'{path}' cannot be opened as a raster ({reason(error)}): wanted a file that GDAL reads"
+
+
+def _check_opened(path: str | Path, dataset: Any) -> None:
+    if dataset.count == 0:
+        inside = dataset.subdatasets
+        hint = (
+            f"it holds {len(inside)} data sets; name the one that has all bands, such as '{inside[0]}', "
+            "or stack those of one band each with gdalbuildvrt -separate"
+            if inside
+            else ""
+        )
+        raise SceneError(f"'{path}' has no bands: wanted a raster; {hint or 'check the file'}")
+    if dataset.driver == "ENVI":
+        _check_envi_entries(path, dataset.tags(ns="ENVI"))
+        _check_envi_size(path, dataset)

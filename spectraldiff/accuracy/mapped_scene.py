@@ -1,0 +1,29 @@
+"""A labelled scene with its split and its map."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from spectraldiff.data.scene import LabelledScene
+from spectraldiff.splits.split import Split
+
+
+@dataclass(frozen=True)
+class MappedScene:
+    """A scene of a training, its split, and the map that the trained model makes of it.
+
+    Attributes
+    ----------
+    scene, split
+        What was trained on.
+    predicted
+        (H, W), 0..K.
+    confidence
+        (H, W) in 0..1, 0 where there is no class; None leaves the picture out.
+    """
+
+    scene: LabelledScene
+    split: Split
+    predicted: NDArray[Any]
+    confidence: NDArray[Any] | None = None

@@ -1,0 +1,89 @@
+"""The tensors of a run folder: its state while it trains, and its model once it is finished."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from spectraldiff.models.classifier import Classifier, empty_classifier
+from spectraldiff.models.presets import Preset
+from spectraldiff.training.run_folder import FACTS, MODEL, STATE, RunFolder
+from spectraldiff_runtime.errors import RunError
+
+FORMAT = 3
+
+
+def save_tensors(run: RunFolder, name: str, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors of any device; return the file's SHA-256."""
+    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+    run.write_bytes(name, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_tensors(run: RunFolder, name: str, sha256: str | None = None) -> dict[str, Tensor]:
+    """Read tensors; RunError where they are missing, damaged, or not those of that SHA-256."""
+    try:
+        data = (run.path / name).read_bytes()
+        if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+            raise RunError(
+                f"'{run.path / name}' is damaged (it is not what the training wrote): train again, or restore it"
+            )
+        return load(data)
+    except FileNotFoundError:
+        raise RunError(run.missing(name)) from None
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"'{run.path / name}' cannot be read ({error}): it is damaged; train again, or restore it"
+        ) from None
+
+
+def load_state(run: RunFolder) -> dict[str, Tensor]:
+    """Return the state of an unfinished training; empty where none was saved yet."""
+    return load_tensors(run, STATE) if (run.path / STATE).is_file() else {}
+
+
+def save_model(run: RunFolder, model: Classifier, facts: Mapping[str, Any]) -> None:
+    """Write the trained model; the facts come last, mark the run as finished and know the model's SHA-256."""
+    sha256 = save_tensors(run, MODEL, model.state_dict())
+    shape = {
+        "format": FORMAT,
+        "preset": model.preset.to_json(),
+        "bands": len(model.fill),
+        "features": model.pca_components.shape[1],
+        "components": model.pca_components.shape[0],
+        "smoothing": model.smoothing.steps,
+        "beside": model.vit.config.beside,
+        "apart": model.vit.config.members != model.preset.members,
+        "halo": model.halo,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "sha256": sha256,
+    }
+    run.write_json(FACTS, {**shape, **facts})
+
+
+def load_model(run: RunFolder) -> tuple[Classifier, dict[str, Any]]:
+    """Return the trained model in evaluation mode, and the facts beside it.
+
+    Raises
+    ------
+    RunError
+        The run is missing, unfinished, damaged or of another format.
+    """
+    facts = run.read_json(FACTS)
+    if facts.get("format") != FORMAT:
+        raise RunError(
+            f"the run '{run.path}' has format {facts.get('format')} and this version reads {FORMAT}: train again"
+        )
+    try:
+        preset = Preset.from_json(facts["preset"])
+        sizes = (facts[key] for key in ("features", "components", "smoothing", "beside", "apart"))
+        model = empty_classifier(preset, facts["bands"], len(facts["classes"]), *sizes)
+        model.load_state_dict(load_tensors(run, MODEL, facts.get("sha256")))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"the run '{run.path}' is damaged ({reason}): train again, or restore it") from error
+    return model.eval(), facts

@@ -1,0 +1,152 @@
+"""What one training step of each network computes: the loss of a batch."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from spectraldiff.models.diffusion import Denoiser
+from spectraldiff.models.foveal_vit import FovealViT
+from spectraldiff.models.padding import at_least
+from spectraldiff.models.vit import SpectralViT
+
+
+class DiffusionTask:
+    """Random instances of the scenes, flipped and transposed; the loss of Eq. (5).
+
+    Parameters
+    ----------
+    denoiser
+        The denoiser that is trained.
+    scenes
+        (B, H, W) each, normalised pixels on the training device; mirrored where smaller than an instance. A scene's
+        share of the instances is its share of the pixels.
+    instance, batch
+        K, and instances a step.
+    """
+
+    def __init__(self, denoiser: Denoiser, scenes: Sequence[Tensor], instance: int, batch: int) -> None:
+        self.denoiser, self.instance, self.batch = denoiser, instance, batch
+        self.scenes = [at_least(scene, instance) for scene in scenes]
+        self.sizes = torch.tensor([float(scene.shape[1] * scene.shape[2]) for scene in scenes])
+
+    def size(self, step: int) -> int:
+        """Return the batch size."""
+        return self.batch
+
+    def loss(self, step: int, start: int, count: int, generator: torch.Generator) -> Tensor:
+        """Return the loss over `count` new instances."""
+        crops = [
+            crop
+            for scene, share in zip(self.scenes, self._shares(count, generator), strict=True)
+            for crop in _crops(scene, self.instance, share, generator)
+        ]
+        x0 = _turn(torch.stack(crops), (2, 3), generator)  # (N, B, K, K)
+        return self.denoiser.loss(x0, generator)
+
+    def _shares(self, count: int, generator: torch.Generator) -> list[int]:
+        """Draw how many instances come from each scene; one scene needs no draw."""
+        if len(self.scenes) == 1:
+            return [count]
+        drawn = torch.multinomial(self.sizes, count, replacement=True, generator=generator)
+        return torch.bincount(drawn, minlength=len(self.scenes)).tolist()
+
+
+class ClassifierTask:
+    """Windows around the training pixels, flipped and transposed; cross-entropy.
+
+    Parameters
+    ----------
+    model
+        The classifier that is trained.
+    features
+        (H, W, P) features of the scene with a rim of at least the window's radius around it, on the training device.
+    pixels
+        (n, 2) row and column of the training pixels, among these features.
+    labels
+        (n,) their classes, 0 .. K - 1.
+    batch, noise, seed
+        Windows a step; standard deviation of the noise added to the standardised features; the seed of the order of
+        the pixels.
+    balance
+        A pixel's loss counts as its class's number of training pixels to the power of minus this, 0 .. 1: with 0 all
+        pixels count alike, with 1 all classes do. The weights of all training pixels have mean 1.
+    """
+
+    def __init__(
+        self,
+        model: SpectralViT | FovealViT,
+        features: Tensor,
+        pixels: Tensor,
+        labels: Tensor,
+        batch: int,
+        noise: float = 0.0,
+        seed: int = 0,
+        balance: float = 0.0,
+    ) -> None:
+        self.model, self.features, self.pixels, self.labels = model, features, pixels, labels
+        self.batch, self.noise, self.seed = min(batch, len(labels)), noise, seed
+        self.steps = math.ceil(len(labels) / self.batch)  # an epoch
+        weights = torch.bincount(labels)[labels].float() ** -balance
+        self.weights = weights / weights.mean()
+        self.offsets = torch.arange(model.config.window, device=features.device) - model.config.radius
+        # Twice as many values as a batch needs: each step takes its noise from another place in them, for drawing
+        # them anew would take a third of a step.
+        values = 2 * self.batch * model.config.window**2 * features.shape[-1] if noise > 0 else 0
+        self.bank = noise * torch.randn(values, generator=torch.Generator().manual_seed(seed)).to(features)
+
+    def size(self, step: int) -> int:
+        """Return the batch size; the last batch of an epoch is smaller."""
+        return min(self.batch, len(self.labels) - step % self.steps * self.batch)
+
+    def loss(self, step: int, start: int, count: int, generator: torch.Generator) -> Tensor:
+        """Return the loss over some windows of the step's batch."""
+        order = torch.randperm(
+            len(self.labels), generator=torch.Generator().manual_seed((self.seed << 32) + step // self.steps)
+        )
+        first = step % self.steps * self.batch + start
+        chosen = order[first : first + count].to(self.labels.device)
+        windows = _turn_each(self.windows(self.pixels[chosen]), generator)
+        if self.noise > 0:
+            windows = windows + self._noise(windows, generator)
+        return (self.model.losses(windows, self.labels[chosen]) * self.weights[chosen]).mean()
+
+    def _noise(self, windows: Tensor, generator: torch.Generator) -> Tensor:
+        """Return normal noise of the windows' shape."""
+        first = int(torch.randint(len(self.bank) - windows.numel() + 1, (1,), generator=generator))
+        return self.bank[first : first + windows.numel()].view(windows.shape)
+
+    def windows(self, pixels: Tensor) -> Tensor:
+        """Return the windows (n, window, window, P) around pixels (n, 2)."""
+        rows = pixels[:, 0, None] + self.offsets
+        columns = pixels[:, 1, None] + self.offsets
+        return self.features[rows[:, :, None], columns[:, None, :]]
+
+
+def _crops(scene: Tensor, side: int, count: int, generator: torch.Generator) -> list[Tensor]:
+    """Cut `count` random squares (B, side, side) out of a scene."""
+    height, width = scene.shape[1:]
+    rows = torch.randint(height - side + 1, (count,), generator=generator).tolist()
+    columns = torch.randint(width - side + 1, (count,), generator=generator).tolist()
+    return [scene[:, r : r + side, c : c + side] for r, c in zip(rows, columns, strict=True)]
+
+
+def _turn(x: Tensor, axes: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Flip and transpose a batch at random, all of it alike: one of the eight symmetries of the square."""
+    flip_rows, flip_columns, transpose = (torch.rand(3, generator=generator) < 0.5).tolist()
+    if flip_rows:
+        x = x.flip(axes[0])
+    if flip_columns:
+        x = x.flip(axes[1])
+    return x.transpose(*axes) if transpose else x
+
+
+def _turn_each(windows: Tensor, generator: torch.Generator) -> Tensor:
+    """Give each window (n, w, w, P) one of the eight symmetries of the square."""
+    flip_rows, flip_columns, transpose = (torch.rand(3, len(windows), 1, 1, 1, generator=generator) < 0.5).to(
+        windows.device
+    )
+    windows = torch.where(flip_rows, windows.flip(1), windows)
+    windows = torch.where(flip_columns, windows.flip(2), windows)
+    return torch.where(transpose, windows.transpose(1, 2), windows)
