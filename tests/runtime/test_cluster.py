@@ -461,5 +461,6 @@ def test_dask_is_not_installed(monkeypatch):
 
 
 def test_dask_is_imported_where_it_is_needed(python):
-    code = "import sys, spectraldiff_runtime.mapping.dask_cluster; sys.exit(bool({'distributed', 'dask'} & set(sys.modules)))"
+    loaded = "sys.exit(bool({'distributed', 'dask'} & set(sys.modules)))"
+    code = f"import sys, spectraldiff_runtime.mapping.dask_cluster; {loaded}"
     assert python("-c", code).returncode == 0

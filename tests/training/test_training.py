@@ -229,8 +229,8 @@ def test_small_classes_count_as_much_as_asked_for(balance: float, of_small: floa
 
 
 def test_freed_memory_is_kept_where_the_c_library_can() -> None:
-    line = "import platform; from spectraldiff.training.compute import keep_freed_memory as k; "
-        "print(k(), platform.libc_ver()[0])"
+    imports = "import platform; from spectraldiff.training.compute import keep_freed_memory as k; "
+    line = imports + "print(k(), platform.libc_ver()[0])"
     told = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout.split()
     assert told[0] == str(told[1:] == ["glibc"])
 
