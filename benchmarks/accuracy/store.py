@@ -46,7 +46,7 @@ class Result:
     method, seed
         What was trained.
     oa, aa, kappa, per_class
-        See `spectraldiff.metrics.Accuracy`.
+        See `spectraldiff.accuracy.metrics.Accuracy`.
     leakage
         Share of the test pixels whose window holds a training pixel.
     train_seconds, map_seconds

@@ -89,7 +89,7 @@ def export_model(
     overwrite
         Whether a file of that name may be replaced.
     precision
-        ``"fp32"``, ``"fp16"`` or ``"int8"``, for ONNX; see `spectraldiff_export.precision`.
+        ``"fp32"``, ``"fp16"`` or ``"int8"``, for ONNX; see `spectraldiff_export.agreement`.
     labels
         (n, T - 2 halo, T - 2 halo) labels of test pixels in the samples, 0 for none: a lower precision must keep the
         accuracy on them.

@@ -54,7 +54,7 @@ def quantised(model: onnx.ModelProto, tiles: Sequence[NDArray[np.float32]]) -> o
     Parameters
     ----------
     model
-        As `spectraldiff_export.graph.build` made it; it is not changed.
+        As `spectraldiff_export.onnx_graph.build` made it; it is not changed.
     tiles
         (N, B, T, T) float32 raw tiles to calibrate on.
 

@@ -42,7 +42,7 @@ class Classifier(nn.Module):
     vit
         The classifier proper.
     temperature
-        What its scores are divided by, see `spectraldiff.temperature`.
+        What its scores are divided by, see `spectraldiff.training.calibration`.
     smoothing
         What its scores pass through; none by default.
     """

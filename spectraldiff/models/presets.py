@@ -56,12 +56,12 @@ class Preset:
     steps, beta_first, beta_last
         T and the ends of the linear noise schedule.
     parameterisation
-        What the U-Net predicts, see `spectraldiff.diffusion.Denoiser`.
+        What the U-Net predicts, see `spectraldiff.models.diffusion.Denoiser`.
     positions
         Spectral positions wanted after the first convolution; its stride is chosen from the number of bands.
         None: stride 1.
     stem_channels, stem_width, channels, first_kernel, second_kernel, resample_kernel
-        See `spectraldiff.unet.UNetConfig`.
+        See `spectraldiff.models.unet.UNetConfig`.
     instance
         K, pixels along the side of the square instances that the denoiser is trained on.
     diffusion_steps, diffusion
@@ -83,20 +83,20 @@ class Preset:
         `raw_components` and `apart_components` say, where bands stand beside diffusion features.
     fall_back
         Whether raw bands are taken instead of diffusion features where pixels held out of the training are clearly
-        likelier with them, see `spectraldiff.temperature.HeldOut`.
+        likelier with them, see `spectraldiff.training.calibration.HeldOut`.
     telling
         Whether the last components are left out where training pixels of different classes do not differ in them, see
-        `spectraldiff.features.telling`.
+        `spectraldiff.models.pca.telling`.
     window, fovea, members, narrow, width, depth, heads, mlp, dropout
-        See `spectraldiff.vit.ViTConfig`.
+        See `spectraldiff.models.vit.ViTConfig`.
     feature_noise
         Standard deviation of the noise added to the standardised features while the classifier learns.
     balance
         How far small classes count as much as large ones in the classifier's loss, 0 (every pixel alike) .. 1 (every
-        class alike), see `spectraldiff.training.ClassifierTask`.
+        class alike), see `spectraldiff.training.tasks.ClassifierTask`.
     smoothing
         Most steps of averaging scores over similar neighbours; the training chooses how many, see
-        `spectraldiff.temperature`. 0 for none.
+        `spectraldiff.training.calibration`. 0 for none.
     epochs, classifier_steps, classifier
         Passes over the training pixels, training steps at most (0: no limit), and how.
     """
@@ -192,7 +192,7 @@ class Preset:
         places
             Training pixels or, where `apart`, the places that they lie in: pixels of one field say one thing there.
         apart
-            See `spectraldiff.splits.Split.apart`.
+            See `spectraldiff.splits.split.Split.apart`.
         """
         most = self.raw_components if self.features == "raw" else self.components
         least = min(self.least_components, most) if self.features == "diffusion" else most

@@ -66,8 +66,8 @@ def make_splits(
         ``paper``: Table I's counts for `dataset`. ``per-class:N``: N pixels of each class, half of a class that has no
         more, which a note names. ``fraction:F``: the share F (0 < F < 1) of each class, at least one pixel and never
         all. The rest tests. ``disjoint`` or ``disjoint:F``:
-        about the share F (0.3) of each class, in other places than the test pixels (`spectraldiff.disjoint`).
-        ``file:NAME``: the nonzero pixels of `marked` (`spectraldiff.marked`) train, the rest tests. All but ``paper``
+        about the share F (0.3) of each class, in other places than the test pixels (`spectraldiff.splits.disjoint`).
+        ``file:NAME``: the nonzero pixels of `marked` (`spectraldiff.splits.train_mask`) train, the rest tests. All but ``paper``
         pass over classes without pixels.
     seed
         0 or more.
@@ -77,7 +77,7 @@ def make_splits(
         For names in messages; classes without an entry are called by their value.
     groups
         (H, W) each, the polygon that labels a pixel, 0 for none: ``per-class:N`` and ``fraction:F`` then draw whole
-        polygons (`spectraldiff.polygon_splits`). None, for all or for one, draws pixels.
+        polygons (`spectraldiff.splits.by_polygon`). None, for all or for one, draws pixels.
     marked
         (H, W): nonzero where pixels train, one value for all or some for each class; for ``file:`` and one scene.
     window
@@ -85,7 +85,7 @@ def make_splits(
     buffer
         For ``disjoint``: no test pixel lies this many pixels (Chebyshev) from a training pixel, or fewer.
     places
-        Where each scene lies, for scenes that overlap (`spectraldiff.overlap`): the leakage counts ground that trains
+        Where each scene lies, for scenes that overlap (`spectraldiff.splits.overlap`): the leakage counts ground that trains
         in another scene, ``disjoint`` tests no pixel within `buffer` of it, and a split by polygon none on it.
 
     Raises

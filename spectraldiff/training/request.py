@@ -48,11 +48,11 @@ class Request:
     pairs
         More scenes with their labels.
     field, layer_name, name_field
-        What to read of vector files, see `spectraldiff.vectors.LabelFields`.
+        What to read of vector files, see `spectraldiff.data.label_vectors.LabelFields`.
     bands, nodata, scaled
         As `LabelledScene.from_files` takes them, for own rasters.
     split, seed
-        See `spectraldiff.splits.make_splits`.
+        See `spectraldiff.splits.draw.make_splits`.
     split_by
         ``"polygon"`` draws whole polygons where labels come from polygons, ``"pixel"`` never does.
     preset
