@@ -1,9 +1,9 @@
 """The one graph that is shipped: raw tile in, classes, confidence and probabilities out.
 
-It computes what `spectraldiff.models.classifier.Classifier` computes, with everything that is known beforehand folded into
-constants (in float64): normalisation, step and the denoiser's preconditioning are one affine a band; the U-Net is
-folded and lowered to 2-D convolutions in `spectraldiff_export.unet_2d`; PCA and the ViT's linear mapping are one matrix;
-the temperature is in the last layer.
+It computes what `spectraldiff.models.classifier.Classifier` computes, with everything that is known beforehand folded
+into constants (in float64): normalisation, step and the denoiser's preconditioning are one affine a band; the U-Net is
+folded and lowered to 2-D convolutions in `spectraldiff_export.unet_2d`; PCA and the ViT's linear mapping are one
+matrix; the temperature is in the last layer.
 
 A `FovealViT` slides over the tile as convolutions.  A `SpectralViT` slides row by row: all windows of a tile at once
 would need gigabytes of memory, and a row of windows stays in a processor's cache.  After its last attention only the

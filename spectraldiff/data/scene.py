@@ -143,8 +143,8 @@ class LabelledScene:
             A raster that GDAL reads.
         labels_path
             Polygons or points in a vector file, in any CRS; or a raster with one band of whole numbers 0..65535, its
-            nodata value counted as 0, on any grid in the scene's CRS (`spectraldiff.data.label_reader`). Names and colours
-            come from the file where it has them, else they are "Class 1", ... and `palette`.
+            nodata value counted as 0, on any grid in the scene's CRS (`spectraldiff.data.label_reader`). Names and
+            colours come from the file where it has them, else they are "Class 1", ... and `palette`.
         name
             Defaults to the scene's file name without suffix.
         bands

@@ -31,8 +31,8 @@ class ViTConfig:
     dropout
         Share of activations dropped in training, in attention output and MLP.
     fovea
-        Pixels along the side of the window's centre that have a place each, see `spectraldiff.models.foveal_vit`; None where all
-        pixels are tokens of their own.
+        Pixels along the side of the window's centre that have a place each, see `spectraldiff.models.foveal_vit`; None
+        where all pixels are tokens of their own.
     members
         Classifiers side by side whose mean counts, with a fovea only.
     narrow

@@ -67,8 +67,8 @@ def make_splits(
         more, which a note names. ``fraction:F``: the share F (0 < F < 1) of each class, at least one pixel and never
         all. The rest tests. ``disjoint`` or ``disjoint:F``:
         about the share F (0.3) of each class, in other places than the test pixels (`spectraldiff.splits.disjoint`).
-        ``file:NAME``: the nonzero pixels of `marked` (`spectraldiff.splits.train_mask`) train, the rest tests. All but ``paper``
-        pass over classes without pixels.
+        ``file:NAME``: the nonzero pixels of `marked` (`spectraldiff.splits.train_mask`) train, the rest tests. All but
+        ``paper`` pass over classes without pixels.
     seed
         0 or more.
     dataset
@@ -85,8 +85,8 @@ def make_splits(
     buffer
         For ``disjoint``: no test pixel lies this many pixels (Chebyshev) from a training pixel, or fewer.
     places
-        Where each scene lies, for scenes that overlap (`spectraldiff.splits.overlap`): the leakage counts ground that trains
-        in another scene, ``disjoint`` tests no pixel within `buffer` of it, and a split by polygon none on it.
+        Where each scene lies, for scenes that overlap (`spectraldiff.splits.overlap`): the leakage counts ground that
+        trains in another scene, ``disjoint`` tests no pixel within `buffer` of it, and a split by polygon none on it.
 
     Raises
     ------

@@ -2,8 +2,8 @@
 
 Guo et al., "On calibration of modern neural networks", 2017, Sec. 4.2: scores are divided by a temperature T before
 the softmax, which changes no class. T is the one that gives held-out pixels the least negative log-likelihood. The
-number of steps of `spectraldiff.models.score_smoothing` follows from the mean of all, each as likely as it makes those pixels: far
-where the ground lies in large pieces, none where it does not.
+number of steps of `spectraldiff.models.score_smoothing` follows from the mean of all, each as likely as it makes those
+pixels: far where the ground lies in large pieces, none where it does not.
 
 A classifier is certain of the pixels that it was trained on, so both are fitted to a copy that never saw a fifth of
 them.  The fifth stands to the rest as the test pixels do to the training pixels: drawn pixel by pixel where they lie
