@@ -15,7 +15,6 @@ from spectraldiff.models.presets import FAST, PAPER, Preset
 from spectraldiff_export.deployed import DeployedClassifier
 from spectraldiff_export.onnx_graph import onnx_bytes
 from spectraldiff_runtime.classes import LandCoverClass, palette
-from spectraldiff_runtime.cli import run
 from spectraldiff_runtime.model.card import ModelCard
 
 CLASSES = 4
@@ -163,19 +162,6 @@ def tiles_for() -> Callable[..., Tensor]:
 @pytest.fixture(scope="session")
 def card_for() -> Callable[[Classifier], ModelCard]:
     return make_card
-
-
-@pytest.fixture
-def sdiff(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run the command line in this process; return exit code, stdout and stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

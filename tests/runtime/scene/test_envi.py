@@ -1,4 +1,4 @@
-"""Files that are interleaved by line."""
+"""ENVI files: their headers, and those that are interleaved by line."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import rasterio
 
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.gdal import quiet_gdal
-from spectraldiff_runtime.scene.envi import header_offset, open_lines
+from spectraldiff_runtime.scene.envi import envi_grid, envi_wavelengths, header_offset, open_lines
 from spectraldiff_runtime.scene.raster import RasterScene
 
 HEADER = """ENVI
@@ -93,3 +93,23 @@ def test_another_format_that_is_interleaved_by_line(tmp_path):
 def test_offsets(text, wanted):
     assert header_offset({"header_offset": text}) == wanted
     assert header_offset({}) == 0
+
+
+@pytest.mark.parametrize(
+    ("info", "grid"),
+    [
+        ("UTM, 2, 3, 1000, 9000, 10, 20, 22, South, WGS-84", ("EPSG:32722", (10, 0, 990, 0, -20, 9040))),
+        ("UTM, 1, 1, 1000, 9000, 10, 20, 22, South, WGS-84, rotation=30", None),
+        ("UTM, 1, 1, 1000, 9000, 10, 20, 22, South, NAD-27", None),
+        ("Arbitrary, 1, 1, 0, 0, 1, 1", None),
+    ],
+)
+def test_grid_of_an_envi_header(info, grid):
+    assert envi_grid({"map info": info}) == grid
+
+
+def test_wavelengths_of_an_envi_header_in_micrometres():
+    found = envi_wavelengths({"wavelength": "0.4, 2.5", "wavelength units": "Micrometers"})
+    assert found is not None
+    np.testing.assert_allclose(found, [400, 2500])
+    assert envi_wavelengths({}) is None

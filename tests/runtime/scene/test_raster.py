@@ -1,19 +1,16 @@
-"""Scenes on disk and in memory."""
+"""Scenes on disk: windows, bands, nodata, and files that are no scene."""
 
 import json
 import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 from rasterio.control import GroundControlPoint
 
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.scene.array import ArrayScene
 from spectraldiff_runtime.scene.raster import RasterScene
 
@@ -67,31 +64,6 @@ def test_each_byte_is_read_about_once(write_scene, interleave, panel):
 
 def bytes_read() -> int:
     return int(Path("/proc/self/io").read_text().split()[1])
-
-
-def test_an_array_is_the_same_scene(cube):
-    scene = ArrayScene(cube)
-    assert (scene.height, scene.width, len(scene.bands), scene.dtype) == (29, 37, 7, cube.dtype)
-    assert np.shares_memory(scene.read(1, 3, 4, 6), cube)
-    np.testing.assert_array_equal(scene.read(1, 3, 4, 6), cube[1:3, 4:6].transpose(2, 0, 1))
-
-
-def test_bands_of_an_array(cube):
-    waves = np.arange(400.0, 407.0)
-    scene = ArrayScene(cube, (1, 2, 3, 4, 5, 6, 7), waves).select([7, 1], "chosen")
-    assert (scene.bands, scene.nodata, scene.wavelengths.tolist(), scene.note) == ((7, 1), (7, 1), [406, 400], "chosen")
-    out = np.empty((2, 1, 3), np.uint16)
-    assert scene.read(4, 5, 1, 4, out=out) is out
-    np.testing.assert_array_equal(out, cube[4:5, 1:4, [6, 0]].transpose(2, 0, 1))
-    assert scene.select([1]).nodata == 1
-    assert scene.cube is cube
-    assert (scene.mask(0, 1, 0, 1), scene.blocks, dict(scene.bad_bands)) == (None, (1, 37), {})
-
-
-@pytest.mark.parametrize("values", [np.zeros((3, 4)), np.zeros((3, 0, 2)), np.zeros((3, 4, 2), complex)])
-def test_arrays_that_are_no_scene(values):
-    with pytest.raises(SceneError, match="wanted"):
-        ArrayScene(values)
 
 
 def test_chosen_bands_in_the_order_given(write_scene, cube):
@@ -174,19 +146,6 @@ def test_one_band_without_a_wavelength_means_none(write_scene):
         assert scene.wavelengths is None
 
 
-def test_hectares():
-    metres = Georeference.of("EPSG:32616", (20, 0, 0, 0, -20, 0))
-    feet = Georeference.of("EPSG:2225", (100, 0, 0, 0, -100, 0))
-    assert metres.hectares_per_pixel == pytest.approx(0.04)
-    assert feet.hectares_per_pixel == pytest.approx((100 * 1200 / 3937) ** 2 / 10_000)
-    assert Georeference.of("EPSG:4326", (1, 0, 0, 0, -1, 0)).hectares_per_pixel is None
-    for crs in ("EPSG:3857", "EPSG:900913", "ESRI:102100", "EPSG:3395", "+proj=merc +lat_ts=40", "EPSG:4087"):
-        assert Georeference.of(crs, (20, 0, 0, 0, -20, 5e6)).hectares_per_pixel is None, crs
-    for crs in ("EPSG:6933", "EPSG:2154", "EPSG:26931"):
-        assert Georeference.of(crs, (20, 0, 0, 0, -20, 5e6)).hectares_per_pixel == pytest.approx(0.04), crs
-    assert Georeference.of(None, None).hectares_per_pixel is None
-
-
 def test_ground_control_points(write_scene):
     points = [GroundControlPoint(r, c, 10.0 + c, 50.0 - r) for r, c in ((0, 0), (0, 30), (20, 0))]
     with RasterScene(write_scene(transform=None, crs="EPSG:4326", gcps=points)) as scene:
@@ -240,140 +199,6 @@ def test_complex_values(write_scene):
         RasterScene(write_scene(values=np.zeros((3, 3, 7), "complex64")))
 
 
-HIDDEN = (slice(2, 5), slice(7, 9))
-
-
-def known(row0, row1, col0, col1):
-    mask = np.ones((29, 37), bool)
-    mask[HIDDEN] = False
-    return mask[row0:row1, col0:col1]
-
-
-@pytest.mark.parametrize("internal", [True, False])
-def test_masks_inside_and_beside_the_file(write_scene, internal):
-    path = write_scene()
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(path, "r+") as dataset:
-        dataset.write_mask(known(0, 29, 0, 37))
-    with RasterScene(path) as scene:
-        assert len(scene.files) == (1 if internal else 2)
-        np.testing.assert_array_equal(scene.mask(1, 20, 3, 37), known(1, 20, 3, 37))
-
-
-def test_files_without_a_mask(write_scene):
-    for path in (write_scene("a.tif"), write_scene("b.tif", nodata=3)):
-        with RasterScene(path) as scene:
-            assert scene.mask(0, 29, 0, 37) is None
-
-
-@pytest.mark.parametrize("bands", [2, 4, 7])
-def test_an_alpha_band_is_a_mask_and_no_spectral_band(write_scene, cube, bands):
-    values = cube[..., :bands].copy()
-    values[..., -1] = known(0, 29, 0, 37) * 60_000
-    path = write_scene(values=values, photometric="minisblack", alpha="unspecified")
-    with rasterio.open(path, "r+") as dataset:
-        kinds = [rasterio.enums.ColorInterp.undefined] * (bands - 1)
-        dataset.colorinterp = [*kinds, rasterio.enums.ColorInterp.alpha]
-    with RasterScene(path) as scene:
-        assert scene.bands == tuple(range(1, bands))
-        np.testing.assert_array_equal(scene.mask(0, 29, 0, 37), known(0, 29, 0, 37))
-    with RasterScene(path, bands=range(1, bands + 1)) as scene:
-        assert len(scene.bands) == bands
-        assert scene.mask(0, 29, 0, 37) is None
-
-
-def scale_tags(path, scales, offsets):
-    with rasterio.open(path, "r+") as dataset:
-        dataset.scales, dataset.offsets = scales, offsets
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64"])
-def test_scaled_values(write_scene, cube, dtype):
-    values = (cube % 200).astype(dtype)
-    values[3, 4, 2] = values[5, 6, 0] = 7
-    path = write_scene(values=values, nodata=7)
-    scales, offsets = [0.5 + b for b in range(7)], [10.0 * b for b in range(7)]
-    scale_tags(path, scales, offsets)
-    wanted = np.where(values == 7, np.nan, values * np.array(scales) + offsets)
-    out = np.zeros((29, 37, 7), np.float32).transpose(2, 0, 1)
-    with RasterScene(path, scaled=True) as scene, RasterScene(path) as plain:
-        assert (scene.dtype, scene.nodata, plain.dtype) == (np.float32, None, np.dtype(dtype))
-        assert scene.read(0, 29, 0, 37, out=out) is out
-        np.testing.assert_allclose(out, wanted.transpose(2, 0, 1), rtol=1e-6)
-        np.testing.assert_array_equal(scene.read(2, 9, 3, 8), out[:, 2:9, 3:8])
-        np.testing.assert_array_equal(plain.read(0, 29, 0, 37), values.transpose(2, 0, 1))
-        some = scene.select([6, 2]).read(0, 29, 0, 37)
-        np.testing.assert_array_equal(some, out[[5, 1]])
-
-
-def test_nodata_is_compared_before_scaling(write_scene):
-    values = np.zeros((3, 3, 7), np.int32)
-    values[0, 0], values[1, 1] = 2**31 - 1, 2**31 - 2  # the same number as float32
-    with RasterScene(write_scene(values=values, nodata=2**31 - 1), scaled=True) as scene:
-        part = scene.read(0, 3, 0, 3)
-    assert np.isnan(part[:, 0, 0]).all()
-    assert np.isfinite(part[:, 1, 1]).all()
-
-
-def test_scaling_a_file_without_scale_changes_nothing(write_scene, cube):
-    with RasterScene(write_scene(), scaled=True) as scene:
-        np.testing.assert_array_equal(scene.read(0, 29, 0, 37), cube.transpose(2, 0, 1).astype(np.float32))
-
-
-@pytest.mark.parametrize("interleave", ["bsq", "bil", "bip"])
-def test_reflectance_scale_factor(write_scene, cube, interleave):
-    path = write_scene("scene.img", driver="ENVI", interleave=interleave, nodata=int(cube[0, 0, 0]))
-    add_header(path, "reflectance scale factor = 10000")
-    with RasterScene(path, scaled=True) as scene, RasterScene(path) as plain:
-        found = scene.read(0, 29, 0, 37)
-        assert plain.nodata == cube[0, 0, 0]
-    wanted = np.where(cube == cube[0, 0, 0], np.nan, cube / 10_000)
-    np.testing.assert_allclose(found, wanted.transpose(2, 0, 1), rtol=1e-6)
-
-
-def test_a_scale_that_makes_no_sense(write_scene):
-    path = write_scene("scene.img", driver="ENVI")
-    add_header(path, "reflectance scale factor = none")
-    RasterScene(path).close()
-    with pytest.raises(SceneError, match="no number"):
-        RasterScene(path, scaled=True)
-
-
-def add_header(path, line):
-    header = path.with_suffix(".hdr")
-    header.write_text(f"{header.read_text().rstrip()}\n{line}\n")
-
-
-def test_bad_bands_stay_out(write_scene, cube):
-    path = write_scene("scene.img", driver="ENVI")
-    add_header(path, "wavelength units = nm\nwavelength = {400, 410, 420, 430, 440, 450, 460}")
-    add_header(path, "fwhm = {1, 2, 3, 4, 5, 6, 7}\nbbl = {1, 0, 1.0, 1, 0.0, 1, 1}")
-    with RasterScene(path) as scene:
-        assert (scene.bands, scene.bad_bands) == ((1, 3, 4, 6, 7), {2: 410, 5: 440})
-        assert (scene.wavelengths.tolist(), scene.fwhm.tolist()) == ([400, 420, 430, 450, 460], [1, 3, 4, 6, 7])
-        assert "2 of 7 bands were left out" in scene.note
-        np.testing.assert_array_equal(scene.read(0, 29, 0, 37), cube[..., [0, 2, 3, 5, 6]].transpose(2, 0, 1))
-    with RasterScene(path, bands=(1, 2)) as scene:
-        assert (scene.bands, scene.bad_bands, scene.note) == ((1, 2), {}, "")
-
-
-@pytest.mark.parametrize(
-    ("bbl", "words"),
-    [
-        ("{1, 0, 1}", r"7 bands and a list of bad bands \(bbl\) of 3 values"),
-        ("{1, 1, 1, 1, 1, 1, x}", "no number"),
-        ("{}", "of 0 values"),
-        ("{0, 0, 0, 0, 0, 0, 0}", "neither alpha nor bad"),
-    ],
-)
-def test_a_list_of_bad_bands_that_makes_no_sense(write_scene, bbl, words):
-    path = write_scene("scene.img", driver="ENVI")
-    add_header(path, f"bbl = {bbl}")
-    with pytest.raises(SceneError, match=f"{words}.*--bands"):
-        RasterScene(path)
-    with RasterScene(path, bands=range(1, 8)) as scene:
-        assert len(scene.bands) == 7
-
-
 def test_the_fingerprint_tells_scenes_apart(write_scene):
     path = write_scene(nodata=3)
 
@@ -397,33 +222,3 @@ def test_the_files_of_an_archive(write_scene, tmp_path):
     with RasterScene(f"/vsizip/{tmp_path}/scenes.zip/inner/scene.tif") as found:
         assert found.files == (tmp_path / "scenes.zip",)
         assert found.fingerprint()["files"][0]["name"] == "scenes.zip"
-
-
-@pytest.fixture
-def address(tmp_path):
-    """Serve the test's folder; return host and port."""
-    command = [sys.executable, Path(__file__).with_name("range_server.py"), tmp_path]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        yield f"127.0.0.1:{server.stdout.readline().strip()}"
-        server.kill()
-
-
-@pytest.mark.parametrize("start", ["/vsicurl/http", "http"])
-def test_a_scene_on_another_machine(address, write_scene, cube, start):
-    write_scene(tiled=True, blockxsize=16, blockysize=16)
-    with RasterScene(f"{start}://{address}/scene.tif") as scene:
-        assert scene.files == ()
-        assert scene.fingerprint()["name"] == "scene.tif"
-        np.testing.assert_array_equal(scene.read(3, 20, 5, 37), cube[3:20, 5:37].transpose(2, 0, 1))
-
-
-def test_a_connection_that_fails(address, write_scene):
-    with pytest.raises(SceneError, match="check the address") as caught:
-        RasterScene(f"http://{address}/missing.tif")
-    assert "\n" not in str(caught.value)
-    values = np.random.default_rng(0).integers(0, 60_000, (300, 200, 7)).astype(np.uint16)
-    path = write_scene("large.tif", values)
-    with RasterScene(f"/vsicurl/http://{address}/large.tif") as scene:
-        path.unlink()
-        with pytest.raises(SceneError, match="the connection failed; try again"):
-            scene.read(250, 300, 0, 200)

@@ -22,7 +22,7 @@ from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.model.model_file import CARD_KEY, seal
 
 BANDS, CLASSES, HALO = 7, 4, 2
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 UTM = rasterio.Affine(20.0, 0.0, 480_000.0, 0.0, -20.0, 4_470_000.0)
 
 CARD = ModelCard(

@@ -1,0 +1,110 @@
+"""A tiny scene, and one run trained on it once a session."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spectraldiff.data.scene import LabelledScene
+from spectraldiff.models.presets import FAST, Preset
+from spectraldiff.training.compute import Compute
+from spectraldiff.training.request import Request
+from spectraldiff.training.run_folder import RunFolder, create_run, write_pixels
+from spectraldiff.training.trainer import Training
+from spectraldiff_runtime.classes import LandCoverClass, palette
+
+NAMES = ("Water", "Meadow", "Forest", "Bare soil")
+HEIGHT, WIDTH, BANDS = 26, 31, 12
+
+
+def make_scene() -> LabelledScene:
+    """Four classes in quarters, each with its own smooth spectrum, noise, and a part without labels."""
+    rng = np.random.default_rng(7)
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    quarter = 1 + (rows >= HEIGHT // 2) * 2 + (columns >= WIDTH // 2)
+    x = np.linspace(0, 3, BANDS)
+    spectra = np.stack([1500 + 800 * np.sin(x * (k + 1)) + 300 * k for k in range(len(NAMES))])
+    cube = spectra[quarter - 1] + rng.normal(0, 60, (HEIGHT, WIDTH, BANDS))
+    labels = np.where((rows % 13 > 1) & (columns % 15 > 1), quarter, 0).astype(np.uint8)
+    classes = tuple(LandCoverClass(i, n, c) for i, (n, c) in enumerate(zip(NAMES, palette(4), strict=True), start=1))
+    return LabelledScene(
+        name="tiny",
+        cube=cube.round().astype(np.uint16),
+        labels=labels,
+        classes=classes,
+        wavelengths=np.linspace(450, 1000, BANDS),
+        crs="EPSG:32616",
+        transform=(20.0, 0.0, 500000.0, 0.0, -20.0, 4480000.0),
+    )
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Give PyTorch one thread: more would only wait for each other, and sums depend on their number.
+
+    Numba sets the number anew for all OpenMP programs of the process whenever a kernel runs.
+    """
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_scene() -> LabelledScene:
+    return make_scene()
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tiny_scene: LabelledScene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The scene and its labels as GeoTIFFs."""
+    folder = tmp_path_factory.mktemp("tiny")
+    paths = folder / "scene.tif", folder / "labels.tif"
+    tiny_scene.write(paths[0], labels=paths[1])
+    return paths
+
+
+@pytest.fixture(scope="session")
+def tiny_preset() -> Preset:
+    """The default preset's recipe with networks and steps cut down to seconds."""
+    return replace(
+        FAST,
+        positions=6,
+        stem_channels=4,
+        channels=(6, 8, 8),
+        diffusion_steps=25,
+        components=10,
+        raw_components=6,
+        window=9,
+        width=16,
+        heads=2,
+        mlp=24,
+        smoothing=2,
+        fall_back=False,
+        epochs=15,
+        diffusion=replace(FAST.diffusion, batch=4),
+        classifier=replace(FAST.classifier, batch=16),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_request(tiny_files: tuple[Path, Path], tiny_preset: Preset) -> Request:
+    scene, labels = map(str, tiny_files)
+    return Request(tiny_preset, "per-class:10", 0, compare_raw=True, scene=scene, labels=labels)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_request: Request, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run on the tiny scene."""
+    return train(tiny_request, tmp_path_factory.mktemp("runs") / "tiny-fast-001")
+
+
+def train(request: Request, path: Path) -> RunFolder:
+    """Train as `sdiff train` does, on one thread."""
+    torch.set_num_threads(1)
+    scene = request.load_scene()
+    split = request.make_split(scene)
+    run = create_run(path)
+    write_pixels(run, scene, split)
+    run.write_json("run.json", request.to_json())
+    Training(run, scene, split, request.preset, request.seed, Compute()).finish(request.compare_raw)
+    return run
