@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.atomic import output_error
@@ -26,11 +27,8 @@ from spectraldiff_runtime.output.raw_layers import RAW, Layer, RawFiles
 from spectraldiff_runtime.signals import interrupts_held_back
 from spectraldiff_runtime.window import Window
 
-if sys.platform != "win32":
-    import fcntl
-
 SUFFIX = ".unfinished"
-JOURNAL, NEW_JOURNAL = "journal", "journal.new"
+JOURNAL, NEW_JOURNAL, LOCK = "journal", "journal.new", "lock"
 FORMAT = 1
 # The lines of windows whose pixels have reached the disk are written together about this often.
 SYNC_SECONDS = 1.0
@@ -93,6 +91,8 @@ class Journal:
         self._fresh: list[Window] = []
         self._keep = resume
         self._log: io.FileIO | None = None
+        # Any thread may release it; the system does when the process ends, however it ends.
+        self._lock = FileLock(self.folder / LOCK, timeout=0, thread_local=False)
         self._synced_at = 0.0
         try:
             self._begin(dict(facts), resume, discard)
@@ -113,7 +113,7 @@ class Journal:
             if resume:
                 self._go_on(facts)
                 return
-            self._log.close()
+            self._close_files()
         self._start(facts)
 
     def _start(self, facts: dict[str, Any]) -> None:
@@ -137,18 +137,22 @@ class Journal:
             raise output_error(self.out, error) from error
 
     def _locked(self) -> io.FileIO:
-        """Open the journal for this process alone; the system lets go of it however the process ends."""
+        """Lock the folder for this process alone and open its journal."""
         try:
             log = io.FileIO(self.folder / JOURNAL, "r+")
-            if sys.platform != "win32":
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.close()
-            raise OutputError(
-                f"another process is writing the map '{self.out}' now: wait for it, or choose another name"
-            ) from None
         except OSError as error:
             raise output_error(self.folder / JOURNAL, error) from error
+        try:
+            self._lock.acquire()
+        except BaseException as error:
+            log.close()
+            if isinstance(error, Timeout):
+                raise OutputError(
+                    f"another process is writing the map '{self.out}' now: wait for it, or choose another name"
+                ) from None
+            if isinstance(error, OSError):
+                raise output_error(self.folder / LOCK, error) from error
+            raise
         return log
 
     def _go_on(self, facts: dict[str, Any]) -> None:
@@ -274,7 +278,8 @@ class Journal:
         if self.folder.is_symlink():
             return
         with contextlib.suppress(OSError):
-            for file in (self.folder / JOURNAL, self.folder / NEW_JOURNAL, *self.folder.glob(f"*{RAW}")):
+            own = [self.folder / name for name in (JOURNAL, NEW_JOURNAL, LOCK)]
+            for file in [*own, *self.folder.glob(f"*{RAW}")]:
                 file.unlink(missing_ok=True)
             self.folder.rmdir()
 
@@ -290,6 +295,7 @@ class Journal:
             with contextlib.suppress(OSError):
                 self._log.close()
         self._log = None
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self

@@ -16,7 +16,7 @@ from spectraldiff_runtime import cli
 from spectraldiff_runtime.cli import run
 from spectraldiff_runtime.errors import MissingExtraError, SceneError
 from spectraldiff_runtime.gdal import quiet_gdal
-from spectraldiff_runtime.mapping import job
+from spectraldiff_runtime.mapping import job, local
 from spectraldiff_runtime.mapping.map_scene import map_scene
 from spectraldiff_runtime.output import journal
 from spectraldiff_runtime.scene.raster import RasterScene
@@ -125,7 +125,7 @@ def test_a_kill(scene, model_path, tmp_path, python, whole, resumed, instant):
 
 def test_a_kill_without_resume_is_noticed_and_can_go_on(scene, model_path, tmp_path, python, whole, resumed, capfd):
     line = command(scene, model_path, tmp_path)
-    python("-c", SIGNALLED, "layers", "RawFiles.write", 70, int(signal.SIGKILL), *line)
+    python("-c", SIGNALLED, "output.raw_layers", "RawFiles.write", 70, int(signal.SIGKILL), *line)
     before = contents(tmp_path)
     capfd.readouterr()
     assert run(line) == 1
@@ -213,8 +213,8 @@ class Failure:
 
 STAGES = {
     "reading": (RasterScene, "read", 2),
-    "gathering": (job, "gather", 2),
-    "inferring": (job, "classify", 3),
+    "gathering": (local, "gather", 2),
+    "inferring": (local, "classify", 3),
     "writing": (journal.Journal, "write", 5),
     "counting": (job.Tally, "add", 4),
     "showing": (job.Tally, "show", 2),

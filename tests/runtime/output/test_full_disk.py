@@ -12,7 +12,7 @@ import rasterio
 from spectraldiff_runtime.cli import run
 from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.geotiff import encode
-from spectraldiff_runtime.output import journal, raw_layers, sinks
+from spectraldiff_runtime.output import file_sink, journal, raw_layers
 
 DISK = 3_000_000  # bytes
 LAYERS = {"--out": "classes.tif", "--confidence": "confidence.tif", "--probabilities": "p.tif", "--preview": "map.png"}
@@ -122,7 +122,7 @@ PHASES = {
     "first raster": (encode, "encode", 1, 0),
     "middle of a raster": (encode, "encode", 2, 16_384),
     "last raster": (encode, "encode", 3, 40_960),
-    "preview": (sinks, "PreviewOutput", 1, 0),
+    "preview": (file_sink, "PreviewOutput", 1, 0),
 }
 
 
