@@ -1,1 +1,1 @@
-"""Accuracy of a map: metrics, area-adjusted estimates, matching of classes."""
+"""Accuracy of a map: metrics, area-adjusted estimates and matching of classes."""

@@ -1,11 +1,11 @@
-"""Accuracy and area of classes, adjusted for what the map gets wrong, with confidence intervals.
+"""Accuracy and area of classes, adjusted for the errors of the map, with confidence intervals.
 
-A map's own pixel counts are biased areas, and a sample that is drawn class by class is biased as a whole. Olofsson,
+Areas from a map's pixel counts are biased, and so are accuracies from a sample that is drawn class by class. Olofsson,
 Foody, Herold, Stehman, Woodcock and Wulder, "Good practices for estimating area and assessing accuracy of land change",
-Remote Sensing of Environment 148 (2014), weigh the sample by the map. Equation numbers below are theirs.
+Remote Sensing of Environment 148 (2014), weight the sample by the map. Equation numbers below are theirs.
 
 The sample must be random: a simple random sample of the mapped pixels, or one drawn in each map class. Pixels of
-hand-drawn polygons are neither; their intervals are too narrow.
+hand-drawn polygons are neither, and their intervals are too narrow.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Z95 = 1.96  # standard errors on each side of a 95 % interval
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and half the width of its 95 % confidence interval; either is NaN where the sample does not say it."""
+    """A value and half the width of its 95 % confidence interval; NaN if the sample does not determine it."""
 
     value: float
     half_width: float
@@ -33,25 +33,25 @@ class Estimate:
 
 @dataclass(frozen=True)
 class AreaAdjusted:
-    """What a random sample says of a map with K classes.
+    """Accuracies and areas of a map with K classes, estimated from a random sample.
 
     Attributes
     ----------
     oa
-        Overall accuracy: the share of the mapped area that has the right class.
+        Overall accuracy: share of the mapped area with the correct class.
     users
-        User's accuracy of each class: the share of the area mapped as the class that is of it.
+        User's accuracy of each class: share of the area mapped as the class that belongs to it.
     producers
-        Producer's accuracy of each class: the share of the class's area that is mapped as it.
+        Producer's accuracy of each class: share of the class's area that is mapped as the class.
     shares
-        The share of the mapped area that is of each class in truth.
+        True share of each class in the mapped area.
     areas
-        The same in the unit of `pixel_area`; None where that was not given.
+        The same in the unit of `pixel_area`; None if that was not given.
     mapped_pixels
-        Pixels that the map gives each class.
+        Pixels of each class in the map.
     unsampled
-        Values of the classes that the map has and the sample does not reach. If there is one, everything but the
-        user's accuracies of the other classes is NaN: nobody knows what lies there.
+        Values of the classes in the map that have no sampled pixel. If there is one, everything except the user's
+        accuracies of the other classes is NaN, because the truth there is unknown.
     """
 
     oa: Estimate
@@ -89,8 +89,7 @@ def area_adjusted(counts: ArrayLike, mapped_pixels: ArrayLike, pixel_area: float
     Raises
     ------
     LabelsError
-        The shapes differ, a number is negative, the map has no pixel, or a class that the map does not have was
-        sampled in it.
+        The shapes differ, a number is negative, the map has no pixel, or a class has sampled but no mapped pixels.
     """
     sample, mapped = np.asarray(counts, np.float64), np.asarray(mapped_pixels, np.float64)
     _check(sample, mapped)
@@ -129,7 +128,7 @@ def _check(sample: NDArray[np.float64], mapped: NDArray[np.float64]) -> None:
 def _rows(
     sample: NDArray[np.float64], drawn: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return n_ij / n_i. and its variance; NaN where a class has too small a sample, 0 where the map lacks it."""
+    """Return n_ij / n_i. and its variance; NaN if the sample of a class is too small, 0 if the map lacks the class."""
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = sample / drawn[:, None]
         variances = shares * (1 - shares) / (drawn[:, None] - 1)

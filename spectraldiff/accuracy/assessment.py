@@ -1,4 +1,4 @@
-"""The accuracy of any class map at reference labels: what is scored, what is left out, and all figures."""
+"""The accuracy of a class map at reference labels: which pixels are scored or left out, and all figures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,26 +23,26 @@ from spectraldiff_runtime.scene.raster import RasterScene
 
 @dataclass(frozen=True)
 class Assessment:
-    """A map against a reference.
+    """A map compared with a reference.
 
     Attributes
     ----------
     classes
-        The classes 1..K: the map's, and after them those that only the reference has.
+        The classes 1..K: the map's, then those that only the reference has.
     predicted
         (H, W), the map, 0..K.
     accuracy
         At the scored pixels.
     adjusted
-        Weighed by the whole map's pixels of each class; None where the map has no pixel with a class.
+        Weighted by the number of pixels of each class in the whole map; None if no pixel of the map has a class.
     calibration, confidence
         Of the scored pixels that have a class, and of the whole map, (H, W); None without a confidence raster.
     left_out
-        Labelled pixels that were not scored, by the reason: ``excluded``, ``nodata``.
+        Labelled pixels that were not scored, by reason: ``excluded``, ``nodata``.
     hectares
-        Area of a pixel; None where the map's CRS gives pixels different ones.
+        Area of a pixel; None if pixels have different areas in the map's CRS.
     notes
-        What a user should know, one line each.
+        Notes for the user, one line each.
     """
 
     classes: tuple[LandCoverClass, ...]
@@ -77,8 +77,8 @@ def assess(
 ) -> Assessment:
     """Compare a class map with reference labels.
 
-    A labelled pixel where the map has 0 is wrong if the map saw it and gave it no class, and is left out if the map has
-    no data there: where 0 (or another value that became 0) is the map's nodata, and `confidence` has nothing either.
+    A labelled pixel where the map is 0 counts as wrong if the map has data there but no class. It is left out if the
+    map has no data there: 0 (or another value that became 0) is the map's nodata, and `confidence` has no data either.
 
     Parameters
     ----------
@@ -89,12 +89,12 @@ def assess(
     confidence
         The map's confidence raster: 0..1, or whole percent where it holds integers.
     count_nodata
-        Whether labelled pixels without data in the map are wrong, too.
+        Whether labelled pixels without data in the map count as wrong.
 
     Raises
     ------
     SceneError, LabelsError, UsageError
-        A file cannot be read, does not fit the map, or leaves nothing to score.
+        A file cannot be read or does not fit the map, or no pixel is left to score.
     """
     predicted, nodata, place = read_map(classes)
     found = read_reference(labels, predicted.shape, place, fields or LabelFields())
@@ -123,7 +123,7 @@ def assess(
 
 
 def _drop(truth: NDArray[Any], where: NDArray[np.bool_]) -> int:
-    """Take the labels away there, and return how many there were."""
+    """Set the labels to 0 there, and return how many were removed."""
     dropped = int((where & (truth > 0)).sum())
     truth[where] = 0
     return dropped
@@ -138,7 +138,7 @@ def _check_left(truth: NDArray[Any], without_data: int) -> None:
 
 
 def _adjusted(accuracy: Accuracy, predicted: NDArray[Any], hectares: float | None) -> AreaAdjusted | None:
-    """Weigh the scored pixels that have a class by the map's pixels of each class."""
+    """Weight the scored pixels that have a class by the number of map pixels of each class."""
     pixels = np.bincount(predicted.ravel(), minlength=len(accuracy.per_class) + 1)[1:]
     return area_adjusted(accuracy.confusion[:, 1:].T, pixels, hectares) if pixels.any() else None
 
@@ -153,7 +153,7 @@ def _calibrated(
 
 
 def read_map(path: Path) -> tuple[NDArray[Any], NDArray[np.bool_], Georeference]:
-    """Read a class map: its values (H, W), 0..K; where its nodata value or mask says that it has no data; its place."""
+    """Read a class map: values (H, W), 0..K; pixels without data by nodata value or mask; georeference."""
     values, place = read_labels(path)
     with open_dataset(path) as dataset:
         nodata = dataset.read_masks(1) == 0
@@ -162,7 +162,7 @@ def read_map(path: Path) -> tuple[NDArray[Any], NDArray[np.bool_], Georeference]
 
 
 def read_on_grid(name: str, path: Path, shape: tuple[int, ...], place: Georeference) -> NDArray[Any]:
-    """Read labels, (H, W), that must lie on the map's grid."""
+    """Read labels, (H, W), that must be on the map's grid."""
     values, found = read_labels(path)
     check_grids(name, values.shape, found, "the map", shape, place)
     return values
@@ -174,7 +174,7 @@ def read_confidence(path: Path, shape: tuple[int, ...], place: Georeference) -> 
     Raises
     ------
     LabelsError
-        It is a class map, has several bands, lies on another grid or holds other values.
+        The raster is a class map, has several bands, is on another grid or has other values.
     """
     named = read_classes(path)
     if named:

@@ -1,4 +1,4 @@
-"""Reference labels of any kind for a map, and which of its classes they mean."""
+"""Reference labels for a map, and matching of their classes with the map's."""
 
 import re
 from collections import Counter
@@ -17,29 +17,29 @@ from spectraldiff_runtime.classes import LandCoverClass, with_colours
 from spectraldiff_runtime.errors import LabelsError, UsageError
 from spectraldiff_runtime.geo.georeference import Georeference
 
-FIELD = "class"  # the field that is read where none is named
-STRANGE = 254  # more values that the map does not have are no land-cover classes
+FIELD = "class"  # the field that is read if none is given
+STRANGE = 254  # values farther than this above the map's classes are not land-cover classes
 
 
 def read_reference(path: Path, shape: tuple[int, int], place: Georeference, fields: LabelFields) -> OwnLabels:
-    """Read reference labels onto a map's grid, as `own_labels.read_own_labels` does.
+    """Read reference labels onto a map's grid, as `spectraldiff.data.label_reader.read_own_labels` does.
 
     Parameters
     ----------
     path
         A raster of labels, or points and polygons in any CRS.
     shape, place
-        Height and width of the map, and where it lies.
+        Height and width of the map, and its georeference.
     fields
-        What to read of a vector file: the field with the classes, names or whole numbers (0 for none), is ``class``
-        where none is given.
+        Fields and layer of a vector file. The field with the classes, names or whole numbers (0 for none), is
+        ``class`` by default.
 
     Raises
     ------
     SceneError, LabelsError
-        The file cannot be read, holds no usable class, or cannot be laid on the map.
+        The file cannot be read, has no usable class, or does not fit the map.
     UsageError
-        There is no such field or layer, or one was named for a raster.
+        The field or layer does not exist, or one was given for a raster.
     """
     if fields.options and not is_vector(path):
         raise UsageError(
@@ -51,31 +51,31 @@ def read_reference(path: Path, shape: tuple[int, int], place: Georeference, fiel
 def match_classes(
     reference: OwnLabels, ours: Sequence[LandCoverClass]
 ) -> tuple[NDArray[Any], tuple[LandCoverClass, ...], list[str]]:
-    """Give the reference the map's values: by name where a name of both is the same, else by number.
+    """Give the reference the map's values: by name if they have a name in common, else by number.
 
-    A number means the class that the map calls so ("Class 7" or "7"), and where there is none the class of that value,
-    unless its name is another number.
+    A number means the class with that name in the map ("Class 7" or "7"). If there is none, it means the class with
+    that value, unless its name is another number.
 
     Parameters
     ----------
     reference
         What `read_reference` returned.
     ours
-        The classes 1..K of the map, each with a name of its own or "Class 1", ...
+        The classes 1..K of the map, each with its own name or "Class 1", ...
 
     Returns
     -------
     labels
-        (H, W), 0..K and further classes.
+        (H, W), 0..K and additional classes.
     classes
-        The map's classes, and after them those that only the reference has.
+        The map's classes, then those that only the reference has.
     notes
-        What a user should know, one line each.
+        Notes for the user, one line each.
 
     Raises
     ------
     LabelsError
-        The reference has names only, and none of them is the map's; or far more classes than the map.
+        The reference has only names, and none of them is in the map; or far more classes than the map.
     """
     pixels = np.bincount(reference.labels.ravel(), minlength=len(reference.classes) + 1)
     theirs = [(c, n) for c, n in zip(reference.classes, reference.numbers, strict=True) if pixels[c.value]]
@@ -103,7 +103,7 @@ def match_classes(
             value = len(classes)
             notes.append(f"the map has no class '{c.name}': its {pixels[c.value]:,} labelled pixels count as wrong")
             if not named and map_names.named:
-                notes[-1] += "; if the numbers are codes, say with --name-field which field has the map's names"
+                notes[-1] += "; if the numbers are codes, name the field with the map's names by --name-field"
         elif by_number and not map_names.named:
             classes[value - 1] = replace(c, value=value)
         table[c.value] = value
@@ -126,23 +126,23 @@ class _MapNames:
         self.highest = max(len(classes), *self._numbers, 0)
 
     def find(self, name: str) -> int:
-        """Return the value of the class of that name, in any case where only one has it; 0 for none."""
+        """Return the value of the class with that name, ignoring case if that is unambiguous; 0 for none."""
         return self._exact.get(name.strip()) or self._folded.get(folded(name), 0)
 
     def called(self, number: int) -> int:
-        """Return the value of the class that is called by a number, or has it as value and a name; 0 for none."""
+        """Return the value of the class named by this number, else of the named class with this value; 0 for none."""
         return self._numbers.get(number) or (number if number in self.named else 0)
 
 
 def _only_once(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Return values by name, without names that several have."""
+    """Return values by name, without names that occur several times."""
     found = list(pairs)
     counts = Counter(name for name, _ in found)
     return {name: value for name, value in found if counts[name] == 1}
 
 
 def _number_in(name: str) -> int | None:
-    """Return the number that a class without a name of its own is called by; None for a name."""
+    """Return the number in a name such as "Class 7" or "7"; None for other names."""
     found = re.fullmatch(r"(?:class )?([0-9]{1,9})", folded(name))
     return int(found[1]) if found else None
 
@@ -159,7 +159,7 @@ def _check_known(unknown: Sequence[int], names: _MapNames) -> None:
 def _read_as_names(
     theirs: Sequence[tuple[LandCoverClass, int]], table: NDArray[Any], classes: Sequence[LandCoverClass]
 ) -> list[str]:
-    """Say which number was read as the name of a class, where it could also be the value of another one."""
+    """Return a note if a number was read as a class name but could also be the value of another class."""
     other = [(number, int(table[c.value])) for c, number in theirs if 0 < number <= len(classes)]
     for number, value in other:
         if number != value and _number_in(classes[value - 1].name) == number:
@@ -171,7 +171,7 @@ def _read_as_names(
 
 
 def _unlike(classes: Sequence[LandCoverClass], known: int) -> tuple[LandCoverClass, ...]:
-    """Give the classes after the `known` ones a colour that none of these has."""
+    """Give the classes after the first `known` ones colours that are not used by these."""
     taken = {c.colour for c in classes[:known]}
     colours = with_colours([c.colour if i < known or c.colour not in taken else None for i, c in enumerate(classes)])
     return tuple(replace(c, colour=colour) for c, colour in zip(classes, colours, strict=True))

@@ -11,16 +11,16 @@ from spectraldiff.splits.split import Split
 
 @dataclass(frozen=True)
 class MappedScene:
-    """A scene of a training, its split, and the map that the trained model makes of it.
+    """A scene of a training, its split, and its map by the trained model.
 
     Attributes
     ----------
     scene, split
-        What was trained on.
+        The training data.
     predicted
         (H, W), 0..K.
     confidence
-        (H, W) in 0..1, 0 where there is no class; None leaves the picture out.
+        (H, W) in 0..1, 0 for pixels without a class; None omits the figure.
     """
 
     scene: LabelledScene

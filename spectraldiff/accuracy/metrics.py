@@ -1,6 +1,6 @@
-"""How good a map is: overall and average accuracy, Cohen's kappa, confusion matrix; and what its confidence is worth.
+"""Accuracy metrics: overall and average accuracy, Cohen's kappa, confusion matrix, and calibration of confidences.
 
-All figures are fractions (0..1; kappa -1..1); the command line prints them times 100, as the paper does.
+All figures are fractions (0..1; kappa -1..1). The command line prints them times 100, as the paper does.
 """
 
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ class Accuracy:
     Attributes
     ----------
     oa
-        Overall accuracy: the share of pixels that have the reference's class.
+        Overall accuracy: the share of correctly classified pixels.
     aa
         Average accuracy: the mean of `per_class` over the classes that occur in the reference.
     kappa
-        Cohen's kappa between reference and map, unclassified counted as a class of its own. NaN where
-        it is not defined: everything is of one class in both.
+        Cohen's kappa between reference and map; unclassified counts as a separate class. NaN if it is
+        not defined, because all pixels are of one class in both.
     per_class
-        The share of each class's pixels that were found (recall), for classes 1..K; NaN for a class
-        that does not occur in the reference.
+        Recall of classes 1..K: the share of each class's pixels that are classified correctly; NaN for
+        a class that does not occur in the reference.
     confusion
         (K, K+1) int64: rows are the reference's classes 1..K, columns the map's 0..K, where 0 is
         unclassified.
     pixels
-        How many pixels were scored.
+        Number of scored pixels.
     """
 
     oa: float
@@ -45,18 +45,18 @@ class Accuracy:
 
     @property
     def users(self) -> tuple[float, ...]:
-        """The share of the scored pixels mapped as each class that are of it (precision); NaN for none mapped so."""
+        """Precision of each class: the share of the scored pixels mapped as it that belong to it; NaN for no pixel."""
         mapped = self.confusion[:, 1:]
         hits, totals = np.diagonal(mapped), mapped.sum(axis=0)
         return tuple(float(share) for share in _shares(hits, totals))
 
     @property
     def tested(self) -> int:
-        """How many classes occur in the reference: those that `aa` is the mean of."""
+        """Number of classes that occur in the reference; `aa` is their mean."""
         return sum(share == share for share in self.per_class)
 
     def as_dict(self) -> dict[str, object]:
-        """Return the figures in types that `json` writes; what is not defined (NaN) becomes None."""
+        """Return the figures in types that `json` writes; undefined ones (NaN) become None."""
         return {
             "oa": self.oa,
             "aa": self.aa,
@@ -75,7 +75,7 @@ def score(reference: NDArray[Any], predicted: NDArray[Any], classes: int) -> Acc
     reference
         Classes 1..K, any shape; pixels with 0 are left out.
     predicted
-        The same shape, 0..K; 0 (unclassified) is wrong wherever the reference has a class.
+        The same shape, 0..K; 0 (unclassified) counts as wrong if the reference has a class.
     classes
         K, the number of classes.
 
@@ -104,7 +104,7 @@ def score(reference: NDArray[Any], predicted: NDArray[Any], classes: int) -> Acc
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far the confidence of a map can be believed: confidence and accuracy in bins of equal width.
+    """Calibration of a map's confidences: confidence and accuracy in bins of equal width.
 
     Attributes
     ----------
@@ -112,9 +112,9 @@ class Calibration:
         Expected calibration error: the mean over pixels of |accuracy - mean confidence| of the pixel's bin, 0..1
         (Guo et al., "On calibration of modern neural networks", 2017, Eq. 3).
     counts
-        Pixels in each bin, from confidence 0 to 1; a bin holds its upper end.
+        Pixels in each bin, from confidence 0 to 1; a bin includes its upper end.
     confidence, accuracy
-        Mean confidence and share of right pixels in each bin; NaN for an empty one.
+        Mean confidence and share of correct pixels in each bin; NaN for an empty bin.
     """
 
     ece: float
@@ -123,7 +123,7 @@ class Calibration:
     accuracy: tuple[float, ...]
 
     def as_dict(self) -> dict[str, object]:
-        """Return the figures in types that `json` writes; what is not defined (NaN) becomes None."""
+        """Return the figures in types that `json` writes; undefined ones (NaN) become None."""
         return {
             "ece": self.ece,
             "counts": list(self.counts),
@@ -133,16 +133,16 @@ class Calibration:
 
 
 def calibration(confidence: NDArray[Any], correct: NDArray[Any], bins: int = 15) -> Calibration:
-    """Compare confidences with how often they are right.
+    """Compare confidences with observed accuracy.
 
     Parameters
     ----------
     confidence
         Confidence of each pixel's class, 0..1, any shape.
     correct
-        Whether the class is right, the same shape.
+        Whether the class is correct, the same shape.
     bins
-        How many bins of equal width.
+        Number of bins of equal width.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def calibration(confidence: NDArray[Any], correct: NDArray[Any], bins: int = 15)
 
 
 def _shares(parts: NDArray[Any], wholes: NDArray[Any]) -> NDArray[np.float64]:
-    """Return parts / wholes, NaN where there is no whole."""
+    """Return parts / wholes, NaN for a whole of 0."""
     return np.asarray(np.divide(parts, wholes, out=np.full(len(wholes), np.nan), where=wholes > 0))
 
 

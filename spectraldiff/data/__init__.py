@@ -1,1 +1,1 @@
-"""Labelled scenes: labels from rasters and vector files on a scene's grid."""
+"""Labelled scenes: a scene with labels from a raster or a vector file on its grid."""

@@ -1,4 +1,4 @@
-"""Label and class rasters: their values, their classes, and whether they lie on another raster's grid."""
+"""Label rasters: reading, resampling to a scene's grid, and checks that two rasters share a grid."""
 
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,16 @@ def read_labels(path: str | Path) -> tuple[NDArray[Any], Georeference]:
     Returns
     -------
     labels
-        (H, W) uint8, past 254 classes uint16; the raster's nodata value and NaN have become 0.
+        (H, W) uint8, or uint16 above 254 classes; the raster's nodata value and NaN become 0.
     georeference
-        Where it lies.
+        The raster's georeference.
 
     Raises
     ------
     SceneError
         The raster cannot be read.
     LabelsError
-        It has several bands, or values that are not whole numbers from 0 to 65535.
+        The raster has several bands, or values that are not whole numbers from 0 to 65535.
     """
     with RasterScene(path) as raster:
         if len(raster.bands) != 1:
@@ -50,22 +50,23 @@ def labels_on_grid(path: str | Path, shape: tuple[int, int], place: Georeference
     Parameters
     ----------
     path
-        A raster on that grid, or on another one in the same CRS: each of the scene's pixels then gets the label of the
-        pixel that its centre lies in, 0 outside.
+        A raster on that grid, or on another one in the same CRS: each pixel of the scene then gets the label of the
+        pixel that contains its centre, and 0 outside the raster.
     shape, place
-        Size of the scene, (H, W), and where it lies.
+        Size of the scene, (H, W), and its georeference.
 
     Returns
     -------
     labels
-        (H, W), as `read_labels` gives them.
+        (H, W), as `read_labels` returns them.
     remark
-        What was resampled, in one line; empty for the same grid.
+        One line if the raster was resampled; empty for the same grid.
 
     Raises
     ------
     SceneError, LabelsError
-        As `read_labels`; or the raster has another CRS, another size without a georeference, or no label on the scene.
+        As in `read_labels`; or the raster has another CRS, another size without a georeference, or no label on the
+        scene.
     """
     labels, found = read_labels(path)
     known = found.transform is not None and place.transform is not None
@@ -85,12 +86,12 @@ def labels_on_grid(path: str | Path, shape: tuple[int, int], place: Georeference
 
 
 def _nearest(labels: NDArray[Any], source: Any, shape: tuple[int, int], target: Any) -> NDArray[Any]:
-    """Return, for the centre of each pixel of a grid, the label of the pixel that it lies in."""
+    """Return, for the centre of each pixel of a grid, the label of the source pixel that contains it."""
     out = np.zeros(shape, labels.dtype)
     centres = np.arange(shape[1]) + 0.5
     for row in range(shape[0]):
         x, y = mapped(~source, *mapped(target, centres, row + 0.5))
-        # A centre on the border of two pixels belongs to the next one, whatever rounding does to it.
+        # A centre on the border of two pixels belongs to the next one, independent of rounding.
         columns, rows = (np.floor(axis + 1e-6).astype(np.int64) for axis in (x, y))
         inside = (rows >= 0) & (rows < labels.shape[0]) & (columns >= 0) & (columns < labels.shape[1])
         out[row, inside] = labels[rows[inside], columns[inside]]
@@ -105,12 +106,12 @@ def check_grids(
     other_shape: tuple[int, ...],
     other_place: Georeference,
 ) -> None:
-    """Check that two rasters have one size and, where both have a georeference, lie on the same grid.
+    """Check that two rasters have the same size and, if both have a georeference, the same grid.
 
     Raises
     ------
     LabelsError
-        They do not.
+        Size, CRS or grid differ.
     """
     if place.crs is not None and other_place.crs is not None and place.crs != other_place.crs:
         raise LabelsError(
@@ -129,7 +130,7 @@ def check_grids(
 
 
 def _same_transform(first: Any, second: Any, shape: tuple[int, ...]) -> bool:
-    """Whether no corner of the raster differs by more than a hundredth of a pixel."""
+    """Whether all corners of the raster agree to a hundredth of a pixel."""
     corners = np.array([(x, y, 1) for x in (0, shape[1]) for y in (0, shape[0])], dtype=np.float64)
     one, two = (np.reshape(tuple(transform)[:6], (2, 3)) for transform in (first, second))
     pixel = np.abs(one[:, :2]).max()
@@ -147,6 +148,6 @@ def _short(crs: Any) -> str:
 
 
 def sizes(name: str, shape: tuple[int, ...], other: str, wanted: tuple[int, ...]) -> str:
-    """Say that two sizes differ, in one line."""
+    """Return the message that two sizes differ."""
     sizes = [f"{s[0]} rows x {s[1]} columns" if len(s) > 1 else f"of shape {s}" for s in (shape, wanted)]
     return f"{name} are {sizes[0]} and {other} is {sizes[1]}: they must have one size"

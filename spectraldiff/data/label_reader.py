@@ -1,4 +1,4 @@
-"""A user's own labels on a scene's grid, from a raster or from polygons and points."""
+"""Labels of a user's scene on its grid, from a raster or from polygons and points."""
 
 import re
 from collections import Counter
@@ -19,8 +19,8 @@ from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geotiff.class_raster import all_classes, read_classes
 
-FEW = 16  # so many values without a class are kept as they are
-ALL_ONES = (255, 65535)  # what software writes into pixels without a class
+FEW = 16  # up to this many unused values are kept as classes
+ALL_ONES = (255, 65535)  # values that software often writes into unlabelled pixels
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class OwnLabels:
     classes
         The K classes in order: value i + 1 at index i.
     groups
-        (H, W) int32, from 1: the polygon that labels a pixel; 0 for none and for points. None where the labels
-        come from no polygon.
+        (H, W) int32, from 1: the polygon that labels a pixel; 0 for none and for points. None if no polygon labels a
+        pixel.
     remarks
-        What a user should know of how they were read, one line each.
+        Notes for the user on how the labels were read, one line each.
     numbers
-        The number that the file has for each class, 0 where it has a text.
+        The number of each class in the file, 0 if the file has a text.
     """
 
     labels: NDArray[Any]
@@ -58,20 +58,20 @@ def read_own_labels(
     ----------
     path
         A vector file with polygons or points, or a label raster: on the scene's grid, or on another one in the same
-        CRS, which is resampled by nearest.
+        CRS, which is resampled to the nearest pixel.
     shape, place
-        Size of the scene, (H, W), and where it lies.
+        Size of the scene, (H, W), and its georeference.
     name
-        What messages call the scene.
+        Name of the scene in messages.
     fields
-        What to read of a vector file; not looked at for a raster.
+        Fields and layer of a vector file; ignored for a raster.
 
     Raises
     ------
     UsageError
-        A vector file has no such field or layer, or several layers.
+        A vector file does not have the field or layer, or has several layers.
     SceneError, LabelsError
-        The file cannot be read, or its labels cannot be placed on the scene.
+        The file cannot be read, or its labels do not fit the scene.
     """
     if is_vector(path):
         return read_vector_labels(path, shape, place, name, fields or LabelFields())
@@ -80,7 +80,7 @@ def read_own_labels(
 
 
 def _of_raster(path: str | Path, labels: NDArray[Any], remarks: tuple[str, ...]) -> OwnLabels:
-    """Find the classes of a label raster: all values from 1, or only those in use where they are few of them."""
+    """Find the classes of a label raster: all values from 1, or only the used ones if most values are unused."""
     named = [c.value for c in read_classes(path)]
     used = sorted({*named, *np.unique(labels).tolist()} - {0})
     highest = max(used, default=0)
@@ -94,7 +94,7 @@ def _of_raster(path: str | Path, labels: NDArray[Any], remarks: tuple[str, ...])
 
 
 def renumbered(own: OwnLabels, path: str | Path) -> tuple[str, ...]:
-    """Say, in one line, that maps of a model of these labels have other values than the file; none if they have not."""
+    """Return a remark if the classes of the model have other values than the file's; empty if they are equal."""
     other = [(number, c) for number, c in zip(own.numbers, own.classes, strict=True) if number not in (0, c.value)]
     if not other:
         return ()
@@ -105,7 +105,7 @@ def renumbered(own: OwnLabels, path: str | Path) -> tuple[str, ...]:
     )
     if own.numbers[-1] in ALL_ONES and not is_vector(path):
         remark += (
-            f"; if {own.numbers[-1]} means unlabelled, say so to the file: gdal_edit.py -a_nodata {own.numbers[-1]}"
+            f"; if {own.numbers[-1]} means unlabelled, declare it as nodata: gdal_edit.py -a_nodata {own.numbers[-1]}"
         )
     return (remark,)
 
@@ -113,19 +113,19 @@ def renumbered(own: OwnLabels, path: str | Path) -> tuple[str, ...]:
 def read_vector_labels(
     path: str | Path, shape: tuple[int, int], place: Georeference, name: str, fields: LabelFields
 ) -> OwnLabels:
-    """Draw the polygons and points of a vector file onto a scene's grid.
+    """Rasterise the polygons and points of a vector file on a scene's grid.
 
-    A pixel gets the class of the polygon that its centre lies in, or of a point in it. Where features of different
-    classes meet in one pixel, it stays unlabelled. Classes are those that label a pixel: texts in alphabetical order,
-    numbers in rising order, with the colours of a field `colour` or `color` (#rrggbb) where there is one. Features
-    without a class (empty, or the number 0) are left out.
+    A pixel gets the class of the polygon that contains its centre, or of a point inside it. A pixel with features of
+    different classes stays unlabelled. Only classes that label a pixel are kept: texts in alphabetical order, numbers
+    in rising order, with the colours of a field `colour` or `color` (#rrggbb) if there is one. Features without a class
+    (empty, or the number 0) are left out.
 
     Raises
     ------
     UsageError
-        There is no such field or layer, or several layers could be meant.
+        The field or layer does not exist, or the layer is ambiguous.
     LabelsError
-        The file cannot be read, holds other values or colours, cannot be placed, or labels no pixel of the scene.
+        The file cannot be read, has other values or colours, has no georeference, or labels no pixel of the scene.
     """
     table = read_table(path, fields)
     keys = _class_keys(table.values, path, str(fields.field))
@@ -144,12 +144,12 @@ def read_vector_labels(
 
 
 def _number(key: int | str) -> int:
-    """Return the number that a class is called by; 0 for a text."""
+    """Return the number of a class; 0 for a text."""
     return int(key) if isinstance(key, int) or re.fullmatch("[0-9]{1,9}", key) else 0
 
 
 def _class_keys(values: NDArray[Any], path: str | Path, field: str) -> list[Any]:
-    """Return each feature's class: a text or a whole number from 1, None for no class."""
+    """Return the class of each feature: a text or a whole number from 1, None for no class."""
     if values.dtype.kind not in "OUbiuf":
         raise LabelsError(f"the field '{field}' of '{path}' holds {values.dtype}: wanted text or whole numbers")
     if values.dtype.kind in "OUb":
@@ -165,12 +165,12 @@ def _class_keys(values: NDArray[Any], path: str | Path, field: str) -> list[Any]
 
 
 def _text(value: Any) -> str | None:
-    """Return a field's text as a class's name; None for no text."""
+    """Return the text of a field as a class name; None for no text."""
     return None if value is None else clean_name(str(value)) or None
 
 
 def _titles(keys: list[Any], table: Table, fields: LabelFields, path: str | Path) -> tuple[dict[Any, str], list[str]]:
-    """Return the name of each class by its key, and what is strange about them."""
+    """Return the name of each class by its key, and remarks on ambiguous names."""
     found = {key for key in keys if key is not None}
     if len(found) > HIGHEST:
         raise LabelsError(
@@ -189,7 +189,7 @@ def _titles(keys: list[Any], table: Table, fields: LabelFields, path: str | Path
         if len(counts) > 1:
             listed = " and ".join(f"'{name}' ({count:,})" for name, count in counts.most_common(2))
             remarks.append(
-                f"the class {key} of '{path}' has several names, {listed}: it is called '{titles[key]}'; mend the "
+                f"the class {key} of '{path}' has several names, {listed}: it is called '{titles[key]}'; correct the "
                 f"field '{fields.name_field}' if these are two classes"
             )
     return titles, remarks
@@ -219,7 +219,7 @@ def _left_out(keys: list[Any], table: Table) -> list[str]:
 
 
 class _Drawing:
-    """Labels drawn class by class; `titles` are the classes' names, value i + 1 at index i."""
+    """Labels rasterised class by class; `titles` are the classes' names, value i + 1 at index i."""
 
     def __init__(self, shape: tuple[int, int], titles: list[str]) -> None:
         self.titles = titles
@@ -230,7 +230,7 @@ class _Drawing:
         self.outside: list[str] = []
 
     def draw(self, parts: NDArray[Any], title_of: Sequence[str | None]) -> None:
-        """Draw parts in pixel coordinates, each of the class of that name; None draws nothing."""
+        """Rasterise parts in pixel coordinates, each with the class of its title; None is skipped."""
         clash = np.zeros(self.labels.shape, np.bool_)
         polygon = shapely.get_dimensions(parts) == 2
         ids = np.where(polygon, np.cumsum(polygon), -1)
@@ -249,7 +249,7 @@ class _Drawing:
         self.labels[clash] = self.groups[clash] = 0
 
     def remarks(self) -> list[str]:
-        """Say what could not be drawn."""
+        """Return remarks on pixels and classes that could not be labelled."""
         remarks = []
         if self.clashes:
             pair = max(self.clashes, key=lambda names: self.clashes[names])
@@ -265,7 +265,7 @@ class _Drawing:
 
 
 def _drawn(parts: NDArray[Any], ids: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int32]:
-    """Return (H, W): a polygon's id where a pixel's centre lies in it, else -1 where a point lies, else 0."""
+    """Return (H, W): the id of the polygon that contains the pixel's centre, else -1 for a point in it, else 0."""
     polygon = ids > 0
     out = np.zeros(shape, np.int32)
     if polygon.any():
@@ -284,7 +284,7 @@ def _numbered(
     numbers: dict[str, int],
     remarks: tuple[str, ...],
 ) -> OwnLabels:
-    """Give numbers from 1, and colours, to the classes that are present."""
+    """Give the present classes numbers from 1, and colours."""
     values = np.array([0, *(present.index(t) + 1 if t in present else 0 for t in drawing.titles)])
     chosen = with_colours([colours.get(title) for title in present])
     classes = tuple(LandCoverClass(v, *of) for v, of in enumerate(zip(present, chosen, strict=True), start=1))

@@ -1,4 +1,4 @@
-"""Labelled polygons and points of a vector file, brought into a scene's pixel coordinates."""
+"""Labelled polygons and points of a vector file, transformed to a scene's pixel coordinates."""
 
 import warnings
 from dataclasses import dataclass
@@ -24,16 +24,16 @@ COLOUR_FIELDS = ("colour", "color")
 
 @dataclass(frozen=True)
 class LabelFields:
-    """What to read of a vector file.
+    """Fields and layer of a vector file that hold the labels.
 
     Attributes
     ----------
     field
-        The attribute that says the class: text, or whole numbers from 1.
+        The field with the class: text, or whole numbers from 1.
     layer
-        The layer; None where only one has the field.
+        The layer; None if only one layer has the field.
     name_field
-        The attribute that names the classes where `field` holds numbers; None for "Class 1", ...
+        The field with the names of the classes if `field` holds numbers; None for "Class 1", ...
     """
 
     field: str | None = None
@@ -58,7 +58,7 @@ class Table:
     crs
         Its CRS, None if it has none.
     values, names, colours
-        (n,) what the fields hold; None where the layer has no such field.
+        (n,) values of the fields; None if the layer does not have the field.
     """
 
     shapes: NDArray[Any]
@@ -77,7 +77,7 @@ def _layers(path: str | Path) -> list[str]:
     check_plain(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # GDAL's remarks on files that it reads all the same
+            warnings.simplefilter("ignore")  # GDAL warns about files that it reads nevertheless
             return [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
     except READ_ERRORS:
         return []
@@ -89,7 +89,7 @@ def read_table(path: str | Path, fields: LabelFields) -> Table:
     Raises
     ------
     UsageError
-        No field is given, the layer or a field does not exist, or several layers could be meant.
+        No field is given, the layer or a field does not exist, or the layer is ambiguous.
     LabelsError
         The layer cannot be read or has no feature.
     """
@@ -118,16 +118,14 @@ def _chosen_layer(path: str | Path, fields: LabelFields) -> str:
         return fields.layer
     having = [name for name in layers if fields.field in _info(path, name)["fields"]]
     if len(layers) > 1 and len(having) != 1:
-        raise UsageError(f"'{path}' has the layers {', '.join(layers)}: say which one with --layer-name")
+        raise UsageError(f"'{path}' has the layers {', '.join(layers)}: choose one with --layer-name")
     return (having or layers)[0]
 
 
 def _check_field(path: str | Path, name: str | None, found: list[str], *, wanted: bool) -> None:
     listed = ", ".join(found) or "none"
     if name is None and wanted:
-        raise UsageError(
-            f"'{path}' is a vector file: say with --field which of its fields holds the classes; it has {listed}"
-        )
+        raise UsageError(f"'{path}' is a vector file: give the field with the classes by --field; it has {listed}")
     if name is not None and name not in found:
         raise UsageError(f"'{path}' has no field '{name}': give one of its fields: {listed}")
 
@@ -169,26 +167,26 @@ def _crs(path: str | Path, text: str | None) -> Any:
 def in_pixels(
     path: str | Path, table: Table, shape: tuple[int, int], place: Georeference, name: str
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Bring features into pixel coordinates: x in columns, y in rows, the scene's first pixel from 0 to 1.
+    """Transform features to pixel coordinates: x in columns, y in rows, the scene's first pixel from 0 to 1.
 
     Parameters
     ----------
     path, name
-        What messages call the file and the scene.
+        Names of the file and the scene in messages.
     shape, place
-        Size of the scene, (H, W), and where it lies.
+        Size of the scene, (H, W), and its georeference.
 
     Returns
     -------
     parts : ndarray of shape (n,), object
-        Single valid polygons and points that reach the scene.
+        Single valid polygons and points that intersect the scene.
     owner : ndarray of shape (n,)
-        The feature that each is a part of: its index in `table`.
+        Index in `table` of the feature that each part belongs to.
 
     Raises
     ------
     LabelsError
-        Scene or file lacks a georeference, or no polygon or point reaches the scene.
+        The scene or the file has no georeference, or no polygon or point intersects the scene.
     """
     _check_places(path, table.crs, place, name)
     scene_crs, scene_box = crs_of(place), scene_box_of(*shape, place)
@@ -219,7 +217,7 @@ def _check_places(path: str | Path, crs: Any, place: Georeference, name: str) ->
 
 
 def _parts(shapes: NDArray[Any], owner: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the single polygons and points in geometries of any kind, each made valid, and whose they are."""
+    """Split geometries of any kind into valid single polygons and points; return them and their owners."""
     while True:
         shapes, index = shapely.get_parts(shapes, return_index=True)
         owner = owner[index]

@@ -1,4 +1,4 @@
-"""Several scenes in one training: one list of classes, one number of bands."""
+"""Several scenes in one training: common classes and the same number of bands."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -10,14 +10,15 @@ from spectraldiff.data.scene import LabelledScene
 from spectraldiff_runtime.classes import Colour, LandCoverClass, class_dtype, with_colours
 from spectraldiff_runtime.errors import SceneError
 
-# Centres of the same band in two scenes may differ by this many nm without a word.
+# Centres of the same band in two scenes may differ by this many nm without a warning.
 SAME_CENTRE = 2.0
 
 
 def with_common_classes(scenes: Sequence[LabelledScene]) -> tuple[LabelledScene, ...]:
-    """Give the classes of all scenes the same numbers: same name, same class.
+    """Give the classes of all scenes common numbers: classes with the same name are one class.
 
-    The classes are those of the first scene, then those that each further one adds. One scene stays as it is.
+    The classes of the first scene come first, then the additional ones of each further scene. A single scene is not
+    changed.
 
     Raises
     ------
@@ -43,7 +44,7 @@ def _check_bands(scenes: Sequence[LabelledScene]) -> None:
 
 
 def _union(classes: Iterable[LandCoverClass]) -> tuple[LandCoverClass, ...]:
-    """Return the classes by name, in order of appearance; a colour that is taken is replaced."""
+    """Return the classes by name, in order of appearance; a colour that is already used is replaced."""
     firsts: dict[str, LandCoverClass] = {}
     for c in classes:
         firsts.setdefault(c.name, c)
@@ -55,7 +56,7 @@ def _union(classes: Iterable[LandCoverClass]) -> tuple[LandCoverClass, ...]:
 
 
 def alike(classes: Sequence[LandCoverClass]) -> tuple[str, ...]:
-    """Say in one line each which names differ in case or blanks only: they are classes of their own."""
+    """Return one line for each pair of names that differ in case or blanks only; they are separate classes."""
     firsts: dict[str, str] = {}
     lines = []
     for c in classes:
@@ -69,7 +70,7 @@ def alike(classes: Sequence[LandCoverClass]) -> tuple[str, ...]:
 
 
 def folded(name: str) -> str:
-    """Return a class's name as it is compared where case, blanks and the form of accents do not count."""
+    """Return a class name in the form in which names are compared: without case, extra blanks and accent forms."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
@@ -79,13 +80,13 @@ def _renumbered(scene: LabelledScene, classes: tuple[LandCoverClass, ...], value
 
 
 def differing_bands(scenes: Sequence[LabelledScene]) -> str:
-    """Say in one line where the band centres of the scenes differ; empty where they do not, or are not known."""
+    """Return one line if the band centres of the scenes differ; empty if they agree or are not known."""
     known = [scene for scene in scenes if scene.wavelengths is not None]
     for scene in known[1:]:
         apart = np.abs(np.asarray(scene.wavelengths) - np.asarray(known[0].wavelengths))
         if apart.max() > SAME_CENTRE:
             return (
                 f"the bands of '{scene.name}' and '{known[0].name}' differ by up to {apart.max():.1f} nm: "
-                "the model takes them for the same"
+                "the model treats them as equal"
             )
     return ""

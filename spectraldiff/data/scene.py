@@ -27,7 +27,7 @@ from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.open import open_dataset
 from spectraldiff_runtime.scene.raster import RasterScene
 
-# Side of the tiles of a written scene; all bands of a tile lie together, because mapping reads them so.
+# Side of the tiles of a written scene; all bands of a tile are stored together, because mapping reads them together.
 TILE = 64
 
 
@@ -38,7 +38,7 @@ class LabelledScene:
     Attributes
     ----------
     name
-        What runs and reports call it.
+        Name in runs and reports.
     cube
         (H, W, B), raw units in the sensor's type (uint16, int16, float32).
     labels
@@ -46,26 +46,26 @@ class LabelledScene:
     classes
         The K classes in order: value i + 1 at index i.
     wavelengths
-        (B,) band centres in nm, in the order of the bands, which need not rise; None if not known.
+        (B,) band centres in nm, in the order of the bands, not necessarily rising; None if not known.
     crs, transform
         CRS as an authority code or WKT, and the first six numbers of the affine transform; None if the
         scene has no georeference.
     nodata
         The value that marks missing pixels; None for none.
     missing
-        (H, W) bool, True for further pixels without data: by the raster's mask or alpha band, or because its
-        bands have different nodata values. None for none.
+        (H, W) bool, True for additional pixels without data: from the raster's mask or alpha band, or from different
+        nodata values of its bands. None for none.
     scaled
         Whether the cube holds stored value x scale + offset, as float32.
     sensor, attribution, note
-        Instrument, whom to name, and what a user must know of the data; may be empty.
+        Instrument, whom to cite, and a note on the data; may be empty.
     groups
-        (H, W) int32, from 1: the polygon that labels a pixel, 0 for none; None where no polygon labels any.
+        (H, W) int32, from 1: the polygon that labels a pixel, 0 for none; None if no polygon labels a pixel.
     remarks
-        What a user should know of how the labels were read, one line each.
+        Notes for the user on how the labels were read, one line each.
     numbers, band_names
-        (B,) numbers of the bands in their file, from 1, None where they are those of the cube; and their names there,
-        which may be empty.
+        (B,) numbers of the bands in their file, from 1, None if they are those of the cube; and their names in the
+        file, which may be empty.
     """
 
     name: str
@@ -108,7 +108,7 @@ class LabelledScene:
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """(H, W) bool: no band of the pixel is nodata, NaN or infinite, and it is not called missing."""
+        """(H, W) bool: no band of the pixel is nodata, NaN or infinite, and the pixel is not in `missing`."""
         good = np.isfinite(self.cube).all(axis=-1)
         if self.nodata is not None:
             good &= (self.cube != self.nodata).all(axis=-1)
@@ -117,7 +117,7 @@ class LabelledScene:
         return np.asarray(good)
 
     def band(self, index: int) -> str:
-        """Return what messages call the band at `index` of the cube: its number and, if it has one, its name."""
+        """Return the number of the band at `index` of the cube and, if it has one, its name, for messages."""
         number = index + 1 if self.numbers is None else self.numbers[index]
         name = self.band_names[index] if self.band_names else ""
         return f"{number} ('{name}')" if name else str(number)
@@ -144,7 +144,7 @@ class LabelledScene:
         labels_path
             Polygons or points in a vector file, in any CRS; or a raster with one band of whole numbers 0..65535, its
             nodata value counted as 0, on any grid in the scene's CRS (`spectraldiff.data.label_reader`). Names and
-            colours come from the file where it has them, else they are "Class 1", ... and `palette`.
+            colours come from the file if it has them, else they are "Class 1", ... and default colours.
         name
             Defaults to the scene's file name without suffix.
         bands
@@ -152,20 +152,20 @@ class LabelledScene:
         nodata
             ``"file"`` for the raster's own values, a number to use instead, or None for none.
         scaled
-            Apply the raster's scale and offset; the cube is float32 then, and NaN where there is no data.
+            Apply the raster's scale and offset; the cube is then float32, with NaN for pixels without data.
         fields
-            What to read of a vector file.
+            Fields and layer of a vector file.
         least
-            Classes wanted, at least.
+            Smallest number of classes that is accepted.
 
         Raises
         ------
         SceneError
             A raster cannot be read.
         UsageError
-            The vector file has no such field or layer.
+            The vector file does not have the field or layer.
         LabelsError
-            The labels cannot be placed on the scene, hold other values, or name too few classes.
+            The labels do not fit the scene, have other values, or have too few classes.
         """
         with RasterScene(scene_path, bands, nodata, scaled=scaled) as raster:
             cube = np.empty((raster.height, raster.width, len(raster.bands)), raster.dtype)
@@ -205,14 +205,14 @@ class LabelledScene:
             The GeoTIFF: tiled, compressed, wavelengths as band tags (``wavelength`` in nm and GDAL's
             ``CENTRAL_WAVELENGTH_UM``) and band descriptions.
         labels
-            Where the labels go, with class names and colours; not written by default.
+            File for the labels, with class names and colours; not written by default.
         overwrite
             Replace files that exist.
 
         Raises
         ------
         OutputError
-            A file exists and `overwrite` is not set, or cannot be written. No part of it is left.
+            A file exists and `overwrite` is not set, or it cannot be written. No partial file is left.
         """
         path, labels = Path(path), None if labels is None else Path(labels)
         if labels is not None and labels.resolve() == path.resolve():
@@ -250,7 +250,7 @@ class LabelledScene:
         }  # fmt: skip
 
     def _describe(self, dataset: Any) -> None:
-        """Put names, attribution and wavelengths into an open raster."""
+        """Write names, attribution and wavelengths to an open raster."""
         dataset.update_tags(**self._tags())
         for band, wavelength in enumerate([] if self.wavelengths is None else self.wavelengths, start=1):
             dataset.set_band_description(band, f"{wavelength:.1f} nm")
@@ -259,14 +259,14 @@ class LabelledScene:
 
 
 class _CubeOutput(PartialFile):
-    """The GeoTIFF of a scene's cube. GDAL fills memory, not the file, because it reports a full disk late."""
+    """The GeoTIFF of a scene's cube. GDAL writes to memory, not to the file, because it reports a full disk late."""
 
     def __init__(self, scene: LabelledScene, path: Path, overwrite: bool) -> None:
         super().__init__(path, overwrite)
         self._scene = scene
 
     def finish(self) -> None:
-        """Write the whole file under its other name."""
+        """Write the complete file under its temporary name."""
         try:
             self.partial.write_bytes(self._scene._encoded())
         except OSError as error:
@@ -280,22 +280,22 @@ def check_class_count(
     least: int = 2,
     remarks: Sequence[str] = (),
 ) -> None:
-    """Raise LabelsError unless the labels of some scenes, read from `paths`, hold `least` of the classes or more.
+    """Raise LabelsError unless the labels of some scenes, read from `paths`, have at least `least` classes.
 
-    `remarks` are what was noticed when they were read: it may say why.
+    `remarks` are notes from reading the labels, which may explain the error.
     """
     found = sorted({int(value) for one in labels for value in np.unique(one) if value})
     if len(found) >= least:
         return
     what = f"one class only, '{classes[found[0] - 1].name}'" if found else "no class, only 0"
     names = ", ".join(f"'{path}'" for path in paths)
-    have, wanted = "has" if len(paths) == 1 else "have", "two classes to tell apart" if least > 1 else "one class"
+    have, wanted = "has" if len(paths) == 1 else "have", "two classes" if least > 1 else "one class"
     why = f" ({'; '.join(remarks)})" if remarks else ""
     raise LabelsError(f"{names} {have} {what}{why}: wanted at least {wanted}")
 
 
 def _missing(raster: RasterScene, cube: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Return what the cube and one nodata value alone do not say of missing pixels, (H, W); None for nothing."""
+    """Return missing pixels, (H, W), that one nodata value does not mark in the cube; None for none."""
     known = raster.mask(0, raster.height, 0, raster.width)
     missing = np.zeros(cube.shape[:2], np.bool_) if known is None else ~known
     if isinstance(raster.nodata, tuple):

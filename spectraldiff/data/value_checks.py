@@ -1,7 +1,7 @@
-"""Values of a scene that are probably not measurements: missing pixels that nobody declared, and lone extremes.
+"""Checks for values of a scene that are probably not measurements: undeclared nodata values and outliers.
 
-Bands are scaled by their smallest and largest value, so one pixel of -9999 among reflectances leaves a model nothing to
-tell the others by.
+Bands are scaled by their smallest and largest value. One pixel of -9999 among reflectances would compress all other
+values of the band into a narrow range.
 """
 
 from pathlib import Path
@@ -16,13 +16,13 @@ from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.scene.band_metadata import read_scaling
 from spectraldiff_runtime.scene.open import open_dataset
 
-SAMPLE = 20_000  # pixels that are enough for quantiles
+SAMPLE = 20_000  # pixels used for quantiles
 USUAL = (0.01, 0.99)
 FAR = 20.0  # times the usual range
 
 
 def value_doubts(scene: LabelledScene) -> tuple[str, ...]:
-    """Say what is doubtful in the values of a scene's pixels with data, one line each.
+    """Return warnings about suspicious values in a scene's pixels with data, one line each.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def value_doubts(scene: LabelledScene) -> tuple[str, ...]:
     if (pixels == pixels[0]).all():
         raise SceneError(
             f"the scene '{scene.name}' has the same values in all pixels that have data ({len(pixels):,}): "
-            "wanted a scene with something to tell apart; see `sdiff info`"
+            "wanted a scene with different pixels; see `sdiff info`"
         )
     lines, flat = [], np.zeros(len(pixels), np.bool_)
     if pixels.shape[1] > 2:
@@ -46,11 +46,12 @@ def value_doubts(scene: LabelledScene) -> tuple[str, ...]:
 
 
 def check_data(scene: LabelledScene) -> None:
-    """Refuse a scene that has no pixel with data, and name the bands that are to blame.
+    """Check that a scene has a pixel with data.
 
     Raises
     ------
     SceneError
+        No pixel has data; the message names the bands that are empty.
     """
     if scene.valid.any():
         return
@@ -70,11 +71,12 @@ def check_data(scene: LabelledScene) -> None:
 
 
 def check_range(scene: LabelledScene) -> None:
-    """Refuse values that float32, in which models compute, cannot hold: too large ones, and bands of tiny ones only.
+    """Check that values fit into float32, in which models compute.
 
     Raises
     ------
     SceneError
+        A value is too large, or all values of a band are too small.
     """
     if scene.cube.dtype.kind != "f":
         return
@@ -100,7 +102,7 @@ def check_range(scene: LabelledScene) -> None:
 
 
 def scale_doubts(path: str | Path) -> tuple[str, ...]:
-    """Say in one line that a raster whose scaled values are wanted has no scale; nothing where it has.
+    """Return one line if a raster that should be read with scale and offset has neither; nothing if it has one.
 
     Raises
     ------
@@ -118,7 +120,7 @@ def scale_doubts(path: str | Path) -> tuple[str, ...]:
 
 
 def _far(pixels: NDArray[Any], scene: LabelledScene) -> list[str]:
-    """Name a value that is far from what is usual in its band."""
+    """Return a warning with a value far outside the usual range of its band."""
     if not len(pixels):
         return []
     low, high = np.quantile(pixels[:: -(-len(pixels) // SAMPLE)], USUAL, axis=0)  # (B,) each
@@ -131,7 +133,7 @@ def _far(pixels: NDArray[Any], scene: LabelledScene) -> list[str]:
     value, alone, usual = pixels[pixel, band], far.any(axis=1), f"{low[band]:g} to {high[band]:g}"
     return [
         f"{_pixels(alone)} values far from all others, such as {value:g} in band {name} (usual are {usual}): "
-        f"bands are scaled by their extremes, so mend them or, if it means no data, give --nodata {value:g}"
+        f"bands are scaled by their extremes, so correct them or, if it means no data, give --nodata {value:g}"
     ]
 
 

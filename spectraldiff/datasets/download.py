@@ -1,6 +1,6 @@
-"""Files of a benchmark scene: found in a folder or downloaded into it, and always checked by SHA-256.
+"""Files of a benchmark scene: found in a folder or downloaded to it, and always checked by SHA-256.
 
-A file appears under its name only when it is whole and is the one that was published.
+A file appears under its name only when it is complete and equal to the published one.
 """
 
 import hashlib
@@ -34,11 +34,11 @@ class DataFile:
     Attributes
     ----------
     name
-        File name, by which it is also sought in the user's folder.
+        File name, also in the user's folder.
     sha256
         Hash of the published file, 64 hex digits.
     addresses
-        Where it can be downloaded, in the order to try; empty for a file that comes in an `archive`.
+        URLs, in the order in which they are tried; empty for a file in an `archive`.
     key
         Name of the variable in a .mat file.
     archive
@@ -53,34 +53,34 @@ class DataFile:
 
 
 def find(file: DataFile, folder: Path) -> Path | None:
-    """Return where `file` lies in `folder` or one folder further down, by its name; None if it does not."""
+    """Return the path of `file` in `folder` or one of its subfolders, by name; None if it is not there."""
     places = [folder / file.name, *sorted(folder.glob(f"*/{file.name}"))]
     return next((place for place in places if place.is_file()), None)
 
 
 def at_hand(file: DataFile, folder: Path) -> bool:
-    """Whether `file`, or the archive that it comes in, lies in `folder` (the hash is not looked at)."""
+    """Whether `file` or its archive is in `folder` (the hash is not checked)."""
     return any(find(source, folder) is not None for source in (file, file.archive) if source)
 
 
 def damaged(file: DataFile, folder: Path) -> str:
-    """Say, without a hash, that what lies in `folder` under the file's name is not it; empty where it may be."""
+    """Return why the file of this name in `folder` cannot be the published one, without hashing; empty if it can be."""
     path, place = find(file, folder), folder / file.name
     if path is None:
         return f"'{place}' is a folder: wanted the file of that name; move the folder away" if place.is_dir() else ""
     with path.open("rb") as stream:
         start = stream.read(256)
     fault = "is empty" if not start else "is an HTML page" if _is_page(start) else ""
-    return fault and f"'{path}' {fault}: remove it and get it again"
+    return fault and f"'{path}' {fault}: remove it and download it again"
 
 
 def obtain(files: Sequence[DataFile], folder: Path) -> list[Path]:
-    """Return the paths of `files`, all checked; what `folder` lacks is downloaded into it.
+    """Return the paths of `files`, all checked; files missing in `folder` are downloaded.
 
     Raises
     ------
     DatasetError
-        A file cannot be downloaded (the message names each address tried, the files wanted and the
+        A file cannot be downloaded (the message names all URLs tried, the missing files and the
         folder for them), is not the published one, or the folder cannot be written.
     """
     missing = list(dict.fromkeys(_source(file) for file in files if not at_hand(file, folder)))
@@ -96,12 +96,12 @@ def _source(file: DataFile) -> DataFile:
 def _checked(path: Path, file: DataFile) -> Path:
     fault = _fault(path, file.sha256)
     if fault:
-        raise DatasetError(f"{path} is not the published {file.name}: {fault}; remove it and get it again")
+        raise DatasetError(f"{path} is not the published {file.name}: {fault}; remove it and download it again")
     return path
 
 
 def _fault(path: Path, sha256: str) -> str | None:
-    """Say what is wrong with the file at `path`, None if it has the hash that is wanted."""
+    """Return what is wrong with the file at `path`; None if it has the expected hash."""
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
         stream.seek(0)
@@ -118,7 +118,7 @@ def _is_page(start: bytes) -> bool:
 
 
 def _unpack(file: DataFile, folder: Path) -> Path:
-    """Take `file` out of its archive into `folder`."""
+    """Extract `file` from its archive to `folder`."""
     assert file.archive is not None  # obtain() found or downloaded every file that has none
     path = find(file.archive, folder)
     assert path is not None
@@ -146,7 +146,7 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path) -> str:
 
 
 def _download(file: DataFile, folder: Path, wanted: Sequence[str]) -> None:
-    """Try each address in turn; the first file with the right hash is kept."""
+    """Try each URL in turn; the first file with the correct hash is kept."""
     if (folder / file.name).is_dir():
         raise DatasetError(damaged(file, folder))
     failures = []
@@ -163,13 +163,13 @@ def _download(file: DataFile, folder: Path, wanted: Sequence[str]) -> None:
         else:
             return
     raise DatasetError(
-        f"cannot download {file.name}; tried {', '.join(failures)}; get {', '.join(wanted)} by hand and put "
+        f"cannot download {file.name}; tried {', '.join(failures)}; download {', '.join(wanted)} manually and put "
         f"{'it' if len(wanted) == 1 else 'them'} into {folder}, or name the folder with --data-dir"
     )
 
 
 def _retrieve(file: DataFile, address: str, folder: Path) -> None:
-    """Download to a temporary name in `folder`; pooch moves the file when its hash is right."""
+    """Download to a temporary name in `folder`; pooch renames the file when its hash is correct."""
     folder.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel("WARNING")
     with _Bar(file.name) as bar:
@@ -185,7 +185,7 @@ def _retrieve(file: DataFile, address: str, folder: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Say in a few words why an address failed."""
+    """Return in a few words why a URL failed."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"HTTP {response.status_code} {response.reason}".rstrip()
@@ -195,11 +195,11 @@ def _reason(error: Exception) -> str:
         return "its certificate was not accepted"
     if isinstance(error, NoConnection):
         return "no connection"
-    return "the transfer broke off" if isinstance(error, RequestException) else str(error)
+    return "the transfer was interrupted" if isinstance(error, RequestException) else str(error)
 
 
 class _Bar(AbstractContextManager["_Bar"]):
-    """The progress bar that pooch wants (total, update, reset, close), on stderr, for people only."""
+    """A progress bar with the interface of pooch (total, update, reset, close), on stderr, in terminals only."""
 
     def __init__(self, name: str) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
@@ -218,7 +218,7 @@ class _Bar(AbstractContextManager["_Bar"]):
 
     @property
     def total(self) -> int:
-        """Bytes to come, 0 if the server does not say."""
+        """Total bytes, 0 if the server does not report them."""
         return self._total
 
     @total.setter
@@ -227,7 +227,7 @@ class _Bar(AbstractContextManager["_Bar"]):
         self._progress.update(self._task, total=size or None)
 
     def update(self, size: int) -> None:
-        """Count `size` further bytes."""
+        """Add `size` bytes."""
         self._progress.advance(self._task, size)
 
     def reset(self) -> None:

@@ -4,7 +4,7 @@ from spectraldiff_runtime.classes import LandCoverClass
 
 
 def _classes(table: str) -> tuple[LandCoverClass, ...]:
-    """Read one class a line, ``#rrggbb Name``, numbered from 1."""
+    """Read one class per line, ``#rrggbb Name``, numbered from 1."""
     lines = [line.split(maxsplit=1) for line in table.strip().splitlines()]
     return tuple(LandCoverClass(value, name, _rgb(code)) for value, (code, name) in enumerate(lines, start=1))
 

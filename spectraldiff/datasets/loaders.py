@@ -1,4 +1,4 @@
-"""How a benchmark scene becomes a `LabelledScene`: from tensorly, from .mat files, from Houston's archive."""
+"""Loaders of benchmark scenes as `LabelledScene`: from tensorly, from .mat files, from Houston's archive."""
 
 import importlib.util
 import warnings
@@ -21,7 +21,7 @@ from spectraldiff_runtime.errors import DatasetError
 from spectraldiff_runtime.scene.envi import envi_grid, envi_header, envi_wavelengths
 
 # Indian Pines has no georeference. This is a north-up UTM grid with the scene's 20 m pixels around the
-# documented place, about 40.46 N, 86.98 W, west of West Lafayette, Indiana.
+# documented location, about 40.46 N, 86.98 W, west of West Lafayette, Indiana.
 INDIAN_PINES_CRS = "EPSG:32616"
 INDIAN_PINES_TRANSFORM = (20.0, 0.0, 500240.0, 0.0, -20.0, 4480260.0)
 INDIAN_PINES_NOTE = (
@@ -32,7 +32,7 @@ INDIAN_PINES_NOTE = (
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a benchmark scene before it is loaded.
+    """Description of a benchmark scene before it is loaded.
 
     Attributes
     ----------
@@ -45,11 +45,11 @@ class DatasetInfo:
     labelled
         Number of pixels that have a class.
     licence, citation
-        What the publisher states, and whom to name.
+        The publisher's licence, and whom to cite.
     files
-        The files behind it, in the order that `loader` wants; empty if a Python package ships the scene.
+        The files of the scene, in the order that `loader` expects; empty if a Python package ships the scene.
     loader
-        Makes the scene from this description and the folder of the files.
+        Creates the scene from this description and the folder of the files.
     """
 
     name: str
@@ -72,29 +72,29 @@ class DatasetInfo:
 
 
 def load_embedded(info: DatasetInfo, folder: Path) -> LabelledScene:
-    """Load Indian Pines from tensorly, which ships it; `folder` is not looked at.
+    """Load Indian Pines from tensorly, which ships it; `folder` is ignored.
 
-    The placement on the ground is approximate (see `INDIAN_PINES_NOTE`).
+    The georeference is approximate (see `INDIAN_PINES_NOTE`).
     """
     bunch = _tensorly_indian_pines()
     return _indian_pines(info, _compact(np.asarray(bunch["tensor"])), np.asarray(bunch["ticks"][0]))
 
 
 def load_indian_pines_mat(info: DatasetInfo, folder: Path) -> LabelledScene:
-    """Load Indian Pines from the .mat files, which hold the same cube as tensorly's copy."""
+    """Load Indian Pines from the .mat files, which contain the same cube as tensorly's copy."""
     return _indian_pines(info, *_mat_pair(info, folder))
 
 
 def load_mat(info: DatasetInfo, folder: Path) -> LabelledScene:
-    """Load a cube and its labels from two .mat files, which hold neither wavelengths nor georeference."""
+    """Load a cube and its labels from two .mat files, which have neither wavelengths nor georeference."""
     return _scene(info, *_mat_pair(info, folder))
 
 
 def load_houston(info: DatasetInfo, folder: Path) -> LabelledScene:
     """Load Houston 2013 from the contest's raster, its ENVI header and both sample files.
 
-    Training and validation samples of the contest are put together: splits are drawn anew.
-    Wavelengths and georeference are those of the header, where the raster has none itself.
+    Training and validation samples of the contest are merged; splits are drawn from both.
+    Wavelengths are those of the header, and the georeference too if the raster has none.
     """
     raster, header, *samples = obtain(info.files, folder)
     facts = envi_header(header.read_text(encoding="latin-1"))
@@ -114,9 +114,9 @@ def _roi(path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
 
 @cache
 def _rs_fusion_fileio() -> Any:
-    """Load the file reader of rs-fusion-datasets, and it alone.
+    """Load only the file reader of rs-fusion-datasets.
 
-    The package's own ``__init__`` imports torchvision wherever PyTorch is installed, and fails without it.
+    The package's own ``__init__`` imports torchvision if PyTorch is installed, and fails without torchvision.
     """
     package = importlib.util.find_spec("rs_fusion_datasets")
     if package is None or not package.submodule_search_locations:
@@ -138,7 +138,7 @@ def _tensorly_indian_pines() -> Any:
 
 
 def _indian_pines(info: DatasetInfo, cube: NDArray[Any], labels: NDArray[Any]) -> LabelledScene:
-    # Not quite sorted: four detectors overlap. The order of the bands is the file's.
+    # Not fully sorted, because four detectors overlap. The bands keep the order of the file.
     wavelengths = np.asarray(_tensorly_indian_pines()["ticks"][1], dtype=np.float64)
     place: dict[str, Any] = {"crs": INDIAN_PINES_CRS, "transform": INDIAN_PINES_TRANSFORM}
     return _scene(info, cube, labels, wavelengths=wavelengths, note=INDIAN_PINES_NOTE, **place)
@@ -154,7 +154,7 @@ def _variable(path: Path, key: str) -> NDArray[Any]:
     """Read one variable of a MATLAB v5 file."""
     try:
         variables = loadmat(path)
-    except Exception as error:  # scipy raises whatever the bytes led it into
+    except Exception as error:  # scipy raises many types for damaged files
         raise DatasetError(f"{path} is not a MATLAB v5 file that can be read: {error}") from error
     if key in variables:
         return np.asarray(variables[key])
@@ -163,7 +163,7 @@ def _variable(path: Path, key: str) -> NDArray[Any]:
 
 
 def _compact(cube: NDArray[Any]) -> NDArray[Any]:
-    """Return the cube in uint16 or int16 where that keeps every value, else in float32."""
+    """Return the cube as uint16 or int16 if that keeps every value, else as float32."""
     if cube.dtype in (np.uint8, np.uint16, np.int16, np.float32):
         return cube
     for dtype in (np.uint16, np.int16):
@@ -174,7 +174,7 @@ def _compact(cube: NDArray[Any]) -> NDArray[Any]:
 
 
 def _scene(info: DatasetInfo, cube: NDArray[Any], labels: NDArray[Any], **facts: Any) -> LabelledScene:
-    """Check what was read against the description, and put the scene together."""
+    """Check the arrays against the description, and create the scene."""
     wanted = (info.height, info.width, info.bands)
     if cube.shape != wanted or labels.shape != wanted[:2]:
         raise DatasetError(

@@ -1,9 +1,9 @@
-"""The benchmark scenes by name: what they are, where they come from, how they are checked.
+"""The benchmark scenes by name: their descriptions, sources and hashes.
 
-Files lie in the folder that the user names, else in ``SPECTRALDIFF_DATA``, else in the user's cache.
+Files are in the folder that the user gives, else in ``SPECTRALDIFF_DATA``, else in the user's cache.
 `indian-pines` needs no file: tensorly ships it. `indian-pines-ehu` is the same scene from its .mat files.
-The files' SHA-256 were gathered from public toolkits (those of KSC and Botswana from one only), and
-Houston's files, addresses and hashes are those of rs-fusion-datasets.
+The SHA-256 hashes were collected from public toolkits (those of KSC and Botswana from one only).
+Houston's files, URLs and hashes are those of rs-fusion-datasets.
 """
 
 import difflib
@@ -38,12 +38,12 @@ FOLDER_VARIABLE = "SPECTRALDIFF_DATA"
 
 
 def names() -> list[str]:
-    """Return the names that `load` takes."""
+    """Return the names that `load` accepts."""
     return list(REGISTRY)
 
 
 def describe(name: str) -> DatasetInfo:
-    """Return what is known of the scene `name`.
+    """Return the description of the scene `name`.
 
     Raises
     ------
@@ -58,14 +58,14 @@ def describe(name: str) -> DatasetInfo:
 
 
 def load(name: str, data_dir: Path | None = None) -> LabelledScene:
-    """Load a benchmark scene; files that are not there yet are downloaded.
+    """Load a benchmark scene; missing files are downloaded.
 
     Parameters
     ----------
     name
         One of `names`.
     data_dir
-        Folder with the files, directly or one folder down. What it lacks is downloaded into it.
+        Folder with the files, directly or in a subfolder. Missing files are downloaded to it.
 
     Raises
     ------
@@ -79,13 +79,13 @@ def load(name: str, data_dir: Path | None = None) -> LabelledScene:
 
 
 def on_disk(name: str, data_dir: Path | None = None) -> bool:
-    """Whether `load` finds every file of the scene without a download (hashes are not looked at)."""
+    """Whether `load` finds every file of the scene without a download (hashes are not checked)."""
     folder = folder_of(data_dir)
     return all(at_hand(file, folder) for file in describe(name).files) and not faults(name, data_dir)
 
 
 def faults(name: str, data_dir: Path | None = None) -> list[str]:
-    """Say in one line each which files of the scene are seen at a glance not to be them: empty, or a server's page."""
+    """Return one line for each file of the scene that is obviously wrong: empty, or an HTML page."""
     folder = folder_of(data_dir)
     sources = dict.fromkeys(source for file in describe(name).files for source in (file, file.archive) if source)
     return [fault for source in sources if (fault := damaged(source, folder))]

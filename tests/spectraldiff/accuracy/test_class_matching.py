@@ -124,8 +124,8 @@ def test_a_number_that_the_map_does_not_have_is_a_class_of_its_own(tmp_path):
 def test_a_number_that_a_map_with_names_does_not_have_may_be_a_code():
     _, _, notes = match_classes(reference([[1, 3]]), [GRASS, WATER])
     assert notes == [
-        "the map has no class 'Class 3': its 1 labelled pixels count as wrong; if the numbers are codes, say with "
-        "--name-field which field has the map's names"
+        "the map has no class 'Class 3': its 1 labelled pixels count as wrong; if the numbers are codes, name the "
+        "field with the map's names by --name-field"
     ]
 
 

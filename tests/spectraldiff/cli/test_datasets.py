@@ -52,8 +52,8 @@ def test_files_that_cannot_be_them_are_called_damaged(capsys, tmp_path):
     assert [name for name in registry.names() if present[name]] == ["pavia-university", "salinas"]
     assert lines[-3:] == [
         f"'{tmp_path / 'PaviaU.mat'}' is a folder: wanted the file of that name; move the folder away",
-        f"'{tmp_path / 'Salinas_corrected.mat'}' is empty: remove it and get it again",
-        f"'{tmp_path / 'Salinas_gt.mat'}' is an HTML page: remove it and get it again",
+        f"'{tmp_path / 'Salinas_corrected.mat'}' is empty: remove it and download it again",
+        f"'{tmp_path / 'Salinas_gt.mat'}' is an HTML page: remove it and download it again",
     ]
     assert run(["datasets", "--json", "--data-dir", str(tmp_path)]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}

@@ -200,7 +200,7 @@ def test_codes_in_a_raster_are_the_classes_that_there_are(tmp_path):
 def test_the_highest_value_of_a_type_may_mean_unlabelled(tmp_path, value):
     found = write_labels(tmp_path / "l.tif", 1, 2, value)
     assert [c.name for c in found.classes] == ["Class 1", "Class 2", f"Class {value}"]
-    hint = f"if {value} means unlabelled, say so to the file: gdal_edit.py -a_nodata {value}"
+    hint = f"if {value} means unlabelled, declare it as nodata: gdal_edit.py -a_nodata {value}"
     assert renumbered(found, tmp_path / "l.tif")[0].endswith(hint)
     told = write_labels(tmp_path / "m.tif", 1, 2, value, nodata=value)
     assert ([c.name for c in told.classes], renumbered(told, tmp_path / "m.tif")) == (["Class 1", "Class 2"], ())
@@ -285,7 +285,7 @@ def test_layers(tmp_path):
     assert read(path).classes[0].name == "a"  # the only layer that has the field
     write_vector(path, [box(0, 2, 0, 2)], layer="other", **{"class": ["b"]})
     assert read(path, layer="other").classes[0].name == "b"
-    with pytest.raises(UsageError, match="has the layers fields, roads, other: say which one with --layer-name"):
+    with pytest.raises(UsageError, match="has the layers fields, roads, other: choose one with --layer-name"):
         read(path)
     with pytest.raises(UsageError, match="no layer 'none', only fields, roads, other"):
         read(path, layer="none")
@@ -299,7 +299,7 @@ def refusal(path: Path, field: str | None = "class", place: Georeference = PLACE
 
 
 def test_fields_that_are_not_there_are_answered_with_those_that_are(two):
-    assert "say with --field which of its fields holds the classes; it has class" in refusal(two, None)
+    assert "give the field with the classes by --field; it has class" in refusal(two, None)
     assert "has no field 'klass': give one of its fields: class" in refusal(two, "klass")
     assert "has no field 'title'" in refusal(two, name_field="title")
 

@@ -72,7 +72,7 @@ def test_server_answers_with_an_error(tmp_path, monkeypatch, publisher, status, 
     publisher.status["/tiny.mat"] = status
     message = failure(tmp_path)
     assert f"{publisher.address}/tiny.mat ({words}" in message
-    assert f"get tiny.mat, tiny_gt.mat by hand and put them into {tmp_path}" in message
+    assert f"download tiny.mat, tiny_gt.mat manually and put them into {tmp_path}" in message
     assert names_in(tmp_path) == set()
 
 
@@ -99,7 +99,7 @@ def test_transfer_breaks_off(tmp_path, monkeypatch, publisher):
     register(monkeypatch, publisher)
     publisher.cut.add("/tiny_gt.mat")
     message = failure(tmp_path)
-    assert f"{publisher.address}/tiny_gt.mat (the transfer broke off)" in message
+    assert f"{publisher.address}/tiny_gt.mat (the transfer was interrupted)" in message
     assert names_in(tmp_path) == {"tiny.mat"}
     assert "and put them into" in message
 

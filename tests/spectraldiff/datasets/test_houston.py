@@ -100,5 +100,5 @@ def test_houston_without_a_server_asks_for_archive_and_samples(tmp_path, monkeyp
     publisher.files.clear()
     with pytest.raises(DatasetError) as caught:
         registry.load("houston", tmp_path)
-    assert "get 2013_DFTC.zip, 2013_IEEE_GRSS_DF_Contest_Samples_VA.txt by hand" in str(caught.value)
+    assert "download 2013_DFTC.zip, 2013_IEEE_GRSS_DF_Contest_Samples_VA.txt manually" in str(caught.value)
     assert names_in(tmp_path) == set()
