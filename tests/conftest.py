@@ -1,8 +1,24 @@
 """What holds for every test; the fixtures that several folders share lie in the modules named here."""
 
+import os
 import signal
 
-pytest_plugins = ("tests.tiny_model", "tests.tiny_run")
+import pytest
+
+pytest_plugins = ("tests.sharing", "tests.tiny_model", "tests.tiny_run")
+
+# The workers share the cores: libraries that start threads of their own, and programs that tests start, take one each.
+for library in ("OMP", "OPENBLAS", "MKL", "GDAL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 # A suite that a shell started in the background ignores Ctrl-C, and the programs that it tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Fixtures that train: tests that use them are marked as such.
+TRAINING = {"tiny_run", "job"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if TRAINING & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.training)

@@ -1,4 +1,4 @@
-"""A tiny scene, and one run trained on it once a session."""
+"""A tiny scene, and a run trained on it, once for all workers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from spectraldiff.training.request import Request
 from spectraldiff.training.run_folder import RunFolder, create_run, write_pixels
 from spectraldiff.training.trainer import Training
 from spectraldiff_runtime.classes import LandCoverClass, palette
+from tests.sharing import Once
 
 NAMES = ("Water", "Meadow", "Forest", "Bare soil")
 HEIGHT, WIDTH, BANDS = 26, 31, 12
@@ -55,12 +56,15 @@ def tiny_scene() -> LabelledScene:
 
 
 @pytest.fixture(scope="session")
-def tiny_files(tiny_scene: LabelledScene, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def tiny_files(tiny_scene: LabelledScene, once: Once) -> tuple[Path, Path]:
     """The scene and its labels as GeoTIFFs."""
-    folder = tmp_path_factory.mktemp("tiny")
-    paths = folder / "scene.tif", folder / "labels.tif"
-    tiny_scene.write(paths[0], labels=paths[1])
-    return paths
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        tiny_scene.write(folder / "scene.tif", labels=folder / "labels.tif")
+
+    folder = once("tiny", make)
+    return folder / "scene.tif", folder / "labels.tif"
 
 
 @pytest.fixture(scope="session")
@@ -93,12 +97,12 @@ def tiny_request(tiny_files: tuple[Path, Path], tiny_preset: Preset) -> Request:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_request: Request, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A finished run on the tiny scene."""
-    return train(tiny_request, tmp_path_factory.mktemp("runs") / "tiny-fast-001")
+def tiny_run(tiny_request: Request, once: Once) -> RunFolder:
+    """A finished run on the tiny scene, for reading only."""
+    return RunFolder(once("tiny-fast-001", lambda path: train(tiny_request, path)))
 
 
-def train(request: Request, path: Path) -> RunFolder:
+def train(request: Request, path: Path) -> None:
     """Train as `sdiff train` does, on one thread."""
     torch.set_num_threads(1)
     scene = request.load_scene()
@@ -107,4 +111,3 @@ def train(request: Request, path: Path) -> RunFolder:
     write_pixels(run, scene, split)
     run.write_json("run.json", request.to_json())
     Training(run, scene, split, request.preset, request.seed, Compute()).finish(request.compare_raw)
-    return run

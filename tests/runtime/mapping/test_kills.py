@@ -50,6 +50,11 @@ main()
 """
 
 
+@pytest.fixture(autouse=True)
+def shared_transcoder():
+    """Each test starts the process anew."""
+
+
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("scene") / "scene.tif"

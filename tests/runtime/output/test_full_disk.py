@@ -44,6 +44,11 @@ class SmallDisk:
         return {str(p.relative_to(self.maps)): p.read_bytes() for p in self.maps.rglob("*") if p.is_file()}
 
 
+@pytest.fixture(autouse=True)
+def shared_transcoder():
+    """Each test starts the process anew."""
+
+
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[SmallDisk]:
     """Mount a disk in memory, where this is allowed."""
