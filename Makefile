@@ -1,9 +1,11 @@
-# `make demo` runs the main job on Indian Pines; `make test` runs lint, types and tests; `make bench` prints the tables.
+# `make demo` runs the main job on Indian Pines; `make test` runs lint, types, import rules and all tests, `make check` the
+# same without the tests that train; `make coverage` counts the lines that tests run; `make bench` prints the tables.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test bench clean
+.PHONY: demo lint check test coverage bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -24,14 +26,23 @@ demo: $(INSTALLED)
 	@echo "The run:       demo/run, its figures in demo/run/figures"
 	@echo "The model:     demo/model.onnx"
 
-test: $(INSTALLED)
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/lint-imports
+
+check: lint
+	$(PYTEST) -m "not training"
+
+test: lint
+	$(PYTEST) --durations 20
+
+coverage: $(INSTALLED)
+	$(PYTEST) --cov spectraldiff --cov spectraldiff_runtime --cov spectraldiff_export --cov-report term --cov-report html
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.map_speed --model demo/model.onnx
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo htmlcov .coverage
