@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from spectraldiff_runtime.output.journal import JOURNAL, PUBLISHING, folder_of
+from spectraldiff_runtime.output.journal import JOURNAL, PUBLISHING, unfinished_folder
 
 NAMES = ("classes.tif", "confidence.tif", "probabilities.tif", "map.png")
 
@@ -38,7 +38,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def phase(folder: Path) -> str:
     """Say what a killed map was doing, from what it left."""
-    unfinished = folder_of(folder / NAMES[0])
+    unfinished = unfinished_folder(folder / NAMES[0])
     if not (unfinished / JOURNAL).exists():
         return "ended" if (folder / NAMES[0]).exists() else "starting"
     if f"\n{PUBLISHING} ".encode() in (unfinished / JOURNAL).read_bytes():
@@ -51,7 +51,7 @@ def undisturbed(line: list[str], folder: Path) -> tuple[dict[str, bytes], float,
     start, begun = time.perf_counter(), 0.0
     process = subprocess.Popen(line)
     while process.poll() is None:
-        if not begun and (folder_of(folder / NAMES[0]) / JOURNAL).exists():
+        if not begun and (unfinished_folder(folder / NAMES[0]) / JOURNAL).exists():
             begun = time.perf_counter() - start
         time.sleep(0.002)
     if process.returncode:

@@ -39,10 +39,9 @@ from benchmarks.roofline.whole_maps import busy_share, map_made, watch
 from spectraldiff.datasets import registry
 from spectraldiff.models.presets import PRESETS
 from spectraldiff_runtime import Model, map_scene
-from spectraldiff_runtime.mapping.job import Source
-from spectraldiff_runtime.mapping.map_scene import gpu_room
-from spectraldiff_runtime.mapping.pipeline import in_flight
-from spectraldiff_runtime.mapping.stages import gather, read_part
+from spectraldiff_runtime.mapping.pipeline import map_concurrently
+from spectraldiff_runtime.mapping.request import SourceOptions, gpu_budget
+from spectraldiff_runtime.mapping.stages import gather, read_padded
 from spectraldiff_runtime.model.cpu_layout import optimised
 from spectraldiff_runtime.model.model_file import read_card, read_model_bytes
 from spectraldiff_runtime.model.session import cuda_provider
@@ -94,15 +93,15 @@ class Tiles:
 def take_tiles(model: Model, path: Path, most: int) -> Tiles:
     """Read up to `most` batches of the most frequent tile of the first part of a scene, as a map would."""
     halo = model.card.halo
-    with Source(str(path), None, NODATA_OF_FILE, False).open(model.card, print) as scene:
+    with SourceOptions(None, NODATA_OF_FILE, False).open_raster(path, model.card, print) as scene:
         whole = Window(0, scene.height, 0, scene.width)
-        plan = make_plan(model.card, model.size, scene, whole, gpu=gpu_room(model))
+        plan = make_plan(model.card, model.size, scene, whole, gpu=gpu_budget(model))
         strip = next(strips(whole, plan, halo, scene.height, scene.width)).output
         tiles = tiles_of_strip(strip, plan.tile, plan.tile_columns)
         (height, width), _ = Counter((t.height, t.width) for t in tiles).most_common(1)[0]
         same = [t for t in tiles if (t.height, t.width) == (height, width)][: most * plan.batch]
         filled = None if model.gpu is None else largest_tile(whole, plan, halo, scene.height, scene.width)
-        found = gather(model, scene, read_part(scene, strip, halo), same, plan.batch, None, filled)
+        found = gather(model, scene, read_padded(scene, strip, halo), same, plan.batch, None, filled)
         batches = [batch.inputs for batch in found if batch.kept.size]
         padded = batches[0].shape[2] * batches[0].shape[3]
         return Tiles(batches, height * width, padded, plan, scene.height * scene.width)
@@ -196,7 +195,7 @@ def measured(
         out = Path(folder) / "classes.tif"
         for number in range(REPEATS + 1):
             first = floor_of(operations, device, model.threads)
-            inference = 1e6 * seconds_of(lambda: list(in_flight(model.run, tiles.batches, model.runs))) / kept
+            inference = 1e6 * seconds_of(lambda: list(map_concurrently(model.run, tiles.batches, model.runs))) / kept
             second = floor_of(operations, device, model.threads)
             mapped = 1e6 * seconds_of(lambda: map_scene(model, path, out, overwrite=True)) / tiles.pixels
             third = floor_of(operations, device, model.threads)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.roofline.gpu_use import START, GpuUse
 from benchmarks.roofline.synthetic import write_scene
 from spectraldiff_runtime import Model, map_scene
-from spectraldiff_runtime.mapping.pipeline import in_flight
+from spectraldiff_runtime.mapping.pipeline import map_concurrently
 
 REPEATS = 5
 # How long inference alone is repeated while the GPU is watched.
@@ -76,7 +76,7 @@ def watch(model: Model, batches: Sequence[NDArray[np.float32]], kept: int) -> di
             yield batch
 
     with GpuUse(model.gpu) as use:
-        for found in in_flight(model.run, endless(), model.runs):
+        for found in map_concurrently(model.run, endless(), model.runs):
             done += len(found.classes)
     seconds = time.perf_counter() - started
     return {"us_per_pixel": 1e6 * seconds / max(done * kept, 1), "gpu_share": use.share}

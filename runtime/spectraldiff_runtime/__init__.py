@@ -9,7 +9,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from spectraldiff_runtime.version import _version
+from spectraldiff_runtime.version import installed_version
 
 if TYPE_CHECKING:
     from spectraldiff_runtime.classes import LandCoverClass
@@ -34,7 +34,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `sdiff --help` need not wait for NumPy, GDAL and ONNX Runtime."""
     if name == "__version__":
-        return _version()
+        return installed_version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)

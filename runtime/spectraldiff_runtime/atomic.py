@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from spectraldiff_runtime.errors import OutputError
-from spectraldiff_runtime.signals import interrupts_held_back
+from spectraldiff_runtime.signals import interrupts_deferred
 
 # The names of rasters that are written end with one of these; a name without any is taken too.
 RASTERS = (".tif", ".tiff")
@@ -35,7 +35,7 @@ def commit(outputs: Sequence[Output]) -> None:
     """Finish all outputs, then name them all: after an error in any, none appears."""
     for output in outputs:
         output.finish()
-    with interrupts_held_back():
+    with interrupts_deferred():
         for output in outputs:
             output.publish()
 
@@ -160,7 +160,7 @@ def check_writable(path: Path) -> None:
         raise output_error(path, error) from error
 
 
-def check_apart(outputs: Mapping[str, Path], inputs: Sequence[Path]) -> None:
+def check_distinct(outputs: Mapping[str, Path], inputs: Sequence[Path]) -> None:
     """Refuse outputs that are the same file as an input or as each other.
 
     Parameters

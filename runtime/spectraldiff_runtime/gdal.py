@@ -40,12 +40,12 @@ def check_plain(path: str | Path) -> None:
     ------
     SceneError
     """
-    kind = _kind(path)
+    kind = file_mode(path)
     if kind is not None and not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
         raise SceneError(f"'{path}' is a pipe or a device: wanted a file; copy what it gives to one first")
 
 
-def _kind(path: str | Path) -> int | None:
+def file_mode(path: str | Path) -> int | None:
     """Return the mode of what has this name here; None for nothing, as for names that only GDAL knows."""
     try:
         return Path(path).stat().st_mode

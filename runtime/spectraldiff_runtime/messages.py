@@ -9,7 +9,7 @@ def sdiff(*words: str | int | Path) -> str:
     return shlex.join(["sdiff", *map(str, words)])
 
 
-def go_on(run: Path) -> str:
+def resume_command(run: Path) -> str:
     """Return the line that goes on with the unfinished training in a run folder."""
     return sdiff("train", "--resume", run)
 

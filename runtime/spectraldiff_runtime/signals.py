@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def interrupts_held_back() -> Iterator[None]:
+def interrupts_deferred() -> Iterator[None]:
     """Deliver SIGINT and SIGTERM when the block has ended, not in it.
 
     Python runs handlers in the main thread only, so that other threads need nothing.

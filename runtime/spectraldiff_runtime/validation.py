@@ -1,4 +1,4 @@
-"""What callers give as options: NumPy's numbers become Python's, and what cannot be meant is one line."""
+"""Checks of option values: NumPy's numbers become Python's, anything else is an error of one line."""
 
 import operator
 import reprlib
@@ -10,7 +10,7 @@ from spectraldiff_runtime.errors import UsageError
 T = TypeVar("T")
 
 
-def whole(name: str, value: Any) -> int:
+def as_int(name: str, value: Any) -> int:
     """Return a whole number of any type as Python's; UsageError for anything else, such as 8.0 or '8'."""
     try:
         return operator.index(value)
@@ -18,12 +18,12 @@ def whole(name: str, value: Any) -> int:
         raise _refused(name, value, "a whole number") from None
 
 
-def whole_or_none(name: str, value: Any) -> int | None:
-    """Return what `whole` does, or None for None."""
-    return None if value is None else whole(name, value)
+def as_int_or_none(name: str, value: Any) -> int | None:
+    """Return what `as_int` does, or None for None."""
+    return None if value is None else as_int(name, value)
 
 
-def real(name: str, value: Any) -> float:
+def as_float(name: str, value: Any) -> float:
     """Return a real number of any type as Python's; UsageError for anything else, such as '8'."""
     try:
         if not isinstance(value, str | bytes):
@@ -43,10 +43,10 @@ def nodata_value(value: Any) -> Any:
         pass
     if isinstance(value, str | bytes):
         raise _refused("nodata", value, "a number, 'file' for the file's own value, or None for none")
-    return real("nodata", value)
+    return as_float("nodata", value)
 
 
-def several(
+def as_tuple(
     name: str, values: Any, convert: Callable[[str, Any], T], wanted: str, count: int | None = None
 ) -> tuple[T, ...]:
     """Return `values`, each converted, as a tuple.
@@ -54,16 +54,16 @@ def several(
     Parameters
     ----------
     convert
-        `whole` or `real`.
+        `as_int` or `as_float`.
     wanted
-        What messages call the right thing.
+        What messages say was wanted.
     count
-        How many there have to be; None for any number.
+        The number of values required; None for any number.
 
     Raises
     ------
     UsageError
-        They are no collection, one cannot be converted, or there are more or fewer.
+        `values` is no sequence, a value cannot be converted, or their number is wrong.
     """
     try:
         found = None if isinstance(values, str | bytes) else tuple(convert(name, value) for value in values)

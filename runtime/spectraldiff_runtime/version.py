@@ -1,7 +1,7 @@
 """The version of the installed package."""
 
 
-def _version() -> str:
+def installed_version() -> str:
     """Look the version up when it is asked for: `importlib.metadata` takes longer to load than Typer."""
     from importlib.metadata import PackageNotFoundError, version
 

@@ -16,7 +16,7 @@ from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.geo.georeference import Georeference
-from spectraldiff_runtime.geotiff.class_raster import all_classes, read_classes
+from spectraldiff_runtime.geotiff.class_raster import classes_of_values, read_classes
 from spectraldiff_runtime.scene.open import open_dataset
 from spectraldiff_runtime.scene.raster import RasterScene
 
@@ -100,7 +100,7 @@ def assess(
     found = read_reference(labels, predicted.shape, place, fields or LabelFields())
     named = read_classes(classes)
     highest = max(int(predicted.max()), *(c.value for c in named), 0)
-    truth, known, notes = match_classes(found, all_classes(classes, range(1, highest + 1)))
+    truth, known, notes = match_classes(found, classes_of_values(classes, range(1, highest + 1)))
     left_out = {"excluded": 0, "nodata": 0}
     if exclude is not None:
         left_out["excluded"] = _drop(truth, read_on_grid("the pixels to exclude", exclude, predicted.shape, place) > 0)

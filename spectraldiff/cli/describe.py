@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spectraldiff_runtime.errors import ModelFileError, RunError
-from spectraldiff_runtime.messages import go_on
+from spectraldiff_runtime.messages import resume_command
 from spectraldiff_runtime.model.card import ModelCard
 
 CARD_MEMBER = "extra/card.json"
@@ -221,7 +221,7 @@ def _unfinished(folder: Path) -> dict[str, Any]:
     return {
         "kind": "unfinished run",
         "folder": str(folder),
-        "go_on_with": go_on(folder),
+        "go_on_with": resume_command(folder),
         "state_saved": (folder / "state.safetensors").is_file(),
         "asked_for": {
             **{k: v for k, v in asked.items() if k != "data"},

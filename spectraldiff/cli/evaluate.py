@@ -72,10 +72,10 @@ def evaluate(
         from spectraldiff.accuracy.assessment import assess
         from spectraldiff.data.label_vectors import LabelFields
     if report is not None:
-        from spectraldiff_runtime.atomic import check_apart, check_output
+        from spectraldiff_runtime.atomic import check_distinct, check_output
 
         check_output(report, overwrite)
-        check_apart({"--report": report}, [p for p in (classes, labels, exclude, confidence) if p is not None])
+        check_distinct({"--report": report}, [p for p in (classes, labels, exclude, confidence) if p is not None])
     found = assess(
         classes,
         labels,

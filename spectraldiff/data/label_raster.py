@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.classes import HIGHEST, class_dtype
 from spectraldiff_runtime.errors import LabelsError
-from spectraldiff_runtime.geo.georeference import Georeference, mapped
+from spectraldiff_runtime.geo.georeference import Georeference, apply_transform
 from spectraldiff_runtime.scene.raster import RasterScene
 
 
@@ -90,7 +90,7 @@ def _nearest(labels: NDArray[Any], source: Any, shape: tuple[int, int], target: 
     out = np.zeros(shape, labels.dtype)
     centres = np.arange(shape[1]) + 0.5
     for row in range(shape[0]):
-        x, y = mapped(~source, *mapped(target, centres, row + 0.5))
+        x, y = apply_transform(~source, *apply_transform(target, centres, row + 0.5))
         # A centre on the border of two pixels belongs to the next one, independent of rounding.
         columns, rows = (np.floor(axis + 1e-6).astype(np.int64) for axis in (x, y))
         inside = (rows >= 0) & (rows < labels.shape[0]) & (columns >= 0) & (columns < labels.shape[1])

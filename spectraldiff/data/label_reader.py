@@ -17,7 +17,7 @@ from spectraldiff.data.label_vectors import LabelFields, Table, in_pixels, is_ve
 from spectraldiff_runtime.classes import HIGHEST, Colour, LandCoverClass, class_dtype, clean_name, with_colours
 from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.geo.georeference import Georeference
-from spectraldiff_runtime.geotiff.class_raster import all_classes, read_classes
+from spectraldiff_runtime.geotiff.class_raster import classes_of_values, read_classes
 
 FEW = 16  # up to this many unused values are kept as classes
 ALL_ONES = (255, 65535)  # values that software often writes into unlabelled pixels
@@ -86,10 +86,10 @@ def _of_raster(path: str | Path, labels: NDArray[Any], remarks: tuple[str, ...])
     highest = max(used, default=0)
     if highest - len(used) <= max(len(used), FEW):
         values = range(1, highest + 1)
-        return OwnLabels(labels, all_classes(path, values), None, remarks, tuple(values))
+        return OwnLabels(labels, classes_of_values(path, values), None, remarks, tuple(values))
     table = np.zeros(highest + 1, class_dtype(len(used)))
     table[used] = np.arange(1, len(used) + 1)
-    classes = tuple(replace(c, value=value) for value, c in enumerate(all_classes(path, used), start=1))
+    classes = tuple(replace(c, value=value) for value, c in enumerate(classes_of_values(path, used), start=1))
     return OwnLabels(table[labels], classes, None, remarks, tuple(used))
 
 

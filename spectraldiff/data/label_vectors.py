@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import LabelsError, UsageError
 from spectraldiff_runtime.gdal import check_plain, quiet_gdal
-from spectraldiff_runtime.geo.georeference import Georeference, crs_of, mapped
-from spectraldiff_runtime.geo.reprojection import CRS_ERRORS, box_text, boxes_around, in_crs, scene_box_of
+from spectraldiff_runtime.geo.georeference import Georeference, apply_transform, crs_of
+from spectraldiff_runtime.geo.reprojection import CRS_ERRORS, box_text, boxes_around, in_crs, scene_bounds
 from spectraldiff_runtime.geo.vector_file import reprojected
 
 READ_ERRORS = (RuntimeError, ValueError, shapely.errors.ShapelyError)
@@ -189,7 +189,7 @@ def in_pixels(
         The scene or the file has no georeference, or no polygon or point intersects the scene.
     """
     _check_places(path, table.crs, place, name)
-    scene_crs, scene_box = crs_of(place), scene_box_of(*shape, place)
+    scene_crs, scene_box = crs_of(place), scene_bounds(*shape, place)
     parts, owner = _parts(table.shapes, np.arange(len(table.shapes)))
     if not len(parts):
         raise LabelsError(f"'{path}' has no polygon and no point: wanted labelled polygons or points")
@@ -197,7 +197,7 @@ def in_pixels(
         raise LabelsError(f"'{path}' has coordinates that are not finite: wanted numbers; repair the file")
     moved, owner = _moved(path, parts, owner, table.crs, scene_crs, scene_box)
     to_pixels = ~place.transform
-    pixels = shapely.transform(moved, lambda points: np.stack(mapped(to_pixels, *points.T), 1))
+    pixels = shapely.transform(moved, lambda points: np.stack(apply_transform(to_pixels, *points.T), 1))
     reaching = shapely.intersects(shapely.box(0, 0, shape[1], shape[0]), pixels)
     if not reaching.any():
         raise _outside(path, name, parts, table.crs, scene_crs, scene_box)

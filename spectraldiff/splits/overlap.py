@@ -12,8 +12,8 @@ import rasterio
 from numpy.typing import NDArray
 
 from spectraldiff.splits.disjoint import within
-from spectraldiff_runtime.geo.georeference import Georeference, crs_of, mapped
-from spectraldiff_runtime.geo.reprojection import boxes_around, grown, moved_points, scene_box_of
+from spectraldiff_runtime.geo.georeference import Georeference, apply_transform, crs_of
+from spectraldiff_runtime.geo.reprojection import boxes_around, expanded, reproject_points, scene_bounds
 
 BLOCK = 2**18  # pixels that are looked at together
 PER_PIXEL = 1.5  # points a pixel of this scene along the sides of a training pixel, however it is turned
@@ -63,7 +63,7 @@ def _placed(place: Georeference) -> bool:
 def _framed(place: Georeference, frame: int) -> Georeference:
     """Return where a scene lies with a frame of so many pixels around it."""
     a, b, _, d, e, _ = place.transform[:6]
-    left, top = mapped(place.transform, -frame, -frame)
+    left, top = apply_transform(place.transform, -frame, -frame)
     return Georeference(place.crs, rasterio.Affine(a, b, left, d, e, top))
 
 
@@ -72,17 +72,17 @@ def _points(
 ) -> Iterator[NDArray[np.float64]]:
     """Yield the points of one scene's training pixels that lie in another, (n, 2): column and row there."""
     crs, target_crs = crs_of(place), crs_of(target)
-    box = scene_box_of(*shape, target)
+    box = scene_bounds(*shape, target)
     boxes = [box] if crs == target_crs else boxes_around(box, target_crs, crs)
 
     def brought(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-        points = np.stack(mapped(place.transform, *pixels.T), 1)
+        points = np.stack(apply_transform(place.transform, *pixels.T), 1)
         if crs != target_crs:
-            points = moved_points(points, crs, target_crs)
-        return np.stack(mapped(~target.transform, *points.T), 1)
+            points = reproject_points(points, crs, target_crs)
+        return np.stack(apply_transform(~target.transform, *points.T), 1)
 
     for pixels in _pixels(train) if boxes else ():
-        reaching = _reaching(pixels, place, [grown(one) for one in boxes])
+        reaching = _reaching(pixels, place, [expanded(one) for one in boxes])
         if not len(reaching):
             continue
         some = reaching[:: -(-len(reaching) // 8)] + 0.5
@@ -107,7 +107,7 @@ def _reaching(
 ) -> NDArray[np.float64]:
     """Return the pixels that reach one of the boxes, which are in the CRS of the pixels' scene."""
     a, b, _, d, e, _ = place.transform[:6]
-    x, y = mapped(place.transform, *(pixels + 0.5).T)
+    x, y = apply_transform(place.transform, *(pixels + 0.5).T)
     dx, dy = (abs(a) + abs(b)) / 2, (abs(d) + abs(e)) / 2
     inside = np.zeros(len(pixels), np.bool_)
     for west, south, east, north in boxes:

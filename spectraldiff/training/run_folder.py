@@ -22,7 +22,7 @@ from spectraldiff.splits.split import Split
 from spectraldiff_runtime.atomic import output_error
 from spectraldiff_runtime.errors import OutputError, RunError
 from spectraldiff_runtime.geotiff.class_raster import write_class_raster
-from spectraldiff_runtime.messages import go_on
+from spectraldiff_runtime.messages import resume_command
 
 REQUEST, DATA, FACTS, METRICS = "run.json", "data.json", "model.json", "metrics.json"
 STATE, MODEL, SAMPLES = "state.safetensors", "model.safetensors", "samples.safetensors"
@@ -68,7 +68,9 @@ class RunFolder:
     def missing(self, name: str) -> str:
         """Return what an error says of a file that is not there."""
         if name == FACTS and self.begun:
-            return f"the run '{self.path}' is not finished (it has no {FACTS}): go on with `{go_on(self.path)}`"
+            return (
+                f"the run '{self.path}' is not finished (it has no {FACTS}): go on with `{resume_command(self.path)}`"
+            )
         if self.finished:
             return f"the run '{self.path}' is damaged (it has no {name}): train again, or restore it"
         return f"'{self.path}' is no run folder (it has no {name}): name a folder that `sdiff train` wrote"
@@ -105,7 +107,7 @@ class RunFolder:
         except Timeout:
             raise RunError(
                 f"another process trains in '{self.path}': wait for its end, or stop it and go on with "
-                f"`{go_on(self.path)}`"
+                f"`{resume_command(self.path)}`"
             ) from None
         except OSError as error:
             raise output_error(self.path / LOCK, error) from error
@@ -131,7 +133,8 @@ def _taken(path: Path) -> OutputError:
         return OutputError(f"'{path}' exists and holds a finished run: give --run another name")
     if folder.begun:
         return OutputError(
-            f"'{path}' exists and holds an unfinished run: go on with `{go_on(path)}`, or give --run another name"
+            f"'{path}' exists and holds an unfinished run: go on with `{resume_command(path)}`, "
+            "or give --run another name"
         )
     return OutputError(f"'{path}' exists and is no run folder: give --run the name of a folder that is not there yet")
 
@@ -165,7 +168,7 @@ def newest_run(runs: Path) -> RunFolder:
     folders = [RunFolder(p.parent) for p in runs.glob(f"*/{FACTS}")] if runs.is_dir() else []
     if not folders:
         unfinished = sorted(p.parent for p in runs.glob(f"*/{REQUEST}")) if runs.is_dir() else []
-        hint = f" ('{unfinished[-1]}' is not finished: `{go_on(unfinished[-1])}`)" if unfinished else ""
+        hint = f" ('{unfinished[-1]}' is not finished: `{resume_command(unfinished[-1])}`)" if unfinished else ""
         raise RunError(
             f"there is no finished run in '{runs}'{hint}: train one with `sdiff train`, or name one with --run"
         )

@@ -25,7 +25,7 @@ from spectraldiff.training.run_folder import (
 )
 from spectraldiff.training.trainer import Training
 from spectraldiff_runtime.errors import RunError, UsageError
-from spectraldiff_runtime.messages import go_on, sdiff
+from spectraldiff_runtime.messages import resume_command, sdiff
 
 
 def set_up(request: Request, threads: int | None, device: str | None, resumed: bool) -> tuple[Request, Compute]:
@@ -85,5 +85,5 @@ def train(
             training = Training(folder, scenes, splits, request.preset, request.seed, compute, monitor)
             return training.finish(request.compare_raw, request.command())
         except KeyboardInterrupt:
-            monitor.message(f"Stopped; go on with `{go_on(folder.path)}`")
+            monitor.message(f"Stopped; go on with `{resume_command(folder.path)}`")
             raise

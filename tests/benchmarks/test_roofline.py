@@ -17,7 +17,7 @@ from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.model.io_binding import BoundSession
 from spectraldiff_runtime.model.model_file import CARD_KEY, read_model_bytes, seal
-from spectraldiff_runtime.model.oom import Fitting
+from spectraldiff_runtime.model.oom import BatchSplitter
 
 BANDS, CLASSES, HALO = 3, 2, 2
 
@@ -109,7 +109,7 @@ def test_tiles_are_those_that_a_gpu_gets(model_path, scene_path):
     """All of one shape, two under way; the CPU's provider plays the GPU."""
     model = Model.open(model_path, "cpu", threads=1)
     session = BoundSession(model.session, "cpu", 0, 2)
-    on_gpu = replace(model, device="cuda", session=session, fitting=Fitting(True, 2))
+    on_gpu = replace(model, device="cuda", session=session, splitter=BatchSplitter(True, 2))
     tiles = __main__.take_tiles(on_gpu, scene_path, 2)
     assert tiles.plan.tile == 256
     assert (tiles.kept, tiles.padded) == (40 * 50, 44 * 54)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectraldiff_runtime.atomic import PartialFile, check_apart, commit, output_error
+from spectraldiff_runtime.atomic import PartialFile, check_distinct, commit, output_error
 from spectraldiff_runtime.errors import OutputError
 
 
@@ -90,11 +90,11 @@ def test_a_device_is_not_replaced_even_when_asked():
 def test_files_must_differ(tmp_path):
     scene = tmp_path / "scene.tif"
     (tmp_path / "link.tif").symlink_to(scene)
-    check_apart({"--out": tmp_path / "a.tif", "--preview": tmp_path / "b.png"}, [scene])
+    check_distinct({"--out": tmp_path / "a.tif", "--preview": tmp_path / "b.png"}, [scene])
     with pytest.raises(OutputError, match=r"--confidence .* the same file as what --out names"):
-        check_apart({"--out": scene, "--confidence": tmp_path / "." / "scene.tif"}, [])
+        check_distinct({"--out": scene, "--confidence": tmp_path / "." / "scene.tif"}, [])
     with pytest.raises(OutputError, match=r"--out .* the same file as the input"):
-        check_apart({"--out": tmp_path / "link.tif"}, [scene])
+        check_distinct({"--out": tmp_path / "link.tif"}, [scene])
 
 
 LIMITED = """

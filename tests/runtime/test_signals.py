@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from spectraldiff_runtime.signals import SIGNALS, interrupts_held_back
+from spectraldiff_runtime.signals import SIGNALS, interrupts_deferred
 
 
 def interrupted(then):
     """Press Ctrl-C where it is held back, and then do something."""
-    with interrupts_held_back():
+    with interrupts_deferred():
         signal.raise_signal(signal.SIGINT)
         then()
 
@@ -32,7 +32,7 @@ def test_any_handler_is_called_once_and_stays(number):
 
     before = signal.signal(number, handler)
     try:
-        with interrupts_held_back():
+        with interrupts_deferred():
             signal.raise_signal(number)
             signal.raise_signal(number)
             assert calls == []
@@ -45,7 +45,7 @@ def test_any_handler_is_called_once_and_stays(number):
 def test_ignored_signals_stay_ignored():
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with interrupts_held_back():
+        with interrupts_deferred():
             signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
@@ -61,7 +61,7 @@ def test_other_threads_are_left_alone():
     handlers = []
 
     def work():
-        with interrupts_held_back():
+        with interrupts_deferred():
             handlers.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)
@@ -73,7 +73,7 @@ def test_other_threads_are_left_alone():
 def press_ctrl_c_in_a_callback(steps):
     """Let C code call Python, as compilers do; what is raised there goes no further."""
     callback = ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(signal.SIGINT))
-    with interrupts_held_back():
+    with interrupts_deferred():
         callback()
         steps.append("went on")
 

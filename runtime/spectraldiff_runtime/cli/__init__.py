@@ -29,7 +29,7 @@ COMMANDS = {
 }
 
 
-class OnDemand(TyperGroup):
+class LazyCommands(TyperGroup):
     """Imports a command's module when that command runs: help, version and the others wait for none of them."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
@@ -60,7 +60,7 @@ def _stand_in() -> None:
 
 app = _new_app(
     name="sdiff",
-    cls=OnDemand,
+    cls=LazyCommands,
     help="Land-cover maps from hyperspectral scenes with spectral-spatial diffusion features.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )

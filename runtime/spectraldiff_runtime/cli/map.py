@@ -26,7 +26,7 @@ from spectraldiff_runtime.errors import SpectralDiffError, UsageError
 from spectraldiff_runtime.messages import one_line
 
 if TYPE_CHECKING:
-    from spectraldiff_runtime.mapping.job import Region
+    from spectraldiff_runtime.mapping.request import Region
     from spectraldiff_runtime.mapping.result import MapResult
     from spectraldiff_runtime.model.engine import Model
     from spectraldiff_runtime.scene.protocol import Scene
@@ -211,10 +211,10 @@ class Target:
 
     def check(self, inputs: Sequence[Path], overwrite: bool) -> None:
         """Refuse outputs that cannot be, before anything is opened."""
-        from spectraldiff_runtime.atomic import check_apart, check_output, check_raster_name
+        from spectraldiff_runtime.atomic import check_distinct, check_output, check_raster_name
 
         named = {"--out": self.out, **{f"--{name}": path for name, path in self.beside().items()}}
-        check_apart(named, inputs)
+        check_distinct(named, inputs)
         for option, path in named.items():
             if option != "--preview":
                 check_raster_name(option, path)

@@ -105,6 +105,6 @@ def print_profile(result: "MapResult") -> None:
             "" if speed is None or not row["pixels"] else f"{speed:,.0f}",
         )
     Console(stderr=True, highlight=False).print(table)
-    bound = result.bounding_stage
+    bound = result.bottleneck
     if bound is not None:
         typer.echo(f"The run was bound by '{bound['stage']}', busy {bound['busy_share']:.0%} of the time", err=True)

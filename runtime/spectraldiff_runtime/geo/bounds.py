@@ -8,19 +8,19 @@ import rasterio
 
 from spectraldiff_runtime.errors import SceneError, UsageError
 from spectraldiff_runtime.gdal import quiet_gdal
-from spectraldiff_runtime.geo.georeference import Georeference, crs_of, mapped
+from spectraldiff_runtime.geo.georeference import Georeference, apply_transform, crs_of
 from spectraldiff_runtime.geo.reprojection import (
     CRS_ERRORS,
     Box,
     box_text,
     boxes_around,
-    check_placed,
-    grown,
+    check_has_transform,
+    expanded,
     in_crs,
     overlap,
-    scene_box_of,
+    scene_bounds,
 )
-from spectraldiff_runtime.validation import real, several, whole
+from spectraldiff_runtime.validation import as_float, as_int, as_tuple
 from spectraldiff_runtime.window import Window
 
 # Bounds are printed with few decimals (gdalinfo: 1e-7 degrees): less than this part of a pixel is rounding.
@@ -74,13 +74,13 @@ def choose_window(
         return _checked_window(height, width, name, window)
     if bounds is None:
         return Window(0, height, 0, width)
-    west, south, east, north = several("bounds", bounds, real, "W S E N, four numbers", 4)
-    check_placed(place, name, "--bounds")
+    west, south, east, north = as_tuple("bounds", bounds, as_float, "W S E N, four numbers", 4)
+    check_has_transform(place, name, "--bounds")
     return _window_of_bounds(height, width, place, name, (west, south, east, north), bounds_crs)
 
 
 def _checked_window(height: int, width: int, name: str, window: tuple[int, int, int, int]) -> Window:
-    col, row, columns, rows = several("window", window, whole, "COL ROW WIDTH HEIGHT, four whole numbers", 4)
+    col, row, columns, rows = as_tuple("window", window, as_int, "COL ROW WIDTH HEIGHT, four whole numbers", 4)
     given = f"--window {col} {row} {columns} {rows}"
     if columns < 1 or rows < 1:
         raise UsageError(f"{given} has no pixels: wanted COL ROW WIDTH HEIGHT with width and height of at least 1")
@@ -116,7 +116,7 @@ def _turned(boxes: list[Box], crs: Any) -> list[Box]:
 def _window_of_bounds(
     height: int, width: int, place: Georeference, name: str, bounds: Box, bounds_crs: str | None
 ) -> Window:
-    scene_crs, scene_box = crs_of(place), scene_box_of(height, width, place)
+    scene_crs, scene_box = crs_of(place), scene_bounds(height, width, place)
     given = scene_crs if bounds_crs is None else _parsed_crs(bounds_crs)
     bounds = _checked_bounds(bounds, given)
     boxes, covered = [bounds], box_text(scene_box) + in_crs(scene_crs)
@@ -146,7 +146,9 @@ def _boxes_in_scene(bounds: Box, given: Any, scene_crs: Any, scene_box: Box) -> 
     world become half of a UTM zone. So what lies beyond the scene is cut off before reprojecting.
     """
     around = boxes_around(scene_box, scene_crs, given)
-    near = [overlap(box, grown(other)) for other in around for box in _turned([bounds], given)] if around else [bounds]
+    near = (
+        [overlap(box, expanded(other)) for other in around for box in _turned([bounds], given)] if around else [bounds]
+    )
     boxes: list[Box] = []
     for box in near:
         if box is None:
@@ -164,7 +166,7 @@ def _boxes_in_scene(bounds: Box, given: Any, scene_crs: Any, scene_box: Box) -> 
 
 def _pixel_window(box: Box, place: Georeference, height: int, width: int) -> Window:
     """Return the pixels that a box in the scene's CRS overlaps, cut off at the scene's edges."""
-    corners = [mapped(~place.transform, x, y) for x in (box[0], box[2]) for y in (box[1], box[3])]
+    corners = [apply_transform(~place.transform, x, y) for x in (box[0], box[2]) for y in (box[1], box[3])]
     if not np.isfinite(corners).all():
         raise UsageError(f"--bounds {box_text(box)} are too large to compute with: wanted W S E N near the scene")
     (col0, col1), (row0, row1) = (

@@ -11,7 +11,7 @@ import rasterio
 from spectraldiff_runtime.window import Window
 
 # Projections that stretch the ground by more, the farther it is from the equator.
-OF_THE_WORLD = re.compile(r'PROJECTION\["(Mercator|Equirectangular|Miller)')
+WORLD_PROJECTIONS = re.compile(r'PROJECTION\["(Mercator|Equirectangular|Miller)')
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Georeference:
         if self.crs is None or self.transform is None:
             return None
         crs = rasterio.crs.CRS.from_user_input(self.crs)
-        if not crs.is_projected or OF_THE_WORLD.search(crs.to_wkt()):
+        if not crs.is_projected or WORLD_PROJECTIONS.search(crs.to_wkt()):
             return None
         metres = crs.linear_units_factor[1]
         return float(abs(self.transform.determinant) * metres**2 / 10_000)
@@ -52,11 +52,11 @@ def read_georeference(dataset: Any) -> Georeference:
     return Georeference(dataset.crs, transform, tuple(gcps), gcps_crs, dataset.rpcs)
 
 
-def moved(place: Georeference, window: Window) -> Georeference:
+def window_georeference(place: Georeference, window: Window) -> Georeference:
     """Return where a part of a scene lies: transform, control points and RPCs count from its first pixel."""
     transform = place.transform
     if transform is not None:
-        x, y = mapped(transform, window.col0, window.row0)
+        x, y = apply_transform(transform, window.col0, window.row0)
         transform = rasterio.Affine(transform.a, transform.b, x, transform.d, transform.e, y)
     gcps = tuple(
         rasterio.control.GroundControlPoint(p.row - window.row0, p.col - window.col0, p.x, p.y, p.z, p.id, p.info)
@@ -74,7 +74,7 @@ def crs_of(place: Georeference) -> Any:
     return rasterio.crs.CRS.from_user_input(place.crs) if place.crs else None
 
 
-def mapped(transform: Any, x: Any, y: Any) -> tuple[Any, Any]:
+def apply_transform(transform: Any, x: Any, y: Any) -> tuple[Any, Any]:
     """Apply an affine transform to coordinates, numbers or arrays (affine 2 writes it ``*``, affine 3 ``@``)."""
     a, b, c, d, e, f = transform[:6]
     return a * x + b * y + c, d * x + e * y + f

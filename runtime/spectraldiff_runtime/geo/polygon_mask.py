@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geo.reprojection import (
-    check_placed,
+    check_has_transform,
 )
 from spectraldiff_runtime.geo.vector_file import polygons_in_pixels
 from spectraldiff_runtime.window import Window, tiles_of
@@ -23,7 +23,7 @@ from spectraldiff_runtime.window import Window, tiles_of
 EDGES_AT_ONCE = 1 << 14
 
 
-class AreaMask:
+class PolygonMask:
     """Polygons of a vector file, as a mask on a scene's grid.
 
     All polygons of all layers count; where they overlap they are joined. A pixel is inside where its centre is; a
@@ -54,7 +54,7 @@ class AreaMask:
     window: Window
 
     def __init__(self, path: str | Path, place: Georeference, height: int, width: int, name: str) -> None:
-        check_placed(place, name, "--mask")
+        check_has_transform(place, name, "--mask")
         self.name = str(path)
         self._describe(polygons_in_pixels(path, place, height, width, name), height, width)
         if not self._marks_a_pixel():

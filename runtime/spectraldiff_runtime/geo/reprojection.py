@@ -11,7 +11,7 @@ from rasterio.errors import CRSError
 
 from spectraldiff_runtime.errors import UsageError
 from spectraldiff_runtime.gdal import GDAL_ERRORS, quiet_gdal
-from spectraldiff_runtime.geo.georeference import Georeference, mapped
+from spectraldiff_runtime.geo.georeference import Georeference, apply_transform
 
 # West, south, east, north.
 Box = tuple[float, float, float, float]
@@ -23,7 +23,7 @@ CRS_ERRORS = (*GDAL_ERRORS, CRSError, ValueError)
 SIDE_POINTS = 101
 
 
-def check_placed(place: Georeference, name: str, option: str) -> None:
+def check_has_transform(place: Georeference, name: str, option: str) -> None:
     """Raise UsageError for a scene without a transform, where an option in map coordinates has no meaning."""
     if place.transform is not None:
         if place.transform.is_degenerate or not math.isfinite(place.transform.determinant):
@@ -39,9 +39,9 @@ def check_placed(place: Georeference, name: str, option: str) -> None:
     )
 
 
-def scene_box_of(height: int, width: int, place: Georeference) -> Box:
+def scene_bounds(height: int, width: int, place: Georeference) -> Box:
     """Return the smallest box around a scene with a transform, in its CRS."""
-    corners = np.array([mapped(place.transform, col, row) for col in (0, width) for row in (0, height)])
+    corners = np.array([apply_transform(place.transform, col, row) for col in (0, width) for row in (0, height)])
     return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
 
 
@@ -52,7 +52,7 @@ def boxes_around(box: Box, source: Any, target: Any) -> list[Box]:
     """
     xs, ys = (grid.ravel() for grid in np.meshgrid(np.linspace(*box[::2], 21), np.linspace(*box[1::2], 21)))
     try:
-        back = moved_points(moved_points(np.stack([xs, ys], 1), source, target), target, source)
+        back = reproject_points(reproject_points(np.stack([xs, ys], 1), source, target), target, source)
         with quiet_gdal():
             west, south, east, north = warp.transform_bounds(source, target, *box, densify_pts=SIDE_POINTS)
     except CRS_ERRORS:
@@ -67,13 +67,13 @@ def boxes_around(box: Box, source: Any, target: Any) -> list[Box]:
     return [(west, south, east, north)]
 
 
-def moved_points(points: NDArray[np.float64], source: Any, target: Any) -> NDArray[np.float64]:
+def reproject_points(points: NDArray[np.float64], source: Any, target: Any) -> NDArray[np.float64]:
     """Reproject points (n, 2); what has no place in the target is an error or infinite."""
     with quiet_gdal():
         return np.stack(warp.transform(source, target, *points.T.tolist())[:2], axis=1)
 
 
-def grown(box: Box) -> Box:
+def expanded(box: Box) -> Box:
     """Add what the bent sides of a reprojected box may have missed."""
     dx, dy = 0.01 * (box[2] - box[0]), 0.01 * (box[3] - box[1])
     return box[0] - dx, box[1] - dy, box[2] + dx, box[3] + dy

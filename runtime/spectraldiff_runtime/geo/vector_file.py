@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.gdal import check_plain, quiet_gdal
-from spectraldiff_runtime.geo.georeference import Georeference, crs_of, mapped
+from spectraldiff_runtime.geo.georeference import Georeference, apply_transform, crs_of
 from spectraldiff_runtime.geo.reprojection import (
     CRS_ERRORS,
     SIDE_POINTS,
     Box,
     box_text,
     boxes_around,
-    grown,
+    expanded,
     in_crs,
-    moved_points,
-    scene_box_of,
+    reproject_points,
+    scene_bounds,
 )
 
 # The polygons of a layer, and its CRS.
@@ -52,11 +52,11 @@ def polygons_in_pixels(path: str | Path, place: Georeference, height: int, width
     """
     import shapely
 
-    scene_crs, scene_box = crs_of(place), scene_box_of(height, width, place)
+    scene_crs, scene_box = crs_of(place), scene_bounds(height, width, place)
     layers = _read_layers(str(path), scene_crs, name)
-    placed = np.concatenate([_placed(layer, scene_crs, scene_box, str(path)) for layer in layers])
+    placed = np.concatenate([_in_scene_crs(layer, scene_crs, scene_box, str(path)) for layer in layers])
     to_pixels = ~place.transform
-    pixels = shapely.transform(placed, lambda points: np.stack(mapped(to_pixels, *points.T), 1))
+    pixels = shapely.transform(placed, lambda points: np.stack(apply_transform(to_pixels, *points.T), 1))
     scene = shapely.box(0, 0, width, height)
     shapely.prepare(scene)
     reaching = pixels[shapely.intersects(scene, pixels)]
@@ -124,7 +124,7 @@ def _polygons(shapes: NDArray[Any], path: str) -> NDArray[Any]:
     return np.concatenate([parts[valid], _polygons(shapely.make_valid(parts[~valid]), path)])
 
 
-def _placed(layer: Layer, scene_crs: Any, scene_box: Box, path: str) -> NDArray[Any]:
+def _in_scene_crs(layer: Layer, scene_crs: Any, scene_box: Box, path: str) -> NDArray[Any]:
     """Return polygons in the scene's CRS."""
     polygons, crs = layer
     if crs == scene_crs:
@@ -148,11 +148,11 @@ def reprojected(shapes: NDArray[Any], crs: Any, scene_crs: Any, scene_box: Box) 
 
     around = boxes_around(scene_box, scene_crs, crs)
     if around:
-        shapes = shapely.intersection(shapes, shapely.union_all([shapely.box(*grown(box)) for box in around]))
+        shapes = shapely.intersection(shapes, shapely.union_all([shapely.box(*expanded(box)) for box in around]))
     west, south, east, north = shapely.total_bounds(shapes)
     step = math.hypot(east - west, north - south) / (10 * SIDE_POINTS)
     dense = shapely.segmentize(shapes, step) if step > 0 else shapes
-    return np.asarray(shapely.transform(dense, lambda points: moved_points(points, crs, scene_crs)))
+    return np.asarray(shapely.transform(dense, lambda points: reproject_points(points, crs, scene_crs)))
 
 
 def _why_outside(path: str, name: str, layer: Layer, scene_crs: Any, scene_box: Box) -> str:

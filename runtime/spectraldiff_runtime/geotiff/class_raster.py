@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.atomic import sidecar_path
 from spectraldiff_runtime.classes import HIGHEST, Colour, LandCoverClass, clean_name, palette, with_colours
-from spectraldiff_runtime.geotiff.sidecar import _sidecar_names
+from spectraldiff_runtime.geotiff.sidecar import read_sidecar_names
 
 BLACK: Colour = (0, 0, 0)
 
@@ -34,7 +34,7 @@ def read_classes(path: str | Path) -> list[LandCoverClass]:
     return [LandCoverClass(v, n, colours.get(v, spare[v - 1])) for v, n in named]
 
 
-def all_classes(path: str | Path, values: Sequence[int]) -> tuple[LandCoverClass, ...]:
+def classes_of_values(path: str | Path, values: Sequence[int]) -> tuple[LandCoverClass, ...]:
     """Return the classes that these values (from 1) of a class raster stand for.
 
     Names and colours come from the raster where it has them, else "Class 1", ... and `with_colours`. A black that
@@ -64,7 +64,7 @@ def _names_and_colours(path: str | Path) -> tuple[list[str], dict[int, Colour]]:
 
 def _names_of(path: Path, tags: Mapping[str, str], envi: Mapping[str, str]) -> list[str]:
     """Return names by value from the first place that has any: sidecar, our tag, ENVI header."""
-    names = _sidecar_names(sidecar_path(path)) or _tag_names(tags) or _envi_names(envi)
+    names = read_sidecar_names(sidecar_path(path)) or _tag_names(tags) or _envi_names(envi)
     return [clean_name(name) for name in names]
 
 

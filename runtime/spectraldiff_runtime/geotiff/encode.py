@@ -24,7 +24,7 @@ from spectraldiff_runtime.geotiff.spec import class_spec as class_spec
 from spectraldiff_runtime.geotiff.spec import confidence_spec as confidence_spec
 from spectraldiff_runtime.geotiff.spec import creation_options
 from spectraldiff_runtime.geotiff.spec import probability_spec as probability_spec
-from spectraldiff_runtime.geotiff.transcoder import Job, Outcome, Transcoder, run
+from spectraldiff_runtime.geotiff.transcoder import Outcome, TranscodeJob, Transcoder, run
 from spectraldiff_runtime.geotiff.vrt import vrt_text
 from spectraldiff_runtime.scene.open import open_dataset
 
@@ -83,7 +83,7 @@ def _check_size(raw: Path, spec: RasterSpec) -> None:
 
 def _encode(raw: Path, target: Path, spec: RasterSpec, form: Format, transcoder: Transcoder | None) -> Outcome:
     options = creation_options(spec, form)
-    job = Job(vrt_text(spec, raw, form.blocksize), str(target.absolute()), form.driver, options)
+    job = TranscodeJob(vrt_text(spec, raw, form.blocksize), str(target.absolute()), form.driver, options)
     outcome = run(job) if transcoder is None else transcoder.run(job)
     if outcome.error is not None:
         raise _cause(outcome, target)

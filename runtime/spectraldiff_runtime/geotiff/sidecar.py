@@ -21,7 +21,7 @@ def write_class_sidecar(path: Path, classes: Sequence[LandCoverClass]) -> None:
     sidecar_path(path).write_text(text + "\n", encoding="utf-8")
 
 
-def _sidecar_names(path: Path) -> list[str]:
+def read_sidecar_names(path: Path) -> list[str]:
     try:
         root = ElementTree.fromstring(path.read_bytes())  # noqa: S314 (expat guards against entity bombs)
     except (OSError, ElementTree.ParseError):

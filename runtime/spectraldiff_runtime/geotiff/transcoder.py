@@ -30,7 +30,7 @@ SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Job:
+class TranscodeJob:
     """What the process is to do, in JSON's types.
 
     Attributes
@@ -62,7 +62,7 @@ class DifferenceError(Exception):
     """What lies on the disk is not what was written."""
 
 
-def run(job: Job) -> Outcome:
+def run(job: TranscodeJob) -> Outcome:
     """Do a job in a new process, which ends with this one at the latest.
 
     Raises
@@ -100,7 +100,7 @@ class Transcoder:
             with contextlib.suppress(BrokenPipeError):  # of what it did not read
                 pipe.close()
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: TranscodeJob) -> Outcome:
         """Do a job and wait for its outcome."""
         with contextlib.suppress(BrokenPipeError):  # it says below why it ended
             self._stdin.write(json.dumps(asdict(job)).encode() + b"\n")
@@ -117,7 +117,7 @@ class Transcoder:
 
 def main() -> None:
     """Read jobs from stdin, a line each, do them, and print each outcome on a line of its own."""
-    jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    jobs: queue.SimpleQueue[TranscodeJob] = queue.SimpleQueue()
     threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
     import rasterio  # noqa: F401 (while there is no job yet)
 
@@ -130,10 +130,10 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def _read_jobs(jobs: "queue.SimpleQueue[Job]") -> None:
+def _read_jobs(jobs: "queue.SimpleQueue[TranscodeJob]") -> None:
     """Pass jobs on, and end the process when the one that started it is gone."""
     for line in iter(sys.stdin.buffer.readline, b""):
-        jobs.put(Job(**json.loads(line)))
+        jobs.put(TranscodeJob(**json.loads(line)))
     os._exit(3)
 
 
@@ -149,7 +149,7 @@ class _Caught(logging.Handler):
         self.messages.append(text.partition(" in ")[2] if text.startswith("CPLE_") else text)
 
 
-def _attempt(job: Job) -> str | None:
+def _attempt(job: TranscodeJob) -> str | None:
     import rasterio
 
     from spectraldiff_runtime.gdal import GDAL_ERRORS
@@ -164,7 +164,7 @@ def _attempt(job: Job) -> str | None:
     return None
 
 
-def write(job: Job) -> None:
+def write(job: TranscodeJob) -> None:
     """Write the raster with its overviews, and have the system write it out."""
     import rasterio.shutil
 

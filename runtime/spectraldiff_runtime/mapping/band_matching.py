@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from spectraldiff_runtime.errors import SceneError, UsageError
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.scene.protocol import Scene
-from spectraldiff_runtime.scene.resampled import Recipe, ResampledScene
+from spectraldiff_runtime.scene.resampled import BandInterpolation, ResampledScene
 
 CLOSE = 2.0  # nm: centres as near as this are the same for every sensor
 
@@ -40,8 +40,8 @@ def fit_bands(card: ModelCard, scene: Scene, *, explicit: bool, resample: bool, 
     UsageError
         Resampling without wavelengths on both sides.
     """
-    for doubt in getattr(scene, "doubts", ()):
-        warn(doubt)
+    for warning in getattr(scene, "warnings", ()):
+        warn(warning)
     if card.wavelengths is None or scene.wavelengths is None:
         if resample:
             lacking = "the model" if card.wavelengths is None else f"'{scene.name}'"
@@ -125,13 +125,15 @@ def _counted(card: ModelCard, scene: Scene) -> Scene:
 def _selected(own: NDArray[np.float64], scene: Scene, waves: NDArray[np.float64]) -> Scene:
     partner = match_bands(waves, own, tolerance(own))
     if (partner < 0).any():
-        raise SceneError(_why_not(own, scene, waves, partner))
+        raise SceneError(_no_band_message(own, scene, waves, partner))
     kind = "other order" if own.size == waves.size else f"{waves.size} in use"
     chosen = f"{own.size} bands were chosen by wavelength ({kind})"
     return scene.select([scene.bands[i] for i in partner], "; ".join(filter(None, (scene.note, chosen))))
 
 
-def _why_not(own: NDArray[np.float64], scene: Scene, waves: NDArray[np.float64], partner: NDArray[np.intp]) -> str:
+def _no_band_message(
+    own: NDArray[np.float64], scene: Scene, waves: NDArray[np.float64], partner: NDArray[np.intp]
+) -> str:
     first, within = int(np.argmax(partner < 0)), tolerance(own)
     return (
         f"'{scene.name}' has no band within {within:.1f} nm of the model's band {first + 1} at {own[first]:.1f} nm "
@@ -171,14 +173,16 @@ def _resampled(
             f"'{scene.name}' does not reach the model's band {outside[0] + 1} at {own[outside[0]]:.1f} nm "
             f"({_ranges(own, waves)}): --resample-bands interpolates only; map a scene of the model's sensor"
         )
-    recipe = Recipe.between(waves, own)
-    if recipe.trivial and np.unique(recipe.lower).size == own.size:
+    interpolation = BandInterpolation.between(waves, own)
+    if interpolation.trivial and np.unique(interpolation.lower).size == own.size:
         return _selected(own, scene, waves)
     far = int((np.abs(waves[None, :] - own[:, None]).min(axis=1) > within).sum())
     text = f"{far} of {own.size} model bands have no scene band within {within:.1f} nm"
     warn(f"bands of '{scene.name}' were interpolated to the model's wavelengths ({_ranges(own, waves)}): {text}")
-    used = np.unique(np.concatenate([recipe.lower, recipe.upper]))
-    beneath = scene.select([scene.bands[i] for i in used])
-    narrowed = Recipe(np.searchsorted(used, recipe.lower), np.searchsorted(used, recipe.upper), recipe.weight)
+    used = np.unique(np.concatenate([interpolation.lower, interpolation.upper]))
+    source = scene.select([scene.bands[i] for i in used])
+    narrowed = BandInterpolation(
+        np.searchsorted(used, interpolation.lower), np.searchsorted(used, interpolation.upper), interpolation.weight
+    )
     note = "; ".join(filter(None, (scene.note, f"bands were interpolated, {text}")))
-    return ResampledScene(beneath, narrowed, own, tuple(range(1, own.size + 1)), note)
+    return ResampledScene(source, narrowed, own, tuple(range(1, own.size + 1)), note)

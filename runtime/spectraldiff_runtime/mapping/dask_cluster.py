@@ -24,7 +24,7 @@ from spectraldiff_runtime import __version__
 from spectraldiff_runtime.errors import MissingExtraError, SpectralDiffError, UsageError
 from spectraldiff_runtime.mapping.dask_workers import CLOSE_SECONDS, local_workers, quiet_logs
 from spectraldiff_runtime.model.session import cpu_threads
-from spectraldiff_runtime.signals import interrupts_held_back
+from spectraldiff_runtime.signals import interrupts_deferred
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,7 +35,7 @@ ARRIVAL_SECONDS = 30.0
 LOSS_SECONDS = 60.0
 # How often `run` looks whether to stop, and how often it asks for the number of workers.
 POLL_SECONDS = 0.2
-CENSUS_SECONDS = 1.0
+COUNT_SECONDS = 1.0
 # One task is computed while the next waits for its turn on the same worker.
 TASKS_PER_THREAD = 2
 
@@ -205,8 +205,8 @@ class WindowCluster:
     def _capacity(self) -> int:
         """Return how many tasks may be under way, at least 1; ask the scheduler now and then."""
         now = time.monotonic()
-        if now - self._asked >= CENSUS_SECONDS:
-            self._threads = self._census()
+        if now - self._asked >= COUNT_SECONDS:
+            self._threads = self._count_threads()
             self._asked = now
             self._empty_since = math.inf if self._threads else min(now, self._empty_since)
         if now - self._empty_since > LOSS_SECONDS:
@@ -216,7 +216,7 @@ class WindowCluster:
             )
         return max(1, TASKS_PER_THREAD * self._threads)
 
-    def _census(self) -> int:
+    def _count_threads(self) -> int:
         """Return the number of threads of all workers."""
         try:
             return sum(self._client.nthreads().values())
@@ -311,7 +311,7 @@ def _distributed() -> Any:
 
 def _close_client(client: Any) -> None:
     # A scheduler that has gone does not say goodbye.
-    with interrupts_held_back(), suppress(TimeoutError):
+    with interrupts_deferred(), suppress(TimeoutError):
         client.close(timeout=CLOSE_SECONDS)
 
 

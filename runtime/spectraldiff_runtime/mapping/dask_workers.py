@@ -11,7 +11,7 @@ from importlib import import_module
 from multiprocessing import resource_tracker
 from typing import Any
 
-from spectraldiff_runtime.signals import interrupts_held_back
+from spectraldiff_runtime.signals import interrupts_deferred
 
 CLOSE_SECONDS = 5.0
 LOGGERS = ("distributed", "distributed.client", "distributed.gc")
@@ -45,7 +45,7 @@ def local_workers(dask: Any, workers: int, threads: int) -> Iterator[Any]:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         stack.enter_context(_environment(threads))
         settings = import_module("dask").config.set({"temporary-directory": scratch})
-        with interrupts_held_back(), _sigint_blocked(), settings:
+        with interrupts_deferred(), _sigint_blocked(), settings:
             cluster = _start(dask, workers)
             stack.callback(_end, cluster)
         yield cluster
@@ -80,7 +80,7 @@ def _start(dask: Any, workers: int) -> Any:
 def _end(cluster: Any) -> None:
     """End the processes now: nothing that a worker holds is needed, and a busy one would be waited for."""
     kill = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows the latter ends a process at once
-    with interrupts_held_back(), suppress(TimeoutError):
+    with interrupts_deferred(), suppress(TimeoutError):
         for nanny in list(cluster.workers.values()):
             nanny.close_gracefully()  # else it would start a new one
             if nanny.pid is not None:

@@ -11,13 +11,21 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import ModelFileError, UsageError
 from spectraldiff_runtime.mapping.dask_cluster import ClusterOptions
-from spectraldiff_runtime.mapping.job import Job, Source, Tally, _count, _tell_lost, _undone, _write
-from spectraldiff_runtime.mapping.pipeline import Meter, Pipeline, Stage
-from spectraldiff_runtime.mapping.stages import gather, map_block, read_part
-from spectraldiff_runtime.mapping.unit_check import units_doubt
+from spectraldiff_runtime.mapping.job import (
+    Job,
+    ProgressReporter,
+    count_true,
+    pending_windows,
+    warn_overflow,
+    write_blocks,
+)
+from spectraldiff_runtime.mapping.pipeline import Pipeline, Stage, StageStats
+from spectraldiff_runtime.mapping.request import SourceOptions
+from spectraldiff_runtime.mapping.stages import gather, map_block, read_padded
+from spectraldiff_runtime.mapping.unit_check import unit_warning
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.model.engine import Model
-from spectraldiff_runtime.output.block import Block, Wanted
+from spectraldiff_runtime.output.block import Block, RequestedLayers
 from spectraldiff_runtime.output.sinks import Sink
 from spectraldiff_runtime.scene.protocol import Scene
 from spectraldiff_runtime.tiling.gather import limit_threads
@@ -32,54 +40,55 @@ SAMPLES = 8
 _opened = threading.local()  # GDAL's data sets belong to one thread
 
 
-def run_there(job: Job, sink: Sink, tally: Tally, source: Source | None, where: "ClusterOptions") -> list[Meter]:
+def run_on_cluster(
+    job: Job, sink: Sink, reporter: ProgressReporter, scene: str | None, source: SourceOptions, cluster: ClusterOptions
+) -> list[StageStats]:
     """Have a cluster's workers map window after window; blocks come back to one writer."""
     from spectraldiff_runtime.mapping.dask_cluster import WindowCluster
 
-    if source is None or not job.model.path:
+    if scene is None or not job.model.path:
         raise UsageError("a cluster's workers open scene and model themselves: give the paths of both")
-    task = WindowTask(
-        job.model.path, job.model.digest, job.model.device, where.threads_per_task, source, job.wanted, job.plan
-    )
+    model, threads = job.model, cluster.threads_per_task
+    task = WindowTask(model.path, model.digest, model.device, threads, scene, source, job.requested, job.plan)
     stop = threading.Event()
-    lost: list[int] = []
+    overflowed: list[int] = []
 
-    def there(_: Iterator[Any], meter: Meter) -> Iterator[list[tuple[Window, Block | None]]]:
-        with WindowCluster(where) as cluster:
-            windows = _undone(job, sink, tally, tiles_of(job.region.window, _side(job, where)))
-            tally.say(_first_doubt(job, windows))
-            for window, (block, spoilt) in cluster.run(task, windows, stop):
-                meter.count(window.height * window.width)
+    def there(_: Iterator[Any], stats: StageStats) -> Iterator[list[tuple[Window, Block | None]]]:
+        with WindowCluster(cluster) as workers:
+            windows = pending_windows(job, sink, reporter, tiles_of(job.region.window, _side(job, cluster)))
+            reporter.warn(_first_unit_warning(job, windows))
+            for window, (block, overflow) in workers.run(task, windows, stop):
+                stats.count(window.height * window.width)
                 inside = None if job.region.inside is None else job.region.inside(window)
-                if spoilt is not None:
-                    lost.append(_count(spoilt if inside is None else spoilt & inside))
+                if overflow is not None:
+                    overflowed.append(count_true(overflow if inside is None else overflow & inside))
                 yield [(window, block if inside is None else block.within(inside))]
 
     stages = [
         Stage("cluster", there, DEPTH),
-        Stage("write", lambda results, meter: _write(results, meter, sink, tally)),
+        Stage("write", lambda results, stats: write_blocks(results, stats, sink, reporter)),
     ]
-    Pipeline(stages, stop.set).run(tally.show)
-    _tell_lost(job, tally, sum(lost))
-    return [stage.meter for stage in stages]
+    Pipeline(stages, stop.set).run(reporter.report)
+    warn_overflow(job, reporter, sum(overflowed))
+    return [stage.stats for stage in stages]
 
 
-def _first_doubt(job: Job, windows: Sequence[Window]) -> str | None:
+def _first_unit_warning(job: Job, windows: Sequence[Window]) -> str | None:
     """Say whether the values of the first tile that has any are in another unit than the model's."""
     scene, card = job.scene, job.model.card
     for window in windows[:SAMPLES]:
         tile = tiles_of(window, job.plan.tile)[0]
-        for batch in gather(job.model, scene, read_part(scene, tile, card.halo), [tile], 1, job.region.inside):
-            doubt = units_doubt(card, batch, scene.name)
+        for batch in gather(job.model, scene, read_padded(scene, tile, card.halo), [tile], 1, job.region.inside):
+            warning = unit_warning(card, batch, scene.name)
             batch.release()
-            if doubt is not None:
-                return doubt or None
+            if warning is not None:
+                return warning or None
     return None
 
 
-def _side(job: Job, where: "ClusterOptions") -> int:
+def _side(job: Job, cluster: ClusterOptions) -> int:
     """Return the side of a worker's windows: small enough that each gets several."""
-    window, workers = job.region.window, where.workers or 1
+    window, workers = job.region.window, cluster.workers or 1
     share = (window.height * window.width / (WINDOWS_PER_WORKER * workers)) ** 0.5
     return max(min(CLUSTER_SIDE, int(share)), min(job.plan.tile, CLUSTER_SIDE), 1)
 
@@ -92,24 +101,27 @@ class WindowTask:
     digest: str
     device: str
     threads: int
-    source: Source
-    wanted: Wanted
+    scene: str
+    source: SourceOptions
+    requested: RequestedLayers
     plan: Plan
 
     def __call__(self, window: Window) -> tuple[Block, NDArray[np.bool_] | None]:
-        """Map a window of the scene; return it, and which of its pixels are lost, (h, w), if any."""
+        """Map a window of the scene; return it, and which of its pixels are overflowed, (h, w), if any."""
         model = _model(self.model, self.digest, self.device, self.threads)
         limit_threads(model.threads)
-        scene = _scene(self.source, model.card)
-        lost = np.zeros((window.height, window.width), np.bool_)
+        scene = _scene(self.scene, self.source, model.card)
+        overflowed = np.zeros((window.height, window.width), np.bool_)
 
-        def lose(tile: Window, where: NDArray[np.bool_]) -> None:
+        def mark_overflow(tile: Window, where: NDArray[np.bool_]) -> None:
             row, col = tile.row0 - window.row0, tile.col0 - window.col0
-            lost[row : row + tile.height, col : col + tile.width] = where
+            overflowed[row : row + tile.height, col : col + tile.width] = where
 
         tiles, batch = self.plan.tile, self.plan.batch
-        block = map_block(model, scene, window, tile=tiles, batch=batch, wanted=self.wanted, lost=lose)
-        return block, lost if lost.any() else None
+        block = map_block(
+            model, scene, window, tile=tiles, batch=batch, requested=self.requested, on_overflow=mark_overflow
+        )
+        return block, overflowed if overflowed.any() else None
 
 
 @lru_cache(maxsize=2)
@@ -120,8 +132,11 @@ def _model(path: str, digest: str, device: str, threads: int) -> Model:
     return model
 
 
-def _scene(source: Source, card: ModelCard) -> Scene:
-    if getattr(_opened, "source", None) != source:
-        _opened.scene, _opened.source = source.open(card, lambda _: None), source
+def _scene(path: str, source: SourceOptions, card: ModelCard) -> Scene:
+    """Return a raster, opened once in each thread."""
+    key = path, source
+    if getattr(_opened, "key", None) != key:
+        # Never closed by a `with` block: it is read for as long as the worker lives.
+        _opened.scene, _opened.key = source.open_raster(path, card, lambda _: None), key
     scene: Scene = _opened.scene
     return scene

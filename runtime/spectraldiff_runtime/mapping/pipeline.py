@@ -14,10 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from spectraldiff_runtime.signals import interrupts_held_back
+from spectraldiff_runtime.signals import interrupts_deferred
 
 # How often waiting stages look whether they should stop, in seconds.
-PATIENCE = 0.05
+POLL_SECONDS = 0.05
 
 _END = object()
 
@@ -26,13 +26,13 @@ R = TypeVar("R")
 
 
 @dataclass
-class Meter:
+class StageStats:
     """What a stage did: seconds of work, of waiting for input and of waiting for room; bytes and pixels."""
 
     name: str
     busy: float = 0.0
-    starved: float = 0.0
-    blocked: float = 0.0
+    input_wait: float = 0.0
+    output_wait: float = 0.0
     bytes: int = 0
     pixels: int = 0
 
@@ -46,8 +46,8 @@ class Meter:
         return {
             "stage": self.name,
             "busy_s": self.busy,
-            "waiting_for_input_s": self.starved,
-            "waiting_for_room_s": self.blocked,
+            "waiting_for_input_s": self.input_wait,
+            "waiting_for_room_s": self.output_wait,
             "bytes": self.bytes,
             "pixels": self.pixels,
             "pixels_per_second": self.pixels / self.busy if self.busy > 0 else None,
@@ -55,7 +55,7 @@ class Meter:
         }
 
 
-Work = Callable[[Iterator[Any], Meter], Iterable[Any]]
+Work = Callable[[Iterator[Any], StageStats], Iterable[Any]]
 
 
 @dataclass
@@ -71,10 +71,10 @@ class Stage:
     name: str
     work: Work
     depth: int = 1
-    meter: Meter = field(init=False)
+    stats: StageStats = field(init=False)
 
     def __post_init__(self) -> None:
-        self.meter = Meter(self.name)
+        self.stats = StageStats(self.name)
 
 
 class Stopped(Exception):  # noqa: N818 (no error: a stage was told to end)
@@ -114,12 +114,12 @@ class Pipeline:
         """
         threads = self._threads()
         try:
-            with interrupts_held_back():  # or a thread that has just started might be forgotten
+            with interrupts_deferred():  # or a thread that has just started might be forgotten
                 for thread in threads:
                     thread.start()
             for thread in threads:
                 while thread.is_alive():
-                    thread.join(PATIENCE)
+                    thread.join(POLL_SECONDS)
                     if tick is not None:
                         tick()
         finally:
@@ -140,41 +140,41 @@ class Pipeline:
         ]
 
     def _serve(self, stage: Stage, source: "queue.Queue[Any] | None", target: "queue.Queue[Any] | None") -> None:
-        meter, start = stage.meter, time.perf_counter()
+        stats, start = stage.stats, time.perf_counter()
         try:
-            for item in stage.work(self._taken(source, meter), meter):
+            for item in stage.work(self._taken(source, stats), stats):
                 if target is None:
                     self._check()
                 else:
-                    self._put(target, item, meter)
+                    self._put(target, item, stats)
             if target is not None:
-                self._put(target, _END, meter)
+                self._put(target, _END, stats)
         except Stopped:
             pass
         except BaseException as error:
             self._fail(error)
         finally:
-            meter.busy = time.perf_counter() - start - meter.starved - meter.blocked
+            stats.busy = time.perf_counter() - start - stats.input_wait - stats.output_wait
 
-    def _taken(self, source: "queue.Queue[Any] | None", meter: Meter) -> Iterator[Any]:
+    def _taken(self, source: "queue.Queue[Any] | None", stats: StageStats) -> Iterator[Any]:
         while source is not None:
             start = time.perf_counter()
-            item = self._patiently(source.get)
-            meter.starved += time.perf_counter() - start
+            item = self._poll(source.get)
+            stats.input_wait += time.perf_counter() - start
             if item is _END:
                 return
             yield item
 
-    def _put(self, target: "queue.Queue[Any]", item: Any, meter: Meter) -> None:
+    def _put(self, target: "queue.Queue[Any]", item: Any, stats: StageStats) -> None:
         start = time.perf_counter()
-        self._patiently(target.put, item)
-        meter.blocked += time.perf_counter() - start
+        self._poll(target.put, item)
+        stats.output_wait += time.perf_counter() - start
 
-    def _patiently(self, action: Callable[..., Any], *arguments: Any) -> Any:
+    def _poll(self, action: Callable[..., Any], *arguments: Any) -> Any:
         while True:
             self._check()
             with contextlib.suppress(queue.Full, queue.Empty):
-                return action(*arguments, timeout=PATIENCE)
+                return action(*arguments, timeout=POLL_SECONDS)
 
     def _check(self) -> None:
         if self._stop.is_set():
@@ -193,7 +193,7 @@ class Pipeline:
                 self._cancel()
 
 
-def in_flight(work: Callable[[T], R], items: Iterable[T], most: int) -> Iterator[R]:
+def map_concurrently(work: Callable[[T], R], items: Iterable[T], most: int) -> Iterator[R]:
     """Yield `work` of each item in their order, where up to `most` are worked on at once, each in its own thread.
 
     With one, that is the calling thread. When the iterator is closed or an item raises, those that are worked on are

@@ -54,7 +54,7 @@ class MapResult:
         return self.height * self.width / max(self.seconds, 1e-9)
 
     @property
-    def bounding_stage(self) -> Mapping[str, Any] | None:
+    def bottleneck(self) -> Mapping[str, Any] | None:
         """The stage that worked longest; None without a profile."""
         return max(self.profile, key=lambda stage: stage["busy_s"], default=None)
 

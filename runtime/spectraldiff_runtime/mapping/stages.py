@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.classes import class_dtype
-from spectraldiff_runtime.mapping.strip_reader import Part
+from spectraldiff_runtime.mapping.strip_reader import ScenePart
 from spectraldiff_runtime.model.engine import Model
-from spectraldiff_runtime.output.block import Block, Wanted
+from spectraldiff_runtime.output.block import Block, RequestedLayers
 from spectraldiff_runtime.scene.protocol import Scene
 from spectraldiff_runtime.tiling.gather import gather_tiles
 from spectraldiff_runtime.tiling.plan import tiles_of_strip
 from spectraldiff_runtime.window import Window, source_window
 
-# Says which pixels of a window are wanted: (h, w) bool.
+# Says which pixels of a window are requested: (h, w) bool.
 Inside = Callable[[Window], NDArray[np.bool_]]
 # Is told which pixels of a tile, (h, w) bool, have data and yet no score.
-Lost = Callable[[Window, NDArray[np.bool_]], None]
+OverflowCallback = Callable[[Window, NDArray[np.bool_]], None]
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ def map_block(
     *,
     tile: int = 64,
     batch: int = 1,
-    wanted: Wanted = Wanted(),
-    lost: Lost = lambda *_: None,
+    requested: RequestedLayers = RequestedLayers(),
+    on_overflow: OverflowCallback = lambda *_: None,
 ) -> Block:
     """Map a window of a scene: a pure function of model, scene and window.
 
-    Tiles without any valid pixel are not run. `lost` is as in `classify`.
+    Tiles without any valid pixel are not run. `on_overflow` is as in `classify`.
 
     Returns
     -------
@@ -61,28 +61,28 @@ def map_block(
         Of the window's size.
     """
     card = model.card
-    block = Block.empty(window.height, window.width, len(card.classes), wanted.confidence, wanted.probabilities)
-    part, tiles = read_part(scene, window, card.halo), tiles_of_strip(window, tile, tile)
+    block = Block.empty(window.height, window.width, len(card.classes), requested.confidence, requested.probabilities)
+    part, tiles = read_padded(scene, window, card.halo), tiles_of_strip(window, tile, tile)
     size = None if model.gpu is None else (max(t.height for t in tiles), max(t.width for t in tiles))
     for gathered in gather(model, scene, part, tiles, batch, size=size):
-        for place, piece in classify(model, gathered, wanted, lost=lost):
+        for place, piece in classify(model, gathered, requested, on_overflow=on_overflow):
             if piece is not None:
                 block.paste(piece, place.row0 - window.row0, place.col0 - window.col0)
         gathered.release()
     return block
 
 
-def read_part(scene: Scene, window: Window, halo: int) -> Part:
+def read_padded(scene: Scene, window: Window, halo: int) -> ScenePart:
     """Read what mapping `window` takes."""
     need = source_window(window, halo, scene.height, scene.width)
     where = need.row0, need.row1, need.col0, need.col1
-    return Part(scene.read(*where), (need.row0, need.col0), scene.mask(*where), lambda: None)
+    return ScenePart(scene.read(*where), (need.row0, need.col0), scene.mask(*where), lambda: None)
 
 
 def gather(
     model: Model,
     scene: Scene,
-    part: Part,
+    part: ScenePart,
     tiles: Sequence[Window],
     batch: int,
     inside: Inside | None = None,
@@ -93,16 +93,16 @@ def gather(
     Parameters
     ----------
     inside
-        Says which pixels are wanted; None for all.
+        Says which pixels are requested; None for all.
     size
         Height and width that all tiles are filled up to, for a GPU: at each new shape every convolution is planned
         anew, which takes longer than to compute the fill. None where only tiles of one size are to run together.
     """
-    card, room, whole = model.card, model.room, (scene.height, scene.width)
+    card, buffers, whole = model.card, model.buffers, (scene.height, scene.width)
     fill = np.array(card.fill, np.float32)
     for some in _batches(tiles, batch, size is None):
         padded = _padded_size(size or (some[0].height, some[0].width), model.rectangular)
-        take = None if room is None else room.take
+        take = None if buffers is None else buffers.acquire
         inputs, valid = gather_tiles(
             part.data, part.origin, whole, some, card.halo, fill, scene.nodata, padded, part.mask, take
         )
@@ -110,7 +110,7 @@ def gather(
             for mask, tile in zip(valid, some, strict=True):
                 mask[: tile.height, : tile.width] &= inside(tile)
         kept = np.flatnonzero(valid.any(axis=(1, 2)))
-        release = _nothing if room is None else partial(room.give, inputs)
+        release = _nothing if buffers is None else partial(buffers.release, inputs)
         yield Batch(some, valid, kept, inputs if kept.size == len(some) else inputs[kept], release)
 
 
@@ -130,12 +130,16 @@ def warm_up(scene: Scene, side: int, batch: int) -> None:
 
 
 def classify(
-    model: Model, batch: Batch, wanted: Wanted, options: Any = None, lost: Lost = lambda *_: None
+    model: Model,
+    batch: Batch,
+    requested: RequestedLayers,
+    options: Any = None,
+    on_overflow: OverflowCallback = lambda *_: None,
 ) -> Iterator[tuple[Window, Block | None]]:
     """Run a batch; yield each tile with its block, or with None where no pixel of it has data.
 
     Values far beyond any measurement, such as a nodata value that nobody told of, overflow: no class can be said near
-    them. `lost` is told of these pixels, tile by tile.
+    them. `on_overflow` is told of these pixels, tile by tile.
     """
     kind = class_dtype(len(model.card.classes))
     order = {k: i for i, k in enumerate(batch.kept.tolist())}
@@ -144,7 +148,7 @@ def classify(
         predicted = model.run(
             batch.inputs,
             confidence=True,  # says which scores are no numbers
-            probabilities=wanted.probabilities,
+            probabilities=requested.probabilities,
             options=options,
         )
         layers = [layer for layer in predicted if layer is not None]
@@ -155,18 +159,18 @@ def classify(
         known, sure = batch.valid[k, : tile.height, : tile.width], layers[1][order[k]][: tile.height, : tile.width]
         good = known & np.isfinite(sure)
         if not np.array_equal(good, known):
-            lost(tile, known & ~good)
+            on_overflow(tile, known & ~good)
         pieces = [np.where(good, layer[order[k]][..., : tile.height, : tile.width], 0) for layer in layers]
-        yield tile, _block(pieces, wanted, kind)
+        yield tile, _block(pieces, requested, kind)
 
 
-def _block(layers: list[NDArray[Any]], wanted: Wanted, kind: np.dtype[Any]) -> Block:
+def _block(layers: list[NDArray[Any]], requested: RequestedLayers, kind: np.dtype[Any]) -> Block:
     """Sort a tile's layers into a block; those below the least confidence lose their class."""
     classes, rest = layers[0].astype(kind, copy=False), layers[1:]
     confidence = rest.pop(0)
-    if wanted.least > 0:
-        classes = np.where(confidence < wanted.least, 0, classes).astype(kind)
-    return Block(classes, confidence if wanted.confidence else None, rest[0] if rest else None)
+    if requested.min_confidence > 0:
+        classes = np.where(confidence < requested.min_confidence, 0, classes).astype(kind)
+    return Block(classes, confidence if requested.confidence else None, rest[0] if rest else None)
 
 
 def _batches(tiles: Sequence[Window], batch: int, same: bool) -> Iterator[list[Window]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spectraldiff_runtime.mapping.pipeline import Meter
+from spectraldiff_runtime.mapping.pipeline import StageStats
 from spectraldiff_runtime.scene.array import ArrayScene
 from spectraldiff_runtime.scene.protocol import Scene
 from spectraldiff_runtime.tiling.plan import Strip
@@ -17,7 +17,7 @@ from spectraldiff_runtime.window import Window
 
 
 @dataclass(frozen=True)
-class Part:
+class ScenePart:
     """Pixels of a scene in memory.
 
     Attributes
@@ -44,25 +44,25 @@ class StripReader:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self._free: queue.SimpleQueue[NDArray[np.uint8]] = queue.SimpleQueue()
-        self._left: _Held | None = None
-        self._above, self._below = _Rows(), _Rows()
+        self._left: _StripBuffer | None = None
+        self._above, self._below = _KeptRows(), _KeptRows()
 
-    def read(self, strip: Strip, meter: Meter) -> Part:
-        """Read a part; `meter` counts the pixels and bytes that come from the file."""
+    def read(self, strip: Strip, stats: StageStats) -> ScenePart:
+        """Read a part; `stats` counts the pixels and bytes that come from the file."""
         source = strip.source
         mask = self._scene.mask(source.row0, source.row1, source.col0, source.col1)
         if isinstance(self._scene, ArrayScene):
             data = self._scene.read(source.row0, source.row1, source.col0, source.col1)
-            meter.count(source.height * source.width, data.nbytes)
-            return Part(data, (source.row0, source.col0), mask, lambda: None)
+            stats.count(source.height * source.width, data.nbytes)
+            return ScenePart(data, (source.row0, source.col0), mask, lambda: None)
         held = self._hold(source)
-        self._fill(held, strip, meter)
+        self._fill(held, strip, stats)
         if self._left is not None:
             self._left.release()
         self._left = held
-        return Part(held.data, (source.row0, source.col0), mask, held.release)
+        return ScenePart(held.data, (source.row0, source.col0), mask, held.release)
 
-    def _fill(self, held: "_Held", strip: Strip, meter: Meter) -> None:
+    def _fill(self, held: "_StripBuffer", strip: Strip, stats: StageStats) -> None:
         """Copy what is kept, read the rest, and keep what the parts below need."""
         source, (row, col) = strip.source, strip.fresh
         if row > self._below.start >= 0 and self._below.stop == row:  # the first part of a new row of parts
@@ -73,27 +73,27 @@ class StripReader:
                 :, source.row0 - self._above.start :, source.col0 : source.col1
             ]
         else:
-            self._load(held, Window(source.row0, row, source.col0, source.col1), meter)
+            self._load(held, Window(source.row0, row, source.col0, source.col1), stats)
         left = self._left
         if left is not None and (left.source.row1, left.source.col1) == (source.row1, col) and left.source.row0 <= row:
             before = left.data[:, row - left.source.row0 :, source.col0 - left.source.col0 :]
             held.data[:, row - source.row0 :, : col - source.col0] = before
         else:
-            self._load(held, Window(row, source.row1, source.col0, col), meter)
-        self._load(held, Window(row, source.row1, col, source.col1), meter)
+            self._load(held, Window(row, source.row1, source.col0, col), stats)
+        self._load(held, Window(row, source.row1, col, source.col1), stats)
         if strip.keep < source.row1:
             self._below.take(held.data[:, strip.keep - source.row0 :], strip.keep, source, self._scene.width)
 
-    def _load(self, held: "_Held", window: Window, meter: Meter) -> None:
+    def _load(self, held: "_StripBuffer", window: Window, stats: StageStats) -> None:
         """Read a window of the file to its place."""
         if not window.height or not window.width:
             return
         row, col = window.row0 - held.source.row0, window.col0 - held.source.col0
         place = held.data[:, row : row + window.height, col : col + window.width]
         self._scene.read(window.row0, window.row1, window.col0, window.col1, out=place)
-        meter.count(window.height * window.width, place.nbytes)
+        stats.count(window.height * window.width, place.nbytes)
 
-    def _hold(self, source: Window) -> "_Held":
+    def _hold(self, source: Window) -> "_StripBuffer":
         """Return room for a part, (B, h, w): a buffer that is free again, or a new one.
 
         All bands of a row lie side by side in memory, so that rows are kept by one copy.
@@ -107,10 +107,10 @@ class StripReader:
             except queue.Empty:
                 buffer = np.empty(size, np.uint8)
         data = buffer[:size].view(self._scene.dtype).reshape(shape).transpose(1, 0, 2)
-        return _Held(data, source, lambda: self._free.put(buffer))
+        return _StripBuffer(data, source, lambda: self._free.put(buffer))
 
 
-class _Rows:
+class _KeptRows:
     """The last rows of a row of parts, over the scene's whole width: (B, h, W)."""
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class _Rows:
         return self.start <= row0 and self.stop == row1 and bool(self._known[col0:col1].all())
 
 
-class _Held:
+class _StripBuffer:
     """A part's pixels, whose buffer is free when both reader and gatherer have let go of it."""
 
     def __init__(self, data: NDArray[Any], source: Window, free: Callable[[], None]) -> None:

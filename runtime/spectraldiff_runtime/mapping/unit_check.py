@@ -11,7 +11,7 @@ FAR = 20
 STEP = 4
 
 
-def units_doubt(card: ModelCard, batch: Batch, name: str) -> str | None:
+def unit_warning(card: ModelCard, batch: Batch, name: str) -> str | None:
     """Compare the first pixels of a scene with the training scene's mean spectrum, the card's `fill`.
 
     Parameters

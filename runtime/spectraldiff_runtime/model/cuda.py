@@ -88,10 +88,14 @@ def page_locked(gpu: int, size: int) -> NDArray[np.uint8] | None:
     with _context(gpu) as driver:
         if driver is None or driver.cuMemHostAlloc(ctypes.byref(address), ctypes.c_size_t(size), _PORTABLE) != 0:
             return None
-    return None if address.value is None else np.asarray(_PageLocked(address.value, size, _giver(gpu, address.value)))
+    return (
+        None
+        if address.value is None
+        else np.asarray(_PageLocked(address.value, size, _free_function(gpu, address.value)))
+    )
 
 
-def _giver(gpu: int, address: int) -> Callable[[], None]:
+def _free_function(gpu: int, address: int) -> Callable[[], None]:
     def free() -> None:
         with _context(gpu) as driver:
             if driver is not None:
@@ -100,7 +104,7 @@ def _giver(gpu: int, address: int) -> Callable[[], None]:
     return free
 
 
-class BatchRoom:
+class PinnedBuffers:
     """Memory for batches on their way to a GPU: page-locked, and used again.
 
     Page-locking takes longer than filling, and copies from other memory go through buffers of the driver. Where there
@@ -116,7 +120,7 @@ class BatchRoom:
         self._gpu = gpu
         self._free: queue.SimpleQueue[NDArray[np.uint8]] = queue.SimpleQueue()
 
-    def take(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def acquire(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return room for a batch of this shape, float32; what it holds is arbitrary."""
         size = 4 * int(np.prod(shape))
         held = np.empty(0, np.uint8)
@@ -128,8 +132,8 @@ class BatchRoom:
                 held = np.empty(size, np.uint8) if found is None else found
         return held[:size].view(np.float32).reshape(shape)
 
-    def give(self, batch: NDArray[np.float32]) -> None:
-        """Take back what `take` gave: nobody reads or writes it any more."""
+    def release(self, batch: NDArray[np.float32]) -> None:
+        """Take back what `acquire` returned: nobody reads or writes it any more."""
         self._free.put(_memory_of(batch))
 
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from spectraldiff_runtime.classes import HIGHEST_UINT8
 from spectraldiff_runtime.errors import ModelFileError, UsageError
 from spectraldiff_runtime.model.card import ModelCard as ModelCard
-from spectraldiff_runtime.model.cuda import BatchRoom, free_memory
-from spectraldiff_runtime.model.model_file import _card_of, read_model_bytes
-from spectraldiff_runtime.model.oom import Fitting
+from spectraldiff_runtime.model.cuda import PinnedBuffers, free_memory
+from spectraldiff_runtime.model.model_file import parse_card, read_model_bytes
+from spectraldiff_runtime.model.oom import BatchSplitter
 from spectraldiff_runtime.model.session import GPU_RUNS, cpu_threads, gpu_of, open_session
 
 OUTPUTS = ("classes", "confidence", "probabilities")
@@ -57,13 +57,13 @@ class Model:
         Whether the graph takes tiles whose height and width differ.
     digest, size, path
         SHA-256, bytes and absolute path of the file.
-    fitting
+    splitter
         What the device's memory was found to hold.
     gpu_memory
         Bytes of the GPU's memory that were free when the model was on it; None on the CPU, or where that is not known.
     note
         What a user should know of how it runs here, or an empty text.
-    room
+    buffers
         Memory for batches on their way to the GPU, kept from map to map; None on the CPU.
     """
 
@@ -75,10 +75,10 @@ class Model:
     digest: str = ""
     size: int = 0
     path: str = ""
-    fitting: Fitting = field(default_factory=Fitting, compare=False)
+    splitter: BatchSplitter = field(default_factory=BatchSplitter, compare=False)
     gpu_memory: int | None = None
     note: str = ""
-    room: BatchRoom | None = field(default=None, compare=False)
+    buffers: PinnedBuffers | None = field(default=None, compare=False)
 
     @property
     def gpu(self) -> int | None:
@@ -114,18 +114,18 @@ class Model:
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}: wanted 1 or more, or None for all")
         data = read_model_bytes(path)
-        card = _card_of(data, path)
+        card = parse_card(data, path)
         count = threads or cpu_threads()
         arena = (card.workspace or 0) < LARGE_WORKSPACE
-        halves = card.precision == "fp16"
-        session, used, note = open_session(data, device, count, f"'{path}'", arena=arena, halves=halves)
+        float16 = card.precision == "fp16"
+        session, used, note = open_session(data, device, count, f"'{path}'", arena=arena, float16=float16)
         digest, place = hashlib.sha256(data).hexdigest(), str(Path(path).absolute())
         rectangular = _check_graph(session, card, f"'{path}'")
         model = cls(card, used, count, rectangular, session, digest, len(data), place, note=note)
         if model.gpu is None:
             return model
-        fitting, free = Fitting(True, model.runs), free_memory(model.gpu)
-        return replace(model, fitting=fitting, gpu_memory=free, room=BatchRoom(model.gpu))
+        splitter, free = BatchSplitter(True, model.runs), free_memory(model.gpu)
+        return replace(model, splitter=splitter, gpu_memory=free, buffers=PinnedBuffers(model.gpu))
 
     @staticmethod
     def run_options() -> Any:
@@ -142,7 +142,7 @@ class Model:
     ) -> Prediction:
         """Classify a batch of tiles, (N, B, h + 2 halo, w + 2 halo) float32 in raw units.
 
-        Where memory does not hold the batch, it is run in pieces, see `Fitting`. `options` are those of
+        Where memory does not hold the batch, it is run in pieces, see `BatchSplitter`. `options` are those of
         `run_options`: another thread ends the run by setting their ``terminate``.
 
         Raises
@@ -152,7 +152,7 @@ class Model:
         """
         asked = {"classes": True, "confidence": confidence, "probabilities": probabilities}
         names = [name for name, wanted in asked.items() if wanted]
-        arrays = self.fitting.run(lambda piece: self.session.run(names, {"tile": piece}, options), tiles)
+        arrays = self.splitter.run(lambda piece: self.session.run(names, {"tile": piece}, options), tiles)
         results: Mapping[str, Any] = dict(zip(names, arrays, strict=True))
         return Prediction(results["classes"], results.get("confidence"), results.get("probabilities"))
 

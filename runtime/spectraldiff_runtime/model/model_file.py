@@ -53,7 +53,7 @@ def unseal(data: bytes, name: str = "the model file") -> None:
     """
     head = _metadata(SIZE_KEY, "0" * SIZE_DIGITS)[:-SIZE_DIGITS]
     if len(data) < len(head) or not data.startswith(head):
-        raise ModelFileError(_what_else(data, name))
+        raise ModelFileError(_describe_foreign(data, name))
     digits = data[len(head) : _HEAD_SIZE]
     if len(digits) == SIZE_DIGITS and not digits.isdigit():
         raise ModelFileError(_changed(name))
@@ -71,7 +71,7 @@ def _changed(name: str) -> str:
     return f"{name} was changed after it was exported (its checksum does not match): copy or export it again"
 
 
-def _what_else(data: bytes, name: str) -> str:
+def _describe_foreign(data: bytes, name: str) -> str:
     """Say what a file is that does not begin like ours."""
     wanted = "wanted a file that `sdiff export --out model.onnx` wrote"
     if not data:
@@ -118,10 +118,10 @@ def read_card(path: str | Path) -> ModelCard:
     ModelFileError
         The file or its card is not as it should be.
     """
-    return _card_of(read_model_bytes(path), path)
+    return parse_card(read_model_bytes(path), path)
 
 
-def _card_of(data: bytes, path: str | Path) -> ModelCard:
+def parse_card(data: bytes, path: str | Path) -> ModelCard:
     try:
         text = read_metadata(data).get(CARD_KEY)
     except (KeyError, IndexError, UnicodeDecodeError, ValueError) as error:

@@ -20,12 +20,12 @@ OUT_OF_MEMORY = re.compile(
 )
 
 # What ONNX Runtime says of a run that was ended by its options.
-ENDED = "terminate flag"
+TERMINATED = "terminate flag"
 
 Infer = Callable[[NDArray[np.float32]], list[NDArray[Any]]]
 
 
-class Fitting:
+class BatchSplitter:
     """Runs batches in pieces that fit. Safe to call from several threads, which share what was learnt.
 
     Where memory runs out, pieces are halved; at single tiles, runs go on one at a time instead of several.
@@ -68,13 +68,13 @@ class Fitting:
                 except Exception as error:  # ONNX Runtime's own exception types differ between versions
                     if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
                         self._lower(piece.shape, alone, error)
-                    elif self._on_gpu and ENDED not in str(error):
-                        raise DeviceError(_unable(str(error))) from error
+                    elif self._on_gpu and TERMINATED not in str(error):
+                        raise DeviceError(_gpu_failure(str(error))) from error
                     else:
                         raise
         return found[0] if len(found) == 1 else [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
-    def news(self) -> str | None:
+    def take_warning(self) -> str | None:
         """Return one line about what was lowered since the last call; None where nothing was."""
         with self._change:
             news, self._unsaid = self._unsaid, None
@@ -122,7 +122,7 @@ class Fitting:
                 raise MemoryError(f"inference on tiles of {shape}") from error
 
 
-def _unable(message: str) -> str:
+def _gpu_failure(message: str) -> str:
     """Return one line about a GPU that fails, without ONNX Runtime's paths and graphs."""
     first = message.partition("\n")[0]
     node = re.search(r"while running (\w+) node.*?Status Message: *(.*)", first)

@@ -53,7 +53,7 @@ def gpu_of(device: str) -> int | None:
 
 
 def open_session(
-    data: bytes, device: str, threads: int, name: str, *, arena: bool = True, halves: bool = False
+    data: bytes, device: str, threads: int, name: str, *, arena: bool = True, float16: bool = False
 ) -> tuple[Any, str, str]:
     """Start a model on a device.
 
@@ -63,7 +63,7 @@ def open_session(
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
     arena
         Whether the CPU's memory is kept for the next run. That is faster, and holds up to twice what is in use.
-    halves
+    float16
         Whether the model computes in float16, see `cuda_provider`.
 
     Returns
@@ -84,8 +84,8 @@ def open_session(
     onnxruntime.set_default_logger_severity(_SILENT)
     wanted = gpu_of("cuda" if device == "auto" else device)
     if wanted is not None:
-        reason = why_no_cuda(wanted)
-        session, reason = (None, reason) if reason else _cuda_session(data, threads, wanted, halves)
+        reason = why_cuda_unavailable(wanted)
+        session, reason = (None, reason) if reason else _cuda_session(data, threads, wanted, float16)
         if session is not None:
             return BoundSession(session, "cuda", wanted, GPU_RUNS), "cuda" if device == "auto" else device, ""
         if device != "auto":
@@ -101,7 +101,7 @@ def _no_cuda(device: str, reason: str) -> str:
     )
 
 
-def why_no_cuda(number: int = 0) -> str:
+def why_cuda_unavailable(number: int = 0) -> str:
     """Return why this GPU cannot be used, or an empty text where there is a driver, the GPU and a provider."""
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return "the installed ONNX Runtime is built without CUDA"
@@ -113,14 +113,14 @@ def why_no_cuda(number: int = 0) -> str:
     return "" if number < found else f"the NVIDIA driver finds {found} GPU{'s'[: found > 1]}, counted from cuda:0"
 
 
-def cuda_provider(number: int, halves: bool) -> tuple[str, dict[str, str]]:
+def cuda_provider(number: int, float16: bool) -> tuple[str, dict[str, str]]:
     """Return CUDA's provider and its options for ONNX Runtime.
 
     TF32 cuts float32 down to 10 bits, which a model in float32 must not suffer. But where it is off, ONNX Runtime also
     keeps float16 convolutions from the tensor cores, several times slower: a model in float16, whose values have 10
     bits anyway, gets it. Either way sums are float32 and rounding does not depend on a value's place in a tile.
     """
-    return "CUDAExecutionProvider", {**CUDA_OPTIONS, "device_id": str(number), "use_tf32": str(int(halves))}
+    return "CUDAExecutionProvider", {**CUDA_OPTIONS, "device_id": str(number), "use_tf32": str(int(float16))}
 
 
 def load_cuda() -> None:
@@ -130,10 +130,10 @@ def load_cuda() -> None:
             onnxruntime.preload_dlls()
 
 
-def _cuda_session(data: bytes, threads: int, number: int, halves: bool) -> tuple[Any | None, str]:
+def _cuda_session(data: bytes, threads: int, number: int, float16: bool) -> tuple[Any | None, str]:
     """Start on CUDA; None and why where ONNX Runtime fell back to the CPU, which it does with a mere log line."""
     load_cuda()
-    providers = [cuda_provider(number, halves), "CPUExecutionProvider"]
+    providers = [cuda_provider(number, float16), "CPUExecutionProvider"]
     try:
         session = onnxruntime.InferenceSession(data, _options(threads), providers=providers)
     except Exception as error:  # ONNX Runtime's own exception types differ between versions

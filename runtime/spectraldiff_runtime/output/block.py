@@ -1,4 +1,4 @@
-"""What mapping gives: blocks of the map, and the figures of a whole one."""
+"""Blocks of a map, and which layers they hold."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +14,8 @@ class Block:
     """A window of the map.
 
     `classes` (h, w) holds 0..K, as uint8 up to 254 classes and as uint16 past that. `confidence` (h, w) and
-    `probabilities` (K, h, w) are float32 in 0..1, 0 where the pixel has no data or is not wanted, and None unless they
-    were asked for.
+    `probabilities` (K, h, w) are float32 in 0..1, 0 where the pixel has no data or lies outside the
+    region, and None unless requested.
     """
 
     classes: NDArray[Any]
@@ -48,17 +48,17 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which values a map holds.
+class RequestedLayers:
+    """The layers of a map that the user asked for.
 
     Attributes
     ----------
     confidence, probabilities
-        Whether they are wanted beside the classes.
-    least
+        Whether these are returned or written in addition to the classes.
+    min_confidence
         Pixels of a lower confidence, 0..1, become unclassified.
     """
 
     confidence: bool = False
     probabilities: bool = False
-    least: float = 0.0
+    min_confidence: float = 0.0

@@ -11,23 +11,23 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from spectraldiff_runtime.atomic import PartialFile, check_apart, check_output, check_writable
+from spectraldiff_runtime.atomic import PartialFile, check_distinct, check_output, check_writable
 from spectraldiff_runtime.classes import class_dtype
 from spectraldiff_runtime.errors import OutputError
-from spectraldiff_runtime.geo.georeference import moved
+from spectraldiff_runtime.geo.georeference import window_georeference
 from spectraldiff_runtime.geotiff.encode import EncodedRaster, check_format
-from spectraldiff_runtime.geotiff.spec import Format, RasterSpec, class_spec, confidence_spec, probability_spec
+from spectraldiff_runtime.geotiff.spec import RasterSpec, class_spec, confidence_spec, probability_spec
 from spectraldiff_runtime.geotiff.transcoder import Transcoder
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.output.block import Block
-from spectraldiff_runtime.output.journal import Journal, is_begun
+from spectraldiff_runtime.output.journal import Journal, has_unfinished_map
 from spectraldiff_runtime.output.pixel_counts import counts, raw_chunks
 from spectraldiff_runtime.output.preview import PreviewOutput, check_preview
 from spectraldiff_runtime.output.provenance import difference_of, picture_record, record
 from spectraldiff_runtime.output.raw_layers import Layer
-from spectraldiff_runtime.output.sinks import Outputs
+from spectraldiff_runtime.output.sinks import Outputs, WriteOptions
 from spectraldiff_runtime.scene.protocol import Scene
-from spectraldiff_runtime.signals import interrupts_held_back
+from spectraldiff_runtime.signals import interrupts_deferred
 from spectraldiff_runtime.tiling.plan import Plan
 from spectraldiff_runtime.window import Window
 
@@ -61,20 +61,18 @@ class FileSink:
         scene: Scene,
         window: Window,
         outputs: Outputs,
-        form: Format,
+        writing: WriteOptions,
         facts: Mapping[str, Any],
         plan: Plan,
-        resume: bool,
-        overwrite: bool,
         inputs: Sequence[Path] = (),
     ) -> None:
         assert outputs.out is not None
-        check_format(form, {layer.dtype.name for layer in layers_of(card, outputs)})
-        check_apart(outputs.paths(), [*getattr(scene, "files", ()), *inputs])
+        check_format(writing.form, {layer.dtype.name for layer in layers_of(card, outputs)})
+        check_distinct(outputs.paths(), [*getattr(scene, "files", ()), *inputs])
         if outputs.preview is not None:
             check_preview(outputs.preview)
-        self._card, self._scene, self._window, self._outputs, self._form = card, scene, window, outputs, form
-        self._facts, self._overwrite, self._resume, self._first_plan = facts, overwrite, resume, plan
+        self._card, self._scene, self._window, self._outputs, self._writing = card, scene, window, outputs, writing
+        self._facts, self._first_plan = facts, plan
         self.plan: Plan | None = None
         self._journal: Journal
         self._left = window.height * window.width
@@ -86,10 +84,10 @@ class FileSink:
             check_output(path, overwrite=True)
             check_writable(path)
         with ExitStack() as begun:
-            with interrupts_held_back():  # a folder that was made is also one that will be removed
+            with interrupts_deferred():  # a folder that was made is also one that will be removed
                 self._journal = begun.enter_context(self._begin())
             for path in self._outputs.paths().values():
-                check_output(path, self._overwrite or self._journal.published)
+                check_output(path, self._writing.overwrite or self._journal.published)
             self.plan = self._plan_of_journal()
             self._stack = begun.pop_all()
         self._left -= self._journal.done_pixels
@@ -106,20 +104,20 @@ class FileSink:
     def _begin(self) -> Journal:
         out = self._outputs.out
         assert out is not None
-        if not (self._resume and is_begun(out)):
+        if not (self._writing.resume and has_unfinished_map(out)):
             self._check_owned()
             for path in self._outputs.paths().values():
-                check_output(path, self._overwrite)
+                check_output(path, self._writing.overwrite)
         size = self._window.height, self._window.width
         return Journal(
             out, size, layers_of(self._card, self._outputs), self._facts, self._first_plan.as_dict(),
-            resume=self._resume, discard=self._overwrite,
+            resume=self._writing.resume, discard=self._writing.overwrite,
         )  # fmt: skip
 
     def _check_owned(self) -> None:
         """Refuse to go on beside a file of another map, and say in what that differs."""
         existing = {option: path for option, path in self._outputs.paths().items() if path.is_file()}
-        for option, path in existing.items() if self._resume and not self._overwrite else ():
+        for option, path in existing.items() if self._writing.resume and not self._writing.overwrite else ():
             found = _difference(option, path, self._facts)
             if found is not None:
                 raise OutputError(f"'{path}' {found}: choose another name, or replace it with --overwrite")
@@ -139,7 +137,7 @@ class FileSink:
             }
             values = {name: array for name, array in named.items() if array is not None}
             if self._outputs.percent and block.confidence is not None:
-                values["confidence"] = percent_of(block.confidence)
+                values["confidence"] = to_percent(block.confidence)
         self._journal.write(self._own(window), values)
         self._left -= window.height * window.width
         if self._transcoder is None and self._left < LAST_SHARE * self._window.height * self._window.width:
@@ -147,7 +145,7 @@ class FileSink:
 
     def _started(self) -> Transcoder:
         """Start the process that makes the rasters, so that it is ready when it is needed."""
-        with interrupts_held_back():
+        with interrupts_deferred():
             return self._stack.enter_context(Transcoder())
 
     def _own(self, window: Window) -> Window:
@@ -165,7 +163,7 @@ class FileSink:
                 outputs = self._finished(files)
                 pixels = counted.result()
                 self._journal.announce_publishing()
-                with interrupts_held_back():
+                with interrupts_deferred():
                     for output in outputs:
                         output.publish()
                     self._journal.remove()
@@ -182,7 +180,7 @@ class FileSink:
         outputs: list[PartialFile] = []
         transcoder = self._transcoder or self._started()
         for path, raw, spec in self._rasters():
-            raster = EncodedRaster(path, True, raw, spec, self._form, TOKEN, transcoder)
+            raster = EncodedRaster(path, True, raw, spec, self._writing.form, TOKEN, transcoder)
             files.enter_context(raster).finish()
             outputs.append(raster)
         if self._outputs.preview is not None:
@@ -197,7 +195,7 @@ class FileSink:
     def _rasters(self) -> list[tuple[Path, Path, RasterSpec]]:
         classes, outputs = self._card.classes, self._outputs
         size = self._window.height, self._window.width
-        place = moved(self._scene.georeference, self._window)
+        place = window_georeference(self._scene.georeference, self._window)
         tags = {**card_tags(self._card), **record(self._facts)}
         specs = {
             "--out": ("classes", class_spec(*size, classes, place, tags)),
@@ -217,21 +215,25 @@ def layers_of(card: ModelCard, outputs: Outputs) -> list[Layer]:
     """Return the raw files that a map grows in."""
     count = len(card.classes)
     layers = [Layer("classes", class_dtype(count))]
-    if outputs.confidence:
+    if outputs.requested.confidence:
         layers.append(Layer("confidence", np.dtype(np.uint8 if outputs.percent else np.float32)))
-    if outputs.probabilities:
+    if outputs.requested.probabilities:
         layers.append(Layer("probabilities", np.dtype(np.float32), count))
     return layers
 
 
-def percent_of(confidence: NDArray[np.float32]) -> NDArray[np.uint8]:
+def to_percent(confidence: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return confidences as whole percent, at least 1 where there is any: 0 says that a pixel has no class."""
     return np.where(confidence > 0, np.maximum(np.rint(100 * confidence), 1), 0).astype(np.uint8)
 
 
-def mapped_already(outputs: Outputs, facts: Mapping[str, Any]) -> bool:
+def is_up_to_date(outputs: Outputs, facts: Mapping[str, Any]) -> bool:
     """Whether all files are there, each made from the same facts."""
-    if outputs.out is None or is_begun(outputs.out) or not all(path.is_file() for path in outputs.paths().values()):
+    if (
+        outputs.out is None
+        or has_unfinished_map(outputs.out)
+        or not all(path.is_file() for path in outputs.paths().values())
+    ):
         return False
     return all(_difference(option, path, facts) is None for option, path in outputs.paths().items())
 

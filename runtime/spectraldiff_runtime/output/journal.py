@@ -24,7 +24,7 @@ from spectraldiff_runtime.atomic import output_error
 from spectraldiff_runtime.errors import OutputError
 from spectraldiff_runtime.output.provenance import difference
 from spectraldiff_runtime.output.raw_layers import RAW, Layer, RawFiles
-from spectraldiff_runtime.signals import interrupts_held_back
+from spectraldiff_runtime.signals import interrupts_deferred
 from spectraldiff_runtime.window import Window
 
 SUFFIX = ".unfinished"
@@ -35,15 +35,15 @@ SYNC_SECONDS = 1.0
 PUBLISHING = "publishing"
 
 
-def folder_of(out: Path) -> Path:
+def unfinished_folder(out: Path) -> Path:
     """Return the folder of the unfinished map of `out`; a link is followed."""
     target = Path(os.path.realpath(out))
     return target.with_name(target.name + SUFFIX)
 
 
-def is_begun(out: Path) -> bool:
+def has_unfinished_map(out: Path) -> bool:
     """Whether there is an unfinished map of `out`."""
-    return (folder_of(out) / JOURNAL).exists()
+    return (unfinished_folder(out) / JOURNAL).exists()
 
 
 class Journal:
@@ -84,7 +84,7 @@ class Journal:
         resume: bool = False,
         discard: bool = False,
     ) -> None:
-        self.out, self.folder = out, folder_of(out)
+        self.out, self.folder = out, unfinished_folder(out)
         self._size, self._raws = size, RawFiles(self.folder, size, layers)
         self.plan, self.published = dict(plan), False
         self._done: set[Window] = set()
@@ -103,7 +103,7 @@ class Journal:
     # -- beginning -------------------------------------------------------------------------------------------------
 
     def _begin(self, facts: dict[str, Any], resume: bool, discard: bool) -> None:
-        if is_begun(self.out):
+        if has_unfinished_map(self.out):
             self._log = self._locked()
             if not resume and not discard:
                 raise OutputError(
@@ -306,7 +306,7 @@ class Journal:
         """Close the files after an error, and remove the folder unless what is done is to be kept."""
         if kind is None:
             return
-        with interrupts_held_back():
+        with interrupts_deferred():
             if self._keep:
                 self.close()
             else:

@@ -1,17 +1,19 @@
 """Where the windows of a map go: arrays in memory, or files that appear together at the end."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from spectraldiff_runtime.atomic import check_raster_name
 from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.geotiff.spec import Format
 from spectraldiff_runtime.model.card import ModelCard
-from spectraldiff_runtime.output.block import Block, Wanted
+from spectraldiff_runtime.output.block import Block, RequestedLayers
 from spectraldiff_runtime.output.pixel_counts import count_values as count_values
 from spectraldiff_runtime.output.pixel_counts import counts
 from spectraldiff_runtime.tiling.plan import Plan
+from spectraldiff_runtime.validation import as_float, as_int
 from spectraldiff_runtime.window import Window
 
 
@@ -40,12 +42,27 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True)
+class WriteOptions:
+    """How files are written: their format, and what happens to files that exist."""
+
+    form: Format
+    overwrite: bool = False
+    resume: bool = False
+
+    @classmethod
+    def of(cls, form: Format, overwrite: bool, resume: bool) -> "WriteOptions":
+        """Convert the format to Python's own numbers and texts, as JSON takes them."""
+        options = {str(key): str(value) for key, value in form.options.items()}
+        form = replace(form, blocksize=as_int("blocksize", form.blocksize), options=options)
+        return cls(form, overwrite, resume)
+
+
+@dataclass(frozen=True)
 class Outputs:
-    """Which values are wanted and the files that they go to; without `out`, arrays are wanted."""
+    """Which layers are requested and the files that they go to; without `out`, arrays are returned."""
 
     out: Path | None
-    confidence: bool
-    probabilities: bool
+    requested: RequestedLayers
     confidence_path: Path | None = None
     probabilities_path: Path | None = None
     preview: Path | None = None
@@ -58,23 +75,25 @@ class Outputs:
         confidence: bool | str | Path,
         probabilities: bool | str | Path,
         preview: str | Path | None,
-        percent: bool,
+        percent: bool = False,
+        min_confidence: float = 0.0,
     ) -> "Outputs":
-        """Sort what was asked for; UsageError where it does not go together, OutputError for an unknown suffix."""
+        """Check what the user gave.
+
+        Raises
+        ------
+        UsageError
+            Options that exclude each other, or a least confidence outside 0..1.
+        OutputError
+            A file name with an unknown suffix.
+        """
         named = [value for value in (confidence, probabilities, preview) if isinstance(value, str | Path)]
         if out is None and (named or percent):
             raise UsageError("a file beside the class raster was asked for without `out`: name the class raster too")
         if out is not None and (confidence is True or probabilities is True):
             raise UsageError("with `out`, confidence and probabilities are the names of files")
-        outputs = cls(
-            _path(out),
-            bool(confidence),
-            bool(probabilities),
-            _path(confidence),
-            _path(probabilities),
-            _path(preview),
-            percent,
-        )
+        requested = RequestedLayers(bool(confidence), bool(probabilities), _checked_confidence(min_confidence))
+        outputs = cls(_path(out), requested, _path(confidence), _path(probabilities), _path(preview), bool(percent))
         for option, path in outputs.paths().items():
             if option != "--preview":
                 check_raster_name(option, path)
@@ -96,6 +115,13 @@ class Outputs:
         return {"set of outputs": options, "confidence type": "uint8" if self.percent else "float32"}
 
 
+def _checked_confidence(value: float) -> float:
+    least = as_float("min_confidence", value)
+    if not 0 <= least <= 1:
+        raise UsageError(f"the least confidence is {least:g}: wanted a number from 0 to 1")
+    return least
+
+
 def _path(value: bool | str | Path | None) -> Path | None:
     return Path(value) if isinstance(value, str | Path) else None
 
@@ -105,10 +131,10 @@ class ArraySink:
 
     plan: Plan | None = None
 
-    def __init__(self, card: ModelCard, window: Window, wanted: Wanted) -> None:
+    def __init__(self, card: ModelCard, window: Window, requested: RequestedLayers) -> None:
         self._window = window
         size = window.height, window.width
-        self._map = Block.empty(*size, len(card.classes), wanted.confidence, wanted.probabilities)
+        self._map = Block.empty(*size, len(card.classes), requested.confidence, requested.probabilities)
         self._values = len(card.classes) + 1
 
     def is_done(self, window: Window) -> bool:

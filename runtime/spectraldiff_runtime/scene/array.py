@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.geo.georeference import Georeference
-from spectraldiff_runtime.scene.nodata import NodataOfBands, nodata_at, nodata_doubts
+from spectraldiff_runtime.scene.nodata import NodataOfBands, nodata_at, nodata_warnings
 from spectraldiff_runtime.scene.protocol import check_dtype
 
 
@@ -66,9 +66,9 @@ class ArrayScene:
         return {}
 
     @property
-    def doubts(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
         """What a user should be warned of."""
-        return nodata_doubts(self.nodata, self.dtype, self.name)
+        return nodata_warnings(self.nodata, self.dtype, self.name)
 
     @property
     def blocks(self) -> tuple[int, int]:

@@ -23,7 +23,7 @@ ENVI_ENTRIES = {
 CHUNK = 8 * 2**20
 
 
-class LineFile:
+class BilFile:
     """An uncompressed file whose lines hold all bands, one after the other (BIL).
 
     Parameters
@@ -87,7 +87,7 @@ class LineFile:
         self._file.close()
 
 
-def open_lines(dataset: Any) -> LineFile | None:
+def open_bil(dataset: Any) -> BilFile | None:
     """Return the file behind an open ENVI raster that is interleaved by line; None for any other raster."""
     header, path = dataset.tags(ns="ENVI"), Path(dataset.name)
     plain = header.get("file_compression", "0") == "0" and "major_frame_offsets" not in header
@@ -95,7 +95,7 @@ def open_lines(dataset: Any) -> LineFile | None:
         return None
     order = ">" if header.get("byte_order", "0").strip() != "0" else "<"
     dtype = np.dtype(dataset.dtypes[0]).newbyteorder(order)
-    return LineFile(path, header_offset(header), dtype, dataset.count, dataset.width)
+    return BilFile(path, header_offset(header), dtype, dataset.count, dataset.width)
 
 
 def header_offset(header: dict[str, str]) -> int:
@@ -106,7 +106,7 @@ def header_offset(header: dict[str, str]) -> int:
         return 0
 
 
-def _check_envi_entries(path: str | Path, header: dict[str, str]) -> None:
+def check_envi_entries(path: str | Path, header: dict[str, str]) -> None:
     """Refuse entries of an ENVI header where GDAL would guess without a word how the values lie."""
     for entry, (pattern, wanted) in ENVI_ENTRIES.items():
         found = header.get(entry, "").strip()
@@ -115,7 +115,7 @@ def _check_envi_entries(path: str | Path, header: dict[str, str]) -> None:
             raise SceneError(f"the header of '{path}' has {what} as {name}: wanted {wanted}; mend the header")
 
 
-def _check_envi_size(path: str | Path, dataset: Any) -> None:
+def check_envi_size(path: str | Path, dataset: Any) -> None:
     """Refuse an ENVI file that is shorter than its header says: GDAL would read zeros there."""
     sizes = _envi_sizes(path, dataset)
     if sizes is not None and sizes[0] < sizes[1]:
@@ -125,7 +125,7 @@ def _check_envi_size(path: str | Path, dataset: Any) -> None:
         )
 
 
-def doubt_about(path: str | Path, dataset: Any) -> str:
+def size_warning(path: str | Path, dataset: Any) -> str:
     """Say why an open raster may be another than its header describes; empty without a doubt.
 
     A file may well end with bytes that belong to no pixel, so this is no error.

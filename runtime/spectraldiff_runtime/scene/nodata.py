@@ -41,7 +41,7 @@ def native_nodata(nodata: float | None, dtype: np.dtype[Any]) -> Any:
     return value if np.isfinite(value) else None
 
 
-def nodata_doubts(given: NodataOfBands, dtype: np.dtype[Any], name: str) -> tuple[str, ...]:
+def nodata_warnings(given: NodataOfBands, dtype: np.dtype[Any], name: str) -> tuple[str, ...]:
     """Say of a nodata value that somebody gave that no value of the scene's type can be it; empty where one can."""
     values = given if isinstance(given, tuple) else (given,)
     floats = dtype.kind == "f"  # NaN and infinities are missing anyway

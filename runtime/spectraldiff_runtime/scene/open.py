@@ -9,8 +9,8 @@ from typing import Any
 import rasterio
 
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.gdal import GDAL_ERRORS, _kind, check_plain, is_remote, quiet_gdal, reason
-from spectraldiff_runtime.scene.envi import _check_envi_entries, _check_envi_size
+from spectraldiff_runtime.gdal import GDAL_ERRORS, check_plain, file_mode, is_remote, quiet_gdal, reason
+from spectraldiff_runtime.scene.envi import check_envi_entries, check_envi_size
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def open_raster(path: str | Path) -> Any:
 def _why_not_open(path: str | Path, error: Exception) -> str:
     if "\0" in str(path) or not str(path):
         return f"{str(path)!r} is no file name: wanted a raster"
-    kind = _kind(path)
+    kind = file_mode(path)
     if kind is not None and stat.S_ISDIR(kind):
         return f"'{path}' is a folder: wanted a raster file that GDAL reads"
     if not str(path).startswith("/vsi") and "://" not in str(path) and kind is None:
@@ -70,5 +70,5 @@ def _check_opened(path: str | Path, dataset: Any) -> None:
         )
         raise SceneError(f"'{path}' has no bands: wanted a raster; {hint or 'check the file'}")
     if dataset.driver == "ENVI":
-        _check_envi_entries(path, dataset.tags(ns="ENVI"))
-        _check_envi_size(path, dataset)
+        check_envi_entries(path, dataset.tags(ns="ENVI"))
+        check_envi_size(path, dataset)

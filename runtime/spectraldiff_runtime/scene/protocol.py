@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.scene.nodata import NodataOfBands
-from spectraldiff_runtime.validation import several, whole
+from spectraldiff_runtime.validation import as_int, as_tuple
 
 
 class Scene(Protocol):
@@ -96,7 +96,7 @@ def chosen_bands(name: str, count: int, bands: Sequence[int]) -> tuple[int, ...]
     SceneError
         There is none, the scene lacks one, or one is there twice.
     """
-    chosen = several("bands", bands, whole, "whole numbers, counted from 1")
+    chosen = as_tuple("bands", bands, as_int, "whole numbers, counted from 1")
     if not chosen:
         raise SceneError(f"'{name}' has {count} bands and none is chosen: choose from 1-{count}")
     missing = [band for band in chosen if not 1 <= band <= count]

@@ -20,10 +20,10 @@ from spectraldiff_runtime.geo.georeference import read_georeference
 from spectraldiff_runtime.scene.array import ArrayScene as ArrayScene
 from spectraldiff_runtime.scene.band_metadata import alpha_bands, mask_bands, read_bad_bands, read_fwhm, read_scaling
 from spectraldiff_runtime.scene.band_metadata import read_wavelengths as read_wavelengths
-from spectraldiff_runtime.scene.envi import doubt_about, open_lines
+from spectraldiff_runtime.scene.envi import open_bil, size_warning
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE as NODATA_OF_FILE
 from spectraldiff_runtime.scene.nodata import Nodata as Nodata
-from spectraldiff_runtime.scene.nodata import NodataOfBands, native_nodata, nodata_doubts, nodata_of_each, one_nodata
+from spectraldiff_runtime.scene.nodata import NodataOfBands, native_nodata, nodata_of_each, nodata_warnings, one_nodata
 from spectraldiff_runtime.scene.open import open_dataset as open_dataset
 from spectraldiff_runtime.scene.open import open_raster
 from spectraldiff_runtime.scene.protocol import Scene as Scene
@@ -60,7 +60,7 @@ class RasterScene:
         Numbers and centres (nm, or NaN) of the bands that were left out because the header calls them bad.
     note
         What a user may want to know of the bands in use.
-    doubts
+    warnings
         What a user should be warned of: why the file may be another than its header describes, and a nodata value
         that was given and cannot occur.
 
@@ -82,11 +82,11 @@ class RasterScene:
         self.name, self.scaled = str(path), scaled
         self._dataset = open_raster(path)
         try:
-            self._lines = open_lines(self._dataset)
+            self._lines = open_bil(self._dataset)
             self._describe_file(nodata)
             self._choose(self._good_bands() if bands is None else bands)
             if nodata != NODATA_OF_FILE:
-                self.doubts += nodata_doubts(nodata, self._stored, self.name)
+                self.warnings += nodata_warnings(nodata, self._stored, self.name)
         except BaseException:
             self.close()
             raise
@@ -97,7 +97,7 @@ class RasterScene:
         self.georeference = read_georeference(dataset)
         self.files = tuple(_local_files(dataset))
         self.bad_bands: dict[int, float] = {}
-        self.note, self.doubts = "", tuple(filter(None, [doubt_about(self.name, dataset)]))
+        self.note, self.warnings = "", tuple(filter(None, [size_warning(self.name, dataset)]))
         self._centres, self._widths = read_wavelengths(dataset), read_fwhm(dataset)
         self._nodata_values = dataset.nodatavals if nodata == NODATA_OF_FILE else (nodata,) * dataset.count
         self._by_rows = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "LINE"

@@ -15,13 +15,13 @@ from spectraldiff_runtime.scene.protocol import Scene
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What each band is made of: (1 - weight) x band `lower` + weight x band `upper`.
+class BandInterpolation:
+    """Linear interpolation of bands: (1 - weight) x band `lower` + weight x band `upper`.
 
     Attributes
     ----------
     lower, upper
-        (B,) places among the bands in use of the scene beneath, from 0; the same where the weight is 0.
+        (B,) indices into the bands in use of the source scene, from 0; equal where the weight is 0.
     weight
         (B,) float32 in 0..1.
     """
@@ -31,7 +31,7 @@ class Recipe:
     weight: NDArray[np.float32]
 
     @classmethod
-    def between(cls, found: NDArray[np.float64], wanted: NDArray[np.float64]) -> "Recipe":
+    def between(cls, found: NDArray[np.float64], wanted: NDArray[np.float64]) -> "BandInterpolation":
         """Return the linear interpolation from centres (b,) in any order to (B,), nm.
 
         Beyond the first and last centre, that band is taken as it is.
@@ -55,31 +55,31 @@ class Recipe:
 
 @dataclass(frozen=True)
 class ResampledScene:
-    """A scene seen through a recipe: float32, NaN where a band that contributes has no data.
+    """A scene with interpolated bands: float32, NaN where a contributing band has no data.
 
-    Its bands are numbered from 1 in the order of the recipe. It closes the scene beneath.
+    Bands are numbered from 1 in the order of the interpolation. Closing it closes the source scene.
     """
 
-    beneath: Scene
-    recipe: Recipe
+    source: Scene
+    interpolation: BandInterpolation
     wavelengths: NDArray[np.float64]
     bands: tuple[int, ...]
     note: str = ""
 
     @property
     def name(self) -> str:
-        """Name of the scene beneath."""
-        return self.beneath.name
+        """Name of the source scene."""
+        return self.source.name
 
     @property
     def height(self) -> int:
         """Rows."""
-        return self.beneath.height
+        return self.source.height
 
     @property
     def width(self) -> int:
         """Columns."""
-        return self.beneath.width
+        return self.source.width
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -93,33 +93,33 @@ class ResampledScene:
 
     @property
     def blocks(self) -> tuple[int, int]:
-        """Height and width of the storage blocks beneath."""
-        return self.beneath.blocks
+        """Height and width of the storage blocks of the source scene."""
+        return self.source.blocks
 
     @property
     def bad_bands(self) -> Mapping[int, float]:
-        """Those of the scene beneath."""
-        return self.beneath.bad_bands
+        """Those of the source scene."""
+        return self.source.bad_bands
 
     @property
     def georeference(self) -> Georeference:
         """Where it lies."""
-        return self.beneath.georeference
+        return self.source.georeference
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The local files that it is read from."""
-        return tuple(getattr(self.beneath, "files", ()))
+        return tuple(getattr(self.source, "files", ()))
 
     def read(self, row0: int, row1: int, col0: int, col1: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Return a part, (B, h, w) float32: `out` of any strides, filled, where it is given."""
         if out is None:
             out = np.empty((len(self.bands), row1 - row0, col1 - col0), np.float32)
-        values = self.beneath.read(row0, row1, col0, col1)
-        missing = nodata_of_each(self.beneath.nodata, len(values))
+        values = self.source.read(row0, row1, col0, col1)
+        missing = nodata_of_each(self.source.nodata, len(values))
         with np.errstate(over="ignore", invalid="ignore"):
             for i, (lower, upper, weight) in enumerate(
-                zip(self.recipe.lower, self.recipe.upper, self.recipe.weight, strict=True)
+                zip(self.interpolation.lower, self.interpolation.upper, self.interpolation.weight, strict=True)
             ):
                 out[i] = _with_nan(values[lower], missing[lower])
                 if weight:
@@ -127,25 +127,32 @@ class ResampledScene:
         return out
 
     def mask(self, row0: int, row1: int, col0: int, col1: int) -> NDArray[np.bool_] | None:
-        """Return the mask of the scene beneath."""
-        return self.beneath.mask(row0, row1, col0, col1)
+        """Return the mask of the source scene."""
+        return self.source.mask(row0, row1, col0, col1)
 
     def select(self, bands: Sequence[int], note: str = "") -> "ResampledScene":
         """Return the same scene with others of its bands in use, by their numbers."""
         at = np.array([self.bands.index(band) for band in bands])
-        recipe = Recipe(self.recipe.lower[at], self.recipe.upper[at], self.recipe.weight[at])
-        return replace(self, recipe=recipe, wavelengths=self.wavelengths[at], bands=tuple(bands), note=note)
+        old = self.interpolation
+        interpolation = BandInterpolation(old.lower[at], old.upper[at], old.weight[at])
+        return replace(
+            self, interpolation=interpolation, wavelengths=self.wavelengths[at], bands=tuple(bands), note=note
+        )
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the facts of the scene beneath with the recipe; those of an array are empty."""
-        known: dict[str, Any] = getattr(self.beneath, "fingerprint", dict)()
-        recipe = [self.recipe.lower.tolist(), self.recipe.upper.tolist(), self.recipe.weight.tolist()]
-        return {**known, "resampled": recipe}
+        """Return the facts of the source scene with the interpolation; those of an array are empty."""
+        known: dict[str, Any] = getattr(self.source, "fingerprint", dict)()
+        interpolation = [
+            self.interpolation.lower.tolist(),
+            self.interpolation.upper.tolist(),
+            self.interpolation.weight.tolist(),
+        ]
+        return {**known, "resampled": interpolation}
 
     def close(self) -> None:
-        """Close the scene beneath where it can be closed."""
-        if isinstance(self.beneath, AbstractContextManager):
-            self.beneath.__exit__(None, None, None)
+        """Close the source scene if it can be closed."""
+        if isinstance(self.source, AbstractContextManager):
+            self.source.__exit__(None, None, None)
 
     def __enter__(self) -> "ResampledScene":
         return self

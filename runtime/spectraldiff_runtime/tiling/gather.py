@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.scene.nodata import NodataOfBands, nodata_of_each
 from spectraldiff_runtime.scene.nodata import native_nodata as native_nodata
-from spectraldiff_runtime.signals import interrupts_held_back
+from spectraldiff_runtime.signals import interrupts_deferred
 from spectraldiff_runtime.window import Window, reflect
 
 # Numba's own threads take one kernel at a time: a second launch from another thread ends the process.
@@ -27,7 +27,7 @@ _LAUNCH = threading.Lock()
 SMALL_BYTES = 8 * 2**20
 # Rows of a tile that are filled together, band by band: each band's then lie in one stretch of memory.
 ROWS = 8
-# Bands and pixels that are turned together where the bands of a pixel lie side by side: what caches and registers hold.
+# Bands and pixels that are transposed together where a pixel's bands are adjacent: they fit caches and registers.
 BANDS, PIXELS = 32, 8
 
 
@@ -49,7 +49,7 @@ def gather_tiles(
     nodata: NodataOfBands,
     size: tuple[int, int] | None = None,
     mask: NDArray[np.bool_] | None = None,
-    room: Callable[[tuple[int, ...]], NDArray[np.float32]] | None = None,
+    allocate: Callable[[tuple[int, ...]], NDArray[np.float32]] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Gather tiles with their halos into one batch, and say which of their pixels have data.
 
@@ -79,8 +79,8 @@ def gather_tiles(
         beyond a smaller tile and its halo is `fill`, and beyond the tile nothing counts as data.
     mask
         Shape (h, w) as the block, True where there is data; None for everywhere.
-    room
-        Gives memory for a batch of a shape, float32 and contiguous; NumPy's own if None.
+    allocate
+        Returns memory for a batch of the given shape, float32 and contiguous; `numpy.empty` if None.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def gather_tiles(
     rows = _indices([(t.row0, t.row1) for t in tiles], height, halo, scene_size[0], origin[0], block.shape[1])
     cols = _indices([(t.col0, t.col1) for t in tiles], width, halo, scene_size[1], origin[1], block.shape[2])
     shape = len(tiles), block.shape[0], rows.shape[1], cols.shape[1]
-    batch = np.empty(shape, np.float32) if room is None else room(shape)
+    batch = np.empty(shape, np.float32) if allocate is None else allocate(shape)
     valid = _drive(_native(block), rows, cols, halo, fill.astype(np.float32), nodata, mask, batch)
     for good, tile in zip(valid, tiles, strict=True):
         good[tile.height :], good[:, tile.width :] = False, False
@@ -173,8 +173,8 @@ def _drive(
 
 def _run(*arguments: Any) -> None:
     batch: NDArray[np.float32] = arguments[-2]
-    gather = _gather if batch.nbytes > SMALL_BYTES else _gather_alone
-    with _LAUNCH, interrupts_held_back():
+    gather = _gather if batch.nbytes > SMALL_BYTES else _gather_serial
+    with _LAUNCH, interrupts_deferred():
         try:
             return gather(*arguments)
         except OSError:  # it is compiled, but Numba could not keep the result: its disk is full, say
@@ -198,29 +198,29 @@ def _gather_rows(
     batch: Any,
     valid: Any,
 ) -> None:
-    """Fill up to `ROWS` rows of one tile; `lost` says which of their pixels have no data."""
+    """Fill up to `ROWS` rows of one tile; `missing` says which of their pixels have no data."""
     groups = -(-batch.shape[2] // ROWS)
     tile, top = unit // groups, unit % groups * ROWS
     places, columns, used = rows[tile, top : top + ROWS], cols[tile], held[tile]
     target, good = batch[tile], valid[tile]
-    lost = np.zeros((len(places), batch.shape[3]), np.uint8)
-    _mark(lost, places, columns, used, mask)
+    missing = np.zeros((len(places), batch.shape[3]), np.uint8)
+    _mark_missing(missing, places, columns, used, mask)
     if steps[2] == 1:
-        _copy_bands(flat, steps, places, columns[:used], has_nodata, nodata, fractional, target, top, lost)
+        _copy_bands(flat, steps, places, columns[:used], has_nodata, nodata, fractional, target, top, missing)
     else:
-        _turn_bands(flat, steps, places, columns[:used], has_nodata, nodata, fractional, target, top, lost)
-    _finish(lost, top, halo, fill, target, good)
+        _transpose_bands(flat, steps, places, columns[:used], has_nodata, nodata, fractional, target, top, missing)
+    _fill_missing(missing, top, halo, fill, target, good)
 
 
 @njit(nogil=True)
-def _mark(lost: Any, places: Any, columns: Any, used: int, mask: Any) -> None:
+def _mark_missing(missing: Any, places: Any, columns: Any, used: int, mask: Any) -> None:
     """Mark what is surplus, and what the mask leaves out."""
     for y in range(len(places)):
         row = places[y]
-        lost[y, used if row >= 0 else 0 :] = 1
+        missing[y, used if row >= 0 else 0 :] = 1
         if mask.size and row >= 0:
             for x in range(used):
-                lost[y, x] = not mask[row, columns[x]]
+                missing[y, x] = not mask[row, columns[x]]
 
 
 @njit(nogil=True)
@@ -234,7 +234,7 @@ def _copy_bands(
     fractional: bool,
     target: Any,
     top: int,
-    lost: Any,
+    missing: Any,
 ) -> None:
     """Fill the rows band by band where the columns lie side by side."""
     used = len(columns)
@@ -245,15 +245,15 @@ def _copy_bands(
             start = band * steps[0] + places[y] * steps[1]
             if places[y] >= 0 and straight:
                 source = flat[start + columns[0] : start + columns[0] + used]
-                _copy_row(source, target[band, top + y], lost[y], has_nodata[band], nodata[band], fractional)
+                _copy_row(source, target[band, top + y], missing[y], has_nodata[band], nodata[band], fractional)
             elif places[y] >= 0:
                 for x in range(used):
                     line[x] = flat[start + columns[x]]
-                _copy_row(line, target[band, top + y], lost[y], has_nodata[band], nodata[band], fractional)
+                _copy_row(line, target[band, top + y], missing[y], has_nodata[band], nodata[band], fractional)
 
 
 @njit(nogil=True)
-def _turn_bands(
+def _transpose_bands(
     flat: Any,
     steps: Any,
     places: Any,
@@ -263,35 +263,35 @@ def _turn_bands(
     fractional: bool,
     target: Any,
     top: int,
-    lost: Any,
+    missing: Any,
 ) -> None:
-    """Fill the rows some bands at a time where the columns lie apart: turned in the cache, then copied."""
+    """Fill the rows some bands at a time where the columns lie apart: transposed in the cache, then copied."""
     bands, used = target.shape[0], len(columns)
-    turned = np.empty((BANDS, len(places), used), flat.dtype)
+    transposed = np.empty((BANDS, len(places), used), flat.dtype)
     for first in range(0, bands, BANDS):
         count = min(BANDS, bands - first)
         for y in range(len(places)):
             if places[y] >= 0:
-                _turn(flat, first * steps[0] + places[y] * steps[1], steps, columns, count, y, turned)
+                _transpose(flat, first * steps[0] + places[y] * steps[1], steps, columns, count, y, transposed)
         for band in range(first, first + count):
             for y in range(len(places)):
                 if places[y] >= 0:
-                    source, line = turned[band - first, y], target[band, top + y]
-                    _copy_row(source, line, lost[y], has_nodata[band], nodata[band], fractional)
+                    source, line = transposed[band - first, y], target[band, top + y]
+                    _copy_row(source, line, missing[y], has_nodata[band], nodata[band], fractional)
 
 
 @njit(nogil=True)
-def _turn(flat: Any, start: int, steps: Any, columns: Any, count: int, y: int, turned: Any) -> None:
+def _transpose(flat: Any, start: int, steps: Any, columns: Any, count: int, y: int, transposed: Any) -> None:
     """Turn `count` bands of a row of pixels into as many rows, a few pixels at a time."""
     used = len(columns)
     even = used - used % PIXELS
     for x in range(0, even, PIXELS):
         for band in range(count):
             for i in range(PIXELS):
-                turned[band, y, x + i] = flat[start + columns[x + i] * steps[2] + band * steps[0]]
+                transposed[band, y, x + i] = flat[start + columns[x + i] * steps[2] + band * steps[0]]
     for x in range(even, used):
         for band in range(count):
-            turned[band, y, x] = flat[start + columns[x] * steps[2] + band * steps[0]]
+            transposed[band, y, x] = flat[start + columns[x] * steps[2] + band * steps[0]]
 
 
 @njit(nogil=True, inline="always")
@@ -309,22 +309,22 @@ def _copy_row(source: Any, line: Any, missing: Any, check: bool, marker: Any, fr
 
 
 @njit(nogil=True)
-def _finish(lost: Any, top: int, halo: int, fill: Any, target: Any, good: Any) -> None:
+def _fill_missing(missing: Any, top: int, halo: int, fill: Any, target: Any, good: Any) -> None:
     """Put `fill` where there is no data, and say of the tile's own pixels which have some."""
-    for y in range(lost.shape[0]):
-        missing, row = lost[y], top + y - halo
-        if missing.any():
+    for y in range(missing.shape[0]):
+        row_missing, row = missing[y], top + y - halo
+        if row_missing.any():
             for band in range(target.shape[0]):
                 line = target[band, top + y]
-                for x in range(len(missing)):
-                    if missing[x]:
+                for x in range(len(row_missing)):
+                    if row_missing[x]:
                         line[x] = fill[band]
         if 0 <= row < good.shape[0]:
             for x in range(good.shape[1]):
-                good[row, x] = missing[halo + x] == 0
+                good[row, x] = row_missing[halo + x] == 0
 
 
-def _gather_together(
+def _gather_parallel(
     flat: Any,
     steps: Any,
     rows: Any,
@@ -346,11 +346,11 @@ def _gather_together(
         )  # fmt: skip
 
 
-_gather = _compiled(_gather_together, parallel=True)
+_gather = _compiled(_gather_parallel, parallel=True)
 
 
 @_compiled
-def _gather_alone(
+def _gather_serial(
     flat: Any,
     steps: Any,
     rows: Any,
@@ -375,6 +375,6 @@ def _gather_alone(
 def limit_threads(threads: int) -> None:
     """Let the kernels use at most `threads` threads (and no more than the machine has)."""
     wanted = max(1, min(threads, int(getattr(config, "NUMBA_NUM_THREADS", 1))))
-    with interrupts_held_back():
+    with interrupts_deferred():
         if get_num_threads() != wanted:
             set_num_threads(wanted)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from spectraldiff_runtime.errors import UsageError
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.scene.protocol import Scene
-from spectraldiff_runtime.tiling.plan import Plan, _Span, _spans
+from spectraldiff_runtime.tiling.plan import Plan, Span, axis_spans
 from spectraldiff_runtime.window import Window, source_window
 
 MEGABYTE = 10**6
@@ -20,7 +20,7 @@ DEFAULT_MEMORY = 4000 * MEGABYTE
 # What a mapping process holds before it reads anything: Python, NumPy, Numba's compiler, GDAL and ONNX Runtime.
 BASE = 400 * MEGABYTE
 # How the rest is shared out; what is left over is for the queues of results, the journal and the allocators.
-INFERENCE_SHARE, PARTS_SHARE, BATCHES_SHARE, CACHE_SHARE = 0.55, 0.22, 0.12, 0.06
+INFERENCE_SHARE, STRIPS_SHARE, BATCHES_SHARE, CACHE_SHARE = 0.55, 0.22, 0.12, 0.06
 
 # Of a GPU's memory that is free, what its runs may take together; a share stays for cuDNN and for inputs.
 GPU_SHARE = 0.8
@@ -29,8 +29,8 @@ GPU_SHARE = 0.8
 MOST_SHARE = 0.8
 
 # One part is gathered from, one waits, one is being read.
-PARTS_HELD = 3
-PART_BYTES = 128 * MEGABYTE
+STRIPS_HELD = 3
+STRIP_BYTES = 128 * MEGABYTE
 # Batches that may wait between two stages, and those that the two stages hold themselves.
 DEPTH, BATCHES_HELD = 2, 2
 
@@ -51,7 +51,7 @@ def make_plan(
     max_memory: int = DEFAULT_MEMORY,
     tile: int | None = None,
     batch: int | None = None,
-    gpu: "GpuRoom | None" = None,
+    gpu: "GpuBudget | None" = None,
 ) -> Plan:
     """Fit tiles, batches and strips into `max_memory` bytes.
 
@@ -71,7 +71,7 @@ def make_plan(
         Not even the smallest tile fits, or not the one asked for.
     """
     left = max_memory - BASE - 2 * model_bytes
-    room = _Room(card, left, gpu)
+    room = _MemoryBudget(card, left, gpu)
     tiles, longest = batch or 1, max(window.height, window.width)
     asked = None if tile is None else min(tile, longest)
     chosen = asked or room.tile(_preferred_tile(card.halo) if gpu is None else GPU_TILE, tiles)
@@ -82,19 +82,21 @@ def make_plan(
             f"--max-memory {max_memory // MEGABYTE}MB does not hold this model on tiles of {chosen} pixels: "
             f"give at least {-(-least // MEGABYTE)}MB" + (" or a smaller --tile or --batch" if tile or batch else "")
         )
-    rows, columns = _part(card, scene, window, chosen, min(left * PARTS_SHARE, (left - needed) / 2))
+    rows, columns = _strip_size(card, scene, window, chosen, min(left * STRIPS_SHARE, (left - needed) / 2))
     height, width = scene.blocks
     block = height * width * len(scene.bands) * scene.dtype.itemsize
     cache = int(max(16 * MEGABYTE, min(2 * block, left * CACHE_SHARE, (left - needed) / 4)))
     shape = (chosen, chosen)
     if tile is None and gpu is None:
-        bands = _spans(window.row0, window.row1, rows, card.halo, scene.height)
-        shape = _shape(chosen, card.halo, bands, _spans(window.col0, window.col1, columns, card.halo, scene.width))
+        bands = axis_spans(window.row0, window.row1, rows, card.halo, scene.height)
+        shape = _tile_shape(
+            chosen, card.halo, bands, axis_spans(window.col0, window.col1, columns, card.halo, scene.width)
+        )
     return Plan(shape[0], tiles, rows, columns, cache, shape[1])
 
 
 @dataclass(frozen=True)
-class GpuRoom:
+class GpuBudget:
     """The GPU that runs tiles.
 
     Attributes
@@ -115,12 +117,12 @@ class GpuRoom:
 
 
 @dataclass(frozen=True)
-class _Room:
+class _MemoryBudget:
     """What tiles need of the memory that is left, and of a GPU's."""
 
     card: ModelCard
     left: int
-    gpu: GpuRoom | None = None
+    gpu: GpuBudget | None = None
 
     def _bytes(self, tile: int, batch: int) -> tuple[float, float]:
         """Return the bytes of inference, and of the batches on their way to it."""
@@ -153,7 +155,7 @@ def _preferred_tile(halo: int) -> int:
     return min(max(wanted, COMMON_TILE), LARGEST_TILE)
 
 
-def _shape(tile: int, halo: int, rows: "list[_Span]", columns: "list[_Span]") -> tuple[int, int]:
+def _tile_shape(tile: int, halo: int, rows: "list[Span]", columns: "list[Span]") -> tuple[int, int]:
     """Return rows and columns of the tiles that parts are best cut into: with the least to compute twice.
 
     None is larger, with its halo, than a square tile of `tile`.
@@ -170,13 +172,13 @@ def _shape(tile: int, halo: int, rows: "list[_Span]", columns: "list[_Span]") ->
     return min(fitting, key=lambda shape: padded(high, shape[0]) * padded(wide, shape[1]))
 
 
-def _part(card: ModelCard, scene: Scene, window: Window, tile: int, share: float) -> tuple[int, int]:
+def _strip_size(card: ModelCard, scene: Scene, window: Window, tile: int, share: float) -> tuple[int, int]:
     """Return the rows and columns to read at a time."""
     block_rows, block_columns = min(scene.blocks[0], scene.height), min(scene.blocks[1], scene.width)
     pixel = len(scene.bands) * scene.dtype.itemsize
     source, rim = source_window(window, card.halo, scene.height, scene.width), 2 * card.halo
     kept = 2 * rim * source.width * pixel  # the rows for the parts below, and those of the parts above
-    limit = max(share - kept, share / 2) / PARTS_HELD
+    limit = max(share - kept, share / 2) / STRIPS_HELD
 
     def fitting(other: int, size: float) -> int:
         """Return how many rows (or columns) beside the halo's fit, where there are `other` columns (or rows)."""
@@ -185,11 +187,11 @@ def _part(card: ModelCard, scene: Scene, window: Window, tile: int, share: float
     rows = -(-tile // block_rows) * block_rows
     if (most := max(fitting(block_columns, limit), 1)) < rows:
         rows = most // block_rows * block_rows or most
-    columns = max(min(fitting(rows, PART_BYTES), source.width), min(tile, fitting(rows, limit)), 1)
+    columns = max(min(fitting(rows, STRIP_BYTES), source.width), min(tile, fitting(rows, limit)), 1)
     columns = -(-columns // block_columns) * block_columns
     if fitting(rows, limit) < columns:
         columns = max(fitting(rows, limit) // block_columns, 1) * block_columns
     if columns >= source.width:  # a narrow scene: more rows
-        wanted = min(fitting(source.width, PART_BYTES), fitting(source.width, limit))
+        wanted = min(fitting(source.width, STRIP_BYTES), fitting(source.width, limit))
         rows = max(rows, wanted // block_rows * block_rows)
     return rows, columns

@@ -67,7 +67,7 @@ class Strip:
     keep: int
 
 
-class _Span(NamedTuple):
+class Span(NamedTuple):
     """The same along one axis."""
 
     start: int
@@ -82,8 +82,8 @@ def strips(window: Window, plan: Plan, halo: int, height: int, width: int) -> It
 
     What is fresh ends at multiples of `plan.rows` and `plan.columns` of the file.
     """
-    bands = _spans(window.row0, window.row1, plan.rows, halo, height)
-    columns = _spans(window.col0, window.col1, plan.columns, halo, width)
+    bands = axis_spans(window.row0, window.row1, plan.rows, halo, height)
+    columns = axis_spans(window.col0, window.col1, plan.columns, halo, width)
     for row, below in zip(bands, [*bands[1:], None], strict=True):
         for col in columns:
             output = Window(row.start, row.stop, col.start, col.stop)
@@ -91,7 +91,7 @@ def strips(window: Window, plan: Plan, halo: int, height: int, width: int) -> It
             yield Strip(output, source, (row.fresh, col.fresh), row.last if below is None else below.first)
 
 
-def _spans(start: int, stop: int, step: int, halo: int, n: int) -> list[_Span]:
+def axis_spans(start: int, stop: int, step: int, halo: int, n: int) -> list[Span]:
     """Cut start..stop of an axis of `n` pixels where enough has been read of it."""
     first, last = reach(start, stop, halo, n)
     spans, done, read = [], start, first
@@ -101,32 +101,32 @@ def _spans(start: int, stop: int, step: int, halo: int, n: int) -> list[_Span]:
             read_to = min((read_to // step + 1) * step, last)
             end = stop if read_to == last else max(done, min(read_to - halo, stop))
         top = reach(done, stop, halo, n)[0]
-        spans.append(_Span(done, end, top, read_to, max(read, top)))
+        spans.append(Span(done, end, top, read_to, max(read, top)))
         done, read = end, read_to
     return spans
 
 
 def tiles_of_strip(strip: Window, rows: int, columns: int) -> list[Window]:
     """Cut a strip into tiles of at most `rows` x `columns` pixels, all about as large, row by row."""
-    parts = _even(strip.col0, strip.col1, columns)
-    return [Window(r0, r1, c0, c1) for r0, r1 in _even(strip.row0, strip.row1, rows) for c0, c1 in parts]
+    parts = _even_pieces(strip.col0, strip.col1, columns)
+    return [Window(r0, r1, c0, c1) for r0, r1 in _even_pieces(strip.row0, strip.row1, rows) for c0, c1 in parts]
 
 
 def largest_tile(window: Window, plan: Plan, halo: int, height: int, width: int) -> tuple[int, int]:
     """Return height and width that every tile of a window of a scene (height, width) fits into."""
 
-    def longest(spans: list[_Span], most: int) -> int:
-        return max(_share(s.stop - s.start, most) for s in spans)
+    def longest(spans: list[Span], most: int) -> int:
+        return max(_piece_length(s.stop - s.start, most) for s in spans)
 
-    rows = _spans(window.row0, window.row1, plan.rows, halo, height)
-    columns = _spans(window.col0, window.col1, plan.columns, halo, width)
+    rows = axis_spans(window.row0, window.row1, plan.rows, halo, height)
+    columns = axis_spans(window.col0, window.col1, plan.columns, halo, width)
     return longest(rows, plan.tile), longest(columns, plan.tile_columns)
 
 
-def _even(start: int, stop: int, most: int) -> list[tuple[int, int]]:
-    return cuts(start, stop, _share(stop - start, most))
+def _even_pieces(start: int, stop: int, most: int) -> list[tuple[int, int]]:
+    return cuts(start, stop, _piece_length(stop - start, most))
 
 
-def _share(length: int, most: int) -> int:
+def _piece_length(length: int, most: int) -> int:
     """Return the length of the pieces, all about as long, that `length` is cut into; at most `most`."""
     return -(-length // -(-length // most))

@@ -253,7 +253,7 @@ def test_a_graph_that_cannot_be_kept_is_a_note(
 def test_cuda_where_there_is_none(sdiff, write_scene, model_path, tmp_path, listing):
     from spectraldiff_runtime.model import session
 
-    if session.why_no_cuda() == "":
+    if session.why_cuda_unavailable() == "":
         pytest.skip("this machine has CUDA")
     scene = write_scene()
     before = listing()

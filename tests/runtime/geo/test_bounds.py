@@ -12,7 +12,7 @@ from rasterio.control import GroundControlPoint
 from spectraldiff_runtime.errors import SceneError, UsageError
 from spectraldiff_runtime.geo.bounds import choose_window
 from spectraldiff_runtime.geo.georeference import Georeference
-from spectraldiff_runtime.geo.polygon_mask import AreaMask
+from spectraldiff_runtime.geo.polygon_mask import PolygonMask
 from spectraldiff_runtime.window import Window
 from tests.runtime.geo.places import (
     HEIGHT,
@@ -171,7 +171,7 @@ def test_bounds_and_masks_want_a_transform(place, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         choose(place, bounds=(0, 0, 1, 1))
     with pytest.raises(UsageError, match=message):
-        AreaMask(tmp_path / "any.gpkg", place, HEIGHT, WIDTH, "scene.tif")
+        PolygonMask(tmp_path / "any.gpkg", place, HEIGHT, WIDTH, "scene.tif")
 
 
 def test_options_that_exclude_each_other():

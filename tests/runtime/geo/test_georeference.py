@@ -5,7 +5,7 @@ import pytest
 from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 
-from spectraldiff_runtime.geo.georeference import Georeference, moved
+from spectraldiff_runtime.geo.georeference import Georeference, window_georeference
 from spectraldiff_runtime.window import Window
 from tests.runtime.geo.places import TRANSFORMS, UTM, at, turned
 
@@ -13,7 +13,7 @@ from tests.runtime.geo.places import TRANSFORMS, UTM, at, turned
 def test_a_part_lies_where_it_lay():
     window = Window(5, 20, 7, 30)
     for transform in [*TRANSFORMS.values(), turned(UTM, 17)]:
-        part = moved(Georeference("EPSG:32616", transform), window)
+        part = window_georeference(Georeference("EPSG:32616", transform), window)
         assert part.crs == "EPSG:32616"
         np.testing.assert_allclose(at(part.transform, 2, 3), at(transform, 9, 8), rtol=1e-14)
 
@@ -21,14 +21,14 @@ def test_a_part_lies_where_it_lay():
 def test_control_points_and_rpcs_move_too():
     rpcs = RPC(0, 1, 0, 1, [1.0], [1.0], 100.0, 50.0, 0, 1, [1.0], [1.0], 200.0, 60.0)
     points = (GroundControlPoint(5, 7, 10, 50, 3, "a", "info"), GroundControlPoint(0, 0, 11, 51))
-    part = moved(Georeference(None, None, points, "EPSG:4326", rpcs), Window(5, 20, 7, 30))
+    part = window_georeference(Georeference(None, None, points, "EPSG:4326", rpcs), Window(5, 20, 7, 30))
     first, second = part.gcps
     assert (first.row, first.col, first.x, first.y, first.z, first.id, first.info) == (0, 0, 10, 50, 3, "a", "info")
     assert (second.row, second.col) == (-5, -7)
     assert (part.transform, part.gcps_crs) == (None, "EPSG:4326")
     assert (part.rpcs.line_off, part.rpcs.samp_off) == (95.0, 193.0)
     assert (part.rpcs.line_scale, rpcs.line_off, points[0].row) == (50.0, 100.0, 5)
-    assert moved(Georeference(), Window(1, 2, 1, 2)) == Georeference()
+    assert window_georeference(Georeference(), Window(1, 2, 1, 2)) == Georeference()
 
 
 def test_hectares():

@@ -13,7 +13,7 @@ import shapely
 
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.geo.georeference import Georeference
-from spectraldiff_runtime.geo.polygon_mask import AreaMask
+from spectraldiff_runtime.geo.polygon_mask import PolygonMask
 from spectraldiff_runtime.window import Window, tiles_of
 from tests.runtime.geo.places import (
     HEIGHT,
@@ -51,7 +51,7 @@ def on_map(shape, transform=UTM):
 
 
 def mask_of(path, place=PLACE, height=HEIGHT, width=WIDTH):
-    return AreaMask(path, place, height, width, "scene.tif")
+    return PolygonMask(path, place, height, width, "scene.tif")
 
 
 def twin(shapes, window):

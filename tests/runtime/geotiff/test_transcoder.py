@@ -16,7 +16,7 @@ from spectraldiff_runtime.gdal import GDAL_ERRORS
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geotiff import transcoder
 from spectraldiff_runtime.geotiff.spec import class_spec, probability_spec
-from spectraldiff_runtime.geotiff.transcoder import DifferenceError, Job, compare, run, write
+from spectraldiff_runtime.geotiff.transcoder import DifferenceError, TranscodeJob, compare, run, write
 from spectraldiff_runtime.geotiff.vrt import vrt_text
 
 PLACE = Georeference.of("EPSG:32616", (20, 0, 480_000, 0, -20, 4_470_000))
@@ -29,7 +29,7 @@ def job(tmp_path):
     values = np.random.default_rng(0).integers(1, 200, (500, 700), np.uint8)
     (tmp_path / "raw").write_bytes(values.tobytes())
     text = vrt_text(class_spec(500, 700, [], PLACE, {}), tmp_path / "raw", 128)
-    return Job(text, str(tmp_path / "map.tif"), "COG", OPTIONS)
+    return TranscodeJob(text, str(tmp_path / "map.tif"), "COG", OPTIONS)
 
 
 @pytest.fixture
@@ -46,10 +46,10 @@ def test_a_job_is_done(job):
 
 
 def test_warnings_and_errors_come_back(job):
-    outcome = run(Job(job.vrt, job.target, "COG", {**OPTIONS, "FOO": "1"}))
+    outcome = run(TranscodeJob(job.vrt, job.target, "COG", {**OPTIONS, "FOO": "1"}))
     assert outcome.error is None
     assert outcome.warnings == ["driver COG does not support creation option FOO"]
-    assert "missing" in str(run(Job("/missing.vrt", job.target, "COG", {})).error)
+    assert "missing" in str(run(TranscodeJob("/missing.vrt", job.target, "COG", {})).error)
 
 
 def test_a_process_that_dies_is_an_error(job, monkeypatch):
@@ -125,8 +125,8 @@ def test_it_ends_with_the_process_that_started_it(job, tmp_path, subprocess_envi
     (tmp_path / "raw").write_bytes(np.random.default_rng(0).random((8, 1500, 1500), np.float32).tobytes())
     classes = [LandCoverClass(v, "name", (0, 0, 0)) for v in range(1, 9)]
     text = vrt_text(probability_spec(1500, 1500, classes, PLACE, {}), tmp_path / "raw", 128)
-    work = json.dumps(asdict(Job(text, job.target, "COG", OPTIONS)))
-    code = f"from spectraldiff_runtime.geotiff.transcoder import Job, run; run(Job(**{work}))"
+    work = json.dumps(asdict(TranscodeJob(text, job.target, "COG", OPTIONS)))
+    code = f"from spectraldiff_runtime.geotiff.transcoder import TranscodeJob, run; run(TranscodeJob(**{work}))"
     parent = subprocess.Popen([sys.executable, "-c", code], env=subprocess_environment)
     assert wait_for(Path(job.target).exists, 60)
     (child,) = children(parent.pid)

@@ -261,7 +261,9 @@ def test_an_output_by_link_replaces_what_it_leads_to(kit, sdiff_map):
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_scene_is_read(kit, sdiff_map, monkeypatch):
-    monkeypatch.setattr("spectraldiff_runtime.mapping.map_scene.run_here", lambda *_: pytest.fail("the scene is read"))
+    monkeypatch.setattr(
+        "spectraldiff_runtime.mapping.map_scene.run_locally", lambda *_: pytest.fail("the scene is read")
+    )
     code, lines = sdiff_map([kit.write(), "--confidence", "/proc/confidence.tif"])
     assert (code, len(lines)) == (1, 1)
     assert "cannot be written" in lines[0]

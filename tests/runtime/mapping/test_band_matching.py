@@ -10,7 +10,7 @@ from spectraldiff_runtime.errors import SceneError, UsageError
 from spectraldiff_runtime.mapping.band_matching import fit_bands, match_bands, tolerance, wavelength_difference
 from spectraldiff_runtime.scene.array import ArrayScene
 from spectraldiff_runtime.scene.raster import RasterScene
-from spectraldiff_runtime.scene.resampled import Recipe, ResampledScene
+from spectraldiff_runtime.scene.resampled import BandInterpolation, ResampledScene
 
 OWN = [400.0, 450.0, 500.0, 550.0, 600.0, 650.0, 700.0]  # the model's
 
@@ -199,8 +199,8 @@ def test_resampling_does_not_reach_beyond_the_scene(card, waves, band):
 def test_within_the_tolerance_the_last_band_stands(card):
     found, _ = fitted(card, scene_of([420.0, 690]), resample=True)
     part = found.read(0, 6, 0, 5)
-    np.testing.assert_array_equal(part[0], found.beneath.read(0, 6, 0, 5)[0])
-    np.testing.assert_array_equal(part[6], found.beneath.read(0, 6, 0, 5)[1])
+    np.testing.assert_array_equal(part[0], found.source.read(0, 6, 0, 5)[0])
+    np.testing.assert_array_equal(part[6], found.source.read(0, 6, 0, 5)[1])
 
 
 def test_a_resampled_raster_keeps_what_the_file_says(card, write_scene, tmp_path):
@@ -218,16 +218,16 @@ def test_a_resampled_raster_keeps_what_the_file_says(card, write_scene, tmp_path
 
 
 def test_a_recipe_of_one_band():
-    recipe = Recipe.between(np.array([500.0]), np.array([498.0, 500.0, 503.0]))
-    assert recipe.trivial
-    assert recipe.lower.tolist() == [0, 0, 0]
+    interpolation = BandInterpolation.between(np.array([500.0]), np.array([498.0, 500.0, 503.0]))
+    assert interpolation.trivial
+    assert interpolation.lower.tolist() == [0, 0, 0]
 
 
 def test_recipes_with_equal_centres():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        recipe = Recipe.between(np.array([500.0, 500.0, 600.0]), np.array([500.0, 550.0]))
-    assert recipe.weight.tolist() == [0.0, 0.5]
+        interpolation = BandInterpolation.between(np.array([500.0, 500.0, 600.0]), np.array([500.0, 550.0]))
+    assert interpolation.weight.tolist() == [0.0, 0.5]
 
 
 def test_tolerance():

@@ -221,8 +221,8 @@ STAGES = {
     "gathering": (local, "gather", 2),
     "inferring": (local, "classify", 3),
     "writing": (journal.Journal, "write", 5),
-    "counting": (job.Tally, "add", 4),
-    "showing": (job.Tally, "show", 2),
+    "counting": (job.ProgressReporter, "add", 4),
+    "showing": (job.ProgressReporter, "report", 2),
 }
 
 
@@ -230,7 +230,7 @@ STAGES = {
 def test_an_error_in_any_stage_ends_the_map_soon(model, scene, tmp_path, monkeypatch, stage):
     place, name, call = STAGES[stage]
     monkeypatch.setattr(
-        "spectraldiff_runtime.tiling.memory_plan.PART_BYTES", 60_000
+        "spectraldiff_runtime.tiling.memory_plan.STRIP_BYTES", 60_000
     )  # several parts of so small a scene
     failure = Failure(getattr(place, name), call)
     monkeypatch.setattr(place, name, failure)
@@ -244,7 +244,7 @@ def test_an_error_in_any_stage_ends_the_map_soon(model, scene, tmp_path, monkeyp
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_scene_that_ends_half_way(model, scene, tmp_path, monkeypatch, resume):
     """What was mapped before stays with --resume only."""
-    monkeypatch.setattr("spectraldiff_runtime.tiling.memory_plan.PART_BYTES", 10_000)
+    monkeypatch.setattr("spectraldiff_runtime.tiling.memory_plan.STRIP_BYTES", 10_000)
     cut, out = tmp_path / "cut.tif", tmp_path / "classes.tif"
     cut.write_bytes(scene.read_bytes()[: scene.stat().st_size // 2])
     start = time.monotonic()

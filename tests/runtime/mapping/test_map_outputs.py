@@ -11,7 +11,7 @@ from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.geotiff.class_raster import read_classes
 from spectraldiff_runtime.geotiff.spec import Format
 from spectraldiff_runtime.model.model_file import seal
-from spectraldiff_runtime.output.file_sink import percent_of
+from spectraldiff_runtime.output.file_sink import to_percent
 
 
 def test_figures(model, write_scene, cube, tmp_path):
@@ -94,7 +94,7 @@ def test_confidence_in_percent(model, write_scene, cube, tmp_path):
     assert found.dtype == np.uint8
     assert np.abs(found / 100 - wanted).max() <= 0.005 + 1e-5
     values = np.array([0, 1e-6, 0.004, 0.006, 0.5, 0.999, 1], np.float32)
-    assert percent_of(values).tolist() == [0, 1, 1, 1, 50, 100, 100]
+    assert to_percent(values).tolist() == [0, 1, 1, 1, 50, 100, 100]
 
 
 def test_weak_pixels_lose_their_class_and_keep_their_confidence(model, write_scene, cube, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import rasterio
 
 from spectraldiff_runtime import ArrayScene, Model, map_block, map_scene
-from spectraldiff_runtime.output.block import Wanted
+from spectraldiff_runtime.output.block import RequestedLayers
 from spectraldiff_runtime.tiling import memory_plan
 from spectraldiff_runtime.window import Window
 
@@ -73,7 +73,7 @@ def test_scenes_smaller_than_the_halo(model, cube, shape, tile):
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1000), (3, 1000), (16, 1000), (1, 16), (8, 5), (16, 16)])
 def test_strips_and_panels_do_not_change_the_map(model, laid_out_scene, cube, rows, columns, monkeypatch):
-    monkeypatch.setattr(memory_plan, "_part", lambda *_: (rows, columns))
+    monkeypatch.setattr(memory_plan, "_strip_size", lambda *_: (rows, columns))
     seen = []
     result = map_scene(
         model, laid_out_scene, confidence=True, tile=8, started=lambda scene, region, plan: seen.append(plan)
@@ -87,7 +87,9 @@ def test_strips_and_panels_do_not_change_the_map(model, laid_out_scene, cube, ro
 def test_any_window_is_a_part_of_the_map(model, cube):
     whole, _ = untiled(model, cube)
     for window in (Window(0, 29, 0, 37), Window(3, 11, 30, 37), Window(28, 29, 0, 1)):
-        block = map_block(model, ArrayScene(cube), window, tile=4, batch=2, wanted=Wanted(probabilities=True))
+        block = map_block(
+            model, ArrayScene(cube), window, tile=4, batch=2, requested=RequestedLayers(probabilities=True)
+        )
         np.testing.assert_array_equal(block.classes, whole[window.row0 : window.row1, window.col0 : window.col1])
         assert block.confidence is None
         assert block.probabilities.shape == (4, window.height, window.width)
@@ -183,13 +185,13 @@ def test_the_profile_adds_up(model, write_scene, tmp_path):
     assert list(stages) == ["read", "gather", "infer", "write", "finish"]
     assert all(row["pixels"] == 29 * 37 for name, row in stages.items() if name != "read")
     assert stages["read"]["bytes"] == 29 * 37 * 7 * 2
-    assert result.bounding_stage in result.profile
+    assert result.bottleneck in result.profile
     for row in stages.values():
         assert 0 <= row["busy_s"] + row["waiting_for_input_s"] + row["waiting_for_room_s"] <= result.seconds * 1.01
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(8, 1000), (8, 8), (1, 1), (5, 16)])
 def test_every_pixel_is_read_once(model, laid_out_scene, monkeypatch, rows, columns):
-    monkeypatch.setattr(memory_plan, "_part", lambda *_: (rows, columns))
+    monkeypatch.setattr(memory_plan, "_strip_size", lambda *_: (rows, columns))
     result = map_scene(model, laid_out_scene, tile=8)
     assert result.profile[0]["bytes"] == 29 * 37 * 7 * 2

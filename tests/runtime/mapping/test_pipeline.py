@@ -10,18 +10,18 @@ from spectraldiff_runtime.mapping.pipeline import Pipeline, Stage
 
 
 def numbers(count, log=None):
-    def work(_, meter):
+    def work(_, stats):
         for i in range(count):
             if log is not None:
                 log.append(i)
-            meter.count(pixels=1, size=8)
+            stats.count(pixels=1, size=8)
             yield i
 
     return Stage("numbers", work)
 
 
 def passing(name, action=lambda item: item, depth=1):
-    return Stage(name, lambda items, meter: (action(item) for item in items), depth)
+    return Stage(name, lambda items, stats: (action(item) for item in items), depth)
 
 
 def sdiff_threads():
@@ -34,7 +34,7 @@ def test_items_pass_through_all_stages_in_order():
     Pipeline(stages).run(lambda: ticks.append(1))
     assert seen == [2 * i for i in range(50)]
     assert ticks
-    assert (stages[0].meter.pixels, stages[0].meter.bytes) == (50, 400)
+    assert (stages[0].stats.pixels, stages[0].stats.bytes) == (50, 400)
     assert sdiff_threads() == []
 
 
@@ -68,7 +68,7 @@ def test_stages_overlap():
             both.wait()
         return item
 
-    def first(_, meter):
+    def first(_, stats):
         yield 0
         both.wait()
         yield 5
@@ -82,12 +82,12 @@ def test_busy_and_waiting_add_up():
     start = time.perf_counter()
     Pipeline(stages).run()
     wall = time.perf_counter() - start
-    source, slow, end = (stage.meter for stage in stages)
+    source, slow, end = (stage.stats for stage in stages)
     assert slow.busy >= 0.2
-    assert end.starved > 0.1
-    assert source.blocked > 0.05
-    for meter in (source, slow, end):
-        assert meter.busy + meter.starved + meter.blocked <= wall
+    assert end.input_wait > 0.1
+    assert source.output_wait > 0.05
+    for stats in (source, slow, end):
+        assert stats.busy + stats.input_wait + stats.output_wait <= wall
     row = slow.as_dict(wall)
     assert row["busy_share"] == pytest.approx(slow.busy / wall)
 
@@ -101,7 +101,7 @@ def test_an_error_in_any_stage_stops_all(where):
             raise ValueError("seven")
         return item
 
-    def endless(_, meter):
+    def endless(_, stats):
         i = 0
         while True:
             yield fail(i) if where == 0 else i
@@ -115,7 +115,7 @@ def test_an_error_in_any_stage_stops_all(where):
 
 
 def test_ctrl_c_stops_all_stages_soon():
-    def endless(_, meter):
+    def endless(_, stats):
         while True:
             yield 1
 
@@ -136,7 +136,7 @@ def test_ctrl_c_stops_all_stages_soon():
 def test_a_generator_is_closed_when_its_stage_is_stopped():
     closed = []
 
-    def source(_, meter):
+    def source(_, stats):
         try:
             while True:
                 yield 1

@@ -95,8 +95,8 @@ def test_without_a_driver():
     assert not cuda.has_driver()
     assert cuda.count_gpus() == 0
     assert cuda.free_memory(0) is cuda.bus_id(0) is cuda.page_locked(0, 10) is None
-    room = cuda.BatchRoom(0)
-    assert room.take((2, 3)).shape == (2, 3)
+    buffers = cuda.PinnedBuffers(0)
+    assert buffers.acquire((2, 3)).shape == (2, 3)
 
 
 def test_a_library_that_is_not_there_is_no_driver(monkeypatch):
@@ -121,18 +121,18 @@ def test_page_locked_memory_is_given_back_with_its_last_array(driver):
 
 
 def test_rooms_are_used_again(driver):
-    room = cuda.BatchRoom(0)
-    first = room.take((2, 3, 4))
+    buffers = cuda.PinnedBuffers(0)
+    first = buffers.acquire((2, 3, 4))
     assert first.dtype == np.float32
     assert first.flags.c_contiguous
-    second = room.take((2, 3, 4))
+    second = buffers.acquire((2, 3, 4))
     second[:] = 1
     assert len(driver.memory) == 2
-    room.give(first)
-    again = room.take((1, 3, 4))
+    buffers.release(first)
+    again = buffers.acquire((1, 3, 4))
     assert np.shares_memory(first, again)
-    room.give(again)
-    larger = room.take((4, 3, 4))
+    buffers.release(again)
+    larger = buffers.acquire((4, 3, 4))
     assert len(driver.memory) == 3
     assert not np.shares_memory(larger, second)
     np.testing.assert_array_equal(second, 1)
@@ -140,21 +140,21 @@ def test_rooms_are_used_again(driver):
 
 def test_plain_memory_does_where_none_can_be_locked(driver):
     driver.full = True
-    room = cuda.BatchRoom(0)
-    batch = room.take((5, 5))
-    room.give(batch)
-    assert np.shares_memory(room.take((5, 5)), batch)
+    buffers = cuda.PinnedBuffers(0)
+    batch = buffers.acquire((5, 5))
+    buffers.release(batch)
+    assert np.shares_memory(buffers.acquire((5, 5)), batch)
     assert not driver.memory
 
 
 def test_tiles_are_gathered_into_the_room(driver):
     block = np.random.default_rng(0).integers(0, 99, (3, 20, 20)).astype(np.uint16)
-    tiles, fill, room = [Window(0, 8, 0, 8), Window(2, 10, 5, 13)], np.zeros(3, np.float32), cuda.BatchRoom(0)
+    tiles, fill, buffers = [Window(0, 8, 0, 8), Window(2, 10, 5, 13)], np.zeros(3, np.float32), cuda.PinnedBuffers(0)
     wanted, valid = gather_tiles(block, (0, 0), (20, 20), tiles, 2, fill, 7)
-    old = room.take(wanted.shape)
+    old = buffers.acquire(wanted.shape)
     old[:] = np.nan
-    room.give(old)
-    found, seen = gather_tiles(block, (0, 0), (20, 20), tiles, 2, fill, 7, room=room.take)
+    buffers.release(old)
+    found, seen = gather_tiles(block, (0, 0), (20, 20), tiles, 2, fill, 7, allocate=buffers.acquire)
     np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(seen, valid)
     assert np.shares_memory(found, old)

@@ -16,7 +16,7 @@ from spectraldiff_runtime.model import session
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.model.model_file import read_card, read_metadata, seal, unseal
-from spectraldiff_runtime.model.oom import Fitting
+from spectraldiff_runtime.model.oom import BatchSplitter
 
 
 def test_a_sealed_file_opens_and_runs(model, card):
@@ -176,7 +176,7 @@ def test_texts_that_are_no_cards(text):
 
 
 def test_cuda_is_never_replaced(model_path):
-    if session.why_no_cuda() == "":
+    if session.why_cuda_unavailable() == "":
         pytest.skip("this machine has CUDA")
     with pytest.raises(DeviceError, match=r"pip install 'spectraldiff\[gpu\]'"):
         Model.open(model_path, "cuda")
@@ -186,7 +186,7 @@ def test_cuda_is_never_replaced(model_path):
 def test_a_session_that_fell_back_to_the_cpu_is_noticed(model_path, monkeypatch):
     """A driver and a GPU, but no CUDA libraries: ONNX Runtime logs a line and takes the CPU."""
     real = onnxruntime.InferenceSession
-    monkeypatch.setattr(session, "why_no_cuda", lambda number: "")
+    monkeypatch.setattr(session, "why_cuda_unavailable", lambda number: "")
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",
@@ -223,6 +223,6 @@ def test_running_out_of_memory_is_said(model):
         def run(self, *_):
             raise RuntimeError("Failed to allocate memory for requested buffer of size 99")
 
-    poor = dataclasses.replace(model, session=Session(), fitting=Fitting())
+    poor = dataclasses.replace(model, session=Session(), splitter=BatchSplitter())
     with pytest.raises(MemoryError, match="tiles"):
         poor.run(np.zeros((1, 7, 5, 5), np.float32))

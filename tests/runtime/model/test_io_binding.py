@@ -13,8 +13,8 @@ from spectraldiff_runtime.model import cuda
 from spectraldiff_runtime.model import session as session_module
 from spectraldiff_runtime.model.io_binding import BoundSession
 from spectraldiff_runtime.model.model_file import seal
-from spectraldiff_runtime.model.oom import Fitting
-from spectraldiff_runtime.output.block import Wanted
+from spectraldiff_runtime.model.oom import BatchSplitter
+from spectraldiff_runtime.output.block import RequestedLayers
 from spectraldiff_runtime.window import Window
 
 ALL = ["classes", "confidence", "probabilities"]
@@ -45,8 +45,8 @@ class Watched:
 def on_gpu(model):
     """The model as on a GPU, whose part the CPU's provider plays."""
     session = Watched(BoundSession(model.session, "cpu", 0, session_module.GPU_RUNS))
-    fitting, room = Fitting(True, session_module.GPU_RUNS), cuda.BatchRoom(0)
-    return dataclasses.replace(model, device="cuda", session=session, fitting=fitting, room=room)
+    splitter, buffers = BatchSplitter(True, session_module.GPU_RUNS), cuda.PinnedBuffers(0)
+    return dataclasses.replace(model, device="cuda", session=session, splitter=splitter, buffers=buffers)
 
 
 def tiles(count, height, width, seed=0):
@@ -103,7 +103,7 @@ def test_a_run_can_be_ended(model):
 @pytest.mark.parametrize("tile", [5, 16, 64])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_map_is_that_of_the_cpu(model, on_gpu, write_scene, cube, tile, batch, monkeypatch):
-    monkeypatch.setattr("spectraldiff_runtime.tiling.memory_plan._part", lambda *_: (13, 20))
+    monkeypatch.setattr("spectraldiff_runtime.tiling.memory_plan._strip_size", lambda *_: (13, 20))
     cube = cube.copy()
     cube[3:7, 5:30], cube[20:, 30:] = 0, 0
     path = write_scene(values=cube, nodata=0)
@@ -138,7 +138,7 @@ def test_two_runs_are_under_way(model, cube):
             return super().run(names, feeds, options)
 
     session = Meeting(BoundSession(model.session, "cpu", 0, 2))
-    paired = dataclasses.replace(model, device="cuda:1", session=session, fitting=Fitting(True, 2))
+    paired = dataclasses.replace(model, device="cuda:1", session=session, splitter=BatchSplitter(True, 2))
     found = map_scene(paired, cube[:16, :32], tile=8)
     np.testing.assert_array_equal(found.classes, map_scene(model, cube[:16, :32]).classes)
     assert len(session.shapes) == 8
@@ -155,8 +155,12 @@ def test_an_error_in_one_of_two_runs_ends_the_map(model, on_gpu, cube):
 
 
 def test_a_block_has_one_shape_too(model, on_gpu, cube):
-    wanted = map_block(model, ArrayScene(cube), Window(0, 29, 0, 37), tile=8, wanted=Wanted(probabilities=True))
-    found = map_block(on_gpu, ArrayScene(cube), Window(0, 29, 0, 37), tile=8, wanted=Wanted(probabilities=True))
+    wanted = map_block(
+        model, ArrayScene(cube), Window(0, 29, 0, 37), tile=8, requested=RequestedLayers(probabilities=True)
+    )
+    found = map_block(
+        on_gpu, ArrayScene(cube), Window(0, 29, 0, 37), tile=8, requested=RequestedLayers(probabilities=True)
+    )
     np.testing.assert_array_equal(found.classes, wanted.classes)
     np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-5)
     assert len(set(on_gpu.session.shapes)) == 1

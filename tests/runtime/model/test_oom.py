@@ -10,7 +10,7 @@ import pytest
 from spectraldiff_runtime import map_scene
 from spectraldiff_runtime.errors import DeviceError
 from spectraldiff_runtime.model.io_binding import BoundSession
-from spectraldiff_runtime.model.oom import OUT_OF_MEMORY, Fitting
+from spectraldiff_runtime.model.oom import OUT_OF_MEMORY, BatchSplitter
 
 ARENA = (
     "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Conv node. Name:'c' "
@@ -44,7 +44,7 @@ class Small:
 
 def on_gpu(model, most, late=0, runs=2):
     session = Small(BoundSession(model.session, "cpu", 0, runs), most, late)
-    return dataclasses.replace(model, device="cuda", session=session, fitting=Fitting(True, runs))
+    return dataclasses.replace(model, device="cuda", session=session, splitter=BatchSplitter(True, runs))
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def test_what_tells_that_memory_ran_out(message):
     ],
 )
 def test_other_errors_are_passed_on(on_gpu, message):
-    fitting = Fitting(on_gpu, 2)
+    splitter = BatchSplitter(on_gpu, 2)
     with pytest.raises(RuntimeError, match=message):
-        fitting.run(failing(message), np.zeros((4, 1, 1, 1), np.float32))
-    assert fitting.news() is None
+        splitter.run(failing(message), np.zeros((4, 1, 1, 1), np.float32))
+    assert splitter.take_warning() is None
 
 
 def failing(message):
@@ -103,7 +103,7 @@ def failing(message):
 )
 def test_a_gpu_that_cannot_run_the_model(message, line):
     with pytest.raises(DeviceError) as caught:
-        Fitting(True, 2).run(failing(message), np.zeros((4, 1, 1, 1), np.float32))
+        BatchSplitter(True, 2).run(failing(message), np.zeros((4, 1, 1, 1), np.float32))
     assert str(caught.value) == (
         f"{line}: export it in another precision (`sdiff export --precision fp32`), or use --device cpu"
     )
@@ -124,14 +124,14 @@ def test_a_batch_in_pieces_is_the_whole_batch(model, most, late):
 
 def test_it_is_said_once(model):
     tiles, poor = np.zeros((8, 7, 12, 10), np.float32), on_gpu(model, 2, runs=1)
-    assert poor.fitting.news() is None
+    assert poor.splitter.take_warning() is None
     poor.run(tiles)
-    assert poor.fitting.news() == (
+    assert poor.splitter.take_warning() == (
         "the GPU's memory does not hold batches of 4 tiles of 12 x 10 pixels with their halos: "
         "going on with 2 at a time"
     )
     poor.run(tiles)
-    assert poor.fitting.news() is None
+    assert poor.splitter.take_warning() is None
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5])
@@ -176,7 +176,7 @@ def test_a_gpu_that_holds_no_tile_at_all(model, write_scene, tmp_path, listing):
 
 
 def test_the_hosts_memory_is_another_matter(model):
-    poor = dataclasses.replace(model, session=Small(model.session, 0), fitting=Fitting())
+    poor = dataclasses.replace(model, session=Small(model.session, 0), splitter=BatchSplitter())
     with pytest.raises(MemoryError, match=r"tiles of \(1, 7, 5, 5\)"):
         poor.run(np.zeros((4, 7, 5, 5), np.float32))
     assert poor.session.refused == [4, 2, 1]

@@ -11,7 +11,7 @@ import pytest
 
 from spectraldiff_runtime.errors import OutputError
 from spectraldiff_runtime.output import raw_layers as module
-from spectraldiff_runtime.output.journal import JOURNAL, Journal, folder_of
+from spectraldiff_runtime.output.journal import JOURNAL, Journal, unfinished_folder
 from spectraldiff_runtime.output.raw_layers import Layer
 from spectraldiff_runtime.window import Window, tiles_of
 
@@ -97,7 +97,7 @@ def test_a_line_that_was_cut_is_no_line(tmp_path, cut):
     for window in WINDOWS:
         log.write(window, values(window))
     log.close()
-    path = folder_of(out) / JOURNAL
+    path = unfinished_folder(out) / JOURNAL
     path.write_bytes(path.read_bytes()[:-cut])
     again = begin(out, resume=True)
     done = [w for w in WINDOWS if again.is_done(w)]
@@ -116,7 +116,7 @@ def test_a_changed_line_ends_what_is_believed(tmp_path):
     for window in WINDOWS:
         log.write(window, values(window))
     log.close()
-    path = folder_of(out) / JOURNAL
+    path = unfinished_folder(out) / JOURNAL
     lines = path.read_bytes().splitlines(keepends=True)
     lines[3] = lines[3].replace(b" ", b"  ", 1)
     path.write_bytes(b"".join(lines))
@@ -166,7 +166,7 @@ def test_another_map_is_not_gone_on_with(tmp_path, listing, facts, words):
 def test_a_journal_that_is_none(tmp_path, content):
     out = tmp_path / "map.tif"
     begin(out, resume=True).close()
-    (folder_of(out) / JOURNAL).write_bytes(content)
+    (unfinished_folder(out) / JOURNAL).write_bytes(content)
     with pytest.raises(OutputError, match="cannot be read: begin again with --overwrite"):
         begin(out, resume=True)
 
@@ -183,8 +183,8 @@ def test_a_raw_file_of_another_size(tmp_path):
 
 def test_a_folder_without_a_journal_is_none(tmp_path):
     out = tmp_path / "map.tif"
-    folder_of(out).mkdir()
-    (folder_of(out) / "classes.raw").write_bytes(b"half")
+    unfinished_folder(out).mkdir()
+    (unfinished_folder(out) / "classes.raw").write_bytes(b"half")
     log = begin(out)
     assert_holds(log, [])
     log.remove()
@@ -193,16 +193,16 @@ def test_a_folder_without_a_journal_is_none(tmp_path):
 
 def test_what_others_left_in_the_folder_is_not_lost(tmp_path):
     out = tmp_path / "map.tif"
-    folder_of(out).mkdir()
-    (folder_of(out) / "mine.txt").write_text("precious")
+    unfinished_folder(out).mkdir()
+    (unfinished_folder(out) / "mine.txt").write_text("precious")
     with pytest.raises(OutputError, match="is in the way"):
         begin(out)
-    assert (folder_of(out) / "mine.txt").read_text() == "precious"
-    (folder_of(out) / "mine.txt").unlink()
+    assert (unfinished_folder(out) / "mine.txt").read_text() == "precious"
+    (unfinished_folder(out) / "mine.txt").unlink()
     log = begin(out)
-    (folder_of(out) / "mine.txt").write_text("precious")
+    (unfinished_folder(out) / "mine.txt").write_text("precious")
     log.remove()
-    assert [p.name for p in folder_of(out).iterdir()] == ["mine.txt"]
+    assert [p.name for p in unfinished_folder(out).iterdir()] == ["mine.txt"]
 
 
 def _try_to_begin(out, queue):
@@ -239,13 +239,13 @@ def test_a_full_disk_keeps_what_is_done_and_no_half_line(tmp_path, monkeypatch):
         patch.setattr(module, "_write_at", full)
         with pytest.raises(OutputError, match=r"disk is full .*what is done is kept: go on with --resume"):
             log.write(WINDOWS[1], values(WINDOWS[1]))
-    size = (folder_of(out) / JOURNAL).stat().st_size
+    size = (unfinished_folder(out) / JOURNAL).stat().st_size
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         log.write(WINDOWS[2], values(WINDOWS[2]))
         with pytest.raises(OSError, match="No space"):
             log._append("text\n")
-    assert (folder_of(out) / JOURNAL).stat().st_size == size
+    assert (unfinished_folder(out) / JOURNAL).stat().st_size == size
     abandon(log)
     again = begin(out, resume=True)
     assert [again.is_done(w) for w in WINDOWS[:3]] == [True, False, True]
@@ -273,7 +273,7 @@ def test_no_place_for_the_folder(tmp_path):
 def test_the_head_is_plain_json(tmp_path):
     out = tmp_path / "map.tif"
     begin(out, resume=True).close()
-    head = (folder_of(out) / JOURNAL).read_text().splitlines()[0].rpartition(" ")[0]
+    head = (unfinished_folder(out) / JOURNAL).read_text().splitlines()[0].rpartition(" ")[0]
     assert json.loads(head) == {"format": 1, "plan": {"tile": 8}, "facts": FACTS}
 
 

@@ -11,7 +11,7 @@ from spectraldiff_runtime.output import journal
 from spectraldiff_runtime.output.block import Block
 from spectraldiff_runtime.output.file_sink import FileSink
 from spectraldiff_runtime.output.pixel_counts import count_values
-from spectraldiff_runtime.output.sinks import Outputs
+from spectraldiff_runtime.output.sinks import Outputs, WriteOptions
 from spectraldiff_runtime.scene.array import ArrayScene
 from spectraldiff_runtime.tiling.plan import Plan
 from spectraldiff_runtime.window import Window
@@ -27,8 +27,8 @@ def make_sink(card, tmp_path):
     def make(**options):
         outputs = Outputs.of(tmp_path / "classes.tif", tmp_path / "confidence.tif", False, tmp_path / "map.png", False)
         plan = Plan(4, 1, 4, 5, 0, 4)
-        chosen = {"resume": False, "overwrite": False, **options}
-        return FileSink(card, scene, WHOLE, outputs, Format(), {"model": "x"}, plan, **chosen)
+        writing = WriteOptions(Format(), **options)
+        return FileSink(card, scene, WHOLE, outputs, writing, {"model": "x"}, plan)
 
     return make
 
@@ -86,7 +86,7 @@ def test_what_stops_at_the_end_goes_on_with_resume(make_sink, tmp_path, monkeypa
         with pytest.raises(OutputError, match="no room; what is done is kept: go on with --resume"):
             write_and_finish(make_sink())
     assert not (tmp_path / "map.png").exists()
-    assert (tmp_path / journal.folder_of(tmp_path / "classes.tif") / "journal").exists()
+    assert (tmp_path / journal.unfinished_folder(tmp_path / "classes.tif") / "journal").exists()
     with make_sink(resume=True) as sink:
         assert sink.is_done(WHOLE)
         sink.finish()
@@ -106,6 +106,6 @@ def test_a_disk_that_fails_before_publishing_is_said_once(make_sink, monkeypatch
 def test_a_map_of_a_part_counts_its_own_rows(card, tmp_path):
     scene, window = ArrayScene(np.zeros((40, 50, 7), np.uint8)), Window(10, 14, 20, 25)
     outputs = Outputs.of(tmp_path / "classes.tif", False, False, None, False)
-    with FileSink(card, scene, window, outputs, Format(), {}, Plan(4, 1, 4, 5, 0, 4), False, False) as sink:
+    with FileSink(card, scene, window, outputs, WriteOptions(Format()), {}, Plan(4, 1, 4, 5, 0, 4)) as sink:
         sink.write(Window(10, 11, 20, 25), Block(np.full((1, 5), 3, np.uint8), None, None))
         assert sink.finish()[1] == (15, 0, 0, 5, 0)

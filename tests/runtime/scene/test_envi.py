@@ -6,7 +6,7 @@ import rasterio
 
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.gdal import quiet_gdal
-from spectraldiff_runtime.scene.envi import envi_grid, envi_wavelengths, header_offset, open_lines
+from spectraldiff_runtime.scene.envi import envi_grid, envi_wavelengths, header_offset, open_bil
 from spectraldiff_runtime.scene.raster import RasterScene
 
 HEADER = """ENVI
@@ -47,7 +47,7 @@ def test_every_type_and_byte_order(write_lines, kind, dtype, order, offset, inte
     values = values_of(dtype)
     path = write_lines(values, kind, order, offset, interleave)
     with quiet_gdal(), rasterio.open(path) as dataset:
-        lines = open_lines(dataset)
+        lines = open_bil(dataset)
         assert lines is not None
         lines.close()
         np.testing.assert_array_equal(dataset.read(), values)  # GDAL sees the same file
@@ -76,7 +76,7 @@ def test_other_files_are_left_to_gdal(write_scene, write_lines):
     compressed = write_lines(values_of("u2"), 12, more="major frame offsets = {1, 1}\n")
     for path in (write_scene(), write_scene("bsq.img", driver="ENVI", interleave="bsq"), compressed):
         with quiet_gdal(), rasterio.open(path) as dataset:
-            assert open_lines(dataset) is None
+            assert open_bil(dataset) is None
 
 
 def test_another_format_that_is_interleaved_by_line(tmp_path):

@@ -90,13 +90,13 @@ def test_nodata_of_the_file_or_the_one_given(write_scene, given, wanted):
 def test_a_nodata_value_that_cannot_occur_is_doubtful(write_scene, cube, dtype, nodata, possible):
     values = cube.astype(dtype)
     with RasterScene(write_scene(values=values), nodata=nodata) as scene:
-        found = scene.doubts
+        found = scene.warnings
     assert found == () if possible else "cannot occur in" in found[0]
     assert len(found) <= 1
     if nodata != "file":
-        assert len(ArrayScene(values, nodata).doubts) == len(found)
+        assert len(ArrayScene(values, nodata).warnings) == len(found)
         with RasterScene(write_scene("scaled.tif", values=values), nodata=nodata, scaled=True) as scene:
-            assert len(scene.doubts) == len(found)
+            assert len(scene.warnings) == len(found)
 
 
 def test_nodata_of_the_file_that_cannot_occur_is_no_doubt(write_scene):
@@ -104,7 +104,7 @@ def test_nodata_of_the_file_that_cannot_occur_is_no_doubt(write_scene):
     header = path.with_suffix(".hdr")
     header.write_text(header.read_text() + "data ignore value = -9999\n")
     with RasterScene(path) as scene:
-        assert scene.doubts == ()
+        assert scene.warnings == ()
 
 
 NODATA_OF_BANDS = (9, None, -3.5)

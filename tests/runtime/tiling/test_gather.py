@@ -250,14 +250,14 @@ def test_what_does_not_fit_is_refused(arguments):
 WARMED = """
 import sys
 from spectraldiff_runtime import Model, RasterScene, map_scene
-from spectraldiff_runtime.tiling.gather import _gather_alone
+from spectraldiff_runtime.tiling.gather import _gather_serial
 from spectraldiff_runtime.mapping.stages import warm_up
 scene, model = sys.argv[1:]
 with RasterScene(scene) as opened:
     warm_up(opened, 12, 1)
-warmed = len(_gather_alone.signatures)
+warmed = len(_gather_serial.signatures)
 map_scene(Model.open(model, "cpu"), scene, tile=8)
-print(warmed, len(_gather_alone.signatures))
+print(warmed, len(_gather_serial.signatures))
 """
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spectraldiff_runtime.errors import UsageError
-from spectraldiff_runtime.tiling.memory_plan import MEGABYTE, GpuRoom, make_plan
+from spectraldiff_runtime.tiling.memory_plan import MEGABYTE, GpuBudget, make_plan
 from spectraldiff_runtime.tiling.plan import Plan, largest_tile, strips, tiles_of_strip
 from spectraldiff_runtime.window import Window, source_window
 
@@ -172,15 +172,15 @@ def test_tiles_for_a_gpu(card):
     def tile(gpu, memory=2000):
         return make_plan(hungry, 0, scene, window, max_memory=memory * MEGABYTE, gpu=gpu).tile
 
-    assert tile(None) == 86 < tile(GpuRoom(None, 2))  # 512 rows in six
-    assert tile(GpuRoom(None, 2)) == tile(GpuRoom(80 * 10**9, 2)) == 256
-    sizes = [tile(GpuRoom(free, 2)) for free in (4 * 10**9, 2 * 10**9, 10**9, 10**8, 10)]
+    assert tile(None) == 86 < tile(GpuBudget(None, 2))  # 512 rows in six
+    assert tile(GpuBudget(None, 2)) == tile(GpuBudget(80 * 10**9, 2)) == 256
+    sizes = [tile(GpuBudget(free, 2)) for free in (4 * 10**9, 2 * 10**9, 10**9, 10**8, 10)]
     assert sizes == sorted(sizes, reverse=True)
     assert 2 * 20_000 * (sizes[1] + 8) ** 2 <= 0.8 * 2 * 10**9 < 2 * 20_000 * (sizes[1] + 16) ** 2
-    assert tile(GpuRoom(4 * 10**9, 1, 4)) == tile(GpuRoom(2 * 10**9, 2))
+    assert tile(GpuBudget(4 * 10**9, 1, 4)) == tile(GpuBudget(2 * 10**9, 2))
     assert sizes[-1] == 8
-    assert tile(GpuRoom(None, 2), 401) < 256
-    assert make_plan(hungry, 0, scene, window, tile=500, batch=3, gpu=GpuRoom(10**6, 2)).batch == 3
+    assert tile(GpuBudget(None, 2), 401) < 256
+    assert make_plan(hungry, 0, scene, window, tile=500, batch=3, gpu=GpuBudget(10**6, 2)).batch == 3
 
 
 @pytest.mark.parametrize("tile", [5, 16, 64])
@@ -195,7 +195,7 @@ def test_every_tile_fits_into_the_largest(tile, window):
 def test_tiles_suit_the_batch_that_is_asked_for(card):
     scene, window = FakeScene(5000, 5000, 7, (512, 512)), Window(0, 5000, 0, 5000)
     hungry = replace(card, workspace=20_000.0, halo=4)
-    for gpu in (None, GpuRoom(4 * 10**9, 2)):
+    for gpu in (None, GpuBudget(4 * 10**9, 2)):
         plans = [make_plan(hungry, 0, scene, window, batch=batch, gpu=gpu) for batch in (1, 2, 5, 16, 64)]
         assert [plan.batch for plan in plans] == [1, 2, 5, 16, 64]
         sizes = [plan.tile * plan.tile_columns for plan in plans]

@@ -15,7 +15,7 @@ from spectraldiff.data.label_reader import OwnLabels
 from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.errors import LabelsError, UsageError
-from spectraldiff_runtime.geo.georeference import Georeference, mapped
+from spectraldiff_runtime.geo.georeference import Georeference, apply_transform
 from spectraldiff_runtime.geotiff.class_raster import write_class_raster
 
 SHAPE = (4, 5)
@@ -27,7 +27,7 @@ GRASS, WATER, ROCK = (LandCoverClass(v, n, (v, v, v)) for v, n in ((1, "Grass"),
 def write_points(path: Path, pixels, values, **options) -> Path:
     """Points in the middle of pixels (row, column), in degrees."""
     rows, columns = np.array(pixels).T + 0.5
-    x, y = mapped(PLACE.transform, columns, rows)
+    x, y = apply_transform(PLACE.transform, columns, rows)
     degrees = warp.transform("EPSG:32616", "EPSG:4326", x, y)
     geometry = shapely.to_wkb(shapely.points(*degrees))
     field = {"fields": ["class"], **options}["fields"]
@@ -100,7 +100,7 @@ def test_texts_that_are_numbers_are_matched_in_any_order(tmp_path):
 
 def test_names_of_numbers_are_those_of_the_name_field(tmp_path):
     path = tmp_path / "p.gpkg"
-    x, y = mapped(PLACE.transform, np.array([0.5, 0.5]), np.array([4.5, 7.5]))
+    x, y = apply_transform(PLACE.transform, np.array([0.5, 0.5]), np.array([4.5, 7.5]))
     columns = [np.array([4, 7]), np.array(["Rye", "Oats"], object)]
     pyogrio.raw.write(
         path, shapely.to_wkb(shapely.points(x, y)), columns, ["class", "crop"], geometry_type="Point", crs="EPSG:32616"

@@ -16,8 +16,8 @@ from spectraldiff.splits.leakage import with_leakage
 from spectraldiff.splits.overlap import near_trained_elsewhere
 from spectraldiff.training.trainer import Training
 from spectraldiff_runtime.errors import LabelsError
-from spectraldiff_runtime.geo.georeference import Georeference, mapped
-from spectraldiff_runtime.geo.reprojection import moved_points
+from spectraldiff_runtime.geo.georeference import Georeference, apply_transform
+from spectraldiff_runtime.geo.reprojection import reproject_points
 
 SHAPE = (24, 30)
 
@@ -32,8 +32,8 @@ OWN = place_of()
 
 def in_crs(place, crs):
     """Return a grid in another CRS that has about the pixels of `place`."""
-    corners = np.array([mapped(place.transform, *at) for at in ((0, 0), (1, 0), (0, 1))])
-    (x, y), right, lower = moved_points(
+    corners = np.array([apply_transform(place.transform, *at) for at in ((0, 0), (1, 0), (0, 1))])
+    (x, y), right, lower = reproject_points(
         corners, rasterio.crs.CRS.from_user_input(place.crs), rasterio.crs.CRS.from_user_input(crs)
     )
     return Georeference.of(crs, (right[0] - x, lower[0] - x, x, right[1] - y, lower[1] - y, y))
@@ -59,9 +59,9 @@ def ground_of(mask, place, target):
     rows, columns = np.nonzero(mask)
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
     points = np.stack([columns, rows], 1)[:, None] + corners  # (n, 4, 2)
-    moved = np.stack(mapped(place.transform, *points.reshape(-1, 2).T), 1)
-    moved = moved_points(moved, *(rasterio.crs.CRS.from_user_input(p.crs) for p in (place, target)))
-    return shapely.polygons(np.stack(mapped(~target.transform, *moved.T), 1).reshape(points.shape))
+    moved = np.stack(apply_transform(place.transform, *points.reshape(-1, 2).T), 1)
+    moved = reproject_points(moved, *(rasterio.crs.CRS.from_user_input(p.crs) for p in (place, target)))
+    return shapely.polygons(np.stack(apply_transform(~target.transform, *moved.T), 1).reshape(points.shape))
 
 
 @pytest.mark.parametrize("name", PLACES)
