@@ -5,6 +5,10 @@ Every function takes an open rasterio dataset and speaks of all its bands, in th
 
 import math
 import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,47 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 MICROMETRES = re.compile(r"um|µm|μm|micromet(er|re)s?|microns?", re.IGNORECASE)
 NANOMETRES = re.compile(r"nm|nanomet(er|re)s?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class BandFacts:
+    """What a product's metadata say of all bands of its raster, in place of the raster itself.
+
+    Attributes
+    ----------
+    wavelengths, fwhm
+        Centres and full widths at half maximum, (B,), nm; NaN where a band has none.
+    scales, offsets
+        (B,): physical value = stored value x scale + offset.
+    bad
+        Why a band is not to be used, by its number.
+    nodata
+        The value of missing pixels where the raster itself names none.
+    files
+        The files that say so.
+    """
+
+    wavelengths: NDArray[np.float64]
+    fwhm: NDArray[np.float64]
+    scales: NDArray[np.float64]
+    offsets: NDArray[np.float64]
+    bad: Mapping[int, str]
+    nodata: float | None = None
+    files: tuple[Path, ...] = ()
+
+
+def left_out(bad: Mapping[int, str], count: int) -> str:
+    """Say how many bands were left out, and why, most frequent reason first; empty for none."""
+    if not bad:
+        return ""
+    reasons = Counter(bad.values())
+    why = "; ".join(f"{times}: {reason}" for reason, times in reasons.most_common())
+    return f"{len(bad)} of {count} bands were left out ({why}); --bands all takes them"
+
+
+def known_for_all(values: NDArray[np.float64] | None, at: NDArray[np.intp]) -> NDArray[np.float64] | None:
+    """Return the values of some bands, by place; None where any of them is not known."""
+    return None if values is None or np.isnan(values[at]).any() else values[at]
 
 
 def read_wavelengths(dataset: Any) -> NDArray[np.float64] | None:

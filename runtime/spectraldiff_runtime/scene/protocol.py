@@ -1,7 +1,7 @@
 """What a scene is to the mapping: a protocol, arrays that fulfil it, and where a raster lies."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,10 @@ from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.scene.nodata import NodataOfBands
 from spectraldiff_runtime.validation import as_int, as_tuple
+
+ALL_BANDS: Literal["all"] = "all"
+# Numbers from 1, all bands, or None for those that the scene itself does not call bad.
+BandChoice = Sequence[int] | Literal["all"] | None
 
 
 class Scene(Protocol):

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,16 @@ from spectraldiff_runtime.gdal import quiet_gdal as quiet_gdal
 from spectraldiff_runtime.geo.georeference import Georeference as Georeference
 from spectraldiff_runtime.geo.georeference import read_georeference
 from spectraldiff_runtime.scene.array import ArrayScene as ArrayScene
-from spectraldiff_runtime.scene.band_metadata import alpha_bands, mask_bands, read_bad_bands, read_fwhm, read_scaling
+from spectraldiff_runtime.scene.band_metadata import (
+    BandFacts,
+    alpha_bands,
+    known_for_all,
+    left_out,
+    mask_bands,
+    read_bad_bands,
+    read_fwhm,
+    read_scaling,
+)
 from spectraldiff_runtime.scene.band_metadata import read_wavelengths as read_wavelengths
 from spectraldiff_runtime.scene.envi import open_bil, size_warning
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE as NODATA_OF_FILE
@@ -26,8 +35,8 @@ from spectraldiff_runtime.scene.nodata import Nodata as Nodata
 from spectraldiff_runtime.scene.nodata import NodataOfBands, native_nodata, nodata_of_each, nodata_warnings, one_nodata
 from spectraldiff_runtime.scene.open import open_dataset as open_dataset
 from spectraldiff_runtime.scene.open import open_raster
+from spectraldiff_runtime.scene.protocol import BandChoice, check_dtype, chosen_bands
 from spectraldiff_runtime.scene.protocol import Scene as Scene
-from spectraldiff_runtime.scene.protocol import check_dtype, chosen_bands
 
 ARCHIVE = re.compile(r"(/vsi(zip|gzip|tar|7z|rar)/)+")
 
@@ -41,12 +50,14 @@ class RasterScene:
         A file, or any name that GDAL opens.
     bands
         Numbers of the bands to use, from 1, in the model's order; None for all but an alpha band and those
-        that the ENVI header calls bad.
+        that the ENVI header, or `facts`, call bad; ``"all"`` for all but an alpha band.
     nodata
         ``"file"`` for the file's own values, a number to use instead, or None for none.
     scaled
         Whether values are stored value x scale + offset, as float32, with NaN for nodata, by the file's
         scale and offset (or ENVI ``reflectance scale factor``); 1 and 0 where it has none.
+    facts
+        What the metadata of the product say that the raster is part of; they come before the raster's own.
 
     Attributes
     ----------
@@ -54,8 +65,12 @@ class RasterScene:
         Numbers of the bands in use; their centres and widths, (B,), nm, or None.
     nodata
         One value, or one for each band in use where they differ; None if scaled.
+    sensor
+        The instrument, where it is known.
     files
         The local files that it is read from.
+    band_names, tags
+        The names of all bands of the file, empty where they have none; and the file's tags.
     bad_bands
         Numbers and centres (nm, or NaN) of the bands that were left out because the header calls them bad.
     note
@@ -74,17 +89,18 @@ class RasterScene:
     def __init__(
         self,
         path: str | Path,
-        bands: Sequence[int] | None = None,
+        bands: BandChoice = None,
         nodata: Nodata = NODATA_OF_FILE,
         *,
         scaled: bool = False,
+        facts: BandFacts | None = None,
     ) -> None:
-        self.name, self.scaled = str(path), scaled
+        self.name, self.scaled, self._facts = str(path), scaled, facts
         self._dataset = open_raster(path)
         try:
             self._lines = open_bil(self._dataset)
             self._describe_file(nodata)
-            self._choose(self._good_bands() if bands is None else bands)
+            self._choose(self._good_bands(bands) if bands is None or isinstance(bands, str) else bands)
             if nodata != NODATA_OF_FILE:
                 self.warnings += nodata_warnings(nodata, self._stored, self.name)
         except BaseException:
@@ -93,18 +109,33 @@ class RasterScene:
 
     def _describe_file(self, nodata: Nodata) -> None:
         dataset = self._dataset
-        self.height, self.width = dataset.height, dataset.width
+        self.height, self.width, self.sensor = dataset.height, dataset.width, dataset.tags().get("SENSOR", "")
+        if self._facts is not None and len(self._facts.wavelengths) != dataset.count:
+            raise SceneError(
+                f"'{self.name}' has {dataset.count} bands and its metadata describe {len(self._facts.wavelengths)}: "
+                "wanted the files of one product as delivered"
+            )
         self.georeference = read_georeference(dataset)
-        self.files = tuple(_local_files(dataset))
+        self.files = (*_local_files(dataset), *(() if self._facts is None else self._facts.files))
+        self.band_names = tuple(name or "" for name in dataset.descriptions)
+        self.tags: dict[str, str] = dict(dataset.tags())
         self.bad_bands: dict[int, float] = {}
         self.note, self.warnings = "", tuple(filter(None, [size_warning(self.name, dataset)]))
         self._centres, self._widths = read_wavelengths(dataset), read_fwhm(dataset)
-        self._nodata_values = dataset.nodatavals if nodata == NODATA_OF_FILE else (nodata,) * dataset.count
+        own = dataset.nodatavals
+        if self._facts is not None:
+            self._centres, self._widths = self._facts.wavelengths, self._facts.fwhm
+            own = tuple(self._facts.nodata if value is None else value for value in own)
+        self._nodata_values = own if nodata == NODATA_OF_FILE else (nodata,) * dataset.count
         self._by_rows = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "LINE"
 
-    def _good_bands(self) -> tuple[int, ...]:
-        """Return all bands but an alpha band and the bad ones, and keep in mind which those are."""
-        spectral = set(range(1, self._dataset.count + 1)) - set(alpha_bands(self._dataset))
+    def _good_bands(self, bands: Literal["all"] | None) -> tuple[int, ...]:
+        """Return all bands but an alpha band and, unless all are asked for, the bad ones; keep which those are."""
+        spectral = set(range(1, self._dataset.count + 1)) - set(self._alpha_bands())
+        if bands is not None:
+            return tuple(sorted(spectral))
+        if self._facts is not None:
+            return self._good_by_facts(spectral, self._facts)
         try:
             bad = [band for band in read_bad_bands(self._dataset) if band in spectral]
         except ValueError as error:
@@ -118,6 +149,17 @@ class RasterScene:
             raise SceneError(f"'{self.name}' has no band that is neither alpha nor bad: choose with --bands")
         return tuple(sorted(spectral - set(bad)))
 
+    def _alpha_bands(self) -> tuple[int, ...]:
+        """Return the bands that say how opaque a pixel is; a product has none, whatever the file says."""
+        return alpha_bands(self._dataset) if self._facts is None else ()
+
+    def _good_by_facts(self, spectral: set[int], facts: BandFacts) -> tuple[int, ...]:
+        self.bad_bands = {band: float(facts.wavelengths[band - 1]) for band in sorted(spectral & set(facts.bad))}
+        self.note = left_out({band: facts.bad[band] for band in self.bad_bands}, len(spectral))
+        if not spectral - set(facts.bad):
+            raise SceneError(f"the metadata of '{self.name}' call all bands bad: choose with --bands")
+        return tuple(sorted(spectral - set(facts.bad)))
+
     def _choose(self, bands: Sequence[int]) -> None:
         dataset = self._dataset
         self.bands = chosen_bands(self.name, dataset.count, bands)
@@ -126,22 +168,30 @@ class RasterScene:
         self._missing = one_nodata([self._nodata_values[i] for i in at])
         self.dtype: np.dtype[Any] = np.dtype(np.float32) if self.scaled else self._stored
         self.nodata: NodataOfBands = None if self.scaled else self._missing
-        self.wavelengths = None if self._centres is None or np.isnan(self._centres[at]).any() else self._centres[at]
-        self.fwhm = None if self._widths is None or np.isnan(self._widths[at]).any() else self._widths[at]
+        self.wavelengths, self.fwhm = known_for_all(self._centres, at), known_for_all(self._widths, at)
         self.blocks: tuple[int, int] = tuple(dataset.block_shapes[at[0]])
         self._masks = mask_bands(dataset)
-        self._alpha = [band for band in alpha_bands(dataset) if band not in self.bands]
+        self._alpha = [band for band in self._alpha_bands() if band not in self.bands]
         if self.scaled:
             self._scales, self._offsets = (values[at] for values in self._scaling())
 
     def _scaling(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        scales, offsets = read_scaling(self._dataset)
+        scales, offsets = self._all_scaling()
         if not (np.isfinite(scales) & (scales != 0) & np.isfinite(offsets)).all():
             raise SceneError(
                 f"'{self.name}' has a scale or offset that is 0 or no number: wanted numbers, because the model "
                 "takes scaled values; mend the file (see `sdiff info`)"
             )
         return scales, offsets
+
+    def _all_scaling(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return read_scaling(self._dataset) if self._facts is None else (self._facts.scales, self._facts.offsets)
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether any band has a scale other than 1 or an offset other than 0."""
+        scales, offsets = self._all_scaling()
+        return not (scales == 1).all() or not (offsets == 0).all()
 
     def select(self, bands: Sequence[int], note: str = "") -> "RasterScene":
         """Return the same open scene with other bands in use: numbers from 1, in the order wanted."""

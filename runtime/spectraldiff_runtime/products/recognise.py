@@ -1,0 +1,90 @@
+"""From what people have in hand to a scene: a product as delivered, or any raster that GDAL reads."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.products import aviris, desis, emit, enmap, neon, prisma, tanager
+from spectraldiff_runtime.products.delivery import Delivery
+from spectraldiff_runtime.products.hdf5_file import described, is_hdf5
+from spectraldiff_runtime.products.product import Product
+from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
+from spectraldiff_runtime.scene.protocol import BandChoice
+from spectraldiff_runtime.scene.raster import RasterScene
+
+IN_FILES = (enmap.recognise, desis.recognise, aviris.recognise_envi)
+IN_HDF5 = (prisma.recognise, emit.recognise, neon.recognise, tanager.recognise, aviris.recognise)
+HDF5_NAMES = r".*\.(he5|h5|hdf5|nc|nc4)"
+# What GDAL calls a layer of such a file.
+LAYER = re.compile(r'(?:NETCDF|HDF5):"?(?P<path>.+?)"?:(?P<layer>/?[^:"]+)', re.IGNORECASE)
+
+
+def recognise(path: str | Path) -> Product | None:
+    """Find out which product a path belongs to.
+
+    Parameters
+    ----------
+    path
+        The spectra, the metadata file, the ``.hdr``, the HDF5 or netCDF file, GDAL's name for a layer of it, the
+        folder, or the zip file as delivered.
+
+    Returns
+    -------
+    Product or None
+        None where it is no product that is known here.
+
+    Raises
+    ------
+    SceneError
+        It is a known product without what mapping needs, a damaged one, or several.
+    """
+    layer = LAYER.fullmatch(str(path))
+    local = Path(layer["path"] if layer else path)
+    try:
+        delivery = Delivery.of(local)
+    except (OSError, ValueError):  # a name that only GDAL knows
+        return None
+    if delivery is None:
+        return None
+    if delivery.chosen and is_hdf5(local):
+        return _in_hdf5(local)
+    found: list[Product] = [product for test in IN_FILES for product in test(delivery)]
+    if not delivery.chosen:
+        found += _inside(delivery)
+    if len(found) > 1:
+        names = ", ".join(f"'{Path(product.image).name}'" for product in found[:3])
+        raise SceneError(f"'{path}' holds {len(found)} scenes ({names}): wanted one; name its file")
+    return found[0] if found else None
+
+
+def _in_hdf5(path: Path) -> Product | None:
+    with described(path) as file:
+        return next((product for test in IN_HDF5 if (product := test(path, file)) is not None), None)
+
+
+def _inside(delivery: Delivery) -> list[Product]:
+    """Return the products in HDF5 files of a folder; in a zip file they cannot be read."""
+    names = delivery.matching(HDF5_NAMES)
+    if delivery.zipped:
+        if names:
+            raise SceneError(
+                f"'{delivery.root}' holds '{names[0]}', which cannot be read by windows inside a zip file: unpack it "
+                "and name that file"
+            )
+        return []
+    paths = [delivery.root / name for name in names]
+    return [product for path in paths if is_hdf5(path) and (product := _in_hdf5(path)) is not None]
+
+
+def open_scene(
+    path: str | Path, bands: BandChoice = None, nodata: Nodata = NODATA_OF_FILE, *, scaled: bool = False
+) -> Any:
+    """Open a product, or any other raster, as a scene that is a context manager.
+
+    The parameters and errors are those of `RasterScene`, and of `recognise`.
+    """
+    product = recognise(path)
+    if product is not None:
+        return product.open(bands, nodata, scaled=scaled)
+    return RasterScene(path, bands, nodata, scaled=scaled)
