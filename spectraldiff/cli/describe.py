@@ -5,11 +5,14 @@ import json as jsonlib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spectraldiff_runtime.errors import ModelFileError, RunError
 from spectraldiff_runtime.messages import resume_command
 from spectraldiff_runtime.model.card import ModelCard
+
+if TYPE_CHECKING:
+    from spectraldiff_runtime.products.product import Product
 
 CARD_MEMBER = "extra/card.json"
 LARGEST_CARD = 16 * 2**20
@@ -24,12 +27,19 @@ def describe(file: str) -> dict[str, Any]:
     ModelFileError, RunError, SceneError
         It is damaged, or none of the three.
     """
+    from spectraldiff_runtime.products.recognise import recognise
+
     path = Path(file)
-    if path.is_dir():
+    if path.is_dir() and ((path / "run.json").is_file() or (path / "model.json").is_file()):
         return describe_run(path)
     head = _first_bytes(path)
     if path.suffix.lower() == ".onnx" or head.startswith(b"\x72"):
         return describe_onnx(path)
+    product = recognise(file)
+    if product is not None:
+        return describe_product(file, product)
+    if path.is_dir():
+        return describe_run(path)
     if head.startswith(b"PK\x03\x04") and (path.suffix.lower() == ".pt" or _card_member(path)):
         return describe_torchscript(path)
     if path.suffix.lower() == ".pt" and path.exists():
@@ -98,6 +108,41 @@ def _model_facts(path: Path, card: "ModelCard") -> dict[str, Any]:
         "versions": card.versions,
         "classes": [{"value": c.value, "name": c.name, "colour": list(c.colour)} for c in card.classes],
     }
+
+
+def describe_product(file: str, product: "Product") -> dict[str, Any]:
+    """Return the facts of a product as delivered."""
+    import numpy as np
+
+    with product.open() as scene:
+        grid = getattr(scene, "grid", None)
+        place = scene.georeference if grid is None else grid.place
+        every, bad = scene.select(range(1, len(scene.bands) + len(scene.bad_bands) + 1)), dict(scene.bad_bands)
+        return {
+            "kind": "product",
+            "file": file,
+            "image": product.image,
+            "sensor": product.sensor,
+            "level": product.level,
+            "date": product.date,
+            "values": product.quantity,
+            "height": scene.height,
+            "width": scene.width,
+            "bands": len(every.bands),
+            "bands_in_use": len(scene.bands),
+            "type": str(scene.dtype),
+            "blocks": list(scene.blocks),
+            "crs": None if place.crs is None else place.crs.to_string(),
+            "transform": None if place.transform is None else list(place.transform)[:6],
+            "map_size": None if grid is None else f"{grid.height} x {grid.width}, gathered from sensor geometry",
+            "nodata": _common(scene.nodata) if isinstance(scene.nodata, tuple) else scene.nodata,
+            "wavelengths_nm": _range(scene.wavelengths),
+            "fwhm_nm": _range(scene.fwhm),
+            "bad_bands": sorted(bad),
+            "bad_bands_nm": [None if np.isnan(bad[band]) else round(bad[band], 2) for band in sorted(bad)],
+            "note": scene.note,
+            "clouds_percent": product.clouds,
+        }
 
 
 def describe_raster(file: str) -> dict[str, Any]:

@@ -17,10 +17,10 @@ SHARES = {"oa", "aa", "ece", "leakage", "per_class"}
 
 
 def info(
-    file: Annotated[str, typer.Argument(help="A model file, a raster or a run folder.")],
+    file: Annotated[str, typer.Argument(help="A model file, a raster, a product as delivered or a run folder.")],
     json: Json = False,
 ) -> None:
-    """Say what a model file, a raster or a run folder is and holds."""
+    """Say what a model file, a raster, a product or a run folder is and holds."""
     facts = describe(file)
     if json:
         print_json(facts)

@@ -5,7 +5,7 @@ Labels follow one rule everywhere: 0 is unlabelled, classes are 1..K, in uint8 (
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
 from spectraldiff.data.label_raster import sizes
-from spectraldiff.data.label_reader import read_own_labels, renumbered
+from spectraldiff.data.label_reader import OwnLabels, read_own_labels, renumbered
 from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff_runtime.atomic import Output, PartialFile, commit, output_error
 from spectraldiff_runtime.classes import LandCoverClass
@@ -23,9 +23,10 @@ from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geotiff.encode import ArrayRaster
 from spectraldiff_runtime.geotiff.spec import class_spec
+from spectraldiff_runtime.products.recognise import open_scene
+from spectraldiff_runtime.scene.lookup_grid import LookupGrid
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
-from spectraldiff_runtime.scene.open import open_dataset
-from spectraldiff_runtime.scene.raster import RasterScene
+from spectraldiff_runtime.scene.protocol import BandChoice
 
 # Side of the tiles of a written scene; all bands of a tile are stored together, because mapping reads them together.
 TILE = 64
@@ -129,7 +130,7 @@ class LabelledScene:
         labels_path: str | Path,
         *,
         name: str | None = None,
-        bands: Sequence[int] | None = None,
+        bands: BandChoice = None,
         nodata: Nodata = NODATA_OF_FILE,
         scaled: bool = False,
         fields: LabelFields | None = None,
@@ -140,7 +141,7 @@ class LabelledScene:
         Parameters
         ----------
         scene_path
-            A raster that GDAL reads.
+            A raster that GDAL reads, or a product as delivered.
         labels_path
             Polygons or points in a vector file, in any CRS; or a raster with one band of whole numbers 0..65535, its
             nodata value counted as 0, on any grid in the scene's CRS (`spectraldiff.data.label_reader`). Names and
@@ -167,14 +168,14 @@ class LabelledScene:
         LabelsError
             The labels do not fit the scene, have other values, or have too few classes.
         """
-        with RasterScene(scene_path, bands, nodata, scaled=scaled) as raster:
+        with open_scene(scene_path, bands, nodata, scaled=scaled) as raster:
             cube = np.empty((raster.height, raster.width, len(raster.bands)), raster.dtype)
             raster.read(0, raster.height, 0, raster.width, out=cube.transpose(2, 0, 1))
             missing = _missing(raster, cube)
             place, wavelengths, value = raster.georeference, raster.wavelengths, raster.nodata
-            numbers = raster.bands
-        tags, names = _tags_and_names(scene_path)
-        own = read_own_labels(labels_path, cube.shape[:2], place, str(scene_path), fields)
+            numbers, tags, names, grid = raster.bands, raster.tags, raster.band_names, getattr(raster, "grid", None)
+            sensor, said = raster.sensor, raster.note
+        own = _labels_of(labels_path, cube.shape[:2], place, grid, str(scene_path), fields)
         check_class_count([own.labels], own.classes, [labels_path], least, own.remarks)
         return cls(
             name=name or Path(scene_path).stem,
@@ -187,13 +188,13 @@ class LabelledScene:
             nodata=None if isinstance(value, tuple) else value,
             missing=missing,
             scaled=scaled,
-            sensor=tags.get("SENSOR", ""),
+            sensor=sensor,
             attribution=tags.get("ATTRIBUTION", ""),
             note=tags.get("NOTE", ""),
             groups=own.groups,
-            remarks=(*own.remarks, *renumbered(own, labels_path)),
+            remarks=(*filter(None, [said]), *own.remarks, *renumbered(own, labels_path)),
             numbers=numbers,
-            band_names=tuple(names[number - 1] or "" for number in numbers),
+            band_names=tuple(names[number - 1] for number in numbers),
         )
 
     def write(self, path: str | Path, *, labels: str | Path | None = None, overwrite: bool = False) -> None:
@@ -294,7 +295,25 @@ def check_class_count(
     raise LabelsError(f"{names} {have} {what}{why}: wanted at least {wanted}")
 
 
-def _missing(raster: RasterScene, cube: NDArray[Any]) -> NDArray[np.bool_] | None:
+def _labels_of(
+    path: str | Path,
+    shape: tuple[int, int],
+    place: Georeference,
+    grid: LookupGrid | None,
+    name: str,
+    fields: LabelFields | None,
+) -> OwnLabels:
+    """Read labels onto a scene; those of one in sensor geometry are placed on its grid and pulled back from there."""
+    if grid is None:
+        return read_own_labels(path, shape, place, name, fields)
+    own = read_own_labels(path, (grid.height, grid.width), grid.place, name, fields)
+    labels, clashes = grid.pull_back(own.labels, shape)
+    groups = None if own.groups is None else np.where(labels != 0, grid.highest(own.groups, shape), 0)
+    said = f"pixels of the scene that lie under two classes on the map, left unlabelled: {clashes:,}"
+    return replace(own, labels=labels, groups=groups, remarks=(*own.remarks, *([said] if clashes else ())))
+
+
+def _missing(raster: Any, cube: NDArray[Any]) -> NDArray[np.bool_] | None:
     """Return missing pixels, (H, W), that one nodata value does not mark in the cube; None for none."""
     known = raster.mask(0, raster.height, 0, raster.width)
     missing = np.zeros(cube.shape[:2], np.bool_) if known is None else ~known
@@ -303,8 +322,3 @@ def _missing(raster: RasterScene, cube: NDArray[Any]) -> NDArray[np.bool_] | Non
             if value is not None:
                 missing |= cube[..., band] == value
     return missing if missing.any() else None
-
-
-def _tags_and_names(path: str | Path) -> tuple[dict[str, str], tuple[str | None, ...]]:
-    with open_dataset(path) as dataset:
-        return dict(dataset.tags()), tuple(dataset.descriptions)

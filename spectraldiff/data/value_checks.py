@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.wording import counted, ranges
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.scene.band_metadata import read_scaling
-from spectraldiff_runtime.scene.open import open_dataset
+from spectraldiff_runtime.products.recognise import open_scene
 
 SAMPLE = 20_000  # pixels used for quantiles
 USUAL = (0.01, 0.99)
@@ -109,10 +108,9 @@ def scale_doubts(path: str | Path) -> tuple[str, ...]:
     SceneError
         The raster cannot be opened.
     """
-    with open_dataset(path) as dataset:
-        scales, offsets = read_scaling(dataset)
-    if not (scales == 1).all() or not (offsets == 0).all():
-        return ()
+    with open_scene(path) as scene:
+        if scene.has_scale:
+            return ()
     return (
         f"'{path}' has neither scale nor offset, so --scaled leaves its values as they are: leave it out, or give the "
         "file a scale (gdal_edit.py -scale) if its values are not physical",

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from spectraldiff_runtime.errors import LabelsError, RunError, SceneError, Spect
 from spectraldiff_runtime.geo.georeference import Georeference, crs_of
 from spectraldiff_runtime.messages import sdiff
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
+from spectraldiff_runtime.scene.protocol import ALL_BANDS
 
 OWN = "`sdiff train scene.tif --labels labels.gpkg --field class`"
 
@@ -75,7 +76,7 @@ class Request:
     data_dir: str | None = None
     scene: str | None = None
     labels: str | None = None
-    bands: tuple[int, ...] | None = None
+    bands: tuple[int, ...] | Literal["all"] | None = None
     nodata: Nodata = NODATA_OF_FILE
     scaled: bool = False
     pairs: tuple[tuple[str, str], ...] = ()
@@ -141,7 +142,7 @@ class Request:
     def _check_files(self) -> None:
         """Refuse files that are not there, and a scene that is given twice, before anything is read."""
         for scene, labels in self.sources:
-            _check_exists(scene, "a scene, as a raster that GDAL reads", SceneError)
+            _check_exists(scene, "a scene, as a raster that GDAL reads or a product as delivered", SceneError)
             _check_exists(labels, "its labels, in a vector file or a raster", LabelsError)
         spec = parse_spec(self.split, self.dataset)
         if spec.form == "file":
@@ -186,7 +187,7 @@ class Request:
             "--field": self.field,
             "--layer-name": self.layer_name,
             "--name-field": self.name_field,
-            "--bands": None if self.bands is None else ranges(self.bands),
+            "--bands": ranges(self.bands) if isinstance(self.bands, tuple) else self.bands,
             "--nodata": None if self.nodata == NODATA_OF_FILE else "none" if self.nodata is None else self.nodata,
             "--split": self.split,
             "--split-by": None if self.split_by == "polygon" else self.split_by,
@@ -241,7 +242,7 @@ class Request:
             **{
                 **values,
                 "preset": Preset.from_json(values["preset"]),
-                "bands": None if bands is None else tuple(bands),
+                "bands": bands if bands is None or bands == ALL_BANDS else tuple(bands),
                 "nodata": float(nodata) if nodata in ("nan", "inf", "-inf") else nodata,
                 "pairs": tuple((scene, labels) for scene, labels in pairs),
                 "resumed": tuple(values.get("resumed", ())),

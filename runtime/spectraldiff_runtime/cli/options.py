@@ -105,14 +105,16 @@ def warn(message: str) -> None:
     typer.echo(one_line(f"sdiff: warning: {message}"), err=True)
 
 
-def parse_bands(text: str) -> tuple[int, ...]:
-    """Parse ``"1-100,110-200"`` to band numbers, in the order given.
+def parse_bands(text: str) -> tuple[int, ...] | Literal["all"]:
+    """Parse ``"1-100,110-200"`` to band numbers, in the order given; ``"all"`` stays.
 
     Raises
     ------
     UsageError
         The text is no list of numbers and ranges, or names a band twice.
     """
+    if text.strip().lower() == "all":
+        return "all"
     bands: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)

@@ -18,6 +18,7 @@ from spectraldiff_runtime.mapping.local import run_locally
 from spectraldiff_runtime.mapping.pipeline import StageStats
 from spectraldiff_runtime.mapping.request import ComputeOptions, MapRequest, Region, RegionOptions, SourceOptions
 from spectraldiff_runtime.mapping.result import MapResult as MapResult
+from spectraldiff_runtime.mapping.sensor_geometry import gathered, on_map, sensor_region
 from spectraldiff_runtime.mapping.stages import map_block as map_block
 from spectraldiff_runtime.mapping.stages import warm_up
 from spectraldiff_runtime.model.card import ModelCard
@@ -27,7 +28,7 @@ from spectraldiff_runtime.output.file_sink import FileSink, is_up_to_date
 from spectraldiff_runtime.output.pixel_counts import count_values
 from spectraldiff_runtime.output.sinks import ArraySink, Outputs, Sink, WriteOptions
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
-from spectraldiff_runtime.scene.protocol import Scene
+from spectraldiff_runtime.scene.protocol import BandChoice, Scene
 from spectraldiff_runtime.tiling.memory_plan import DEFAULT_MEMORY
 from spectraldiff_runtime.tiling.plan import Plan
 
@@ -49,7 +50,7 @@ def map_scene(
     bounds: Box | None = None,
     bounds_crs: str | None = None,
     mask: str | Path | None = None,
-    bands: Sequence[int] | None = None,
+    bands: BandChoice = None,
     resample_bands: bool = False,
     nodata: Nodata = NODATA_OF_FILE,
     max_memory: int = DEFAULT_MEMORY,
@@ -68,8 +69,8 @@ def map_scene(
     Parameters
     ----------
     scene
-        A raster's path, a cube (H, W, B) in raw units, or any `Scene`. What is masked in any band of a masked array is
-        missing.
+        The path of a raster or of a product as delivered, a cube (H, W, B) in raw units, or any `Scene`. What is masked
+        in any band of a masked array is missing.
     out
         The class raster to write; None returns arrays instead.
     confidence
@@ -140,15 +141,18 @@ def _map(
     outputs, cluster = request.outputs, request.compute.cluster
     with request.source.open(scene, model.card, callbacks.warn) as opened:
         _check_resumable(opened, request)
-        region = request.region.find(opened)
-        plan = request.compute.plan(model, opened, region.window)
+        laid = on_map(opened)
+        region = request.region.find(laid)
+        read = sensor_region(opened, laid, region)
+        plan = request.compute.plan(model, opened, read.window)
         facts = {} if outputs.out is None else _facts(model, opened, region, request)
         if outputs.out is not None and request.writing.resume and is_up_to_date(outputs, facts):
-            return _skipped(model.card, opened, region, outputs.out)
-        with _sink(model.card, opened, region, request, facts, plan) as sink:
-            job = Job(model, opened, region, outputs.requested, replace(sink.plan or plan, cache=plan.cache))
+            return _skipped(model.card, laid, region, outputs.out)
+        files = _sink(model.card, laid, region, request, facts, plan)
+        with gathered(files, opened, laid, region, model.card, outputs.requested) as sink:
+            job = Job(model, opened, read, outputs.requested, replace(sink.plan or plan, cache=plan.cache))
             if callbacks.started is not None:
-                callbacks.started(opened, region, job.plan)
+                callbacks.started(opened, read, job.plan)
             if cluster is None:
                 warm_up(opened, job.plan.tile + 2 * model.card.halo, job.plan.batch)
             start = time.perf_counter()
@@ -164,7 +168,7 @@ def _map(
     if not any(pixels[1:]):
         callbacks.warn(_nothing_mapped(opened.name, region, outputs.requested.min_confidence))
     seconds = time.perf_counter() - start
-    return _result(model.card, opened, region, outputs.out, arrays, pixels, seconds, [*stages, finish])
+    return _result(model.card, laid, region, outputs.out, arrays, pixels, seconds, [*stages, finish])
 
 
 def _check_resumable(scene: Scene, request: MapRequest) -> None:

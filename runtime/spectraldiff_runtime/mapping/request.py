@@ -1,6 +1,6 @@
 """The options of `map_scene`, grouped by what they concern; each group checks its own values."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,10 @@ from spectraldiff_runtime.mapping.band_matching import fit_bands
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.output.sinks import Outputs, WriteOptions
+from spectraldiff_runtime.products.recognise import open_scene
 from spectraldiff_runtime.scene.array import ArrayScene
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
-from spectraldiff_runtime.scene.protocol import Scene, chosen_bands
-from spectraldiff_runtime.scene.raster import RasterScene
+from spectraldiff_runtime.scene.protocol import ALL_BANDS, BandChoice, Scene, chosen_bands
 from spectraldiff_runtime.tiling.memory_plan import GpuBudget, make_plan
 from spectraldiff_runtime.tiling.plan import Plan
 from spectraldiff_runtime.validation import as_int, as_int_or_none, as_tuple, nodata_value
@@ -34,15 +34,16 @@ if TYPE_CHECKING:
 class SourceOptions:
     """How a scene is read: bands in use (None: all good ones), nodata value, and whether bands are interpolated."""
 
-    bands: tuple[int, ...] | None
+    bands: BandChoice
     nodata: Nodata
     resample: bool
 
     @classmethod
-    def of(cls, bands: Sequence[int] | None, nodata: Nodata, resample: bool) -> "SourceOptions":
+    def of(cls, bands: BandChoice, nodata: Nodata, resample: bool) -> "SourceOptions":
         """Check and convert what the user gave; UsageError for anything that is no number."""
-        chosen = None if bands is None else as_tuple("bands", bands, as_int, "whole numbers, counted from 1")
-        return cls(chosen, nodata_value(nodata), bool(resample))
+        if bands is not None and not (isinstance(bands, str) and bands == ALL_BANDS):
+            bands = as_tuple("bands", bands, as_int, "whole numbers, counted from 1, or 'all'")
+        return cls(bands, nodata_value(nodata), bool(resample))
 
     def open(
         self, scene: str | Path | NDArray[Any] | Scene, card: ModelCard, warn: Callable[[str], None]
@@ -63,8 +64,8 @@ class SourceOptions:
     def open_raster(
         self, path: str | Path, card: ModelCard, warn: Callable[[str], None]
     ) -> AbstractContextManager[Scene]:
-        """Open a raster with the bands that the model needs; it is closed if they are not there."""
-        scene = RasterScene(path, self.bands, self.nodata, scaled=card.scaled)
+        """Open a product or raster with the bands that the model needs; it is closed if they are not there."""
+        scene = open_scene(path, self.bands, self.nodata, scaled=card.scaled)
         try:
             fitted: Any = self._fitted(scene, card, warn)
         except BaseException:
@@ -75,12 +76,12 @@ class SourceOptions:
 
     def _array_scene(self, cube: NDArray[Any]) -> ArrayScene:
         scene = ArrayScene(cube, None if self.nodata == NODATA_OF_FILE else self.nodata)
-        if self.bands is None:
+        if self.bands is None or isinstance(self.bands, str):
             return scene
         return scene.select(chosen_bands(scene.name, cube.shape[2], self.bands))
 
     def _fitted(self, scene: Scene, card: ModelCard, warn: Callable[[str], None]) -> Scene:
-        return fit_bands(card, scene, explicit=self.bands is not None, resample=self.resample, warn=warn)
+        return fit_bands(card, scene, explicit=isinstance(self.bands, tuple), resample=self.resample, warn=warn)
 
 
 @dataclass(frozen=True)

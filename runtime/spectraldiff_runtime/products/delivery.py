@@ -1,17 +1,19 @@
 """What people have in hand: a file, a folder, or a zip as delivered, and the files in it."""
 
+import os
 import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from spectraldiff_runtime.errors import SceneError
 
 # The largest metadata file that is read: a product's own have a few megabytes.
 LARGEST = 64 * 2**20
-# How deep below a folder a product's files may lie.
-DEPTH = 4
+# How deep below a folder a product's files may lie, and how many entries a folder of a product may have.
+DEPTH, MOST = 3, 1000
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,7 @@ class Delivery:
             return None
         if _is_zip(path):
             return _in_zip(path)
-        beside = tuple(sorted(p.name for p in path.parent.iterdir() if p.is_file()))
-        return cls(path.parent, beside, path.name)
+        return cls(path.parent, tuple(sorted(os.listdir(path.parent))), path.name)  # noqa: PTH208 (without a stat each)
 
     def matching(self, pattern: str) -> list[str]:
         """Return the names whose last part fits a regular expression, whatever the case."""
@@ -103,12 +104,16 @@ def _check_size(name: str, size: int) -> None:
         raise SceneError(f"'{name}' has {size:,} bytes: wanted a product's metadata, a few megabytes")
 
 
-def _below(folder: Path) -> Iterator[str]:
-    """Yield the files below a folder, not deeper than products lie."""
-    for path in sorted(folder.rglob("*")):
-        inner = path.relative_to(folder)
-        if len(inner.parts) <= DEPTH and path.is_file():
-            yield inner.as_posix()
+def _below(folder: Path, inner: str = "", depth: int = DEPTH) -> Iterator[str]:
+    """Yield the files below a folder, not deeper than products lie; none of a folder with very many entries."""
+    entries = list(islice(folder.iterdir(), MOST + 1))
+    if len(entries) > MOST:
+        return
+    for path in sorted(entries):
+        if path.is_file():
+            yield inner + path.name
+        elif depth > 1 and path.is_dir() and not path.is_symlink():
+            yield from _below(path, f"{inner}{path.name}/", depth - 1)
 
 
 def _is_zip(path: Path) -> bool:

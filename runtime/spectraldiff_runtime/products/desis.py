@@ -27,8 +27,8 @@ def _product(delivery: Delivery, name: str) -> RasterProduct:
     level = _level(short, metadata)
     if level not in LEVELS:
         raise SceneError(
-            f"'{short}' is of a DESIS product of level {level or 'unknown'}, which has no place on a map: wanted L1C or "
-            "L2A; order that"
+            f"'{short}' is of a DESIS product of level {level or 'unknown'}, which has no place on a map: wanted L1C "
+            "or L2A of the scene"
         )
     stem = short[: -len("-METADATA.XML")]
     images = delivery.matching(re.escape(stem) + IMAGES)

@@ -22,9 +22,7 @@ def recognise(path: Path, file: h5py.File) -> Hdf5Product | None:
         return None
     title = text(file.attrs.get("title"))
     if not isinstance(file.get(CUBE), h5py.Dataset):
-        raise SceneError(
-            f"'{path}' is another file of EMIT ('{title}'): wanted the L2A reflectance, EMIT_L2A_RFL_*.nc"
-        )
+        raise SceneError(f"'{path}' is another file of EMIT ('{title}'): wanted the L2A reflectance, EMIT_L2A_RFL_*.nc")
     date = text(file.attrs.get("time_coverage_start"))
     return Hdf5Product("EMIT", "L2A", date, str(path), "surface reflectance", None, _layout(file))
 

@@ -30,8 +30,8 @@ def _product(delivery: Delivery, name: str) -> RasterProduct:
     level = _level(name, metadata)
     if level not in LEVELS:
         raise SceneError(
-            f"'{name}' is of an EnMAP product of level {level or 'unknown'}, which has no place on a map: wanted L1C or "
-            "L2A; order that from the EnMAP portal"
+            f"'{name}' is of an EnMAP product of level {level or 'unknown'}, which has no place on a map: wanted L1C "
+            "or L2A of the scene"
         )
     stem = re.escape(PurePosixPath(name).name[: -len("-METADATA.XML")])
     images = delivery.matching(stem + IMAGES)

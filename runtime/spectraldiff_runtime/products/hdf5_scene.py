@@ -21,7 +21,7 @@ from spectraldiff_runtime.scene.nodata import (
     Nodata,
     NodataOfBands,
     native_nodata,
-    nodata_doubts,
+    nodata_warnings,
     nodata_of_each,
 )
 from spectraldiff_runtime.scene.protocol import ALL_BANDS, BandChoice, check_dtype, chosen_bands
@@ -141,7 +141,7 @@ class Hdf5Scene:
         self.bad_bands: dict[int, float] = {}
         self.note = ""
         self._missing = self.layout.nodata if nodata == NODATA_OF_FILE else nodata
-        self.doubts = () if nodata == NODATA_OF_FILE else nodata_doubts(nodata, self._stored, self.name)
+        self.warnings = () if nodata == NODATA_OF_FILE else nodata_warnings(nodata, self._stored, self.name)
         chunks = [_chunks(data, cube.axes) for data, cube in zip(cubes, self.layout.cubes, strict=True)]
         self.blocks = max(rows for rows, _, _ in chunks), max(columns for _, columns, _ in chunks)
         stack = max(rows * columns for rows, columns, _ in chunks) * self.count * self._stored.itemsize
@@ -346,9 +346,7 @@ def _chunks(data: h5py.Dataset, axes: tuple[int, int, int]) -> tuple[int, int, i
     return 1, data.shape[axes[1]], data.shape[axes[2]] if axes[2] == 2 else 1
 
 
-def _by_cube(
-    cubes: Sequence[Cube], at: NDArray[np.intp]
-) -> Iterator[tuple[Cube, NDArray[np.intp], NDArray[np.intp]]]:
+def _by_cube(cubes: Sequence[Cube], at: NDArray[np.intp]) -> Iterator[tuple[Cube, NDArray[np.intp], NDArray[np.intp]]]:
     """Yield each cube with the places of its wanted bands in the scene and along its band axis."""
     first = 0
     for cube in cubes:

@@ -32,7 +32,7 @@ class Metadata:
         return (self.root.findtext(path) or "").strip()
 
     def anywhere(self, *names: str) -> str:
-        """Return the text of the first element with one of these names, wherever it stands; empty where there is none."""
+        """Return the text of the first element with one of these names, wherever it stands; empty without."""
         found = (element.text for name in names for element in self.root.iter(name))
         return next((text.strip() for text in found if text and text.strip()), "")
 

@@ -28,10 +28,7 @@ def recognise(path: Path, file: h5py.File) -> Hdf5Product | None:
         return None
     level = found[0]
     if level != "L2D":
-        raise SceneError(
-            f"'{path}' is PRISMA {level}, whose pixels lie on no grid: wanted L2D of the same scene, which does; order "
-            "it from the PRISMA portal"
-        )
+        raise SceneError(f"'{path}' is PRISMA {level}, whose pixels lie on no grid: wanted L2D of the same scene")
     date = text(file.attrs.get("Product_StartTime"))
     clouds = file.attrs.get("Cloudy_pixels_percentage")
     return Hdf5Product(

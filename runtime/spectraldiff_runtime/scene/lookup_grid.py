@@ -54,11 +54,16 @@ class LookupGrid:
             How many pixels of the scene were left without a label for that reason.
         """
         used = (labels != 0) & (self.rows >= 0)
-        where = self.rows[used], self.columns[used]
-        highest = np.zeros(shape, labels.dtype)
+        highest = self.highest(labels, shape)
         lowest = np.full(shape, np.iinfo(labels.dtype).max, labels.dtype)
-        np.maximum.at(highest, where, labels[used])
-        np.minimum.at(lowest, where, labels[used])
+        np.minimum.at(lowest, (self.rows[used], self.columns[used]), labels[used])
         clash = (highest != 0) & (lowest != highest)
         highest[clash] = 0
         return highest, int(clash.sum())
+
+    def highest(self, numbers: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+        """Return, for each pixel of the scene, the highest of the grid's numbers, (H, W) from 0, that lie on it."""
+        used = (numbers != 0) & (self.rows >= 0)
+        highest = np.zeros(shape, numbers.dtype)
+        np.maximum.at(highest, (self.rows[used], self.columns[used]), numbers[used])
+        return highest

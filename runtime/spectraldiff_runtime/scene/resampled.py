@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.geo.georeference import Georeference
+from spectraldiff_runtime.scene.lookup_grid import LookupGrid
 from spectraldiff_runtime.scene.nodata import NodataOfBands, native_nodata, nodata_of_each
 from spectraldiff_runtime.scene.protocol import Scene
 
@@ -105,6 +106,12 @@ class ResampledScene:
     def georeference(self) -> Georeference:
         """Where it lies."""
         return self.source.georeference
+
+    @property
+    def grid(self) -> LookupGrid | None:
+        """Where the source lies on a map, if it is in sensor geometry."""
+        grid: LookupGrid | None = getattr(self.source, "grid", None)
+        return grid
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -1,0 +1,72 @@
+"""Scenes in sensor geometry: mapped as they are, and their maps gathered onto a grid."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spectraldiff_runtime.geo.georeference import Georeference
+from spectraldiff_runtime.mapping.request import Region
+from spectraldiff_runtime.model.card import ModelCard
+from spectraldiff_runtime.output.block import Block, RequestedLayers
+from spectraldiff_runtime.output.gathered_sink import GatheredSink
+from spectraldiff_runtime.output.sinks import Sink
+from spectraldiff_runtime.scene.lookup_grid import LookupGrid
+from spectraldiff_runtime.scene.protocol import Scene
+from spectraldiff_runtime.window import Window
+
+
+@dataclass(frozen=True)
+class OnMap:
+    """What a scene in sensor geometry is on the map: what the part to map, and the map's files, go by."""
+
+    scene: Any
+    grid: LookupGrid
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return str(self.scene.name)
+
+    @property
+    def height(self) -> int:
+        """Rows of the grid."""
+        return self.grid.height
+
+    @property
+    def width(self) -> int:
+        """Columns of the grid."""
+        return self.grid.width
+
+    @property
+    def georeference(self) -> Georeference:
+        """Where the grid lies."""
+        return self.grid.place
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The local files that the scene is read from."""
+        return tuple(getattr(self.scene, "files", ()))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the scene's."""
+        facts: dict[str, Any] = self.scene.fingerprint()
+        return facts
+
+
+def on_map(scene: Scene) -> Any:
+    """Return a scene as it lies on the map: itself, unless it is in sensor geometry."""
+    grid = getattr(scene, "grid", None)
+    return scene if grid is None else OnMap(scene, grid)
+
+
+def sensor_region(scene: Scene, laid: Any, region: Region) -> Region:
+    """Return the part of the scene itself that a part of its map takes: all of it in sensor geometry."""
+    return region if laid is scene else Region(Window(0, scene.height, 0, scene.width))
+
+
+def gathered(sink: Sink, scene: Scene, laid: Any, region: Region, card: ModelCard, wanted: RequestedLayers) -> Sink:
+    """Return a sink that takes the scene's own windows and gives `sink` those of the map."""
+    if laid is scene:
+        return sink
+    whole = Block.empty(scene.height, scene.width, len(card.classes), wanted.confidence, wanted.probabilities)
+    return GatheredSink(sink, laid.grid, region.window, region.inside, whole)
