@@ -46,8 +46,9 @@ def denoiser_loop(pixels: Tensor, preset: Preset, compute: Compute, channels_las
     denoiser = new_denoiser(preset, len(flat), flat.mean(1), flat.std(1)).to(compute.device)
     if channels_last:
         denoiser.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    task = DiffusionTask(denoiser, [pixels], preset.instance, preset.diffusion.batch)
-    return Loop(denoiser, task, preset.diffusion_steps, preset.diffusion, compute, SEED)
+    settings = preset.diffusion
+    task = DiffusionTask(denoiser, [pixels], settings.instance, settings.loop.batch)
+    return Loop(denoiser, task, settings.steps, settings.loop, compute, SEED)
 
 
 class Windows(Dataset[tuple[Tensor, Tensor]]):
@@ -66,16 +67,16 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
 def classifier_loop(pixels: Tensor, labels: Any, preset: Preset, compute: Compute) -> Loop:
     """Return the classifier's loop on random features of the scene's size: its speed does not depend on values."""
     torch.manual_seed(SEED)
-    radius = preset.window // 2
+    settings, components = preset.classifier, preset.components.most
+    radius = settings.window // 2
     scene = mirrored(pixels[:1], radius)[0]
-    features = torch.randn(*scene.shape, preset.components, device=compute.device)
+    features = torch.randn(*scene.shape, components, device=compute.device)
     chosen = np.random.default_rng(SEED).permutation(np.argwhere(labels > 0))[:1024]
     where = torch.from_numpy(chosen + radius).to(compute.device)
     classes = torch.from_numpy(labels[tuple(chosen.T)].astype(np.int64) - 1).to(compute.device)
-    vit = new_vit(preset.vit(preset.components, int(labels.max()))).to(compute.device)
-    batch, noise = preset.classifier.batch, preset.feature_noise
-    task = ClassifierTask(vit, features, where, classes, batch, noise, SEED, preset.balance)
-    return Loop(vit, task, preset.classifier_loop(task.steps), preset.classifier, compute, SEED)
+    vit = new_vit(preset.vit(components, int(labels.max()), preset.members())).to(compute.device)
+    task = ClassifierTask(vit, features, where, classes, settings.loop.batch, settings.noise, SEED, settings.balance)
+    return Loop(vit, task, settings.steps(task.steps), settings.loop, compute, SEED)
 
 
 def from_loader(loop: Loop) -> Callable[[], None]:

@@ -1,7 +1,6 @@
 """Scenes and sensors of other kinds, from training to the accuracy of the map: any bands, classes, types and gaps."""
 
 import json
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +30,7 @@ STRANGERS = {
 def trained(kind: Made, preset: Preset) -> Evaluation:
     """Train on a stranger's files into the folder ``run``."""
     kind.scene().write("s.tif", labels="l.tif")
-    request = Request(replace(preset, diffusion_steps=6, epochs=6), kind.split, 0, False, scene="s.tif", labels="l.tif")
+    request = Request(preset.changed(diffusion_steps=6, epochs=6), kind.split, 0, False, scene="s.tif", labels="l.tif")
     scene = request.load_scene()
     folder, split = create_run(Path("run")), request.make_split(scene)
     write_pixels(folder, scene, split)

@@ -9,6 +9,7 @@ import torch
 
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.presets import FAST, Preset
+from spectraldiff.models.settings import replaced
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.request import Request
 from spectraldiff.training.run_folder import RunFolder, create_run, write_pixels
@@ -70,23 +71,19 @@ def tiny_files(tiny_scene: LabelledScene, once: Once) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def tiny_preset() -> Preset:
     """The default preset's recipe with networks and steps cut down to seconds."""
-    return replace(
+    network = {"positions": 6, "stem_channels": 4, "channels": (6, 8, 8)}
+    return replaced(
         FAST,
-        positions=6,
-        stem_channels=4,
-        channels=(6, 8, 8),
-        diffusion_steps=25,
-        components=10,
-        raw_components=6,
-        window=9,
-        width=16,
-        heads=2,
-        mlp=24,
-        smoothing=2,
-        fall_back=False,
-        epochs=15,
-        diffusion=replace(FAST.diffusion, batch=4),
-        classifier=replace(FAST.classifier, batch=16),
+        diffusion={"network": network, "steps": 25, "loop": {"batch": 4}},
+        features={"fall_back": False},
+        components={"most": 10, "bands": 6},
+        classifier={
+            "members": tuple(replace(member, window=9) for member in FAST.classifier.members),
+            "network": {"width": 16, "heads": 2, "mlp": 24},
+            "epochs": 15,
+            "loop": {"batch": 16},
+        },
+        smoothing={"iterations": 2},
     )
 
 

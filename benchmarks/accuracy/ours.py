@@ -14,14 +14,15 @@ from typing import Any
 from benchmarks.accuracy.problem import Context, Problem, Report
 from benchmarks.accuracy.store import Outcome, check_same, plain, write_text
 from spectraldiff.models.presets import Preset
+from spectraldiff.models.settings import replaced
 from spectraldiff.training.monitor import Monitor
 from spectraldiff.training.run_folder import STATE, RunFolder
 from spectraldiff.training.run_model import load_model
 from spectraldiff.training.trainer import Training
 
 CLAIM = "settings.json"
-# What may differ between trainings that share a denoiser.
-FREE = ("timestep", "layer", "fall_back")
+# What may differ between trainings that share a denoiser, each set to one value.
+FREE = {"timestep": 1, "layer": 0, "fall_back": False}
 
 
 class _Progress(Monitor):
@@ -42,7 +43,7 @@ def fit_ours(name: str, preset: Preset, problem: Problem, context: Context) -> O
     settings = {"scene": problem.facts(), "preset": preset.to_json()}
     run = _claimed(context.folder / f"{name}-seed{problem.seed}", settings)
     if not run.finished:
-        if preset.features == "diffusion" and not (run.path / STATE).exists():
+        if not preset.raw and not (run.path / STATE).exists():
             _take_denoiser(run, preset, problem, context)
         _training(run, preset, problem, context).finish()
     started = time.perf_counter()
@@ -51,13 +52,13 @@ def fit_ours(name: str, preset: Preset, problem: Problem, context: Context) -> O
     predicted, _ = model.to(context.compute.device).predict(problem.scene, lambda done, n: report("mapping", done, n))
     seconds = run.read_json("metrics.json")["seconds"]
     trained = sum(s for stage, s in seconds.items() if not stage.endswith("map"))
-    chosen = {"smoothing steps": float(model.smoothing.steps), "temperature": float(model.temperature)}
+    chosen = {"smoothing iterations": float(model.smoothing.iterations), "temperature": float(model.temperature)}
     return Outcome(predicted, trained, time.perf_counter() - started, chosen, 2 * model.halo + 1)
 
 
 def _take_denoiser(run: RunFolder, preset: Preset, problem: Problem, context: Context) -> None:
     """Train the seed's denoiser, unless it has been, and begin the run with its state."""
-    kept = {name: value for name, value in preset.to_json().items() if name not in FREE}
+    kept = replaced(preset, features=FREE).to_json()
     settings = {"scene": problem.facts_of_scene(), "preset": kept}
     shared = _claimed((context.denoisers or context.folder) / f"denoiser-seed{problem.seed}", settings)
     _training(shared, preset, problem, context).train_denoiser()

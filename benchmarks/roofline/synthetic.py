@@ -23,8 +23,8 @@ from spectraldiff_runtime.model.model_file import seal
 BANDS, CLASSES, HEIGHT, WIDTH = 144, 15, 349, 1905
 ROWS, BLOCK = 256, 256
 LOW, HIGH = 200.0, 4000.0
-# Training pixels that the components suit, and steps of smoothing: what the paper's split of Indian Pines leads to.
-PIXELS, STEPS = 1000, 3
+# Training pixels that the components suit, and smoothing iterations: what the paper's split of Indian Pines leads to.
+PIXELS, ITERATIONS = 1000, 3
 
 
 def write_scene(card: ModelCard, path: Path, height: int, width: int) -> None:
@@ -52,11 +52,12 @@ def write_scene(card: ModelCard, path: Path, height: int, width: int) -> None:
 def random_classifier(preset: Preset, bands: int) -> Classifier:
     """Return a classifier that was never trained, whose values stay in the range that those of a trained one have."""
     torch.manual_seed(0)
-    channels, positions = preset.unet(bands).feature_shape(preset.layer)
-    features = bands if preset.features == "raw" else channels * positions + bands * preset.beside_raw
+    channels, positions = preset.unet(bands).feature_shape(preset.features.layer)
+    features = bands if preset.raw else channels * positions + bands * preset.features.concat_bands
     components = min(features, preset.wanted_components(PIXELS))
-    steps = min(STEPS, preset.smoothing)
-    classifier = empty_classifier(preset, bands, CLASSES, features, components, steps)
+    shape = preset.vit(components, CLASSES, preset.members())
+    iterations = min(ITERATIONS, preset.smoothing.iterations)
+    classifier = empty_classifier(preset, bands, shape, features, iterations)
     classifier.normaliser.low.fill_(LOW)
     classifier.normaliser.high.fill_(HIGH)
     classifier.fill.uniform_(LOW, HIGH)
@@ -76,7 +77,7 @@ def write_models(preset: Preset, folder: Path, precisions: list[str], bands: int
     card = ModelCard(
         name="random weights",
         preset=preset.name,
-        features=preset.features,
+        features=preset.features.source,
         classes=tuple(LandCoverClass(k, f"class {k}", colours[k - 1]) for k in range(1, CLASSES + 1)),
         bands=bands,
         wavelengths=None,

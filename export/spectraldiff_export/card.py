@@ -44,7 +44,7 @@ def _card(classifier: Classifier, facts: Mapping[str, Any]) -> ModelCard:
     return ModelCard(
         name=facts["name"],
         preset=classifier.preset.name,
-        features=classifier.preset.features,
+        features=classifier.preset.features.source,
         classes=tuple(LandCoverClass(c["value"], c["name"], tuple(c["colour"])) for c in facts["classes"]),
         bands=len(classifier.fill),
         wavelengths=None if wavelengths is None else tuple(wavelengths),

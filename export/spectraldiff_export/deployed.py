@@ -86,8 +86,8 @@ class DeployedClassifier(nn.Module):
 
     def _reader(self, vit: SpectralViT | FovealViT, smoothing: Smoothing) -> nn.Module:
         if isinstance(vit, FovealViT):
-            return SmoothedSlide(vit, smoothing.steps) if smoothing.steps else FovealSlide(vit)
-        if smoothing.steps:
+            return SmoothedSlide(vit, smoothing.iterations) if smoothing.iterations else FovealSlide(vit)
+        if smoothing.iterations:
             raise ValueError("a classifier that slides row by row has no smoothing")
         return RowClassifier(vit)
 
@@ -100,14 +100,14 @@ class TokenMap(nn.Module):
 
     Where scores are smoothed, the guides follow: (N, C + G, T', T').
 
-    Bands that stand beside the features have a linear map of their own, whose tokens are added: the two are not joined.
-    It comes after the trunk's projection and is no convolution, so it stays float32 where the trunk is lowered.
+    Concatenated bands have a linear map of their own, whose tokens are added: the two tensors are never joined.  It
+    comes after the trunk's projection and is no convolution, so it stays float32 where the trunk is lowered.
     """
 
     reference: Tensor
     scale: Tensor
     shift: Tensor
-    beside: Tensor | None
+    band_map: Tensor | None
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -120,10 +120,10 @@ class TokenMap(nn.Module):
         self.trunk = None if extractor.denoiser is None else Trunk(extractor)
         self.rim, self.spoilt = extractor.halo, 0 if self.trunk is None else self.trunk.spoilt
         matrix, bias = _token_map(classifier, scale, shift)
-        beside = None
-        if self.trunk is not None and extractor.raw:
-            matrix, beside = matrix[:, : -len(low)], matrix[:, -len(low) :]
-        self.register_buffer("beside", beside)
+        band_map = None
+        if self.trunk is not None and extractor.concat_bands:
+            matrix, band_map = matrix[:, : -len(low)], matrix[:, -len(low) :]
+        self.register_buffer("band_map", band_map)
         self.project = nn.Conv2d(matrix.shape[1], matrix.shape[0], 1)
         self.project.weight, self.project.bias = nn.Parameter(matrix[:, :, None, None]), nn.Parameter(bias)
 
@@ -131,18 +131,18 @@ class TokenMap(nn.Module):
         x = (tile - self.reference) * self.scale + self.shift  # (N, B, T, T)
         tokens = cast("Tensor", self.project(x if self.trunk is None else self.trunk(x)))
         tokens = inner(tokens, 2, self.spoilt)  # not before: features have more channels
-        if self.beside is None:
+        if self.band_map is None:
             return tokens
         bands = cropped(x, self.rim).flatten(2)  # (N, B, T'^2)
-        return tokens + (self.beside @ bands).view(tokens.shape)
+        return tokens + (self.band_map @ bands).view(tokens.shape)
 
 
 class SmoothedSlide(nn.Module):
     """A `FovealSlide` and the smoothing of its scores: (N, C + G, H, W) to (N, H', W', K)."""
 
-    def __init__(self, vit: FovealViT, steps: int) -> None:
+    def __init__(self, vit: FovealViT, iterations: int) -> None:
         super().__init__()
-        self.slide, self.smoothing = FovealSlide(vit), Smoothing(steps)
+        self.slide, self.smoothing = FovealSlide(vit), Smoothing(iterations)
         self.width, self.rim = vit.embed.out_features, vit.config.radius
 
     def forward(self, x: Tensor) -> Tensor:
@@ -169,12 +169,12 @@ class TokenRows(nn.Module):
 class RowClassifier(nn.Module):
     """The SpectralViT on one row of windows: (N, w + window - 1, window, C) to class scores (N, w, K)."""
 
-    place: Tensor
+    position: Tensor
 
     def __init__(self, vit: SpectralViT) -> None:
         super().__init__()
         self.window = vit.config.window
-        self.register_buffer("place", torch.cat([vit.cls[0], vit.position]).clone())  # (1 + window^2, C)
+        self.register_buffer("position", torch.cat([vit.cls[0], vit.position]).clone())  # (1 + window^2, C)
         blocks = [cast("Block", block) for block in vit.blocks]
         self.blocks = nn.ModuleList(FoldedBlock(block) for block in blocks[:-1])
         self.last = FoldedBlock(blocks[-1], read_out=True)
@@ -183,7 +183,7 @@ class RowClassifier(nn.Module):
     def forward(self, row: Tensor) -> Tensor:
         windows = shifted(row, self.window, 1, 3)  # (N, w, window, window, C)
         tokens = windows.flatten(2, 3).flatten(0, 1)  # (N w, window^2, C)
-        x = F.pad(tokens, (0, 0, 1, 0)) + self.place  # (N w, 1 + window^2, C)
+        x = F.pad(tokens, (0, 0, 1, 0)) + self.position  # (N w, 1 + window^2, C)
         for block in self.blocks:
             x = block(x)
         return self.head(self.last(x)[:, 0]).unflatten(0, (windows.shape[0], -1))  # type: ignore[no-any-return]
@@ -261,7 +261,7 @@ class Verdict(nn.Module):
 
 
 def shifted(x: Tensor, window: int, axis: int, new_axis: int) -> Tensor:
-    """Stack all windows along `axis`: it shrinks by window - 1, and `new_axis` holds the place in the window."""
+    """Stack all windows along `axis`: it shrinks by window - 1, and `new_axis` holds the position in the window."""
     # Counted from the end, the slices' limits are constants in the graph.
     parts = [x[(slice(None),) * axis + (slice(i, i + 1 - window or None),)] for i in range(window)]
     return torch.stack(parts, new_axis)
@@ -295,19 +295,19 @@ def _input_affine(extractor: FeatureExtractor) -> tuple[Tensor, Tensor]:
 def _token_map(classifier: Classifier, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     """Return (C, D) and (C,) float64: PCA and the ViT's linear mapping as one, and the guides where there are any.
 
-    Where the bands stand beside the features, they come as the U-Net reads them and are mapped back here.
+    Concatenated bands arrive as the U-Net reads them and are mapped back here.
     """
     embed, components = classifier.vit.embed, classifier.pca_components.double()
     weight, offset = embed.weight.double(), embed.bias.double()
-    if classifier.smoothing.steps:
+    if classifier.smoothing.iterations:
         guides = classifier.smoothing.guides(torch.eye(len(components)).to(weight)[..., None, None])[..., 0, 0].T
         weight, offset = torch.cat([weight, guides]), torch.cat([offset, offset.new_zeros(len(guides))])
     matrix = weight @ components  # (C, D)
     bias = offset - matrix @ classifier.pca_mean.double()
-    if classifier.extractor.denoiser is not None and classifier.extractor.raw:
+    if classifier.extractor.denoiser is not None and classifier.extractor.concat_bands:
         bands = len(classifier.fill)
-        beside = matrix[:, -bands:] / scale
-        matrix, bias = torch.cat([matrix[:, :-bands], beside], 1), bias - beside @ shift
+        band_map = matrix[:, -bands:] / scale
+        matrix, bias = torch.cat([matrix[:, :-bands], band_map], 1), bias - band_map @ shift
     return matrix, bias
 
 

@@ -120,7 +120,7 @@ class FlatUp(nn.Module):
 class FlatLayers(nn.Module):
     """Two layers of convolution and ReLU, the step's constant between them folded where it can be.
 
-    Where channels stand beside those of x, from the `own`-th on, the first convolution is the sum of one of each: the
+    Where a skip connection adds channels, from the `own`-th on, the first convolution is the sum of one of each: the
     two are never copied into one tensor, which would be the largest of the network.
     """
 
@@ -135,15 +135,15 @@ class FlatLayers(nn.Module):
             assert second.bias is not None
             second.bias = nn.Parameter(second.bias + second.weight.sum((2, 3, 4)) @ step)
         self.register_buffer("step", step[:, None, None] if self.adds else torch.zeros(0))
-        self.beside = None if own is None else flat(_part(first, slice(own, None), bias=False))
+        self.skip = None if own is None else flat(_part(first, slice(own, None), bias=False))
         self.conv1 = flat(first, relu=True) if own is None else flat(_part(first, slice(own), bias=True))
         self.conv2 = flat(second, relu=True)
         self.rows = self.conv1.rows + self.conv2.rows
 
-    def forward(self, x: Tensor, size: Size, beside: Tensor | None = None) -> tuple[Tensor, Size]:
+    def forward(self, x: Tensor, size: Size, skip: Tensor | None = None) -> tuple[Tensor, Size]:
         x, after = self.conv1(x, size)
-        if self.beside is not None:
-            x = F.relu(x + self.beside(beside, size)[0])
+        if self.skip is not None:
+            x = F.relu(x + self.skip(skip, size)[0])
         size = after
         return cast("tuple[Tensor, Size]", self.conv2(x + self.step if self.adds else x, size))
 

@@ -45,7 +45,7 @@ def reconstruct(
         check_output(path, overwrite)
     model, _ = load_model(folder)
     request = Request.from_json(folder.read_json(REQUEST))
-    check_start(model, step, str(folder.path), fell_back=request.preset.features != "raw")
+    check_start(model, step, str(folder.path), fell_back=not request.preset.raw)
     scene = request.load_scene()
     with progress_bar("steps", quiet) as report:
         result = run_reverse(model, scene, step, size, panels, seed, report)

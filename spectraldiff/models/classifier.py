@@ -18,7 +18,7 @@ from spectraldiff.models.pca import PCA
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.score_smoothing import Smoothing
 from spectraldiff.models.unet import DenoisingUNet
-from spectraldiff.models.vit import SpectralViT
+from spectraldiff.models.vit import SpectralViT, ViTConfig
 
 # Output pixels along the side of the tiles of `predict`.
 TILE = 64
@@ -34,7 +34,7 @@ class Classifier(nn.Module):
     normaliser
         The training scene's ranges.
     fill
-        (B,) raw values that stand for a missing pixel beside others: the scene's mean spectrum.
+        (B,) raw values that replace missing pixels: the scene's mean spectrum.
     denoiser
         None with raw features.
     pca
@@ -120,9 +120,10 @@ class Classifier(nn.Module):
 
 def extractor_for(preset: Preset, denoiser: Denoiser | None) -> FeatureExtractor:
     """Return the preset's extractor around a trained denoiser."""
-    if preset.features == "raw":
-        return FeatureExtractor(None, preset.timestep, preset.layer, raw=True)
-    return FeatureExtractor(denoiser, preset.timestep, preset.layer, preset.beside_raw)
+    features = preset.features
+    if preset.raw:
+        return FeatureExtractor(None, features.timestep, features.layer, concat_bands=True)
+    return FeatureExtractor(denoiser, features.timestep, features.layer, features.concat_bands)
 
 
 def filled(scene: LabelledScene, fill: Tensor) -> Tensor:
@@ -138,32 +139,33 @@ def square(tile: Tensor, side: int) -> Tensor:
 
 def new_denoiser(preset: Preset, bands: int, mean: Tensor, std: Tensor) -> Denoiser:
     """Return an untrained denoiser; `mean` and `std`, (B,), are those of the normalised bands."""
-    schedule = NoiseSchedule(preset.steps, preset.beta_first, preset.beta_last)
-    return Denoiser(DenoisingUNet(preset.unet(bands)), schedule, preset.parameterisation, mean, std)
+    process = preset.diffusion
+    schedule = NoiseSchedule(process.timesteps, process.beta_first, process.beta_last)
+    return Denoiser(DenoisingUNet(preset.unet(bands)), schedule, process.parameterisation, mean, std)
 
 
-def empty_classifier(
-    preset: Preset,
-    bands: int,
-    classes: int,
-    features: int,
-    components: int,
-    smoothing: int = 0,
-    beside: int = 0,
-    apart: bool = False,
-) -> Classifier:
-    """Return a classifier of the right shape to load weights into; `features` is D, `components` is P.
+def empty_classifier(preset: Preset, bands: int, shape: ViTConfig, features: int, iterations: int = 0) -> Classifier:
+    """Return a classifier of the right shape to load weights into.
 
-    `smoothing` is the number of its steps; `beside` and `apart` are those of `Preset.vit`.
+    Parameters
+    ----------
+    preset
+        What was trained.
+    bands, features
+        B, and D, the length of a feature vector before the PCA.
+    shape
+        Of the classifier proper.
+    iterations
+        Of its smoothing.
     """
 
     def zeros() -> Tensor:
         return torch.zeros(bands)  # one for each: loading fills them in place
 
-    denoiser = None if preset.features == "raw" else new_denoiser(preset, bands, zeros(), zeros())
-    pca = PCA(torch.zeros(features), torch.zeros(components, features), float("nan"))
-    vit = new_vit(preset.vit(components, classes, beside, apart))
-    return Classifier(preset, Normaliser(zeros(), zeros()), zeros(), denoiser, pca, vit, smoothing=Smoothing(smoothing))
+    denoiser = None if preset.raw else new_denoiser(preset, bands, zeros(), zeros())
+    pca = PCA(torch.zeros(features), torch.zeros(shape.components, features), float("nan"))
+    normaliser, smoothing = Normaliser(zeros(), zeros()), Smoothing(iterations)
+    return Classifier(preset, normaliser, zeros(), denoiser, pca, new_vit(shape), smoothing=smoothing)
 
 
 def class_facts(scene: LabelledScene) -> list[dict[str, Any]]:

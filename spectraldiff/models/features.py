@@ -17,7 +17,7 @@ from spectraldiff.models.unet import DenoisingUNet
 
 
 class FeatureExtractor(nn.Module):
-    """Diffusion features at (timestep, layer index), the raw bands, or both side by side.
+    """Diffusion features at (timestep, layer index), the raw bands, or both concatenated.
 
     Parameters
     ----------
@@ -28,16 +28,16 @@ class FeatureExtractor(nn.Module):
         sqrt(alpha_bar_t) x0, so that features depend on scene and model alone.
     layer
         Layer index, 0 .. 2.
-    raw
-        Whether the normalised bands stand beside the diffusion features.
+    concat_bands
+        Whether the normalised bands are concatenated to the diffusion features.
     """
 
-    def __init__(self, denoiser: Denoiser | None, timestep: int, layer: int, raw: bool) -> None:
+    def __init__(self, denoiser: Denoiser | None, timestep: int, layer: int, concat_bands: bool) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.timestep = timestep
         self.layer = layer
-        self.raw = raw
+        self.concat_bands = concat_bands
 
     @property
     def halo(self) -> int:
@@ -52,7 +52,7 @@ class FeatureExtractor(nn.Module):
         scale, shift = self.denoiser.input_affine(t)
         scale = scale * self.denoiser.schedule.at(t).sqrt()  # the mean of x_t
         y = self._network().features(scale * x + shift, t, self.layer).flatten(1, 2)  # (N, C L, T', T')
-        return torch.cat([y, cropped(x, self.halo)], 1) if self.raw else y
+        return torch.cat([y, cropped(x, self.halo)], 1) if self.concat_bands else y
 
     def _network(self) -> DenoisingUNet:
         assert self.denoiser is not None
@@ -75,7 +75,7 @@ def scene_features(
     rim: int,
     components: int,
     report: Callable[[int, int], None],
-    beside: int = 0,
+    band_components: int = 0,
 ) -> tuple[list[Tensor], PCA]:
     """Compute the features of scenes and a rim around each, and reduce them by one PCA.
 
@@ -96,8 +96,8 @@ def scene_features(
         P wanted; fewer where the features' rank is lower.
     report
         Called with (tiles done, tiles in all).
-    beside
-        Principal components wanted of the bands alone, after the others; only where bands stand beside the features.
+    band_components
+        Principal components wanted of the bands alone, after the others; only where bands are concatenated.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def scene_features(
                 kept[s, n] = features
             yield features.permute(1, 2, 0)[cut[s].crop(inside[s], n)]
 
-    pca = fit_pca(rows(), components, len(scenes[0]), beside).to(scenes[0].device)
+    pca = fit_pca(rows(), components, len(scenes[0]), band_components).to(scenes[0].device)
     reduced = [torch.empty((*known.shape, len(pca.components)), device=scenes[0].device) for known in inside]
     for done, (s, n) in enumerate(tiles, start=len(chosen)):
         report(done, total)

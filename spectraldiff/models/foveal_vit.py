@@ -1,13 +1,13 @@
 """FovealViT: one attention layer whose class token reads a wide window that is fine at its centre and coarse outside.
 
-A class token that has read nothing yet is a constant, and so is its query.  With places that only shift the attention's
-scores, the weight of a pixel is then exp(a) exp(b): a from the pixel alone, b from its place in the window alone.  So
-attention over all windows of a map is the ratio of two convolutions of that map, see `FovealSlide`: the same function
-as over each window by itself, at a hundredth of the operations of a transformer that sees each window anew.
+A class token that has read nothing yet is a constant, and so is its query.  With positions that only shift the
+attention's scores, the weight of a pixel is then exp(a) exp(b): a from the pixel alone, b from its position in the
+window alone.  So attention over all windows of a map is the ratio of two convolutions of that map, see `FovealSlide`:
+the same function as over each window by itself, at a hundredth of the operations of a transformer that sees each window
+anew.
 
-Several such classifiers that differ in their first weights, every second one in how far it looks, and some in what they
-read of a pixel, stand side by side: their mean is right more often than one of them (Lakshminarayanan et al. 2017), and
-with one linear map a token feeds all of them.
+The ensemble's members differ in their first weights, in their windows and in the components that they read.  Their mean
+is right more often than one of them (Lakshminarayanan et al. 2017), and one linear map embeds a token for all of them.
 """
 
 import math
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spectraldiff.models.settings import components_read
 from spectraldiff.models.vit import SpectralViT, ViTConfig
 
-# Pixels along the side of the cells that share a place outside the centre.
+# Pixels along the side of the cells that share a position outside the centre.
 CELL = 3
 # Largest score of a pixel: beyond it, weights of one window would not fit into float32 together.
 HIGHEST_SCORE = 20.0
@@ -30,9 +31,9 @@ class FovealViT(nn.Module):
     Parameters
     ----------
     config
-        The network's shape; `fovea` pixels along the side of the centre have a place each, outside it `CELL` x `CELL`
-        pixels share one; `window`, `narrow` and `fovea` are odd multiples of `CELL`; `depth` is 1; `members` is M.
-        With `beside`, both kinds of components have members that read them.
+        The network's shape, with M members; `fovea` pixels along the side of the centre have a position each, outside
+        it `CELL` x `CELL` pixels share one; all windows and `fovea` are odd multiples of `CELL`; `depth` is 1.
+        With `band_components`, both kinds of components have members that read them.
 
     Raises
     ------
@@ -40,39 +41,31 @@ class FovealViT(nn.Module):
         The shape is another.
     """
 
-    places: Tensor
+    position_index: Tensor
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        sides = (config.window, config.narrow or config.window, _fovea(config))
-        if any(side % (2 * CELL) != CELL for side in sides) or list(sides) != sorted(sides)[::-1] or config.depth != 1:
-            raise ValueError(
-                f"depth {config.depth}, window {sides[0]}, narrow {sides[1]} and fovea {sides[2]}: a foveal classifier "
-                f"has depth 1 and sides that are odd multiples of {CELL}, none larger than the one before"
-            )
-        if bool(config.beside) != bool(config.band_members) or config.band_members >= config.members:
-            raise ValueError(
-                f"{config.beside} components of bands alone and {config.band_members} of {config.members} members that "
-                "read them: wanted none of both, or some of both and a member for the other components"
-            )
-        self.config, width, members = config, config.width, config.members
+        _check_shape(config)
+        self.config, width, members = config, config.width, len(config.members)
         self.embed = nn.Linear(config.components, members * width)
-        heard = torch.zeros_like(self.embed.weight)
+        read = torch.zeros_like(self.embed.weight)
         for member in range(members):
-            heard[_own(member, width), self._heard(member)] = 1
-        self.embed.weight.data.mul_(heard)  # what a member does not read has no gradient, and stays 0
-        self.ask, self.value = Apart(members, width, config.heads), Apart(members, width, width)
-        self.register_buffer("places", places(config), persistent=False)  # (window, window)
-        sizes = torch.bincount(self.places.flatten()).float()  # (places,)
+            read[_own(member, width), self._components(member)] = 1
+        self.embed.weight.data.mul_(read)  # what a member does not read has no gradient, and stays 0
+        self.ask, self.value = MemberLinear(members, width, config.heads), MemberLinear(members, width, width)
+        self.register_buffer("position_index", position_index(config), persistent=False)  # (window, window)
+        sizes = torch.bincount(self.position_index.flatten()).float()  # (positions,)
         # At first a cell weighs as much as a pixel of the centre.
         self.bias = nn.Parameter(-sizes.log()[:, None].repeat(1, members * config.heads))
         self.position = nn.Parameter(torch.randn(len(sizes), members * width) * 0.02)
         self.cls = nn.Parameter(torch.zeros(members, width))
-        self.out = Apart(members, width, width)
-        self.mlp = nn.Sequential(Apart(members, width, config.mlp), nn.GELU(), Apart(members, config.mlp, width))
+        self.out = MemberLinear(members, width, width)
+        self.mlp = nn.Sequential(
+            MemberLinear(members, width, config.mlp), nn.GELU(), MemberLinear(members, config.mlp, width)
+        )
         self.head = nn.Sequential(
-            Apart(members, width, config.mlp), nn.GELU(), nn.Dropout(config.dropout),
-            Apart(members, config.mlp, config.classes),
+            MemberLinear(members, width, config.mlp), nn.GELU(), nn.Dropout(config.dropout),
+            MemberLinear(members, config.mlp, config.classes),
         )  # fmt: skip
 
     def forward(self, windows: Tensor) -> Tensor:
@@ -86,44 +79,41 @@ class FovealViT(nn.Module):
 
     def each(self, windows: Tensor) -> Tensor:
         """Map windows (N, window, window, P) to the class scores of each member, (N, M, K)."""
-        read = torch.stack([self._read(member, windows) for member in range(self.config.members)], 1)  # (N, M, C)
+        read = torch.stack([self._read(member, windows) for member in range(len(self.config.members))], 1)  # (N, M, C)
         return self.classify(read)
 
     def _read(self, member: int, windows: Tensor) -> Tensor:
         """Return what the class token of a member reads of windows (N, window, window, P), (N, C)."""
         config, inside = self.config, self._inside(member)
-        place = self.places[inside, inside].flatten()
+        position = self.position_index[inside, inside].flatten()
         channels, heads = _own(member, config.width), _own(member, config.heads)
-        heard = self._heard(member)
-        tokens = windows[:, inside, inside, heard].flatten(1, 2)
-        x = normed(F.linear(tokens, self.embed.weight[channels, heard], self.embed.bias[channels]))  # (N, S, C)
-        weights = (clamped(self.ask.one(member, x)) + self.bias[place, heads]).softmax(1)  # (N, S, heads)
+        components = self._components(member)
+        tokens = windows[:, inside, inside, components].flatten(1, 2)
+        x = normed(F.linear(tokens, self.embed.weight[channels, components], self.embed.bias[channels]))  # (N, S, C)
+        weights = (clamped(self.ask.one(member, x)) + self.bias[position, heads]).softmax(1)  # (N, S, heads)
         values = self.value.one(member, x).unflatten(-1, (config.heads, -1))  # type: ignore[no-untyped-call]
         read = torch.einsum("nsh,nshd->nhd", weights, values.to(weights.dtype))
-        # Few places have a position vector: weights are added up place by place first.
-        told = weights.new_zeros(len(x), len(self.bias), config.heads).index_add(1, place, weights)
+        # There are few position vectors: weights are added up position by position first.
+        sums = weights.new_zeros(len(x), len(self.bias), config.heads).index_add(1, position, weights)
         positions = self.position[:, channels].unflatten(-1, (config.heads, -1))  # type: ignore[no-untyped-call]
-        return (read + torch.einsum("nsh,shd->nhd", told, positions.to(told.dtype))).flatten(1)
+        return (read + torch.einsum("nsh,shd->nhd", sums, positions.to(sums.dtype))).flatten(1)
 
     def reads(self) -> Tensor:
-        """Return which places each head of each member reads, (places, M heads) bool."""
+        """Return which positions each head of each member reads, (positions, M heads) bool."""
         found = torch.zeros_like(self.bias, dtype=torch.bool)
-        for member in range(self.config.members):
+        for member in range(len(self.config.members)):
             inside = self._inside(member)
-            found[self.places[inside, inside].flatten(), _own(member, self.config.heads)] = True
+            found[self.position_index[inside, inside].flatten(), _own(member, self.config.heads)] = True
         return found
 
     def _inside(self, member: int) -> slice:
         """Return the rows, and columns, of the window that a member reads."""
-        narrow = self.config.narrow if member % 2 else None
-        margin = (self.config.window - (narrow or self.config.window)) // 2
+        margin = (self.config.window - self.config.members[member].window) // 2
         return slice(margin, self.config.window - margin)
 
-    def _heard(self, member: int) -> slice:
+    def _components(self, member: int) -> slice:
         """Return the components that a member reads."""
-        config = self.config
-        first = config.components - config.beside
-        return slice(first, None) if member >= config.members - config.band_members else slice(first)
+        return components_read(self.config.members[member], self.config.components, self.config.band_components)
 
     def classify(self, read: Tensor) -> Tensor:
         """Map what the class tokens read, (..., M, C), to class scores (..., M, K)."""
@@ -137,12 +127,28 @@ class FovealViT(nn.Module):
         return scores.permute(0, 3, 1, 2)
 
 
+def _check_shape(config: ViTConfig) -> None:
+    """Raise ValueError where a foveal classifier cannot have this shape."""
+    windows, fovea = [member.window for member in config.members], _fovea(config)
+    if config.depth != 1 or any(side % (2 * CELL) != CELL for side in (*windows, fovea)) or fovea > min(windows):
+        raise ValueError(
+            f"depth {config.depth}, windows {windows} and fovea {fovea}: a foveal classifier has depth 1, and windows "
+            f"and a fovea that are odd multiples of {CELL}, with no window smaller than the fovea"
+        )
+    readers = sum(member.source == "bands" for member in config.members)
+    if bool(config.band_components) != bool(readers) or readers == len(windows):
+        raise ValueError(
+            f"{config.band_components} components of bands alone and {readers} of {len(windows)} members that read "
+            "them: wanted none of both, or some of both and a member for the other components"
+        )
+
+
 def _own(member: int, size: int) -> slice:
     """Return what is a member's own of `size` values each, side by side."""
     return slice(member * size, (member + 1) * size)
 
 
-class Apart(nn.Module):
+class MemberLinear(nn.Module):
     """M linear maps side by side: (..., M, inputs) to (..., M, outputs)."""
 
     def __init__(self, members: int, inputs: int, outputs: int) -> None:
@@ -181,9 +187,9 @@ def clamped(scores: Tensor) -> Tensor:
 class FovealSlide(nn.Module):
     """A `FovealViT` on a whole map: (N, M C, H, W) embedded tokens to (N, H - 2 r, W - 2 r, K) class scores.
 
-    With g = exp(a) for each head, e = exp(b) for each head and place, v the values and p the positions, the class token
-    reads (e * (g v) + (e p) * g) / (e * g), where * slides a kernel over the map.  Outside the centre a kernel is
-    constant on cells, so it is slid over sums of 3 x 3 pixels, three pixels at a step.
+    With g = exp(a) for each head, e = exp(b) for each head and position, v the values and p the position vectors, the
+    class token reads (e * (g v) + (e p) * g) / (e * g), where * slides a kernel over the map.  Outside the centre a
+    kernel is constant on cells, so it is slid over sums of 3 x 3 pixels with a stride of three pixels.
 
     Parameters
     ----------
@@ -200,20 +206,20 @@ class FovealSlide(nn.Module):
     def __init__(self, vit: FovealViT) -> None:
         super().__init__()
         config = vit.config
-        self.members, self.each = config.members, config.width // config.heads
+        self.members, self.each = len(config.members), config.width // config.heads
         self.ask, self.value, self.out = (_linear(*layer.joined()) for layer in (vit.ask, vit.value, vit.out))
         self.mlp = _joined(vit.mlp)
         self.head = _joined(vit.head)
         last = vit.head[-1]
-        assert isinstance(last, Apart)
+        assert isinstance(last, MemberLinear)
         # The mean of the members' scores is one more linear map, and joins the last.
         mean = torch.cat(list(last.weight), 1) / self.members, last.bias.mean(0)
         self.head[-1] = _linear(*mean)
         self.register_buffer("cls", vit.cls.flatten())
         margin = config.radius - _fovea(config) // 2
         self.inner = slice(margin, -margin or None)
-        centre = vit.places[self.inner, self.inner].contiguous()
-        cells = vit.places[CELL // 2 :: CELL, CELL // 2 :: CELL].contiguous()
+        centre = vit.position_index[self.inner, self.inner].contiguous()
+        cells = vit.position_index[CELL // 2 :: CELL, CELL // 2 :: CELL].contiguous()
         near, near_scores = _kernels(vit, centre, torch.ones_like(centre))
         far, far_scores = _kernels(vit, cells, ~torch.isin(cells, centre))
         for name, kernel in (("near", near), ("near_scores", near_scores), ("far", far), ("far_scores", far_scores)):
@@ -248,9 +254,9 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def _joined(layers: nn.Module) -> nn.Sequential:
-    """Return the same layers with each `Apart` as one linear map."""
+    """Return the same layers with each `MemberLinear` as one linear map."""
     assert isinstance(layers, nn.Sequential)
-    return nn.Sequential(*(_linear(*one.joined()) if isinstance(one, Apart) else one for one in layers))
+    return nn.Sequential(*(_linear(*one.joined()) if isinstance(one, MemberLinear) else one for one in layers))
 
 
 def _fovea(config: ViTConfig) -> int:
@@ -258,16 +264,16 @@ def _fovea(config: ViTConfig) -> int:
     return config.fovea
 
 
-def places(config: ViTConfig) -> Tensor:
-    """Return the number of the place of each pixel of the window, (window, window)."""
+def position_index(config: ViTConfig) -> Tensor:
+    """Return the index of the position of each pixel of the window, (window, window)."""
     steps, inner = range(-config.radius, config.radius + 1), _fovea(config) // 2
 
-    def place(row: int, column: int) -> tuple[bool, int, int]:
+    def position(row: int, column: int) -> tuple[bool, int, int]:
         if max(abs(row), abs(column)) <= inner:
             return True, row, column
         return False, (row + config.radius) // CELL, (column + config.radius) // CELL
 
-    names = [place(row, column) for row in steps for column in steps]
+    names = [position(row, column) for row in steps for column in steps]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return torch.tensor([numbers[name] for name in names]).view(config.window, config.window)
 
@@ -275,7 +281,7 @@ def places(config: ViTConfig) -> Tensor:
 def _kernels(vit: FovealViT, where: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
     """Return kernels for the values, (M C, 1, side, side), and the weights, (M (C + heads), M heads, side, side).
 
-    `where` and `used`, (side, side), are the places that the kernel's taps stand for, and whether they count.
+    `where` and `used`, (side, side), are the positions that the kernel's taps stand for, and whether they count.
     """
     config = vit.config
     weight = (vit.bias.exp() * vit.reads())[where].movedim(-1, 0) * used  # (M heads, side, side)
@@ -290,6 +296,6 @@ def _kernels(vit: FovealViT, where: Tensor, used: Tensor) -> tuple[Tensor, Tenso
 
 def new_vit(config: ViTConfig) -> "SpectralViT | FovealViT":
     """Return the untrained classifier of a shape; ValueError where it has members without a fovea."""
-    if config.fovea is None and config.members != 1:
-        raise ValueError(f"{config.members} members: only a foveal classifier can have more than one")
+    if config.fovea is None and len(config.members) != 1:
+        raise ValueError(f"{len(config.members)} members: only a foveal classifier can have more than one")
     return SpectralViT(config) if config.fovea is None else FovealViT(config)

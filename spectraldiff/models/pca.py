@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 # A component's least standard deviation, as a share of the root mean square of the mean feature vector.
 SMALLEST_DEVIATION = 2e-3
-# How many standard deviations of chance a component should tell the classes apart, and by how many the last ones
+# How many standard deviations above chance a component should separate the classes, and by how many the last ones
 # together must fall short of that, again in deviations of chance, before they are left out.
 EVIDENCE, SHORT = 0.5, 4.0
 
@@ -26,45 +26,46 @@ class PCA:
     components
         (P, D), each row divided by the standard deviation along it.
     explained
-        Share of the variance that the P components hold, 0 .. 1; without those of `beside`.
-    beside
-        How many of the P, the last ones, are principal components of the bands alone, where these stand beside the
-        features.
+        Share of the variance that the P components hold, 0 .. 1; without those of the bands alone.
+    band_components
+        How many of the P, the last ones, are principal components of the bands alone, where these are concatenated to
+        the features.
     """
 
     mean: Tensor
     components: Tensor
     explained: float
-    beside: int = 0
+    band_components: int = 0
 
     def __call__(self, features: Tensor) -> Tensor:
         """Map (N, D, H, W) to (N, P, H, W)."""
         return torch.einsum("pd,ndhw->nphw", self.components, features - self.mean[:, None, None])
 
-    def telling(self, values: Tensor, labels: Tensor) -> Tensor:
-        """Return the numbers of the components that tell classes apart: `telling` for features and for bands alone."""
-        first = values.shape[1] - self.beside
-        told = torch.arange(telling(values[:, :first], labels))
-        if not self.beside:
-            return told
-        return torch.cat([told, first + torch.arange(telling(values[:, first:], labels))])
+    def discriminative(self, values: Tensor, labels: Tensor) -> Tensor:
+        """Return the indices of the discriminative components, of features and of bands alone, see `discriminative`."""
+        first = values.shape[1] - self.band_components
+        found = torch.arange(discriminative(values[:, :first], labels))
+        if not self.band_components:
+            return found
+        return torch.cat([found, first + torch.arange(discriminative(values[:, first:], labels))])
 
-    def only(self, kept: Tensor) -> "PCA":
-        """Return the PCA with the components of these numbers, in rising order."""
-        beside = int((kept >= len(self.components) - self.beside).sum())
-        variances = self.components[: len(self.components) - self.beside].square().sum(1).reciprocal()
-        share = float(variances[kept[: len(kept) - beside]].sum() / variances.sum())
-        return PCA(self.mean, self.components[kept], share * self.explained, beside)
+    def select(self, kept: Tensor) -> "PCA":
+        """Return the PCA with the components of these indices, in rising order."""
+        first = len(self.components) - self.band_components
+        of_bands = int((kept >= first).sum())
+        variances = self.components[:first].square().sum(1).reciprocal()
+        share = float(variances[kept[: len(kept) - of_bands]].sum() / variances.sum())
+        return PCA(self.mean, self.components[kept], share * self.explained, of_bands)
 
     def to(self, device: torch.device) -> "PCA":
         """Return the PCA on another device."""
         return replace(self, mean=self.mean.to(device), components=self.components.to(device))
 
 
-def fit_pca(batches: Iterator[Tensor], components: int, bands: int = 0, beside: int = 0) -> PCA:
+def fit_pca(batches: Iterator[Tensor], components: int, bands: int = 0, band_components: int = 0) -> PCA:
     """Fit `components` principal components to feature vectors that arrive as (M, D) batches.
 
-    With `beside`, so many more are of the last `bands` features alone.
+    With `band_components`, so many more are of the last `bands` features alone.
 
     Fewer are kept where the covariance has a lower rank (a direction without variance cannot be scaled to unit
     variance) or where a direction's deviation falls below `SMALLEST_DEVIATION` of the features themselves: scaling
@@ -79,9 +80,9 @@ def fit_pca(batches: Iterator[Tensor], components: int, bands: int = 0, beside: 
     mean = total / count
     covariance = (scatter - count * torch.outer(mean, mean)) / max(count - 1, 1)
     scaled, explained = _principal(mean, covariance, components)
-    if not beside:
+    if not band_components:
         return PCA(mean.float(), scaled.float(), explained)
-    alone, _ = _principal(mean[-bands:], covariance[-bands:, -bands:], beside)
+    alone, _ = _principal(mean[-bands:], covariance[-bands:, -bands:], band_components)
     alone = F.pad(alone, (len(mean) - bands, 0))
     return PCA(mean.float(), torch.cat([scaled, alone]).float(), explained, len(alone))
 
@@ -96,10 +97,10 @@ def _principal(mean: Tensor, covariance: Tensor, components: int) -> tuple[Tenso
     return scaled.T.contiguous(), float(variance[:kept].sum() / variance.clamp_min(0).sum())
 
 
-def telling(values: Tensor, labels: Tensor) -> int:
-    """Return how many of the first principal components tell the classes apart.
+def discriminative(values: Tensor, labels: Tensor) -> int:
+    """Return how many of the first principal components separate the classes.
 
-    Components that vary from pixel to pixel only, whatever grows there, are noise that unit variance has blown up.  A
+    Components that vary from pixel to pixel only, whatever the class, are noise that unit variance has amplified.  A
     component's F is the variance between classes over that within them; by chance it is about 1 with a known deviation
     (one-way analysis of variance).  The last components are left out where the sum of their F falls clearly short of
     half a deviation above chance each.

@@ -1,323 +1,266 @@
 """The two presets: `paper`, faithful to the text, and `fast`, the default, for two CPU cores and minutes."""
 
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from spectraldiff.models.diffusion import Parameterisation
-from spectraldiff.models.unet import Kernel, UNetConfig
+from spectraldiff.models.settings import (
+    ClassifierSettings,
+    ComponentSettings,
+    DenoiserSettings,
+    DiffusionSettings,
+    FeatureSettings,
+    LoopSettings,
+    Member,
+    SmoothingSettings,
+    TransformerSettings,
+    members_used,
+    nested,
+    rebuilt,
+    replaced,
+)
+from spectraldiff.models.unet import UNetConfig
 from spectraldiff.models.vit import ViTConfig
 from spectraldiff_runtime.errors import RunError, UsageError
-
-Features = Literal["diffusion", "raw"]
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """How one of the two networks is trained.
-
-    Attributes
-    ----------
-    batch
-        Instances (diffusion) or windows (classifier) a step.
-    lr
-        Highest learning rate.
-    schedule
-        `"constant"`, or `"cosine"`: a linear rise over the first `warmup` share of the steps, then half a cosine to 0.
-    warmup
-        Share of the steps, 0 .. 1.
-    weight_decay
-        Decoupled weight decay (AdamW); with 0 this is Adam.
-    beta2
-        Decay of Adam's second moment.
-    ema
-        Decay of the exponential moving average of the weights that is kept as the result.
-    patience
-        Stop when the mean loss over this many steps has not fallen below the best so far by 0.1 %; 0 never stops.
-    """
-
-    batch: int
-    lr: float
-    schedule: Literal["constant", "cosine"]
-    warmup: float
-    weight_decay: float
-    beta2: float
-    ema: float
-    patience: int
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Everything that decides what is trained, apart from scene, split and seed.
+    """Everything that decides what is trained, except scene, split and seed.
 
     Attributes
     ----------
     name
         What reports call it.
-    steps, beta_first, beta_last
-        T and the ends of the linear noise schedule.
-    parameterisation
-        What the U-Net predicts, see `spectraldiff.models.diffusion.Denoiser`.
-    positions
-        Spectral positions wanted after the first convolution; its stride is chosen from the number of bands.
-        None: stride 1.
-    stem_channels, stem_width, channels, first_kernel, second_kernel, resample_kernel
-        See `spectraldiff.models.unet.UNetConfig`.
-    instance
-        K, pixels along the side of the square instances that the denoiser is trained on.
-    diffusion_steps, diffusion
-        Training steps at most, and how.
-    features
-        `"diffusion"`, or `"raw"`: the normalised bands in the same classifier (the ablation of the paper's Table V).
-    beside_raw
-        Whether the normalised bands stand beside the diffusion features before the PCA.
-    timestep, layer
-        t and layer index of the features.
-    least_components, components, raw_components
-        P, principal components: as many as there are training pixels, from the first to the second; the third for raw
-        bands.
-    apart_components
-        P at least where most test pixels lie in other places than the training pixels: as many as there are places
-        (polygons, or patches of training pixels of one class), up to as many as elsewhere.
-    apart_members
-        Further members of the classifier there. They read principal components of the bands alone, as many as
-        `raw_components` and `apart_components` say, where bands stand beside diffusion features.
-    fall_back
-        Whether raw bands are taken instead of diffusion features where pixels held out of the training are clearly
-        likelier with them, see `spectraldiff.training.calibration.HeldOut`.
-    telling
-        Whether the last components are left out where training pixels of different classes do not differ in them, see
-        `spectraldiff.models.pca.telling`.
-    window, fovea, members, narrow, width, depth, heads, mlp, dropout
-        See `spectraldiff.models.vit.ViTConfig`.
-    feature_noise
-        Standard deviation of the noise added to the standardised features while the classifier learns.
-    balance
-        How far small classes count as much as large ones in the classifier's loss, 0 (every pixel alike) .. 1 (every
-        class alike), see `spectraldiff.training.tasks.ClassifierTask`.
-    smoothing
-        Most steps of averaging scores over similar neighbours; the training chooses how many, see
-        `spectraldiff.training.calibration`. 0 for none.
-    epochs, classifier_steps, classifier
-        Passes over the training pixels, training steps at most (0: no limit), and how.
+    diffusion, features, components, classifier, smoothing
+        The parts of the training, in their order.
     """
 
     name: str
-    steps: int
-    beta_first: float
-    beta_last: float
-    parameterisation: Parameterisation
-    positions: int | None
-    stem_channels: int
-    stem_width: int
-    channels: tuple[int, ...]
-    first_kernel: Kernel
-    second_kernel: Kernel
-    resample_kernel: Kernel
-    instance: int
-    diffusion_steps: int
-    diffusion: LoopSettings
-    features: Features
-    beside_raw: bool
-    timestep: int
-    layer: int
-    least_components: int
-    components: int
-    raw_components: int
-    apart_components: int
-    apart_members: int
-    telling: bool
-    fall_back: bool
-    window: int
-    fovea: int | None
-    members: int
-    narrow: int | None
-    width: int
-    depth: int
-    heads: int
-    mlp: int
-    dropout: float
-    feature_noise: float
-    balance: float
-    smoothing: int
-    epochs: int
-    classifier_steps: int
-    classifier: LoopSettings
+    diffusion: DiffusionSettings
+    features: FeatureSettings
+    components: ComponentSettings
+    classifier: ClassifierSettings
+    smoothing: SmoothingSettings
+
+    @property
+    def raw(self) -> bool:
+        """Whether the features are raw bands."""
+        return self.features.source == "raw"
 
     def unet(self, bands: int) -> UNetConfig:
         """Return the U-Net's shape for a scene of `bands` bands."""
-        stride = 1 if self.positions is None else max(1, round(bands / self.positions))
+        network = self.diffusion.network
+        stride = 1 if network.positions is None else max(1, round(bands / network.positions))
         return UNetConfig(
             bands,
             stride,
-            self.stem_channels,
-            self.channels,
-            self.first_kernel,
-            self.second_kernel,
-            self.resample_kernel,
-            self.stem_width,
+            network.stem_channels,
+            network.channels,
+            network.first_kernel,
+            network.second_kernel,
+            network.resample_kernel,
+            network.stem_width,
         )
 
-    def vit(self, components: int, classes: int, beside: int = 0, apart: bool = False) -> ViTConfig:
-        """Return the classifier's shape for `components` components and `classes` classes.
+    def members(self, disjoint: bool = False) -> tuple[Member, ...]:
+        """Return the members that are used where test pixels are spatially disjoint, or where they are not."""
+        return members_used(self.classifier.members, disjoint)
 
-        `beside` is how many of the components are of the bands alone; `apart` is that of the split.
-        """
-        more = self.apart_members if apart else 0
-        return ViTConfig(
-            components,
-            classes,
-            self.window,
-            self.width,
-            self.depth,
-            self.heads,
-            self.mlp,
-            self.dropout,
-            self.fovea,
-            self.members + more,
-            self.narrow,
-            beside,
-            more if beside else 0,
-        )
-
-    def classifier_loop(self, epoch: int) -> int:
-        """Return the classifier's training steps, where an epoch has so many."""
-        steps = self.epochs * epoch
-        return min(steps, self.classifier_steps) if self.classifier_steps else steps
-
-    def wanted_components(self, places: int, apart: bool = False) -> int:
-        """Return the principal components asked for with these features.
+    def vit(self, components: int, classes: int, members: Sequence[Member], band_components: int = 0) -> ViTConfig:
+        """Return the classifier's shape.
 
         Parameters
         ----------
-        places
-            Training pixels or, where `apart`, the places that they lie in: pixels of one field say one thing there.
-        apart
-            See `spectraldiff.splits.split.Split.apart`.
+        components, band_components
+            Components in all, and how many of them, the last ones, are of the bands alone. Without these, all members
+            read the features.
+        classes
+            K.
+        members
+            Those of the preset's members that are used, see `members`.
         """
-        most = self.raw_components if self.features == "raw" else self.components
-        least = min(self.least_components, most) if self.features == "diffusion" else most
-        return min(most, max(min(least, self.apart_components) if apart else least, places))
+        if not band_components:
+            members = [replace(member, source="features") for member in members]
+        network = asdict(self.classifier.network)
+        return ViTConfig(components, classes, tuple(members), band_components=band_components, **network)
 
-    def changed(self, **changes: Any) -> "Preset":
-        """Return the preset with those of `changes` that are not None.
+    def wanted_components(self, groups: int, disjoint: bool = False) -> int:
+        """Return the principal components of these features that are asked for.
 
-        `diffusion_batch` changes `diffusion.batch`; with `epochs` there is no limit to the classifier's steps; with raw
-        features, `components` are those of raw bands.
+        Parameters
+        ----------
+        groups
+            Training pixels or, where `disjoint`, the groups that they form: pixels of one field say one thing there.
+        disjoint
+            Whether test pixels are spatially disjoint from the training pixels.
+        """
+        most = self.components.bands if self.raw else self.components.most
+        least = most if self.raw else min(self.components.least, most)
+        return min(most, max(min(least, self.components.disjoint_least) if disjoint else least, groups))
+
+    def wanted_band_components(self, groups: int, disjoint: bool = False) -> int:
+        """Return the components of the bands alone that are asked for, as `wanted_components`; 0 where none reads them.
+
+        Bands are at hand beyond the features only where they are concatenated to them.
+        """
+        members = self.members(disjoint)
+        if self.raw or not self.features.concat_bands or all(member.source != "bands" for member in members):
+            return 0
+        return self.changed(features="raw").wanted_components(groups, disjoint)
+
+    def changed(self, **options: Any) -> "Preset":
+        """Return the preset with those options of `sdiff train` that are not None.
+
+        The options are `features`, `timestep`, `layer`, `fall_back`, `components`, `diffusion_steps`,
+        `diffusion_batch` and `epochs`. With `epochs` there is no limit to the classifier's steps; with raw features,
+        `components` are those of raw bands as well.
 
         Raises
         ------
         UsageError
             A timestep, layer index or count is out of range.
         """
-        given = {k: v for k, v in changes.items() if v is not None}
-        batch = given.pop("diffusion_batch", self.diffusion.batch)
-        if "epochs" in given:
-            given["classifier_steps"] = 0
-        if "components" in given and given.get("features", self.features) == "raw":
-            given["raw_components"] = given["components"]
-        preset = replace(self, diffusion=replace(self.diffusion, batch=batch), **given)
-        if not 1 <= preset.timestep <= preset.steps:
-            raise UsageError(f"timestep {preset.timestep} is outside the process: give 1 to {preset.steps}")
-        if not 0 <= preset.layer < len(preset.channels):
-            raise UsageError(f"layer index {preset.layer} does not exist: give 0 to {len(preset.channels) - 1}")
+        preset = self
+        for name, value in options.items():
+            if value is not None:
+                preset = replaced(preset, **_OPTIONS[name](value))
+        if options.get("components") is not None and preset.raw:
+            preset = replaced(preset, components={"bands": options["components"]})
+        timesteps, layers = preset.diffusion.timesteps, len(preset.diffusion.network.channels)
+        if not 1 <= preset.features.timestep <= timesteps:
+            raise UsageError(f"timestep {preset.features.timestep} is outside the process: give 1 to {timesteps}")
+        if not 0 <= preset.features.layer < layers:
+            raise UsageError(f"layer index {preset.features.layer} does not exist: give 0 to {layers - 1}")
         return preset
+
+    def options(self) -> dict[str, Any]:
+        """Return the value of each option that `changed` takes and a user can give."""
+        return {
+            "features": self.features.source,
+            "timestep": self.features.timestep,
+            "layer": self.features.layer,
+            "components": self.components.most,
+            "diffusion_steps": self.diffusion.steps,
+            "epochs": self.classifier.epochs,
+            "diffusion_batch": self.diffusion.loop.batch,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, for `from_json`."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Preset":
-        """Rebuild a preset from `to_json`; RunError where a field is missing or unknown."""
-        names = {f.name for f in fields(cls)}
-        if set(values) != names:
-            odd = ", ".join(sorted(names ^ set(values)))
-            raise RunError(f"the preset in the run does not fit this version of SpectralDiff ({odd}): train again")
-        loops = {k: LoopSettings(**values[k]) for k in ("diffusion", "classifier")}
-        tuples = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
-        return cls(**{**values, **tuples, **loops})
+    def from_json(cls, values: Mapping[str, Any]) -> "Preset":
+        """Rebuild a preset from `to_json`, of this version or of one with flat presets.
 
+        Raises
+        ------
+        RunError
+            A field is missing or unknown.
+        """
+        try:
+            return rebuilt(cls, nested(values) if "beside_raw" in values else values)
+        except (TypeError, KeyError) as error:
+            raise RunError(
+                f"the preset in the run does not fit this version of SpectralDiff ({error.args[0]}): train again"
+            ) from None
+
+
+_OPTIONS: dict[str, Any] = {
+    "features": lambda value: {"features": {"source": value}},
+    "timestep": lambda value: {"features": {"timestep": value}},
+    "layer": lambda value: {"features": {"layer": value}},
+    "fall_back": lambda value: {"features": {"fall_back": value}},
+    "components": lambda value: {"components": {"most": value}},
+    "diffusion_steps": lambda value: {"diffusion": {"steps": value}},
+    "diffusion_batch": lambda value: {"diffusion": {"loop": {"batch": value}}},
+    "epochs": lambda value: {"classifier": {"epochs": value, "most_steps": 0}},
+}
 
 # What the paper's text leaves open is marked; everything else stands there.
 PAPER = Preset(
     name="paper",
-    steps=500,
-    beta_first=1e-4,
-    beta_last=0.02,
-    parameterisation="noise",
-    positions=None,
-    stem_channels=16,
-    stem_width=3,
-    channels=(32, 64, 128),
-    first_kernel=(3, 3, 3),
-    second_kernel=(3, 3, 3),
-    resample_kernel=(4, 5, 5),
-    instance=16,
-    diffusion_steps=30_000,  # open
-    diffusion=LoopSettings(256, 1e-4, "constant", 0.0, 0.0, 0.999, 0.999, 3000),  # EMA and patience: open
-    features="diffusion",
-    beside_raw=False,
-    timestep=5,
-    layer=1,
-    least_components=1200,
-    components=1200,  # open
-    raw_components=1200,  # open
-    apart_components=1200,
-    apart_members=0,
-    telling=False,
-    fall_back=False,
-    window=13,  # open
-    fovea=None,
-    members=1,
-    narrow=None,
-    width=64,  # open
-    depth=5,
-    heads=4,
-    mlp=128,  # open
-    dropout=0.1,  # open
-    feature_noise=0.0,
-    balance=0.0,
-    smoothing=0,
-    epochs=20,
-    classifier_steps=0,
-    classifier=LoopSettings(64, 1e-3, "constant", 0.0, 0.0, 0.999, 0.99, 0),
+    diffusion=DiffusionSettings(
+        timesteps=500,
+        beta_first=1e-4,
+        beta_last=0.02,
+        parameterisation="noise",
+        network=DenoiserSettings(
+            positions=None,
+            stem_channels=16,
+            stem_width=3,
+            channels=(32, 64, 128),
+            first_kernel=(3, 3, 3),
+            second_kernel=(3, 3, 3),
+            resample_kernel=(4, 5, 5),
+        ),
+        instance=16,
+        steps=30_000,  # open
+        loop=LoopSettings(256, 1e-4, "constant", 0.0, 0.0, 0.999, 0.999, 3000),  # EMA and patience: open
+    ),
+    features=FeatureSettings(source="diffusion", timestep=5, layer=1, concat_bands=False, fall_back=False),
+    components=ComponentSettings(
+        least=1200,
+        most=1200,  # open
+        bands=1200,  # open
+        disjoint_least=1200,
+        discriminative=False,
+    ),
+    classifier=ClassifierSettings(
+        members=(Member(window=13),),  # open
+        network=TransformerSettings(
+            fovea=None,
+            width=64,  # open
+            depth=5,
+            heads=4,
+            mlp=128,  # open
+            dropout=0.1,  # open
+        ),
+        noise=0.0,
+        balance=0.0,
+        epochs=20,
+        most_steps=0,
+        loop=LoopSettings(64, 1e-3, "constant", 0.0, 0.0, 0.999, 0.99, 0),
+    ),
+    smoothing=SmoothingSettings(iterations=0),
 )
 
-FAST = replace(
+FAST = replaced(
     PAPER,
     name="fast",
-    parameterisation="residual",
-    positions=25,
-    stem_width=1,
-    channels=(32, 48, 64),
-    first_kernel=(3, 1, 1),
-    second_kernel=(1, 3, 3),
-    resample_kernel=(4, 1, 1),
-    instance=8,
-    diffusion_steps=2000,
-    diffusion=LoopSettings(16, 2e-3, "cosine", 0.05, 0.01, 0.99, 0.995, 0),
-    beside_raw=True,
-    timestep=50,
-    layer=2,
-    least_components=200,
-    components=350,
-    raw_components=150,
-    apart_components=30,
-    apart_members=2,
-    telling=True,
-    fall_back=True,
-    window=15,
-    fovea=3,
-    members=3,
-    narrow=9,
-    depth=1,
-    dropout=0.0,
-    feature_noise=1.0,
-    balance=0.5,
-    smoothing=12,
-    epochs=40,
-    classifier_steps=2500,
-    classifier=LoopSettings(64, 1e-3, "cosine", 0.3, 0.05, 0.999, 0.99, 0),
+    diffusion={
+        "parameterisation": "residual",
+        "network": {
+            "positions": 25,
+            "stem_width": 1,
+            "channels": (32, 48, 64),
+            "first_kernel": (3, 1, 1),
+            "second_kernel": (1, 3, 3),
+            "resample_kernel": (4, 1, 1),
+        },
+        "instance": 8,
+        "steps": 2000,
+        "loop": LoopSettings(16, 2e-3, "cosine", 0.05, 0.01, 0.99, 0.995, 0),
+    },
+    features={"timestep": 50, "layer": 2, "concat_bands": True, "fall_back": True},
+    components=ComponentSettings(least=200, most=350, bands=150, disjoint_least=30, discriminative=True),
+    classifier={
+        "members": (
+            Member(window=15),
+            Member(window=9),
+            Member(window=15),
+            Member(window=9, source="bands", disjoint_only=True),
+            Member(window=15, source="bands", disjoint_only=True),
+        ),
+        "network": {"fovea": 3, "depth": 1, "dropout": 0.0},
+        "noise": 1.0,
+        "balance": 0.5,
+        "epochs": 40,
+        "most_steps": 2500,
+        "loop": LoopSettings(64, 1e-3, "cosine", 0.3, 0.05, 0.999, 0.99, 0),
+    },
+    smoothing={"iterations": 12},
 )
 
 PRESETS = {preset.name: preset for preset in (FAST, PAPER)}

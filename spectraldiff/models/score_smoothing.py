@@ -1,9 +1,9 @@
-"""Scores averaged over similar neighbours: what speckles a map is outvoted by the ground of its kind around it.
+"""Scores averaged over similar neighbours, which removes isolated errors from a map.
 
-A pixel's scores become the mean of those of the 5 x 5 pixels around it, each weighted by how alike the two pixels'
-features are: a bilateral filter (Tomasi and Manduchi, "Bilateral filtering for gray and color images", 1998) of the
-scores that is guided by the features.  Repeated, it carries scores farther across ground of one kind and not across its
-edges.  Averaging scores averages log probabilities, up to what is the same for all classes.
+A pixel's scores become the mean of those of the 5 x 5 pixels around it, each weighted by the similarity of the two
+pixels' features: a bilateral filter (Tomasi and Manduchi, "Bilateral filtering for gray and color images", 1998) of the
+scores that is guided by the features.  Each further iteration carries scores farther inside a homogeneous region, and
+not across its edges.  Averaging scores averages log probabilities, up to what is the same for all classes.
 """
 
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from torch.nn import functional as F
 
 from spectraldiff.models.padding import cropped
 
-RADIUS = 2  # pixels that a step reaches
-GUIDES = 40  # principal components that say how alike two pixels are
-MEDIAN = 1.5  # half of all pixels are exp(-MEDIAN) or more like the pixel next to them
+RADIUS = 2  # pixels that an iteration reaches
+GUIDES = 40  # principal components that the similarity of two pixels is computed from
+MEDIAN = 1.5  # the median similarity of adjacent pixels is exp(-MEDIAN)
 
 
 class Smoothing(nn.Module):
-    """Some steps of averaging over similar neighbours.
+    """Iterated averaging over similar neighbours.
 
     Parameters
     ----------
-    steps
+    iterations
         How often; with 0 nothing changes.
     sharpness
         What the guides are multiplied by, see `sharpness`.
@@ -32,15 +32,15 @@ class Smoothing(nn.Module):
 
     sharpness: Tensor
 
-    def __init__(self, steps: int, sharpness: float = 1.0) -> None:
+    def __init__(self, iterations: int, sharpness: float = 1.0) -> None:
         super().__init__()
-        self.steps = steps
+        self.iterations = iterations
         self.register_buffer("sharpness", torch.tensor(sharpness))
 
     @property
     def halo(self) -> int:
         """Pixels of rim that are consumed on each side."""
-        return RADIUS * self.steps
+        return RADIUS * self.iterations
 
     def guides(self, features: Tensor) -> Tensor:
         """Return the guides, (N, G, H, W), of standardised principal components (N, P, H, W)."""
@@ -64,10 +64,10 @@ class Smoothing(nn.Module):
         return self.each(scores, guides)[-1]
 
     def each(self, scores: Tensor, guides: Tensor) -> list[Tensor]:
-        """Return the scores themselves and those after 1, 2, ... steps, each smaller than the one before."""
-        found, weights = [scores], shares(guides) if self.steps else guides
-        for step in range(self.steps):
-            found.append(added(neighbours(found[-1]) * cropped(weights, RADIUS * step), 2)[:, :, 0])
+        """Return the scores themselves and those after 1, 2, ... iterations, each smaller than the one before."""
+        found, weights = [scores], shares(guides) if self.iterations else guides
+        for iteration in range(self.iterations):
+            found.append(added(neighbours(found[-1]) * cropped(weights, RADIUS * iteration), 2)[:, :, 0])
         return found
 
 
@@ -78,8 +78,8 @@ def neighbours(x: Tensor, less_own: bool = False) -> Tensor:
     node for each of the 25.
     """
     side = 2 * RADIUS + 1
-    places = torch.eye(side**2, dtype=x.dtype, device=x.device)
-    kernel = (places - places[side**2 // 2] if less_own else places).view(-1, 1, side, side)
+    offsets = torch.eye(side**2, dtype=x.dtype, device=x.device)
+    kernel = (offsets - offsets[side**2 // 2] if less_own else offsets).view(-1, 1, side, side)
     channels = x.shape[1]
     found = F.conv2d(x, kernel.repeat(channels, 1, 1, 1), groups=channels)
     return found.unflatten(1, (channels, side**2))  # type: ignore[no-any-return, no-untyped-call]
@@ -88,10 +88,10 @@ def neighbours(x: Tensor, less_own: bool = False) -> Tensor:
 def shares(guides: Tensor) -> Tensor:
     """Return the weights of the 5 x 5 pixels around each pixel, their sum 1: (N, G, H, W) to (N, 1, 25, H - 4, W - 4).
 
-    Two pixels are exp(-|g - g'|^2) alike.
+    The similarity of two pixels is exp(-|g - g'|^2).
     """
-    alike = (-added(neighbours(guides, less_own=True).square(), 1)).exp()
-    return alike / added(alike, 2)
+    similarity = (-added(neighbours(guides, less_own=True).square(), 1)).exp()
+    return similarity / added(similarity, 2)
 
 
 def added(x: Tensor, axis: int) -> Tensor:
@@ -107,7 +107,7 @@ def added(x: Tensor, axis: int) -> Tensor:
 
 
 def sharpness(features: Sequence[Tensor], valid: Sequence[Tensor]) -> float:
-    """Return what guides are multiplied by so that a pixel next to another is exp(-`MEDIAN`) like it in the median.
+    """Return what guides are multiplied by so that the median similarity of adjacent pixels is exp(-`MEDIAN`).
 
     Parameters
     ----------
@@ -118,8 +118,8 @@ def sharpness(features: Sequence[Tensor], valid: Sequence[Tensor]) -> float:
 
     Notes
     -----
-    That scale is the scene's own, and needs no labels: pixels next to each other are mostly of one kind.  Where a
-    scene's neighbours are all equal, any scale will do.
+    The scale is the scene's own and needs no labels: adjacent pixels are mostly of one class.  Where all adjacent
+    pixels are equal, any scale will do.
     """
     found = [
         (one - next_).square().sum(-1)[known & also]

@@ -1,6 +1,6 @@
 """SpectralViT: a transformer over the window of feature vectors around a pixel (paper, Section III-C).
 
-A token is one pixel of the window: its feature vector, mapped linearly, plus the embedding of its place in the window.
+A token is one pixel of the window: its feature vector, mapped linearly, plus the embedding of its position there.
 A class token reads the window and an MLP head turns it into class scores.
 """
 
@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spectraldiff.models.settings import Member, widest_window
+
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """Shape of a `SpectralViT`.
+    """Shape of the classifier: a `SpectralViT`, or a `spectraldiff.models.foveal_vit.FovealViT` of some members.
 
     Attributes
     ----------
@@ -22,8 +24,8 @@ class ViTConfig:
         P, length of a pixel's feature vector.
     classes
         K.
-    window
-        Pixels along the side of the window, odd.
+    members
+        The ensemble whose mean counts; more than one with a fovea only.
     width, depth, heads
         Token width, number of blocks, attention heads; the paper's text has five blocks of four heads.
     mlp
@@ -31,30 +33,28 @@ class ViTConfig:
     dropout
         Share of activations dropped in training, in attention output and MLP.
     fovea
-        Pixels along the side of the window's centre that have a place each, see `spectraldiff.models.foveal_vit`; None
-        where all pixels are tokens of their own.
-    members
-        Classifiers side by side whose mean counts, with a fovea only.
-    narrow
-        Pixels along the side of the window of every second member; None where all read the whole window.
-    beside, band_members
-        How many of the components, the last ones, are of the bands alone, and how many of the members, the last ones,
-        read only these; the other members read only the others. 0 where all members read all components.
+        Pixels along the side of the window's centre that have a position each, see `spectraldiff.models.foveal_vit`;
+        None where all pixels are tokens of their own.
+    band_components
+        How many of the components, the last ones, are of the bands alone: what members with the source ``"bands"``
+        read, and no others. 0 where there are no such members.
     """
 
     components: int
     classes: int
-    window: int = 9
+    members: tuple[Member, ...] = (Member(window=9),)
     width: int = 64
     depth: int = 5
     heads: int = 4
     mlp: int = 128
     dropout: float = 0.1
     fovea: int | None = None
-    members: int = 1
-    narrow: int | None = None
-    beside: int = 0
-    band_members: int = 0
+    band_components: int = 0
+
+    @property
+    def window(self) -> int:
+        """Pixels along the side of the largest window of a member."""
+        return widest_window(self.members)
 
     @property
     def radius(self) -> int:

@@ -1,4 +1,4 @@
-"""Training and test pixels in different places: blocks of the scene, with a buffer between the two sides.
+"""Spatially disjoint training and test pixels: blocks of the scene, with a buffer between the two sides.
 
 Block: a square of about a 64th of the scene's area. The pixels of one class in one block stay together. Which of them
 train is decided by a seeded search that rewards each class for being on both sides, for a training share near the one
@@ -36,7 +36,7 @@ class _Cell:
 def draw_disjoint(
     labels: NDArray[Any], share: float, buffer: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Choose training and test pixels that lie apart.
+    """Choose spatially disjoint training and test pixels.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ def make_splits(
     marked: NDArray[Any] | None = None,
     window: int | None = None,
     buffer: int = 0,
-    places: Sequence[Georeference] = (),
+    georeferences: Sequence[Georeference] = (),
 ) -> tuple[Split, ...]:
     """Draw the training and test pixels of some scenes; counts and shares are those of all scenes together.
 
@@ -66,7 +66,7 @@ def make_splits(
         ``paper``: Table I's counts for `dataset`. ``per-class:N``: N pixels of each class, half of a class that has no
         more, which a note names. ``fraction:F``: the share F (0 < F < 1) of each class, at least one pixel and never
         all. The rest tests. ``disjoint`` or ``disjoint:F``:
-        about the share F (0.3) of each class, in other places than the test pixels (`spectraldiff.splits.disjoint`).
+        about the share F (0.3) of each class, spatially disjoint from the test pixels (`spectraldiff.splits.disjoint`).
         ``file:NAME``: the nonzero pixels of `marked` (`spectraldiff.splits.train_mask`) train, the rest tests. All but
         ``paper`` pass over classes without pixels.
     seed
@@ -84,9 +84,10 @@ def make_splits(
         Side of the classifier's window in pixels, for the leakage.
     buffer
         For ``disjoint``: no test pixel lies this many pixels (Chebyshev) from a training pixel, or fewer.
-    places
-        Where each scene lies, for scenes that overlap (`spectraldiff.splits.overlap`): the leakage counts ground that
-        trains in another scene, ``disjoint`` tests no pixel within `buffer` of it, and a split by polygon none on it.
+    georeferences
+        Where each scene lies, for scenes that overlap (`spectraldiff.splits.overlap`): the leakage counts the training
+        pixels of other scenes, ``disjoint`` tests no pixel within `buffer` of one, and a split by polygon none that one
+        covers.
 
     Raises
     ------
@@ -98,22 +99,22 @@ def make_splits(
     wanted = parse_spec(spec, dataset)
     if seed < 0:
         raise UsageError(f"the seed is {seed}; give a whole number from 0 upwards")
-    sheet, gap = [np.asarray(one) for one in labels], buffer + (window or 0)
-    canvas = joined(sheet, gap)
-    if not canvas.any():
+    each, gap = [np.asarray(one) for one in labels], buffer + (window or 0)
+    mosaic = joined(each, gap)
+    if not mosaic.any():
         raise LabelsError("the labels are 0 everywhere; give labels with at least two classes")
-    polygons = joined_groups(sheet, groups or [None] * len(sheet), gap)
-    name, (train, test), notes = _draw(canvas, wanted, seed, classes, polygons, marked, buffer)
-    shapes = [one.shape for one in sheet]
+    polygons = joined_groups(each, groups or [None] * len(each), gap)
+    name, (train, test), notes = _draw(mosaic, wanted, seed, classes, polygons, marked, buffer)
+    shapes = [one.shape for one in each]
     trains, tests = cut(train, shapes, gap), cut(test, shapes, gap)
-    if len(sheet) > 1 and places and (wanted.form == "disjoint" or name.endswith(BY_POLYGON)):
-        tests, left_out = _off_trained_ground(trains, tests, places, buffer if wanted.form == "disjoint" else 0)
+    if len(each) > 1 and georeferences and (wanted.form == "disjoint" or name.endswith(BY_POLYGON)):
+        tests, left_out = _outside_training(trains, tests, georeferences, buffer if wanted.form == "disjoint" else 0)
         test, notes = joined(tests, gap), (*notes, *left_out)
     if not test.any():
         raise LabelsError(_nothing_tests(wanted, buffer))
-    notes = (*notes, *_one_sided(canvas, train, test, Titles(classes)))
+    notes = (*notes, *_one_sided(mosaic, train, test, Titles(classes)))
     splits = tuple(Split(name, seed, a, b, None, notes) for a, b in zip(trains, tests, strict=True))
-    return splits if window is None else with_leakage(splits, window, places)
+    return splits if window is None else with_leakage(splits, window, georeferences)
 
 
 Sides = tuple[NDArray[np.bool_], NDArray[np.bool_]]
@@ -145,30 +146,30 @@ def _draw(
     return spec.text, draw_disjoint(labels, spec.share, buffer, generator), ()
 
 
-def _off_trained_ground(
+def _outside_training(
     trains: Sequence[NDArray[np.bool_]],
     tests: Sequence[NDArray[np.bool_]],
-    places: Sequence[Georeference],
+    georeferences: Sequence[Georeference],
     distance: int,
 ) -> tuple[list[NDArray[np.bool_]], tuple[str, ...]]:
-    """Return the test pixels farther than `distance` from ground that trains in another scene, and what to say."""
-    near = [near_trained_elsewhere(index, trains, places, distance) for index in range(len(tests))]
+    """Return the test pixels farther than `distance` from another scene's training pixels, and a note on the rest."""
+    near = [near_trained_elsewhere(index, trains, georeferences, distance) for index in range(len(tests))]
     kept = [test if one is None else test & ~one for test, one in zip(tests, near, strict=True)]
     left_out = sum(int(test.sum()) for test in tests) - sum(int(test.sum()) for test in kept)
-    where = f"within {counted(distance, 'pixel')} of" if distance else "on"
-    note = f"not tested, since they lie {where} ground that trains in another scene: {counted(left_out, 'pixel')}"
+    where = f"within {counted(distance, 'pixel')} of" if distance else "under"
+    note = f"not tested, since they are {where} a training pixel of another scene: {counted(left_out, 'pixel')}"
     return kept, (note,) if left_out else ()
 
 
 def _nothing_tests(spec: Spec, buffer: int) -> str:
     if spec.form == "disjoint":
         return (
-            f"no test pixel is left more than {counted(buffer, 'pixel')} from the training pixels: the labels lie too "
-            "close together for a disjoint split; label more places, or choose per-class:N or fraction:F"
+            f"no test pixel is left more than {counted(buffer, 'pixel')} from the training pixels: the labels are too "
+            "close together for a disjoint split; label more areas, or choose per-class:N or fraction:F"
         )
     return (
-        "no test pixel is left on ground that does not train in another scene: label more places, choose disjoint, or "
-        "split by pixel"
+        "every test pixel is under a training pixel of another scene: label more areas, choose disjoint, or split by "
+        "pixel"
     )
 
 

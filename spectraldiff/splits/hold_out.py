@@ -1,4 +1,4 @@
-"""Training pixels held out of a fit, by place."""
+"""Training pixels held out of a fit, by group."""
 
 from collections.abc import Sequence
 
@@ -16,10 +16,10 @@ FOLDS = 5  # fifths at most, and held-out pixels beyond which there is no furthe
 PLENTY = 500
 
 
-def places(scenes: Sequence[LabelledScene], splits: Sequence[Split]) -> NDArray[np.int64]:
-    """Return the number of the place of each training pixel, (n,), scene after scene in order of rows.
+def groups_of(scenes: Sequence[LabelledScene], splits: Sequence[Split]) -> NDArray[np.int64]:
+    """Return the number of the group of each training pixel, (n,), scene after scene in order of rows.
 
-    A place is what is held out together: a pixel, or a polygon or patch where `Split.apart`.
+    A group is held out together: a pixel, or a polygon or patch where a split is spatially disjoint.
     """
     found, top = [], 0
     for scene, split in zip(scenes, splits, strict=True):
@@ -27,7 +27,7 @@ def places(scenes: Sequence[LabelledScene], splits: Sequence[Split]) -> NDArray[
         found.append(numbers + top)
         top = max(top, int(found[-1].max(initial=0)))
     joined = np.concatenate(found)
-    return joined if any(split.apart for split in splits) else np.arange(len(joined))
+    return joined if any(split.spatially_disjoint for split in splits) else np.arange(len(joined))
 
 
 def patches(labels: NDArray[np.integer], groups: NDArray[np.int32] | None) -> NDArray[np.int64]:
@@ -43,13 +43,13 @@ def patches(labels: NDArray[np.integer], groups: NDArray[np.int32] | None) -> ND
     return numbers if groups is None else np.where((groups > 0) & (labels > 0), groups + np.int64(top), numbers)
 
 
-def hold_out(labels: NDArray[np.integer], places: NDArray[np.int64], seed: int) -> list[NDArray[np.bool_]]:
+def hold_out(labels: NDArray[np.integer], groups: NDArray[np.int64], seed: int) -> list[NDArray[np.bool_]]:
     """Choose the training pixels that temperature and smoothing are fitted to.
 
     Parameters
     ----------
-    labels, places
-        (n,) class and place of each training pixel.
+    labels, groups
+        (n,) class and group of each training pixel.
     seed
         Makes every draw.
 
@@ -57,8 +57,8 @@ def hold_out(labels: NDArray[np.integer], places: NDArray[np.int64], seed: int) 
     -------
     list of ndarray of shape (n,), bool
         Up to `FOLDS` sets without a common pixel, as many as hold `PLENTY` pixels together. Each has about a fifth of
-        each class, in whole places; never all of a class. None of a class with fewer than `ENOUGH` pixels. A class in
-        one place only is drawn pixel by pixel.
+        each class, in whole groups; never all of a class. None of a class with fewer than `ENOUGH` pixels. A class in
+        one group only is drawn pixel by pixel.
     """
     generator, free = np.random.Generator(np.random.PCG64(seed)), np.ones(len(labels), np.bool_)
     classes = [pixels for value in np.unique(labels) if len(pixels := np.flatnonzero(labels == value)) >= ENOUGH]
@@ -66,9 +66,9 @@ def hold_out(labels: NDArray[np.integer], places: NDArray[np.int64], seed: int) 
     while len(folds) < FOLDS and (~free).sum() < PLENTY:
         held = np.zeros(len(labels), np.bool_)
         for pixels in classes:
-            alone, left = len(np.unique(places[pixels])) == 1, pixels[free[pixels]]
+            alone, left = len(np.unique(groups[pixels])) == 1, pixels[free[pixels]]
             if len(left):
-                units = np.arange(len(left)) if alone else np.unique(places[left], return_inverse=True)[1]
+                units = np.arange(len(left)) if alone else np.unique(groups[left], return_inverse=True)[1]
                 held[left[share_of(units, round(SHARE * len(pixels)), generator)]] = True
         if not held.any():
             break

@@ -87,7 +87,7 @@ def doubts(counts: Sequence[ClassLabels]) -> list[str]:
     missing = [c.name for c in counts if not c.labelled]
     lines = [
         (few, f"classes with fewer than {FEW} training pixels, whose accuracy is a guess: "),
-        (alone, "classes in one polygon only, whose accuracy says nothing of other places: "),
+        (alone, "classes in one polygon only, whose accuracy says nothing of other areas: "),
         (missing, "classes without a labelled pixel that has data, which cannot be learnt: "),
     ]
     return [text + ", ".join(names) for names, text in lines if names]

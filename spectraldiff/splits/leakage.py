@@ -12,11 +12,11 @@ from spectraldiff.splits.split import Split
 from spectraldiff_runtime.geo.georeference import Georeference
 
 
-def with_leakage(splits: Sequence[Split], window: int, places: Sequence[Georeference] = ()) -> tuple[Split, ...]:
-    """Return the splits of some scenes with the leakage for a window of that side; `places` as `make_splits`."""
+def with_leakage(splits: Sequence[Split], window: int, georeferences: Sequence[Georeference] = ()) -> tuple[Split, ...]:
+    """Return the splits of some scenes with the leakage for a window of that side; `georeferences` as `make_splits`."""
     trains, found = [split.train for split in splits], []
     for index, split in enumerate(splits):
-        elsewhere = near_trained_elsewhere(index, trains, places, window // 2) if places else None
+        elsewhere = near_trained_elsewhere(index, trains, georeferences, window // 2) if georeferences else None
         found.append(replace(split, leakage=leakage(split.train, split.test, window, elsewhere)))
     return tuple(found)
 
@@ -26,7 +26,7 @@ def leakage(
 ) -> float | None:
     """Return the share of test pixels whose window of that side holds a training pixel; None without test pixels.
 
-    `elsewhere`, (H, W): pixels whose window holds ground that trains in another scene.
+    `elsewhere`, (H, W): pixels whose window holds a training pixel of another scene.
     """
     near = within(train, window // 2)
     if elsewhere is not None:

@@ -1,4 +1,4 @@
-"""Arrays of several scenes on one sheet, below each other, so that what works on one scene works on all."""
+"""A mosaic of several scenes, below each other, so that what works on one scene works on all."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +16,10 @@ def joined(arrays: Sequence[NDArray[Any]], gap: int) -> NDArray[Any]:
     return np.concatenate(padded)
 
 
-def cut(sheet: NDArray[Any], shapes: Sequence[tuple[int, ...]], gap: int) -> list[NDArray[Any]]:
-    """Take apart what `joined` put together."""
+def cut(mosaic: NDArray[Any], shapes: Sequence[tuple[int, ...]], gap: int) -> list[NDArray[Any]]:
+    """Cut what `joined` put together into its arrays."""
     starts = np.cumsum([0, *(height + gap for height, _ in shapes)])
-    return [sheet[row : row + height, :width] for row, (height, width) in zip(starts[:-1], shapes, strict=True)]
+    return [mosaic[row : row + height, :width] for row, (height, width) in zip(starts[:-1], shapes, strict=True)]
 
 
 def joined_groups(

@@ -1,7 +1,7 @@
-"""Ground that trains in another scene: where scenes overlap, a place may train in one and test in the other.
+"""Training pixels of other scenes: where scenes overlap, a location may train in one and test in the other.
 
-A training pixel of another scene stands for its ground by points, k by k of them, spread evenly over it and so near to
-each other that they miss no pixel of this scene that it covers. The pixels that they fall into hold that ground.
+A training pixel of another scene is represented by k by k points, spread evenly over it and so close to each other that
+they miss no pixel of this scene that it covers. The pixels that they fall into are covered.
 """
 
 import math
@@ -20,9 +20,9 @@ PER_PIXEL = 1.5  # points a pixel of this scene along the sides of a training pi
 
 
 def near_trained_elsewhere(
-    index: int, trains: Sequence[NDArray[np.bool_]], places: Sequence[Georeference], distance: int
+    index: int, trains: Sequence[NDArray[np.bool_]], georeferences: Sequence[Georeference], distance: int
 ) -> NDArray[np.bool_] | None:
-    """Find the pixels of a scene that lie on, or near, ground that trains in another scene.
+    """Find the pixels of a scene that a training pixel of another scene covers, or that are near one.
 
     Parameters
     ----------
@@ -30,29 +30,30 @@ def near_trained_elsewhere(
         The scene, from 0.
     trains
         (H, W) bool of each scene: its training pixels.
-    places
+    georeferences
         Where each scene lies. One without a transform overlaps no other; nor do two of which one has a CRS.
     distance
-        How near, in pixels of the scene (Chebyshev); 0 for the ground alone. Ground beyond its edge counts too.
+        How near, in pixels of the scene (Chebyshev); 0 for covered pixels alone. Training pixels beyond its edge count
+        too.
 
     Returns
     -------
     ndarray of shape (H, W), bool, or None where there is no such pixel
     """
-    own, (height, width) = places[index], trains[index].shape
+    own, (height, width) = georeferences[index], trains[index].shape
     if not _placed(own):
         return None
     framed = _framed(own, distance)
     shape = height + 2 * distance, width + 2 * distance
-    ground = np.zeros(shape, np.bool_)
-    for other, (train, place) in enumerate(zip(trains, places, strict=True)):
+    covered = np.zeros(shape, np.bool_)
+    for other, (train, place) in enumerate(zip(trains, georeferences, strict=True)):
         if other != index and _placed(place) and bool(place.crs) == bool(own.crs):
             for points in _points(train, place, framed, shape):
                 rows, columns = points[:, 1].astype(np.int64), points[:, 0].astype(np.int64)
-                ground[rows, columns] = True
-    if not ground.any():
+                covered[rows, columns] = True
+    if not covered.any():
         return None
-    near = within(ground, distance)[distance : distance + height, distance : distance + width]
+    near = within(covered, distance)[distance : distance + height, distance : distance + width]
     return near if near.any() else None
 
 

@@ -24,7 +24,7 @@ class Split:
     train, test
         (H, W) bool.
     leakage
-        Share of the test pixels whose window holds a training pixel, or ground that trains in another scene, 0..1;
+        Share of the test pixels whose window holds a training pixel, also one of another scene, 0..1;
         None where the window is not known or nothing tests.
     notes
         What a reader of the accuracy must know, one line each.
@@ -38,8 +38,8 @@ class Split:
     notes: tuple[str, ...] = ()
 
     @property
-    def apart(self) -> bool:
-        """Whether most test pixels lie apart from the training pixels: in other polygons, or out of their windows."""
+    def spatially_disjoint(self) -> bool:
+        """Whether most test pixels are in other polygons than the training pixels, or have none in their windows."""
         return self.name.endswith(BY_POLYGON) or (self.leakage is not None and self.leakage < 0.5)
 
     @property

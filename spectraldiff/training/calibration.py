@@ -1,14 +1,14 @@
-"""Temperature scaling and the number of smoothing steps: what is fitted to pixels that were held out of the training.
+"""Temperature scaling and the number of smoothing iterations, fitted to pixels that were held out of the training.
 
 Guo et al., "On calibration of modern neural networks", 2017, Sec. 4.2: scores are divided by a temperature T before
 the softmax, which changes no class. T is the one that gives held-out pixels the least negative log-likelihood. The
-number of steps of `spectraldiff.models.score_smoothing` follows from the mean of all, each as likely as it makes those
-pixels: far where the ground lies in large pieces, none where it does not.
+number of iterations of `spectraldiff.models.score_smoothing` is the mean of all numbers, each weighted by the
+likelihood of those pixels: many where a scene has large homogeneous regions, none where it has not.
 
-A classifier is certain of the pixels that it was trained on, so both are fitted to a copy that never saw a fifth of
-them.  The fifth stands to the rest as the test pixels do to the training pixels: drawn pixel by pixel where they lie
-among each other, polygon by polygon or patch by patch where they lie apart.  Where a fifth is little, other fifths
-follow, each with a copy of its own.
+A classifier is overconfident on the pixels that it was trained on, so both are fitted to a copy that never saw a fifth
+of them.  The fifth relates to the rest as the test pixels do to the training pixels: drawn pixel by pixel where they
+are mixed, polygon by polygon or patch by patch where they are spatially disjoint.  Where a fifth has few pixels, other
+fifths follow, each with a copy of its own.
 """
 
 import math
@@ -56,21 +56,21 @@ class Temperature:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What the pixels that copies of a classifier never saw say of it.
+    """What pixels show that copies of a classifier were not trained on.
 
     Attributes
     ----------
     temperature
         Fitted to them.
-    steps
+    iterations
         Of smoothing, chosen by them.
     losses
-        (n,) negative log-likelihood of each at that temperature, after those steps; in the same order for all
+        (n,) negative log-likelihood of each at that temperature, after those iterations; in the same order for all
         classifiers of a training.
     """
 
     temperature: Temperature
-    steps: int
+    iterations: int
     losses: Tensor
 
     def worse(self, other: "HeldOut") -> bool:
@@ -80,40 +80,40 @@ class HeldOut:
 
 
 @torch.no_grad()
-def smoothed_scores(vit: SpectralViT | FovealViT, sheet: Tensor, pixels: Tensor, smoothing: Smoothing) -> Tensor:
-    """Return the class scores of some pixels after 0, 1, 2, ... steps of smoothing.
+def smoothed_scores(vit: SpectralViT | FovealViT, mosaic: Tensor, pixels: Tensor, smoothing: Smoothing) -> Tensor:
+    """Return the class scores of some pixels after 0, 1, 2, ... iterations of smoothing.
 
     Parameters
     ----------
     vit
         In evaluation mode.
-    sheet
+    mosaic
         (H, W, P) features, with a rim of the window's radius and the smoothing's halo around each scene.
     pixels
-        (n, 2) row and column on the sheet.
+        (n, 2) row and column on the mosaic.
     smoothing
-        With the most steps.
+        With the most iterations.
 
     Returns
     -------
     Tensor
-        (steps + 1, n, K) float64 on the CPU.
+        (iterations + 1, n, K) float64 on the CPU.
     """
     rim, found = vit.config.radius + smoothing.halo, []
     tiles = torch.div(pixels, TILE, rounding_mode="floor")
     order = []
     for tile in torch.unique(tiles, dim=0):
         inside = (tiles == tile).all(1)
-        spots = pixels[inside]
-        first, last = spots.amin(0), spots.amax(0)
+        chosen = pixels[inside]
+        first, last = chosen.amin(0), chosen.amax(0)
         rows, columns = (slice(int(f) - rim, int(g) + rim + 1) for f, g in zip(first, last, strict=True))
-        features = sheet[rows, columns][None]  # (1, h, w, P)
+        features = mosaic[rows, columns][None]  # (1, h, w, P)
         tokens = vit.embed(features).movedim(-1, 1)
         guides = smoothing.guides(cropped(features.movedim(-1, 1), vit.config.radius))
-        at = spots - first
-        scores = [  # of each step, from maps that are smaller and smaller
-            cropped(one, smoothing.halo - RADIUS * step)[0, :, at[:, 0], at[:, 1]].T
-            for step, one in enumerate(smoothing.each(vit.slide(tokens), guides))
+        at = chosen - first
+        scores = [  # after each iteration, from smaller and smaller maps
+            cropped(one, smoothing.halo - RADIUS * iteration)[0, :, at[:, 0], at[:, 1]].T
+            for iteration, one in enumerate(smoothing.each(vit.slide(tokens), guides))
         ]
         found.append(torch.stack(scores).double().cpu())
         order.append(inside.nonzero()[:, 0].cpu())
@@ -121,9 +121,9 @@ def smoothed_scores(vit: SpectralViT | FovealViT, sheet: Tensor, pixels: Tensor,
 
 
 def choose(scores: Tensor, labels: Tensor) -> HeldOut:
-    """Choose the number of steps of smoothing, and the temperature that suits it best.
+    """Choose the number of smoothing iterations, and the best temperature for it.
 
-    The mean of the numbers of steps, each weighted by the likelihood of all pixels at its best temperature (the
+    The number is the mean of all numbers, each weighted by the likelihood of all pixels at its best temperature (the
     posterior's mean, all numbers being as probable before): where few pixels are held out, many numbers are nearly as
     likely as the likeliest, which chance alone picks. Of the mean a fifth is taken off: the copies that gave the scores
     lack a fifth of the training pixels, and the fewer of them there are, the farther it pays to look.
@@ -131,16 +131,16 @@ def choose(scores: Tensor, labels: Tensor) -> HeldOut:
     Parameters
     ----------
     scores
-        (steps + 1, n, K), as `smoothed_scores` returns them.
+        (iterations + 1, n, K), as `smoothed_scores` returns them.
     labels
         (n,) their classes, 0 .. K - 1.
     """
     found = [fit_temperature(one, labels) for one in scores]
     losses = torch.tensor([_loss(one / t, labels) for one, t in zip(scores, found, strict=True)], dtype=torch.float64)
     likelihoods = torch.softmax(-losses * len(labels), 0)
-    steps = round((1 - SHARE) * float((likelihoods * torch.arange(len(scores))).sum()))
-    of_each = F.cross_entropy(scores[steps] / found[steps], labels, reduction="none")
-    return HeldOut(Temperature(found[steps], len(labels)), steps, of_each)
+    iterations = round((1 - SHARE) * float((likelihoods * torch.arange(len(scores))).sum()))
+    of_each = F.cross_entropy(scores[iterations] / found[iterations], labels, reduction="none")
+    return HeldOut(Temperature(found[iterations], len(labels)), iterations, of_each)
 
 
 def fit_temperature(scores: Tensor, labels: Tensor) -> float:
@@ -170,7 +170,7 @@ def _loss(scores: Tensor, labels: Tensor) -> float:
 
 
 def too_few(pixels: int) -> HeldOut:
-    """Return what a training knows that has only so many pixels to hold out."""
+    """Return the outcome of a training that has too few pixels to hold out."""
     note = (
         f"confidences are not calibrated: {pixels} training pixels can be held out for that (a fifth of each "
         f"class of {ENOUGH} or more) and {LEAST} are wanted; label more"

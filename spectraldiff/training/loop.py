@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from spectraldiff.models.presets import LoopSettings
+from spectraldiff.models.settings import LoopSettings
 from spectraldiff.training.compute import Compute
 from spectraldiff_runtime.errors import RunError
 

@@ -165,9 +165,9 @@ class Request:
             scenes[0].classes,
             groups=[scene.groups if by_polygon else None for scene in scenes],
             marked=_marked(spec.file, scenes) if spec.form == "file" else None,
-            window=self.preset.window,
+            window=self.preset.classifier.window,
             buffer=halo,
-            places=[Georeference.of(scene.crs, scene.transform) for scene in scenes],
+            georeferences=[Georeference.of(scene.crs, scene.transform) for scene in scenes],
         )
 
     def make_split(self, scene: LabelledScene) -> Split:
@@ -176,7 +176,8 @@ class Request:
 
     def _halo(self, bands: int) -> int:
         """Return the pixels around a pixel that its class depends on: the window's radius and the features' halo."""
-        return empty_classifier(self.preset, bands, classes=2, features=1, components=1).halo
+        shape = self.preset.vit(components=1, classes=2, members=self.preset.members())
+        return empty_classifier(self.preset, bands, shape, features=1).halo
 
     def command(self) -> str:
         """Return the line that asks for this training, with its split, its seed and whole paths."""
@@ -217,12 +218,12 @@ class Request:
 
     def fewer_components(self, model: dict[str, Any]) -> str:
         """Say in one line that a model, by its facts, has fewer components than were asked for; else empty."""
-        asked, taken = _changes(self.preset)["--components"], int(model["components"]) - int(model["beside"])
+        asked, taken = _changes(self.preset)["--components"], int(model["components"]) - int(model["band_components"])
         if not isinstance(asked, int) or taken >= asked:
             return ""
         return (
-            f"--components {asked}: {counted(taken, 'is', 'are')} taken, for the features hold no more, those left out "
-            "do not tell the classes apart, or training pixels are too few"
+            f"--components {asked}: {counted(taken, 'is', 'are')} used: the features hold no more, the others do not "
+            "separate the classes, or there are too few training pixels"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -252,11 +253,11 @@ class Request:
 
 def _changes(preset: Preset) -> dict[str, object]:
     """Return the options that make a preset of the one that it is named after; None for those that change nothing."""
-    fields = ("features", "timestep", "layer", "components", "diffusion_steps", "epochs")
-    base = PRESETS.get(preset.name, preset)
-    values = {f"--{name.replace('_', '-')}": (getattr(preset, name), getattr(base, name)) for name in fields}
-    values["--diffusion-batch"] = preset.diffusion.batch, base.diffusion.batch
-    return {name: None if own == usual else own for name, (own, usual) in values.items()}
+    usual = PRESETS.get(preset.name, preset).options()
+    return {
+        f"--{name.replace('_', '-')}": None if value == usual[name] else value
+        for name, value in preset.options().items()
+    }
 
 
 def _marked(path: str, scenes: Sequence[LabelledScene]) -> NDArray[Any] | None:

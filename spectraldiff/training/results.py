@@ -132,12 +132,12 @@ def metrics_of(result: Result, preset: Preset, compute: Compute) -> dict[str, An
         "notes": list(result.notes),
         "labels": [one.as_dict() for one in count_labels(result.scenes, result.splits)],
         "scenes": scene_facts(result.scenes, result.splits, result.found.of_scenes),
-        "features": preset.features,
+        "features": preset.features.source,
         "accuracy": result.found.accuracy.as_dict(),
         "raw_accuracy": None if raw is None else raw.as_dict(),
         "calibration": result.found.calibration.as_dict(),
         "temperature": result.temperature.as_dict(),
-        "smoothing": result.smoothing.steps,
+        "smoothing": result.smoothing.iterations,
         "losses": {name: sum(h[-100:]) / len(h[-100:]) for name, h in histories.items() if h},
         "steps": {name: len(h) for name, h in histories.items()},
         "seconds": {name: round(s, 1) for name, s in result.seconds.items()},
@@ -166,7 +166,7 @@ def model_facts(result: Result) -> dict[str, Any]:
             **{k: accuracy.as_dict()[k] for k in ("oa", "aa", "kappa")},
             "ece": result.found.calibration.ece,
             "temperature": result.temperature.value,
-            "smoothing": result.smoothing.steps,
+            "smoothing": result.smoothing.iterations,
         },
         "versions": versions(),
     }
@@ -204,21 +204,20 @@ def write_run_report(path: Path, result: Result, preset: Preset, compute: Comput
 
 
 def _smoothed(smoothing: Smoothing) -> str:
-    if not smoothing.steps:
+    if not smoothing.iterations:
         return "none"
-    steps = "a step" if smoothing.steps == 1 else f"{smoothing.steps} steps"
-    return f"{steps}, as far as {smoothing.halo} pixels"
+    return f"{counted(smoothing.iterations, 'iteration')}, as far as {smoothing.halo} pixels"
 
 
 def _recipe(result: Result, preset: Preset, compute: Compute) -> dict[str, object]:
-    tap = "" if preset.features == "raw" else f" of layer {preset.layer} at step {preset.timestep}"
+    tap = "" if preset.raw else f" of layer {preset.features.layer} at step {preset.features.timestep}"
     temperature = result.temperature
     threads = f", {counted(torch.get_num_threads(), 'thread')}" if compute.device.type == "cpu" else ""
     held_out = f", from {temperature.pixels:,} held-out training pixels" if temperature.pixels else ""
     return {
         "Preset": preset.name,
-        "Features": f"{preset.features}{tap}",
-        "Window": f"{preset.window} \N{MULTIPLICATION SIGN} {preset.window} pixels",
+        "Features": f"{preset.features.source}{tap}",
+        "Window": f"{preset.classifier.window} \N{MULTIPLICATION SIGN} {preset.classifier.window} pixels",
         "Smoothing": _smoothed(result.smoothing),
         "Temperature": f"{temperature.value:.2f}{held_out}",
         "Device": f"{compute.device}{threads}{', bfloat16' if compute.bf16 else ''}",

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,10 +12,14 @@ from torch import Tensor
 
 from spectraldiff.models.classifier import Classifier, empty_classifier
 from spectraldiff.models.presets import Preset
+from spectraldiff.models.settings import Member, rebuilt
+from spectraldiff.models.vit import ViTConfig
 from spectraldiff.training.run_folder import FACTS, MODEL, STATE, RunFolder
 from spectraldiff_runtime.errors import RunError
 
-FORMAT = 3
+FORMAT = 4
+# Format 3 had flat presets, and `beside` and `apart` for `band_components` and `disjoint`.
+READABLE = (3, FORMAT)
 
 
 def save_tensors(run: RunFolder, name: str, tensors: Mapping[str, Tensor]) -> str:
@@ -55,9 +60,9 @@ def save_model(run: RunFolder, model: Classifier, facts: Mapping[str, Any]) -> N
         "bands": len(model.fill),
         "features": model.pca_components.shape[1],
         "components": model.pca_components.shape[0],
-        "smoothing": model.smoothing.steps,
-        "beside": model.vit.config.beside,
-        "apart": model.vit.config.members != model.preset.members,
+        "smoothing": model.smoothing.iterations,
+        "members": [asdict(member) for member in model.vit.config.members],
+        "band_components": model.vit.config.band_components,
         "halo": model.halo,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "sha256": sha256,
@@ -66,7 +71,7 @@ def save_model(run: RunFolder, model: Classifier, facts: Mapping[str, Any]) -> N
 
 
 def load_model(run: RunFolder) -> tuple[Classifier, dict[str, Any]]:
-    """Return the trained model in evaluation mode, and the facts beside it.
+    """Return the trained model in evaluation mode, and the facts of model.json.
 
     Raises
     ------
@@ -74,16 +79,26 @@ def load_model(run: RunFolder) -> tuple[Classifier, dict[str, Any]]:
         The run is missing, unfinished, damaged or of another format.
     """
     facts = run.read_json(FACTS)
-    if facts.get("format") != FORMAT:
+    if facts.get("format") not in READABLE:
         raise RunError(
-            f"the run '{run.path}' has format {facts.get('format')} and this version reads {FORMAT}: train again"
+            f"the run '{run.path}' has format {facts.get('format')} and this version reads "
+            f"{' and '.join(map(str, READABLE))}: train again"
         )
     try:
         preset = Preset.from_json(facts["preset"])
-        sizes = (facts[key] for key in ("features", "components", "smoothing", "beside", "apart"))
-        model = empty_classifier(preset, facts["bands"], len(facts["classes"]), *sizes)
+        shape = _shape(preset, facts)
+        model = empty_classifier(preset, facts["bands"], shape, facts["features"], facts["smoothing"])
         model.load_state_dict(load_tensors(run, MODEL, facts.get("sha256")))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(f"the run '{run.path}' is damaged ({reason}): train again, or restore it") from error
     return model.eval(), facts
+
+
+def _shape(preset: Preset, facts: Mapping[str, Any]) -> ViTConfig:
+    """Return the shape of the classifier from the facts of a run."""
+    components, classes = facts["components"], len(facts["classes"])
+    if facts["format"] == FORMAT:
+        members = tuple(rebuilt(Member, values) for values in facts["members"])
+        return preset.vit(components, classes, members, facts["band_components"])
+    return preset.vit(components, classes, preset.members(facts["apart"]), facts["beside"])

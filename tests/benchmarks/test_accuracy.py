@@ -265,7 +265,8 @@ def test_methods_say_what_decides_their_result(tiny_preset: Preset):
         assert method.window % 2 == 1
         json.dumps(dict(method.settings), allow_nan=False)
     cell = method_named("layer0-t200", tiny_preset, 12)
-    assert (cell.settings["preset"]["layer"], cell.settings["preset"]["timestep"]) == (0, 200)
+    features = cell.settings["preset"]["features"]
+    assert (features["layer"], features["timestep"]) == (0, 200)
     with pytest.raises(UsageError, match="there is no method 'svn': choose from knn, rf"):
         method_named("svn", tiny_preset, 12)
 

@@ -45,7 +45,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def brief(tiny_preset: Preset) -> Preset:
     """A preset that trains hardly at all: for what does not depend on how good the result is."""
-    return replace(tiny_preset, diffusion_steps=5, epochs=3)
+    return tiny_preset.changed(diffusion_steps=5, epochs=3)
 
 
 @pytest.mark.usefixtures("short")
@@ -225,10 +225,10 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 def test_raw_bands_are_never_compared_with_themselves(problem: Problem, brief: Preset, tmp_path: Path) -> None:
     """Falling back on raw bands is the product's; both share a denoiser."""
-    product = replace(brief, fall_back=True)
+    product = brief.changed(fall_back=True)
     for name, wanted in (("spectraldiff", False), ("layer0-t200", False), (PRODUCT, True)):
         method = method_named(name, product, 12)
-        assert method.settings["preset"]["fall_back"] == wanted
+        assert method.settings["preset"]["features"]["fall_back"] == wanted
         method.fit(problem, Context(tmp_path))
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("denoiser")] == ["denoiser-seed0"]
 
@@ -286,6 +286,6 @@ def test_a_stopped_training_goes_on(
 
 def test_a_run_folder_of_other_settings_is_refused(problem: Problem, brief: Preset, tmp_path: Path) -> None:
     method_named("raw", brief, 12).fit(problem, Context(tmp_path))
-    other = method_named("raw", replace(brief, epochs=2), 12)
+    other = method_named("raw", brief.changed(epochs=2), 12)
     with pytest.raises(RunError, match="was made with preset"):
         other.fit(problem, Context(tmp_path))

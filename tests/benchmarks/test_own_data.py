@@ -1,7 +1,5 @@
 """A user's own files train to the accuracy of the built-in data set, to the last digit."""
 
-from dataclasses import replace
-
 import numpy as np
 import rasterio
 
@@ -14,7 +12,7 @@ from spectraldiff.training.compute import Compute
 def test_geotiff_and_polygons_in_another_crs_train_like_the_built_in_scene(tiny_preset, tmp_path):
     part = part_of(registry.load("indian-pines"), slice(20, 70), slice(20, 80))
     assert len(part.classes) >= 5
-    preset = replace(tiny_preset, features="raw", epochs=6)
+    preset = tiny_preset.changed(features="raw", epochs=6)
     built_in, own = train_both(part, tmp_path, preset, "per-class:12", 1, Compute())
     assert is_vector(tmp_path / "labels.gpkg")
     for one in own["labels"]:

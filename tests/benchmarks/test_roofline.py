@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks.roofline import __main__, ceilings, gpu_use, synthetic, whole_maps
 from spectraldiff.models.classifier import empty_classifier
 from spectraldiff.models.presets import FAST, PAPER
+from spectraldiff.models.settings import replaced
 from spectraldiff_runtime import Model
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.model.card import ModelCard
@@ -165,12 +166,15 @@ def test_the_use_of_a_gpu(monkeypatch):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("preset", [FAST, PAPER], ids=["fast", "paper"])
 def test_a_preset_with_random_weights(tmp_path, preset, precision):
-    positions = None if preset.positions is None else 3
-    small = replace(preset, positions=positions, stem_channels=4, channels=(5, 6, 7), components=6, width=8, mlp=8)
+    positions = None if preset.diffusion.network.positions is None else 3
+    unet = {"positions": positions, "stem_channels": 4, "channels": (5, 6, 7)}
+    vit = {"network": {"width": 8, "mlp": 8}}
+    small = replaced(preset, diffusion={"network": unet}, components={"most": 6}, classifier=vit)
     (path,) = synthetic.write_models(small, tmp_path, [precision], bands=8)
     model = Model.open(path, "cpu", threads=1)
     assert (model.card.bands, model.card.precision, model.card.preset) == (8, precision, preset.name)
-    assert model.card.halo == empty_classifier(small, 8, 2, 8, 6, min(3, preset.smoothing)).halo
+    iterations = min(3, preset.smoothing.iterations)
+    assert model.card.halo == empty_classifier(small, 8, small.vit(6, 2, small.members()), 8, iterations).halo
     side = 4 + 2 * model.card.halo
     found = model.run(np.full((1, 8, side, side), 900, np.float32), probabilities=True)
     assert found.classes.shape == (1, 4, 4)

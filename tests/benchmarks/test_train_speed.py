@@ -6,6 +6,7 @@ import torch
 
 from benchmarks.train_speed import WARM, Windows, classifier_loop, from_loader, seconds, whole_step
 from spectraldiff.models.presets import FAST
+from spectraldiff.models.settings import Member, replaced
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.tasks import ClassifierTask
 
@@ -13,7 +14,8 @@ from spectraldiff.training.tasks import ClassifierTask
 @pytest.fixture(scope="module")
 def loop():
     labels = np.arange(18 * 20).reshape(18, 20) % 3
-    small = FAST.changed(components=4, window=9, members=2, width=8, mlp=8)
+    classifier = {"members": (Member(9), Member(9)), "network": {"width": 8, "mlp": 8}}
+    small = replaced(FAST, components={"most": 4}, classifier=classifier)
     return classifier_loop(torch.zeros(5, 18, 20), labels, small, Compute())
 
 

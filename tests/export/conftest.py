@@ -1,8 +1,8 @@
-"""Classifiers with random but telling weights: no part of them may be dropped without a test noticing."""
+"""Classifiers with random weights of which every part matters: none may be dropped without a test noticing."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,60 +12,81 @@ from spectraldiff.models.classifier import Classifier, empty_classifier
 from spectraldiff.models.foveal_vit import FovealViT
 from spectraldiff.models.pca import fit_pca
 from spectraldiff.models.presets import FAST, PAPER, Preset
+from spectraldiff.models.settings import Member, replaced
 from spectraldiff_export.deployed import DeployedClassifier
 from spectraldiff_export.onnx_graph import onnx_bytes
 from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.model.card import ModelCard
 
 CLASSES = 4
-SMALL = {
-    "stem_channels": 4, "channels": (5, 6, 7), "components": 12, "raw_components": 6,
-    "window": 5, "fovea": None, "smoothing": 0, "members": 1, "narrow": None,
-    "width": 16, "depth": 3, "heads": 4, "mlp": 24, "apart_members": 0,
-}  # fmt: skip
-FOVEAL = {**SMALL, "window": 9, "fovea": 3, "smoothing": 2, "members": 2, "narrow": 3, "depth": 1}
+
+
+def small(
+    base: Preset,
+    positions: int | None = 3,
+    members: Sequence[Member] = (Member(5),),
+    fovea: int | None = None,
+    iterations: int = 0,
+    transformer: Mapping[str, Any] = {},
+    unet: Mapping[str, Any] = {},
+    **features: Any,
+) -> Preset:
+    """Return a preset with small networks; without a fovea, a transformer of three blocks."""
+    transformer = {"width": 16, "depth": 1 if fovea else 3, "heads": 4, "mlp": 24, "fovea": fovea, **transformer}
+    unet = {"positions": positions, "stem_channels": 4, "channels": (5, 6, 7), **unet}
+    return replaced(
+        base,
+        diffusion={"network": unet},
+        features={"layer": 1, "concat_bands": False, **features},
+        components={"most": 12, "bands": 6},
+        classifier={"members": tuple(members), "network": transformer},
+        smoothing={"iterations": iterations},
+    )
+
+
+TWO = (Member(9), Member(3))
 # As many channels as processors order in blocks.
 BLOCKS = {"stem_channels": 16, "channels": (32, 16, 48)}
+SOLID = {"resample_kernel": (4, 3, 3)}
 # Presets of all kinds, and the numbers of bands to try them with.
 KINDS: dict[str, tuple[Preset, int]] = {
-    "fast": (replace(FAST, **SMALL, positions=6, layer=2), 12),
-    "fast, layer 0, no timestep to speak of": (replace(FAST, **SMALL, positions=3, layer=0, timestep=1), 7),
-    "fast, beside raw bands": (replace(FAST, **SMALL, positions=3, layer=1, beside_raw=True), 7),
-    "fast, solid between the layers": (replace(FAST, **SMALL, resample_kernel=(4, 3, 3), positions=3, layer=1), 7),
-    "fast, channels in blocks": (replace(FAST, **{**SMALL, **BLOCKS}, positions=16, layer=2), 16),
-    "paper": (replace(PAPER, **SMALL, resample_kernel=(4, 3, 3), layer=1), 5),
-    "paper, beside raw bands": (replace(PAPER, **SMALL, resample_kernel=(4, 3, 3), layer=0, beside_raw=True), 5),
-    "foveal": (replace(FAST, **FOVEAL, positions=6, layer=2), 12),
-    "foveal, all fine": (
-        replace(FAST, **{**FOVEAL, "window": 3, "smoothing": 0}, positions=3, layer=1, beside_raw=True),
-        7,
-    ),
+    "fast": (small(FAST, 6, layer=2), 12),
+    "fast, layer 0, no timestep to speak of": (small(FAST, layer=0, timestep=1), 7),
+    "fast, concatenated bands": (small(FAST, concat_bands=True), 7),
+    "fast, solid between the layers": (small(FAST, unet=SOLID), 7),
+    "fast, channels in blocks": (small(FAST, 16, unet=BLOCKS, layer=2), 16),
+    "paper": (small(PAPER, None, unet=SOLID), 5),
+    "paper, concatenated bands": (small(PAPER, None, unet=SOLID, layer=0, concat_bands=True), 5),
+    "foveal": (small(FAST, 6, TWO, 3, 2, layer=2), 12),
+    "foveal, all fine": (small(FAST, 3, (Member(3), Member(3)), 3, concat_bands=True), 7),
     "foveal, members that read bands alone": (
-        replace(FAST, **{**FOVEAL, "apart_members": 1}, positions=3, layer=1, beside_raw=True),
+        small(FAST, 3, (*TWO, Member(9, "bands", disjoint_only=True)), 3, 2, concat_bands=True),
         7,
     ),
-    "raw": (replace(FAST, **SMALL, features="raw"), 12),
-    "raw, foveal": (
-        replace(FAST, **{**FOVEAL, "window": 15, "narrow": 9, "fovea": 9, "heads": 1, "smoothing": 1}, features="raw"),
-        5,
+    "foveal, members that read some components": (
+        small(FAST, 3, (Member(9, components=5), Member(3, "bands", 3, disjoint_only=True)), 3, concat_bands=True),
+        7,
     ),
-    "raw, one block": (replace(FAST, **{**SMALL, "depth": 1, "heads": 1}, features="raw"), 5),
+    "raw": (small(FAST, source="raw"), 12),
+    "raw, foveal": (small(FAST, 3, (Member(15), Member(9)), 9, 1, {"heads": 1}, source="raw"), 5),
+    "raw, one block": (small(FAST, transformer={"depth": 1, "heads": 1}, source="raw"), 5),
 }
 
 
 def make_classifier(preset: Preset, bands: int, seed: int = 0) -> Classifier:
     """Return a classifier as if trained: every weight, statistic and constant is random, band 2 is constant.
 
-    It takes all the steps of smoothing that the preset allows.
+    It has all the smoothing iterations that the preset allows, and all members.
     """
     torch.manual_seed(seed)
     unet = preset.unet(bands)
-    channels, positions = unet.feature_shape(preset.layer)
-    features = bands if preset.features == "raw" else channels * positions + bands * preset.beside_raw
+    channels, positions = unet.feature_shape(preset.features.layer)
+    features = bands if preset.raw else channels * positions + bands * preset.features.concat_bands
     components = min(features, preset.wanted_components(1000))
-    beside = 4 if preset.apart_members else 0
-    shape = features, components + beside, preset.smoothing, beside, beside > 0
-    classifier = empty_classifier(preset, bands, CLASSES, *shape)
+    members = preset.members(disjoint=True)
+    alone = 4 if any(member.source == "bands" for member in members) else 0
+    shape = preset.vit(components + alone, CLASSES, members, alone)
+    classifier = empty_classifier(preset, bands, shape, features, preset.smoothing.iterations)
     normaliser, extractor = classifier.normaliser, classifier.extractor
     normaliser.low.uniform_(200, 3000)
     normaliser.high.copy_(normaliser.low).add_(torch.rand(bands) * 4000 + 100)
@@ -95,12 +116,12 @@ def calibrated(classifier: Classifier) -> Classifier:
     classifier.extractor.train()(classifier.normaliser(tiles))
     classifier.eval()
     features = classifier.extractor(classifier.normaliser(tiles)).movedim(1, -1).flatten(0, 2)
-    beside = classifier.vit.config.beside
-    pca = fit_pca(iter([features]), len(classifier.pca_components) - beside, len(classifier.fill), beside)
+    alone = classifier.vit.config.band_components
+    pca = fit_pca(iter([features]), len(classifier.pca_components) - alone, len(classifier.fill), alone)
     classifier.pca_mean.copy_(pca.mean)
-    first = len(pca.components) - pca.beside
+    first = len(pca.components) - pca.band_components
     classifier.pca_components[:first] = pca.components[:first]
-    classifier.pca_components[len(classifier.pca_components) - beside :][: pca.beside] = pca.components[first:]
+    classifier.pca_components[len(classifier.pca_components) - alone :][: pca.band_components] = pca.components[first:]
     scores, last = classifier(tiles) * classifier.temperature, classifier.vit.head[-1]
     spread = 1.5 / scores.std((0, 2, 3))
     last.weight *= spread[:, None]
@@ -121,7 +142,7 @@ def make_card(classifier: Classifier) -> ModelCard:
     return ModelCard(
         name="tiny",
         preset=classifier.preset.name,
-        features=classifier.preset.features,
+        features=classifier.preset.features.source,
         classes=tuple(LandCoverClass(i, f"Klasse {i} ä", c) for i, c in enumerate(colours, start=1)),
         bands=len(classifier.fill),
         wavelengths=None,

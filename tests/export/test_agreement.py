@@ -69,7 +69,7 @@ def test_the_trunk_is_from_the_first_convolution_to_the_projection(whole):
 def test_int8_computes_the_trunk_in_integers(whole, tiles):
     operators = Counter(node.op_type for node in quantised(whole, [tiles]).graph.node)
     assert operators["QLinearConv"] == 3 * 3 + 5 * 2
-    assert operators["QLinearAdd"] == 2  # what comes up, and the skip beside it
+    assert operators["QLinearAdd"] == 2  # what comes up, and the skip connection
     assert operators["Conv"] == 1 + 1 + 4 + 7  # first convolution, projection, classifier, smoothing
     # In once, for each scale of zeros that pad, and out once.
     assert operators["DequantizeLinear"] == 1

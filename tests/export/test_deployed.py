@@ -53,7 +53,7 @@ def test_nothing_is_left_to_fold(classifier):
 def test_no_weights_beyond_the_tapped_layer(classifier_of, kind):
     classifier = classifier_of(kind)
     network = classifier.extractor.denoiser.network
-    unused = {id(m) for block in network.up[classifier.preset.layer :] for m in block.modules()}
+    unused = {id(m) for block in network.up[classifier.preset.features.layer :] for m in block.modules()}
     used = [m for m in (network.stem, *network.down.modules(), *network.up.modules()) if id(m) not in unused]
     wanted = sum(m.weight.numel() for m in used if isinstance(m, nn.Conv3d | nn.ConvTranspose3d))
     front = DeployedClassifier(classifier).front

@@ -29,7 +29,7 @@ def export(small, card_for, tiles_for):
 
 
 def test_torchscript_runs_where_this_package_is_not(classifier_of, card_for, tiles_for, tmp_path):
-    classifier = classifier_of("fast, beside raw bands")
+    classifier = classifier_of("fast, concatenated bands")
     tiles, path = tiles_for(classifier, 2, 6), tmp_path / "model.pt"
     found = export_model(classifier, card_for(classifier), tiles, path)
     assert found.verification.probability < 3e-5

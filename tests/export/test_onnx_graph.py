@@ -18,7 +18,7 @@ from spectraldiff_runtime.model.model_file import read_card, unseal
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", params=["fast", "paper, beside raw bands"])
+@pytest.fixture(scope="module", params=["fast", "paper, concatenated bands"])
 def exported(request, classifier_of, card_for, tmp_path_factory):
     """A classifier, and its ONNX file."""
     classifier = classifier_of(request.param)
@@ -56,16 +56,18 @@ def test_contract_of_inputs_and_outputs(exported):
 
 def test_graph_holds_what_is_needed_and_no_more(exported):
     classifier, path = exported
-    found, layer = operators(onnx.load(path).graph), classifier.preset.layer
-    separable = classifier.preset.resample_kernel[1] == 1
+    found, layer = operators(onnx.load(path).graph), classifier.preset.features.layer
+    separable = classifier.preset.diffusion.network.resample_kernel[1] == 1
     # The stem, three for each block down, three for each block up before the tap (one of them reads the skip), PCA and
     # embedding as one; where a transposed convolution is separable, two more each.
-    assert found["Conv"] == 1 + 3 * len(classifier.preset.channels) + (5 if separable else 3) * layer + 1
+    assert (
+        found["Conv"] == 1 + 3 * len(classifier.preset.diffusion.network.channels) + (5 if separable else 3) * layer + 1
+    )
     assert found["ConvTranspose"] == (0 if separable else layer)
     assert found["Scan"] == 1
-    assert found["LayerNormalization"] == 2 * classifier.preset.depth + 1
-    assert found["Gelu"] == classifier.preset.depth + 1
-    assert found["Softmax"] == classifier.preset.depth + 1
+    assert found["LayerNormalization"] == 2 * classifier.preset.classifier.network.depth + 1
+    assert found["Gelu"] == classifier.preset.classifier.network.depth + 1
+    assert found["Softmax"] == classifier.preset.classifier.network.depth + 1
     assert not {"BatchNormalization", "Sin", "Cos", "Dropout", "Erf", "Loop", "If", "Constant"} & set(found)
 
 

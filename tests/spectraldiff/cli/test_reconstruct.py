@@ -31,7 +31,8 @@ def test_a_run_without_a_denoiser_is_not_reconstructed(fell_back, tiny_files, tm
     assert run(own(tiny_files, "-q", "--run", folder.path, *RAW)) == 0
     if fell_back:  # as a training that asked for diffusion features and chose raw bands
         request = folder.read_json("run.json")
-        folder.write_json("run.json", {**request, "preset": {**request["preset"], "features": "diffusion"}})
+        request["preset"]["features"]["source"] = "diffusion"
+        folder.write_json("run.json", request)
     capsys.readouterr()
     assert run(["reconstruct", "--run", str(folder.path)]) == 1
     words = "maps raw bands, which suited its scene" if fell_back else "was trained with --features raw and has no"

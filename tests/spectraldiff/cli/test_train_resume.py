@@ -144,7 +144,7 @@ def test_ctrl_c_keeps_the_state_and_resume_goes_on(tiny_files, tmp_path, capsys)
     assert not list(folder.rglob("*.partial"))
     request = json.loads((folder / "run.json").read_text())
     done = len(load_state(RunFolder(folder))["diffusion.history"])
-    request["preset"]["diffusion_steps"] = done + 2
+    request["preset"]["diffusion"]["steps"] = done + 2
     data = json.loads((folder / "data.json").read_text())
     for what in data:
         (folder / "data.json").write_text(json.dumps({**data, what: "other"}))

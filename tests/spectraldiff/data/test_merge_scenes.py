@@ -18,6 +18,7 @@ from spectraldiff.training.calibration import too_few
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.data_digest import check_unchanged, data_digests
 from spectraldiff.training.export_samples import sample_tiles
+from spectraldiff.training.fit_classifier import ClassifierFit
 from spectraldiff.training.request import Request
 from spectraldiff.training.run_folder import create_run, write_pixels
 from spectraldiff.training.run_model import load_model
@@ -119,7 +120,7 @@ def test_training_on_two_scenes(
     splits = make_splits([s.labels for s in halves], "per-class:10", 0, window=5)
     run = create_run(tmp_path / "run")
     write_pixels(run, halves, splits)
-    preset = replace(tiny_request.preset, epochs=20)
+    preset = tiny_request.preset.changed(epochs=20)
     Training(run, halves, splits, preset, 0, Compute()).finish()
     model, facts = load_model(run)
     metrics = run.read_json("metrics.json")
@@ -168,24 +169,26 @@ def test_data_that_changed_are_named(halves: tuple[LabelledScene, LabelledScene]
 def test_windows_of_the_second_scene_are_its_own(
     halves: tuple[LabelledScene, LabelledScene], tiny_request: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The features around each training pixel, on the sheet of both, are those that its scene has there."""
+    """The features around each training pixel, on the mosaic of both, are those that its scene has there."""
     splits = make_splits([s.labels for s in halves], "per-class:10", 0)
-    preset = replace(tiny_request.preset.changed(features="raw"), epochs=1)
+    preset = tiny_request.preset.changed(features="raw", epochs=1)
     seen = {}
 
     def watch(*args: object) -> None:
-        seen["sheet"], seen["pixels"], seen["labels"] = args[1:4]
+        seen["mosaic"], seen["pixels"], seen["labels"] = args[1:4]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spectraldiff.training.trainer.ClassifierTask", watch)
-    monkeypatch.setattr(Training, "_calibrate", lambda self, ground: too_few(0))
+    monkeypatch.setattr("spectraldiff.training.fit_classifier.ClassifierTask", watch)
+    monkeypatch.setattr(ClassifierFit, "_held_out", lambda self, training_set: too_few(0))
     training = Training(create_run(tmp_path / "run"), halves, splits, preset, 0, Compute())
     with pytest.raises(KeyboardInterrupt):
         training.train_classifier(preset, None)
     wanted = [scene.labels[split.train] for scene, split in zip(halves, splits, strict=True)]
     np.testing.assert_array_equal(seen["labels"] + 1, np.concatenate(wanted))
-    centres = seen["sheet"][tuple(seen["pixels"].T)]  # (n, P)
-    spectra = torch.cat([x[:, torch.from_numpy(s.train)] for x, s in zip(training.pixels, splits, strict=True)], 1).T
+    centres = seen["mosaic"][tuple(seen["pixels"].T)]  # (n, P)
+    spectra = torch.cat(
+        [x[:, torch.from_numpy(s.train)] for x, s in zip(training.data.pixels, splits, strict=True)], 1
+    ).T
     mixed = torch.linalg.lstsq(torch.cat([spectra, torch.ones(len(spectra), 1)], 1), centres).solution
     torch.testing.assert_close(torch.cat([spectra, torch.ones(len(spectra), 1)], 1) @ mixed, centres, atol=1e-2, rtol=0)
 

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -11,8 +9,9 @@ from spectraldiff.models.classifier import extractor_for, new_denoiser
 from spectraldiff.models.features import FeatureExtractor, scene_features
 from spectraldiff.models.normaliser import Normaliser
 from spectraldiff.models.padding import mirrored
-from spectraldiff.models.pca import fit_pca, telling
+from spectraldiff.models.pca import discriminative, fit_pca
 from spectraldiff.models.presets import Preset
+from spectraldiff.models.settings import replaced
 
 
 def silent(done: int, total: int) -> None:
@@ -23,7 +22,7 @@ def silent(done: int, total: int) -> None:
 def extractor(tiny_preset: Preset) -> FeatureExtractor:
     torch.manual_seed(0)
     denoiser = new_denoiser(tiny_preset, 9, torch.zeros(9), torch.ones(9))
-    return extractor_for(replace(tiny_preset, beside_raw=False), denoiser).eval()
+    return extractor_for(replaced(tiny_preset, features={"concat_bands": False}), denoiser).eval()
 
 
 def test_normaliser_maps_the_range_to_minus_one_and_one() -> None:
@@ -62,61 +61,61 @@ def test_pca_keeps_no_direction_that_is_mostly_rounding() -> None:
     assert fit_pca(iter([rows]), 4).components.shape == (3, 4)
 
 
-def components(telling: int, noise: int, pixels: int, classes: int) -> tuple[Tensor, Tensor]:
-    """Return (n, P) components, the first ones of which tell classes apart, and the classes, from 3."""
+def components(useful: int, noise: int, pixels: int, classes: int) -> tuple[Tensor, Tensor]:
+    """Return (n, P) components, the first ones of which separate the classes, and the classes, from 3."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(pixels) % classes
-    values = torch.randn(pixels, telling + noise, generator=generator)
-    values[:, :telling] += torch.randn(classes, telling, generator=generator)[labels]
+    values = torch.randn(pixels, useful + noise, generator=generator)
+    values[:, :useful] += torch.randn(classes, useful, generator=generator)[labels]
     return values, labels + 3
 
 
 @pytest.mark.parametrize(("pixels", "classes"), [(120, 12), (60, 2), (4000, 40)])
 def test_components_that_are_noise_are_left_out(pixels: int, classes: int) -> None:
     values, labels = components(10, 150, pixels, classes)
-    assert 9 <= telling(values, labels) <= 25  # chance adds a few
+    assert 9 <= discriminative(values, labels) <= 25  # chance adds a few
 
 
 @pytest.mark.parametrize(("pixels", "classes"), [(80, 16), (40, 2), (1000, 16)])
-def test_components_that_tell_little_are_kept_where_they_go_on_telling(pixels: int, classes: int) -> None:
+def test_weakly_discriminative_components_are_kept_where_there_are_many(pixels: int, classes: int) -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(pixels) % classes
     values = torch.randn(pixels, 200, generator=generator)
     values += 0.6 * torch.randn(classes, 200, generator=generator)[labels]
-    assert telling(values, labels) == 200
+    assert discriminative(values, labels) == 200
 
 
 def test_too_few_pixels_tell_nothing_of_components() -> None:
     values, labels = components(2, 50, 6, 2)
-    assert telling(values, labels) == 52
-    assert telling(values, torch.zeros(6)) == 52
+    assert discriminative(values, labels) == 52
+    assert discriminative(values, torch.zeros(6)) == 52
 
 
 def test_bands_alone_have_components_of_their_own(extractor: FeatureExtractor) -> None:
     scene = torch.rand(9, 13, 17, generator=torch.Generator().manual_seed(1)) * 2 - 1
     valid = torch.ones(13, 17, dtype=torch.bool)
-    both = FeatureExtractor(extractor.denoiser, extractor.timestep, extractor.layer, raw=True).eval()
-    [found], pca = scene_features(both, [scene], [valid], 2, 5, silent, beside=4)
-    assert pca.beside == 4
+    both = FeatureExtractor(extractor.denoiser, extractor.timestep, extractor.layer, concat_bands=True).eval()
+    [found], pca = scene_features(both, [scene], [valid], 2, 5, silent, band_components=4)
+    assert pca.band_components == 4
     [first], _ = scene_features(both, [scene], [valid], 2, 5, silent)
-    [last], _ = scene_features(FeatureExtractor(None, 1, 0, raw=True), [scene], [valid], 2, 4, silent)
+    [last], _ = scene_features(FeatureExtractor(None, 1, 0, concat_bands=True), [scene], [valid], 2, 4, silent)
     expected = torch.cat([first, last], -1)
     # A component's sign is free.
     torch.testing.assert_close(found.abs(), expected.abs(), atol=2e-3, rtol=0)
 
 
-def test_components_of_either_kind_are_left_out_where_they_tell_nothing() -> None:
+def test_components_of_either_kind_are_left_out_where_they_do_not_separate_the_classes() -> None:
     rows = torch.randn(1000, 240, generator=torch.Generator().manual_seed(0)) * torch.linspace(4, 1, 240)
-    pca = fit_pca(iter([rows]), 120, bands=120, beside=110)
-    assert (len(pca.components), pca.beside) == (230, 110)
+    pca = fit_pca(iter([rows]), 120, bands=120, band_components=110)
+    assert (len(pca.components), pca.band_components) == (230, 110)
     features, labels = components(5, 115, 400, 4)
     bands, _ = components(3, 107, 400, 4)
-    kept = pca.telling(torch.cat([features, bands], 1), labels)
-    first, last = telling(features, labels), telling(bands, labels)
+    kept = pca.discriminative(torch.cat([features, bands], 1), labels)
+    first, last = discriminative(features, labels), discriminative(bands, labels)
     assert kept.tolist() == [*range(first), *range(120, 120 + last)]
     assert len(kept) < 60
-    less = pca.only(kept)
-    assert less.beside == last
+    less = pca.select(kept)
+    assert less.band_components == last
     torch.testing.assert_close(less.components, pca.components[kept])
     assert 0 < less.explained < pca.explained
 
@@ -142,7 +141,7 @@ def test_features_of_several_scenes_share_one_pca(extractor: FeatureExtractor) -
     generator = torch.Generator().manual_seed(1)
     scenes = [torch.rand(9, h, w, generator=generator) * s for h, w, s in ((13, 17, 2), (8, 40, 1))]
     valid = [torch.ones(s.shape[1:], dtype=torch.bool) for s in scenes]
-    raw = FeatureExtractor(None, 1, 0, raw=True)
+    raw = FeatureExtractor(None, 1, 0, concat_bands=True)
     reduced, pca = scene_features(raw, scenes, valid, 2, 4, silent)
     pixels = torch.cat([s.flatten(1) for s in scenes], 1)
     torch.testing.assert_close(pca.mean, pixels.mean(1), atol=1e-6, rtol=0)
@@ -154,7 +153,7 @@ def test_pca_leaves_pixels_without_data_out(extractor: FeatureExtractor) -> None
     scene = torch.rand(9, 8, 8, generator=torch.Generator().manual_seed(1))
     valid = torch.ones(8, 8, dtype=torch.bool)
     valid[:, 5:] = False
-    raw = FeatureExtractor(None, 1, 0, raw=True)
+    raw = FeatureExtractor(None, 1, 0, concat_bands=True)
     _, pca = scene_features(raw, [scene], [valid], 0, 3, silent)
     expected = scene[:, valid].mean(1)
     torch.testing.assert_close(pca.mean, expected, atol=1e-6, rtol=0)
@@ -164,17 +163,19 @@ def test_instance_is_replaced_by_its_mean(tiny_preset: Preset, extractor: Featur
     """Features are those of sqrt(alpha_bar_t) x0: what many noisy draws are centred on."""
     denoiser = extractor.denoiser
     assert denoiser is not None
-    side, t = 2 * extractor.halo + 1, torch.tensor([tiny_preset.timestep])
+    side, t = 2 * extractor.halo + 1, torch.tensor([tiny_preset.features.timestep])
     x0 = torch.rand(1, 9, side, side) * 2 - 1
     scale, shift = denoiser.input_affine(t)
     x_t = denoiser.schedule.mean(x0, t)
     with torch.no_grad():
-        expected = denoiser.network.features(scale * x_t + shift, t, tiny_preset.layer)  # type: ignore[operator]
+        expected = denoiser.network.features(scale * x_t + shift, t, tiny_preset.features.layer)  # type: ignore[operator]
         torch.testing.assert_close(extractor(x0), expected.flatten(1, 2))
 
 
-def test_raw_bands_can_stand_beside_the_features(tiny_preset: Preset, extractor: FeatureExtractor) -> None:
-    both = FeatureExtractor(extractor.denoiser, tiny_preset.timestep, tiny_preset.layer, raw=True).eval()
+def test_raw_bands_can_be_concatenated_to_the_features(tiny_preset: Preset, extractor: FeatureExtractor) -> None:
+    both = FeatureExtractor(
+        extractor.denoiser, tiny_preset.features.timestep, tiny_preset.features.layer, concat_bands=True
+    ).eval()
     h = both.halo
     x = torch.rand(1, 9, 2 * h + 3, 2 * h + 3)
     with torch.no_grad():

@@ -1,29 +1,33 @@
 """The foveal classifier: sliding is the same function as seeing each window by itself, and its cells are right."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
-from spectraldiff.models.foveal_vit import CELL, FovealViT, new_vit, places
+from spectraldiff.models.foveal_vit import CELL, FovealViT, new_vit, position_index
 from spectraldiff.models.presets import FAST, PAPER
+from spectraldiff.models.settings import Member
 from spectraldiff.models.vit import SpectralViT, ViTConfig
 
-CONFIG = ViTConfig(components=7, classes=4, window=15, width=16, depth=1, heads=4, mlp=24, dropout=0.0, fovea=3)
+ONE, BANDS = Member(15), Member(9, "bands")
+CONFIG = ViTConfig(components=7, classes=4, members=(ONE,), width=16, depth=1, heads=4, mlp=24, dropout=0.0, fovea=3)
 SHAPES = [
     CONFIG,
-    replace(CONFIG, window=3),
-    replace(CONFIG, window=9, fovea=9),
-    replace(CONFIG, window=21, heads=2),
-    replace(CONFIG, members=3),
-    replace(CONFIG, members=3, narrow=9),
-    replace(CONFIG, window=21, members=2, narrow=3),
-    replace(CONFIG, members=4, narrow=9, beside=2, band_members=1),
+    replace(CONFIG, members=(Member(3),)),
+    replace(CONFIG, members=(Member(9),), fovea=9),
+    replace(CONFIG, members=(Member(21),), heads=2),
+    replace(CONFIG, members=(ONE,) * 3),
+    replace(CONFIG, members=(ONE, Member(9), ONE)),
+    replace(CONFIG, members=(Member(3), Member(21))),
+    replace(CONFIG, members=(ONE, Member(9), ONE, BANDS), band_components=2),
+    replace(CONFIG, members=(Member(15, "bands", 2), Member(9, components=3)), band_components=3),
 ]
 
 
-def telling(config: ViTConfig) -> FovealViT:
-    """Return a network in float64 whose places all differ."""
+def distinct(config: ViTConfig) -> FovealViT:
+    """Return a network in float64 whose positions all differ."""
     torch.manual_seed(0)
     vit = FovealViT(config).double().eval()
     for value in (vit.bias, vit.position, vit.cls):
@@ -34,7 +38,7 @@ def telling(config: ViTConfig) -> FovealViT:
 @torch.no_grad()
 @pytest.mark.parametrize("config", SHAPES)
 def test_sliding_is_the_same_as_seeing_each_window(config: ViTConfig) -> None:
-    vit, side = telling(config), config.window
+    vit, side = distinct(config), config.window
     features = torch.randn(2, side + 2, side + 3, config.components, dtype=torch.float64)  # (N, H, W, P)
     windows = torch.stack([features[:, i : i + side, j : j + side] for i in range(3) for j in range(4)], 1)
     wanted = vit(windows.flatten(0, 1)).view(2, 3, 4, -1).permute(0, 3, 1, 2)
@@ -44,13 +48,13 @@ def test_sliding_is_the_same_as_seeing_each_window(config: ViTConfig) -> None:
 
 @torch.no_grad()
 def test_large_scores_stay_finite() -> None:
-    vit = telling(CONFIG).float()
+    vit = distinct(CONFIG).float()
     vit.ask.weight.mul_(1e4)
     assert vit.slide(torch.randn(1, 16, 20, 20)).isfinite().all()
 
 
-def test_every_pixel_of_the_centre_and_every_cell_outside_has_a_place() -> None:
-    found = places(replace(CONFIG, window=15, fovea=3))
+def test_every_pixel_of_the_centre_and_every_cell_outside_has_a_position() -> None:
+    found = position_index(CONFIG)
     assert found.unique().numel() == 9 + (15 // CELL) ** 2 - 1
     assert found[6:9, 6:9].unique().numel() == 9
     cell = found[:3, 3:6]
@@ -61,13 +65,13 @@ def test_every_pixel_of_the_centre_and_every_cell_outside_has_a_place() -> None:
 @torch.no_grad()
 def test_a_cell_weighs_at_first_as_much_as_a_pixel_of_the_centre() -> None:
     vit = FovealViT(CONFIG)
-    weight = vit.bias.exp()[vit.places].sum((0, 1))  # (heads,)
+    weight = vit.bias.exp()[vit.position_index].sum((0, 1))  # (heads,)
     torch.testing.assert_close(weight, torch.full((4,), float(len(vit.bias))))
 
 
 @torch.no_grad()
 def test_members_are_classifiers_of_their_own_and_their_mean_counts() -> None:
-    vit = telling(replace(CONFIG, members=2))
+    vit = distinct(replace(CONFIG, members=(ONE, ONE)))
     windows = torch.randn(5, 15, 15, 7, dtype=torch.float64)
     both = vit.each(windows)  # (N, M, K)
     torch.testing.assert_close(vit(windows), both.mean(1))
@@ -79,7 +83,7 @@ def test_members_are_classifiers_of_their_own_and_their_mean_counts() -> None:
 
 
 def test_each_member_learns_from_its_own_loss() -> None:
-    vit, windows = telling(replace(CONFIG, members=2)), torch.randn(6, 15, 15, 7, dtype=torch.float64)
+    vit, windows = distinct(replace(CONFIG, members=(ONE, ONE))), torch.randn(6, 15, 15, 7, dtype=torch.float64)
     labels = torch.arange(6) % 4
     members = vit.each(windows).unbind(1)
     alone = [torch.nn.functional.cross_entropy(scores, labels, reduction="none") for scores in members]
@@ -87,8 +91,11 @@ def test_each_member_learns_from_its_own_loss() -> None:
 
 
 @torch.no_grad()
-def test_every_second_member_reads_the_narrow_window() -> None:
-    vit, windows = telling(replace(CONFIG, members=3, narrow=9)), torch.randn(5, 15, 15, 7, dtype=torch.float64)
+def test_each_member_reads_its_own_window() -> None:
+    vit, windows = (
+        distinct(replace(CONFIG, members=(ONE, Member(9), ONE))),
+        torch.randn(5, 15, 15, 7, dtype=torch.float64),
+    )
     before = vit.each(windows)  # (N, M, K)
     windows[:, 2, 7] += 1  # just outside the narrow window
     changed = (vit.each(windows) - before).abs().amax((0, 2))
@@ -100,7 +107,7 @@ def test_every_second_member_reads_the_narrow_window() -> None:
 
 @torch.no_grad()
 def test_members_read_the_components_that_are_theirs() -> None:
-    vit = telling(replace(CONFIG, members=3, beside=2, band_members=1))
+    vit = distinct(replace(CONFIG, members=(ONE, ONE, BANDS), band_components=2))
     windows = torch.randn(5, 15, 15, 7, dtype=torch.float64)
     before = vit.each(windows)  # (N, M, K)
     for first, last, readers in ((0, 5, [0, 1]), (5, 7, [2])):
@@ -111,10 +118,23 @@ def test_members_read_the_components_that_are_theirs() -> None:
         assert changed.count_nonzero() == len(readers)
 
 
+@torch.no_grad()
+def test_a_member_reads_no_more_components_than_it_says() -> None:
+    members = (Member(15, components=3), Member(9, "bands", 2), Member(15, components=99))
+    vit = distinct(replace(CONFIG, members=members, band_components=3))
+    windows = torch.randn(5, 15, 15, 7, dtype=torch.float64)
+    before = vit.each(windows)  # (N, M, K)
+    for component, readers in ((0, [0, 2]), (2, [0, 2]), (3, [2]), (4, [1]), (5, [1]), (6, [])):
+        other = windows.clone()
+        other[..., component] += torch.randn(5, 15, 15, dtype=torch.float64)
+        changed = (vit.each(other) - before).abs().amax((0, 2))
+        assert changed.nonzero()[:, 0].tolist() == readers
+
+
 def test_members_learn_nothing_of_the_components_that_are_not_theirs() -> None:
     """The one linear map of all members, which sliding uses, stays what the members do."""
     torch.manual_seed(0)
-    vit = FovealViT(replace(CONFIG, members=3, beside=2, band_members=1))
+    vit = FovealViT(replace(CONFIG, members=(ONE, ONE, BANDS), band_components=2))
     optimiser = torch.optim.AdamW(vit.parameters(), 1e-2, weight_decay=0.1)
     first = vit.embed.weight.detach().clone()
     for _ in range(3):
@@ -128,25 +148,25 @@ def test_members_learn_nothing_of_the_components_that_are_not_theirs() -> None:
     assert not vit.embed.weight[32:, :5].any()
 
 
-@pytest.mark.parametrize(("beside", "readers"), [(2, 0), (0, 1), (2, 3)])
-def test_both_kinds_of_components_want_members(beside: int, readers: int) -> None:
+@pytest.mark.parametrize(("components", "readers"), [(2, 0), (0, 1), (2, 3)])
+def test_both_kinds_of_components_want_members(components: int, readers: int) -> None:
     with pytest.raises(ValueError, match="members that read them"):
-        new_vit(replace(CONFIG, members=3, beside=beside, band_members=readers))
+        new_vit(replace(CONFIG, members=(BANDS,) * readers + (ONE,) * (3 - readers), band_components=components))
 
 
 def test_members_want_a_fovea() -> None:
     with pytest.raises(ValueError, match="only a foveal classifier"):
-        new_vit(replace(CONFIG, fovea=None, members=2))
+        new_vit(replace(CONFIG, fovea=None, members=(ONE, ONE)))
 
 
 def test_the_presets_classifiers() -> None:
-    assert isinstance(new_vit(FAST.vit(100, 16)), FovealViT)
-    assert isinstance(new_vit(PAPER.vit(1200, 16)), SpectralViT)
+    assert isinstance(new_vit(FAST.vit(100, 16, FAST.members())), FovealViT)
+    assert isinstance(new_vit(PAPER.vit(1200, 16, PAPER.members())), SpectralViT)
 
 
 @pytest.mark.parametrize(
-    "change", [{"window": 13}, {"fovea": 5}, {"fovea": 21}, {"depth": 2}, {"narrow": 21}, {"narrow": 5}]
+    "change", [{"members": (Member(13),)}, {"fovea": 5}, {"fovea": 21}, {"depth": 2}, {"members": (ONE, Member(5))}]
 )
-def test_shapes_that_have_no_cells(change: dict[str, int]) -> None:
+def test_shapes_that_have_no_cells(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="odd multiples of 3"):
         FovealViT(replace(CONFIG, **change))

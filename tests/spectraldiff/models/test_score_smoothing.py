@@ -1,4 +1,4 @@
-"""Smoothing: what it computes, where it stops, and where the scale of likeness comes from."""
+"""Smoothing: what it computes, where it stops, and where the scale of similarity comes from."""
 
 import math
 
@@ -21,19 +21,19 @@ def by_hand(scores: Tensor, guides: Tensor) -> Tensor:
     return result
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-def test_scores_are_averaged_over_similar_neighbours(steps):
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_scores_are_averaged_over_similar_neighbours(iterations):
     generator = torch.Generator().manual_seed(0)
     scores, guides = (torch.randn(2, c, 11, 13, generator=generator, dtype=torch.float64) for c in (4, 3))
-    found = Smoothing(steps)(scores, 0.5 * guides)
+    found = Smoothing(iterations)(scores, 0.5 * guides)
     for n in range(2):
         wanted, within = scores[n], 0.5 * guides[n]
-        for _ in range(steps):
+        for _ in range(iterations):
             wanted, within = by_hand(wanted, within), within[:, RADIUS:-RADIUS, RADIUS:-RADIUS]
         torch.testing.assert_close(found[n], wanted)
 
 
-def test_no_step_changes_nothing():
+def test_no_iteration_changes_nothing():
     scores = torch.randn(1, 3, 4, 5)
     assert Smoothing(0)(scores, torch.randn(1, 2, 4, 5)) is scores
     assert (Smoothing(0).halo, Smoothing(3).halo) == (0, 6)
@@ -53,15 +53,15 @@ def test_an_edge_stays_where_it_is_and_speckles_go():
     assert torch.equal(found, inner)
 
 
-def test_likeness_is_scaled_to_the_scene():
+def test_similarity_is_scaled_to_the_scene():
     features = torch.randn(20, 30, GUIDES + 5, generator=torch.Generator().manual_seed(0))
     features[..., GUIDES:] *= 1000  # beyond the guides nothing counts
     valid = torch.ones(20, 30, dtype=torch.bool)
     scale = sharpness([features], [valid])
     guides = Smoothing(1, scale).guides(features.permute(2, 0, 1)[None])
     assert guides.shape == (1, GUIDES, 20, 30)
-    beside = torch.cat([guides.diff(dim=axis).square().sum(1).flatten() for axis in (2, 3)])
-    assert (-beside).exp().median() == pytest.approx(math.exp(-MEDIAN), rel=1e-3)
+    distances = torch.cat([guides.diff(dim=axis).square().sum(1).flatten() for axis in (2, 3)])
+    assert (-distances).exp().median() == pytest.approx(math.exp(-MEDIAN), rel=1e-3)
     assert sharpness([3 * features], [valid]) == pytest.approx(scale / 3)
     noisy = features.clone()
     noisy[:5] = 1e6

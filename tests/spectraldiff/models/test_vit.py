@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from spectraldiff.models.presets import PAPER
+from spectraldiff.models.settings import Member
 from spectraldiff.models.unet import parameter_count
 from spectraldiff.models.vit import Attention, SpectralViT, ViTConfig
 
-CONFIG = ViTConfig(components=7, classes=4, window=5, width=16, depth=3, heads=4, mlp=24, dropout=0.0)
+CONFIG = ViTConfig(components=7, classes=4, members=(Member(5),), width=16, depth=3, heads=4, mlp=24, dropout=0.0)
 
 
 def test_paper_classifier_has_the_described_parameters() -> None:
-    vit = SpectralViT(PAPER.vit(1200, 16))
+    vit = SpectralViT(PAPER.vit(1200, 16, PAPER.members()))
     assert (vit.config.depth, vit.config.heads) == (5, 4)
     width, mlp = 64, 128
     attention = width * 3 * width + 3 * width + width * width + width

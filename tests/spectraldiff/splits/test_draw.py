@@ -239,10 +239,10 @@ def test_counts_of_several_scenes_are_those_of_all_together():
 
 def test_several_scenes_are_joined_and_cut_apart_again():
     arrays = [np.ones((3, 4), int), np.full((2, 6), 2), np.full((1, 1), 3)]
-    sheet = joined(arrays, 2)
-    assert sheet.shape == (12, 6)
-    assert np.bincount(sheet.ravel())[1:].tolist() == [12, 12, 1]
-    for one, back in zip(arrays, cut(sheet, [a.shape for a in arrays], 2), strict=True):
+    mosaic = joined(arrays, 2)
+    assert mosaic.shape == (12, 6)
+    assert np.bincount(mosaic.ravel())[1:].tolist() == [12, 12, 1]
+    for one, back in zip(arrays, cut(mosaic, [a.shape for a in arrays], 2), strict=True):
         np.testing.assert_array_equal(one, back)
     assert joined(arrays[:1], 7) is arrays[0]
 

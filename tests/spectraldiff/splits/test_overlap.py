@@ -85,12 +85,12 @@ def test_the_pixels_that_the_ground_of_another_scene_covers(name, block, monkeyp
 def test_ground_beyond_the_edge_is_as_near_as_any():
     train = np.zeros((4, 4), bool)
     train[1, 2] = True
-    beside = place_of(500_000.0 + 20 * 30, 5_400_000.0 - 20 * 5)  # the next column is this scene's first
-    places, trains = [OWN, beside], [np.zeros(SHAPE, bool), train]
-    assert near_trained_elsewhere(0, trains, places, 2) is None
+    next_to = place_of(500_000.0 + 20 * 30, 5_400_000.0 - 20 * 5)  # the next column is this scene's first
+    georeferences, trains = [OWN, next_to], [np.zeros(SHAPE, bool), train]
+    assert near_trained_elsewhere(0, trains, georeferences, 2) is None
     wanted = np.zeros(SHAPE, bool)
     wanted[3:10, 29] = True
-    np.testing.assert_array_equal(near_trained_elsewhere(0, trains, places, 3), wanted)
+    np.testing.assert_array_equal(near_trained_elsewhere(0, trains, georeferences, 3), wanted)
 
 
 def test_scenes_that_share_no_ground():
@@ -133,7 +133,7 @@ def test_disjoint_sides_of_overlapping_scenes_are_apart_on_the_ground(spec):
     labels, _ = labels_of(0)
     both = [labels, np.roll(labels, -24, axis=1)]
     alone = make_splits(both, spec, 0, window=5, buffer=3)
-    splits = make_splits(both, spec, 0, window=5, buffer=3, places=LINES)
+    splits = make_splits(both, spec, 0, window=5, buffer=3, georeferences=LINES)
     assert min(ground_distance(a, b, c) for a, b, c in ((*alone, 24), (*alone[::-1], -24))) <= 3
     assert min(ground_distance(a, b, c) for a, b, c in ((*splits, 24), (*splits[::-1], -24))) == 4
     assert [s.leakage for s in splits] == [0, 0]
@@ -149,10 +149,10 @@ def test_polygons_do_not_test_where_their_ground_trains():
     labels, groups = labels_of(0)
     both = [labels, labels.copy()]
     alone = make_splits(both, "fraction:0.3", 0, groups=[groups, groups], window=1)
-    places = [place_of(), place_of()]
-    splits = make_splits(both, "fraction:0.3", 0, groups=[groups, groups], window=1, places=places)
+    georeferences = [place_of(), place_of()]
+    splits = make_splits(both, "fraction:0.3", 0, groups=[groups, groups], window=1, georeferences=georeferences)
     assert [s.leakage for s in alone] == [0, 0]
-    assert (with_leakage(alone, 1, places)[0].leakage or 0) > 0.1
+    assert (with_leakage(alone, 1, georeferences)[0].leakage or 0) > 0.1
     for split, other, before in zip(splits, splits[::-1], alone, strict=True):
         assert split.leakage == 0
         np.testing.assert_array_equal(split.train, before.train)
@@ -162,9 +162,9 @@ def test_polygons_do_not_test_where_their_ground_trains():
 
 def test_random_pixels_stay_and_their_leakage_counts_the_other_scene():
     labels, _ = labels_of(0)
-    both, places = [labels, labels.copy()], [place_of(), place_of()]
+    both, georeferences = [labels, labels.copy()], [place_of(), place_of()]
     alone = make_splits(both, "per-class:9", 0, window=5)
-    splits = make_splits(both, "per-class:9", 0, window=5, places=places)
+    splits = make_splits(both, "per-class:9", 0, window=5, georeferences=georeferences)
     for one, other, far in zip(splits, alone, alone[::-1], strict=True):
         np.testing.assert_array_equal(one.train, other.train)
         np.testing.assert_array_equal(one.test, other.test)
@@ -176,14 +176,14 @@ def test_random_pixels_stay_and_their_leakage_counts_the_other_scene():
 def test_a_finished_training_looks_at_the_other_scene_again(tiny_scene):
     """Smoothing reaches farther than the classifier's window, in this scene and in what overlaps it."""
     labels, _ = labels_of(0)
-    both, places = [labels, labels.copy()], [place_of(), place_of()]
+    both, georeferences = [labels, labels.copy()], [place_of(), place_of()]
     scene = LabelledScene("s", np.ones((*labels.shape, 1), np.uint8), labels, tiny_scene.classes)
-    scenes = [replace(scene, crs=str(place.crs), transform=tuple(place.transform)[:6]) for place in places]
-    splits = make_splits(both, "per-class:9", 0, window=5, places=places)
+    scenes = [replace(scene, crs=str(place.crs), transform=tuple(place.transform)[:6]) for place in georeferences]
+    splits = make_splits(both, "per-class:9", 0, window=5, georeferences=georeferences)
     training = SimpleNamespace(scenes=scenes, splits=splits)
-    Training._look_again(training, 9)
+    Training._update_leakage(training, 9)
     found = [split.leakage for split in training.splits]
-    assert found == [split.leakage for split in with_leakage(splits, 9, places)]
+    assert found == [split.leakage for split in with_leakage(splits, 9, georeferences)]
     assert min(found) > max(split.leakage for split in with_leakage(splits, 9))
 
 
@@ -191,11 +191,11 @@ def test_nothing_left_to_test_is_refused():
     labels = np.zeros((6, 20), np.uint8)
     labels[:, :8], labels[:, 12:] = 1, 2
     groups = np.where(labels > 0, labels, 0).astype(np.int32)
-    both, places = [labels, labels], [place_of(), place_of()]
+    both, georeferences = [labels, labels], [place_of(), place_of()]
     with pytest.raises(LabelsError, match="no test pixel is left on ground that does not train in another scene"):
-        make_splits(both, "fraction:0.5", 0, groups=[groups, groups], places=places)
+        make_splits(both, "fraction:0.5", 0, groups=[groups, groups], georeferences=georeferences)
     with pytest.raises(LabelsError, match="no test pixel is left more than 19 pixels from the training pixels"):
-        make_splits([labels, np.roll(labels, 1)], "disjoint:0.5", 0, buffer=19, places=places)
+        make_splits([labels, np.roll(labels, 1)], "disjoint:0.5", 0, buffer=19, georeferences=georeferences)
 
 
 def test_a_class_that_only_tests_on_trained_ground_is_named():
@@ -203,7 +203,9 @@ def test_a_class_that_only_tests_on_trained_ground_is_named():
     groups = np.array([[1, 1, 2, 2, 0, 0]], np.int32)
     more = np.array([[1, 1, 2, 2, 1, 1]], np.uint8), np.array([[1, 1, 2, 2, 3, 3]], np.int32)
     for seed in range(20):
-        splits = make_splits([labels, more[0]], "fraction:0.5", seed, groups=[groups, more[1]], places=[place_of()] * 2)
+        splits = make_splits(
+            [labels, more[0]], "fraction:0.5", seed, groups=[groups, more[1]], georeferences=[place_of()] * 2
+        )
         tested = {int(v) for one, s in zip((labels, more[0]), splits, strict=True) for v in one[s.test]}
         assert ("no test pixels, so no accuracy: class 2" in splits[0].notes) == (2 not in tested)
         if tested == {1}:

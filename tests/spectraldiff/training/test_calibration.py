@@ -10,8 +10,9 @@ from spectraldiff.accuracy.metrics import calibration
 from spectraldiff.models.foveal_vit import FovealViT
 from spectraldiff.models.padding import cropped
 from spectraldiff.models.score_smoothing import Smoothing
+from spectraldiff.models.settings import Member
 from spectraldiff.models.vit import ViTConfig
-from spectraldiff.splits.hold_out import PLENTY, hold_out, patches, places
+from spectraldiff.splits.hold_out import PLENTY, groups_of, hold_out, patches
 from spectraldiff.splits.split import Split
 from spectraldiff.training import trainer
 from spectraldiff.training.calibration import (
@@ -83,7 +84,7 @@ def test_there_are_as_many_folds_as_give_enough_pixels(pixels, folds):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_places_are_held_out_whole_and_never_all(seed):
+def test_groups_are_held_out_whole_and_never_all(seed):
     labels = np.repeat([1, 2, 3], [100, 40, 20])
     where = np.repeat(np.arange(9), [10, 20, 30, 25, 15, 20, 20, 10, 10])
     where[140:] = 7  # the third class lies in one place
@@ -100,27 +101,27 @@ def test_places_are_held_out_whole_and_never_all(seed):
 
 def test_patches_touch_at_corners_and_polygons_are_patches():
     labels = np.array([[1, 0, 2, 2], [0, 1, 0, 0], [0, 0, 0, 1]], np.uint8)
-    apart = np.array([[1, 0, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]], np.int32)
+    polygons = np.array([[1, 0, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]], np.int32)
 
     def shared(numbers: np.ndarray) -> list[list[int]]:
         found = numbers[labels > 0].tolist()
         return [[i for i, one in enumerate(found) if one == number] for number in dict.fromkeys(found)]
 
     assert shared(patches(labels, None)) == [[0, 3], [1, 2], [4]]
-    assert shared(patches(labels, apart)) == [[0], [1, 2], [3], [4]]
-    assert (patches(labels, apart) > 0).tolist() == (labels > 0).tolist()
+    assert shared(patches(labels, polygons)) == [[0], [1, 2], [3], [4]]
+    assert (patches(labels, polygons) > 0).tolist() == (labels > 0).tolist()
 
 
 def test_pixels_are_held_out_as_the_test_pixels_lie(tiny_scene):
     train = tiny_scene.labels > 0
     count = int(train.sum())
-    among, apart = (Split("fraction:0.5", 0, train, ~train, share) for share in (0.9, 0.1))
-    assert len(np.unique(places([tiny_scene], [among]))) == count
-    found = places([tiny_scene] * 2, [apart] * 2)
+    mixed, disjoint = (Split("fraction:0.5", 0, train, ~train, share) for share in (0.9, 0.1))
+    assert len(np.unique(groups_of([tiny_scene], [mixed]))) == count
+    found = groups_of([tiny_scene] * 2, [disjoint] * 2)
     assert len(found) == 2 * count
     assert not set(found[:count]) & set(found[count:])
     assert len(np.unique(found)) == 2 * len(np.unique(patches(tiny_scene.labels, None)[train]))
-    assert Split("per-class:5 by polygon", 0, train, ~train, 1.0).apart
+    assert Split("per-class:5 by polygon", 0, train, ~train, 1.0).spatially_disjoint
 
 
 def test_the_run_keeps_its_temperature(tiny_run: RunFolder):
@@ -155,7 +156,7 @@ def test_an_overconfident_classifier_is_cooled_and_keeps_its_classes(
     tiny_request, tiny_scene, tiny_preset, tmp_path, monkeypatch
 ):
     """The same training, but scores of the held-out pixels that are eight times as large."""
-    preset, split = replace(tiny_preset, features="raw", epochs=4), tiny_request.make_split(tiny_scene)
+    preset, split = tiny_preset.changed(features="raw", epochs=4), tiny_request.make_split(tiny_scene)
     scores = trainer.smoothed_scores
     results, models = [], []
     for factor in (1, 8):
@@ -179,7 +180,7 @@ def test_too_few_training_pixels_are_said_and_keep_the_confidences(tiny_scene, t
         train.flat[np.flatnonzero(tiny_scene.labels == value)[:4]] = True
     split = Split("file:a.tif", 0, train, (tiny_scene.labels > 0) & ~train)
     run = create_run(tmp_path / "run")
-    preset = replace(tiny_preset, features="raw", epochs=1)
+    preset = tiny_preset.changed(features="raw", epochs=1)
     result = Training(run, tiny_scene, split, preset, 0, Compute()).finish()
     metrics = run.read_json("metrics.json")
     assert result.temperature.value == metrics["temperature"]["value"] == 1
@@ -187,11 +188,11 @@ def test_too_few_training_pixels_are_said_and_keep_the_confidences(tiny_scene, t
     assert f"C{metrics['notes'][0][1:]}." in (run.path / "report.html").read_text("utf-8")  # a sentence there
 
 
-def test_the_number_of_steps_with_the_likeliest_scores_is_chosen():
+def test_the_number_of_iterations_with_the_likeliest_scores_is_chosen():
     scores, labels = drawn(2000, 3.0)
     noise = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     found = choose(torch.stack([scores + 3 * noise, scores + noise, 2 * scores, scores - noise]), labels)
-    assert found.steps == 2
+    assert found.iterations == 2
     assert found.temperature.value == pytest.approx(2, rel=0.1)
     assert found.temperature.pixels == 2000
     expected = torch.nn.functional.cross_entropy(2 * scores / found.temperature.value, labels, reduction="none")
@@ -212,26 +213,26 @@ def test_other_features_are_better_where_held_out_pixels_are_clearly_likelier():
 @torch.no_grad()
 def test_scores_of_pixels_are_those_of_the_whole_map():
     torch.manual_seed(0)
-    vit, smoothing = FovealViT(ViTConfig(7, 3, 9, 8, 1, 2, 8, 0.0, 3, 2)).eval(), Smoothing(3, 0.4)
+    vit, smoothing = FovealViT(ViTConfig(7, 3, (Member(9), Member(9)), 8, 1, 2, 8, 0.0, 3)).eval(), Smoothing(3, 0.4)
     rim = vit.config.radius + smoothing.halo
-    sheet = torch.randn(40 + 2 * rim, 75 + 2 * rim, 7)
+    mosaic = torch.randn(40 + 2 * rim, 75 + 2 * rim, 7)
     pixels = torch.cartesian_prod(torch.tensor([39, 0, 31, 33]), torch.tensor([0, 40, 74, 31])) + rim
-    found = smoothed_scores(vit, sheet, pixels, smoothing)
+    found = smoothed_scores(vit, mosaic, pixels, smoothing)
     assert found.shape == (4, 16, 3)
-    tokens = vit.embed(sheet).permute(2, 0, 1)[None]
-    guides = smoothing.guides(cropped(sheet.permute(2, 0, 1)[None], vit.config.radius))
-    for steps in range(4):
-        few = Smoothing(steps, 0.4)
+    tokens = vit.embed(mosaic).permute(2, 0, 1)[None]
+    guides = smoothing.guides(cropped(mosaic.permute(2, 0, 1)[None], vit.config.radius))
+    for iterations in range(4):
+        few = Smoothing(iterations, 0.4)
         whole = few(vit.slide(tokens), guides)[0].double()
         rows, columns = (pixels - vit.config.radius - few.halo).T
-        torch.testing.assert_close(found[steps], whole[:, rows, columns].T, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[iterations], whole[:, rows, columns].T, rtol=1e-4, atol=1e-5)
 
 
-def test_of_equally_likely_numbers_of_steps_their_mean_is_chosen_less_a_fifth():
+def test_of_equally_likely_numbers_of_iterations_their_mean_is_chosen_less_a_fifth():
     scores, labels = drawn(60, 3.0)
     noise = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     worse = scores + 3 * noise
-    assert choose(torch.stack([worse, scores, scores, scores]), labels).steps == 2
-    assert choose(torch.stack([scores, scores, scores, worse]), labels).steps == 1
-    assert choose(torch.stack([scores] * 11), labels).steps == 4
-    assert choose(torch.stack([worse] * 10 + [scores]), labels).steps == 8
+    assert choose(torch.stack([worse, scores, scores, scores]), labels).iterations == 2
+    assert choose(torch.stack([scores, scores, scores, worse]), labels).iterations == 1
+    assert choose(torch.stack([scores] * 11), labels).iterations == 4
+    assert choose(torch.stack([worse] * 10 + [scores]), labels).iterations == 8

@@ -11,7 +11,8 @@ from torch import Tensor
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.features import FeatureExtractor
 from spectraldiff.models.presets import FAST, PAPER
-from spectraldiff.splits.hold_out import places
+from spectraldiff.models.settings import replaced
+from spectraldiff.splits.hold_out import groups_of
 from spectraldiff.training.calibration import HeldOut
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.request import Request
@@ -21,28 +22,28 @@ from spectraldiff.training.trainer import Training
 
 
 def test_components_follow_the_training_pixels() -> None:
-    few, many = FAST.least_components, FAST.components
+    few, many = FAST.components.least, FAST.components.most
     assert [FAST.wanted_components(n) for n in (20, few, few + 1, many, 10_000)] == [few, few, few + 1, many, many]
-    assert FAST.changed(features="raw").wanted_components(10_000) == FAST.raw_components
+    assert FAST.changed(features="raw").wanted_components(10_000) == FAST.components.bands
     assert FAST.changed(components=30).wanted_components(10_000) == 30
-    assert PAPER.wanted_components(20) == PAPER.wanted_components(20, apart=True) == PAPER.components
+    assert PAPER.wanted_components(20) == PAPER.wanted_components(20, disjoint=True) == PAPER.components.most
 
 
-def test_components_follow_the_places_where_the_test_pixels_lie_apart() -> None:
-    least, few, many = FAST.apart_components, FAST.least_components, FAST.components
+def test_components_follow_the_groups_where_the_split_is_spatially_disjoint() -> None:
+    least, few, many = FAST.components.disjoint_least, FAST.components.least, FAST.components.most
     assert least < few
-    found = [FAST.wanted_components(n, apart=True) for n in (3, least + 1, few, many + 1)]
+    found = [FAST.wanted_components(n, disjoint=True) for n in (3, least + 1, few, many + 1)]
     assert found == [least, least + 1, few, many]
     raw = FAST.changed(features="raw")
-    assert [raw.wanted_components(n, apart=True) for n in (3, 50, 10_000)] == [least, 50, raw.raw_components]
-    assert FAST.changed(components=10).wanted_components(50, apart=True) == 10
+    assert [raw.wanted_components(n, disjoint=True) for n in (3, 50, 10_000)] == [least, 50, raw.components.bands]
+    assert FAST.changed(components=10).wanted_components(50, disjoint=True) == 10
 
 
 def test_a_training_takes_as_many_components_as_pixels(
     tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path
 ) -> None:
     """Within the preset's bounds."""
-    wanted = replace(tiny_request.preset, least_components=2, components=12, diffusion_steps=1, epochs=1)
+    wanted = replaced(tiny_request.preset, components={"least": 2, "most": 12}).changed(diffusion_steps=1, epochs=1)
     split = replace(tiny_request, split="per-class:2").make_split(tiny_scene)
     assert 2 < split.train.sum() < 12
     training = Training(create_run(tmp_path / "run"), tiny_scene, split, wanted, 0, Compute())
@@ -50,44 +51,48 @@ def test_a_training_takes_as_many_components_as_pixels(
     assert model.pca_components.shape[0] == split.train.sum()
 
 
-def test_a_training_on_places_apart_takes_as_many_components_as_places(
+def test_a_training_on_a_spatially_disjoint_split_takes_as_many_components_as_groups(
     tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path
 ) -> None:
-    wanted = replace(tiny_request.preset, apart_components=1, components=12, diffusion_steps=1, epochs=1)
+    wanted = replaced(tiny_request.preset, components={"disjoint_least": 1, "most": 12}).changed(
+        diffusion_steps=1, epochs=1
+    )
     train = np.zeros(tiny_scene.labels.shape, np.bool_)
     for value in (1, 2, 3, 4):  # a patch of each class
         row, column = np.argwhere(tiny_scene.labels == value)[0]
         train[row : row + 2, column : column + 2] = tiny_scene.labels[row : row + 2, column : column + 2] == value
     split = replace(tiny_request.make_split(tiny_scene), train=train, leakage=0.0)
-    assert split.apart
+    assert split.spatially_disjoint
     model, _ = Training(create_run(tmp_path / "run"), tiny_scene, split, wanted, 0, Compute()).train_classifier(
         wanted, None
     )
-    assert model.pca_components.shape[0] == len(np.unique(places((tiny_scene,), (split,))))
+    assert model.pca_components.shape[0] == len(np.unique(groups_of((tiny_scene,), (split,))))
 
 
-def test_places_apart_have_members_that_read_bands_alone(
+def test_spatially_disjoint_splits_have_members_that_read_bands_alone(
     tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are part of the model in the run folder, and it never falls back on raw bands."""
     monkeypatch.setattr(HeldOut, "worse", lambda self, other: True)
-    preset = replace(tiny_request.preset, diffusion_steps=1, epochs=1, fall_back=True)
+    preset = tiny_request.preset.changed(diffusion_steps=1, epochs=1, fall_back=True)
     request = replace(tiny_request, preset=preset, split="disjoint")
     run = create_run(tmp_path / "run")
     training = Training(run, tiny_scene, request.make_split(tiny_scene), preset, 0, Compute())
     training.finish()
     model, _ = load_model(run)
     shape = model.vit.config
-    assert (shape.members, shape.band_members) == (preset.members + preset.apart_members, preset.apart_members)
-    assert 0 < shape.beside <= preset.raw_components
+    assert shape.members == preset.classifier.members
+    assert [member.source for member in shape.members] == ["features"] * 3 + ["bands"] * 2
+    assert 0 < shape.band_components <= preset.components.bands
     bands = len(model.fill)
-    assert not model.pca_components[-shape.beside :, :-bands].any()
+    assert not model.pca_components[-shape.band_components :, :-bands].any()
     predicted, _ = model.predict(tiny_scene)
     test = training.splits[0].test
     oa = float((predicted == tiny_scene.labels)[test].mean())
     assert oa == pytest.approx(run.read_json("metrics.json")["accuracy"]["oa"])
     raw, _ = training.train_classifier(preset.changed(features="raw"), None)
-    assert (raw.vit.config.members, raw.vit.config.beside) == (shape.members, 0)  # as much effort
+    assert raw.vit.config.band_components == 0
+    assert len(raw.vit.config.members) == len(shape.members)  # as much effort
 
 
 def test_components_in_which_classes_do_not_differ_are_left_out(
@@ -97,12 +102,12 @@ def test_components_in_which_classes_do_not_differ_are_left_out(
         tiny_scene.cube.mean(), tiny_scene.cube.std(), (*tiny_scene.labels.shape, 200)
     )
     scene = replace(tiny_scene, cube=np.concatenate([tiny_scene.cube, noise], 2).astype(np.float32), wavelengths=None)
-    preset = replace(tiny_request.preset.changed(features="raw"), raw_components=200, epochs=1)
+    preset = replaced(tiny_request.preset.changed(features="raw", epochs=1), components={"bands": 200})
     kept = []
     for wanted in (False, True):
         run = create_run(tmp_path / f"run-{wanted}")
         training = Training(run, scene, tiny_request.make_split(scene), preset, 0, Compute())
-        model, _ = training.train_classifier(replace(preset, telling=wanted), None)
+        model, _ = training.train_classifier(replaced(preset, components={"discriminative": wanted}), None)
         kept.append(len(model.pca_components))
         assert model.vit.config.components == kept[-1]
         assert model.predict(scene)[0].min() > 0
@@ -121,17 +126,17 @@ def test_raw_bands_are_mapped_where_held_out_pixels_are_clearly_likelier_with_th
         return clearly
 
     monkeypatch.setattr(HeldOut, "worse", worse)
-    preset = replace(tiny_request.preset, diffusion_steps=1, epochs=1, fall_back=True)
+    preset = tiny_request.preset.changed(diffusion_steps=1, epochs=1, fall_back=True)
     run = create_run(tmp_path / "run")
     result = Training(run, tiny_scene, tiny_request.make_split(tiny_scene), preset, 0, Compute()).finish(True)
     assert len(compared) == 1
     assert compared[0][0] == compared[0][1] > 0
     model, _ = load_model(run)
-    assert model.preset.features == ("raw" if clearly else "diffusion")
+    assert model.preset.features.source == ("raw" if clearly else "diffusion")
     assert (model.extractor.denoiser is None) == clearly
     assert (result.raw_accuracy is None) == clearly  # it would be that of the map
     metrics = run.read_json("metrics.json")
-    assert metrics["features"] == model.preset.features
+    assert metrics["features"] == model.preset.features.source
     told = [note for note in metrics["notes"] if note.startswith("raw bands are mapped")]
     assert len(told) == clearly
     assert ("aw bands are mapped" in (run.path / "report.html").read_text("utf-8")) == clearly
@@ -140,7 +145,7 @@ def test_raw_bands_are_mapped_where_held_out_pixels_are_clearly_likelier_with_th
 def test_features_that_say_nothing_give_way_to_raw_bands(
     tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Diffusion features are noise here, and the bands tell all classes."""
+    """Diffusion features are noise here, and the bands separate all classes."""
     forward = FeatureExtractor.forward
 
     def noise(self: FeatureExtractor, x: Tensor) -> Tensor:
@@ -150,7 +155,7 @@ def test_features_that_say_nothing_give_way_to_raw_bands(
         )
 
     monkeypatch.setattr(FeatureExtractor, "forward", noise)
-    preset = replace(tiny_request.preset, diffusion_steps=1, fall_back=True)
+    preset = tiny_request.preset.changed(diffusion_steps=1, fall_back=True)
     split = replace(tiny_request, split="per-class:20").make_split(tiny_scene)
     training = Training(create_run(tmp_path / "run"), tiny_scene, split, preset, 0, Compute())
     result = training.finish()

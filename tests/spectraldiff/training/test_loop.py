@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from spectraldiff.models.classifier import new_denoiser
-from spectraldiff.models.presets import FAST, LoopSettings, Preset
+from spectraldiff.models.presets import FAST, Preset
+from spectraldiff.models.settings import LoopSettings, Member, replaced
 from spectraldiff.models.vit import SpectralViT, ViTConfig
 from spectraldiff.training import tasks as module
 from spectraldiff.training.compute import Compute, choose_compute
@@ -25,7 +26,7 @@ def silent(step: int, total: int, loss: float) -> None:
 
 def classifier_loop(total: int = 12, dropout: float = 0.3, compute: Compute | None = None, noise: float = 0.0) -> Loop:
     torch.manual_seed(0)
-    model = SpectralViT(ViTConfig(5, 3, 3, 8, 1, 2, 8, dropout))
+    model = SpectralViT(ViTConfig(5, 3, (Member(3),), 8, 1, 2, 8, dropout))
     features = torch.randn(12, 12, 5, generator=torch.Generator().manual_seed(3))
     pixels = torch.cartesian_prod(torch.arange(5), torch.arange(4)) + 1
     labels = torch.arange(20) % 3
@@ -39,8 +40,9 @@ def diffusion_loop(preset: Preset, total: int, compute: Compute | None = None) -
     place = torch.rand(10, 11, generator=torch.Generator().manual_seed(3)) * 2 - 1
     scene = place * torch.linspace(-0.8, 0.8, 7)[:, None, None]
     denoiser = new_denoiser(preset, 7, scene.mean((1, 2)), scene.std((1, 2)))
-    task = DiffusionTask(denoiser, [scene], preset.instance, preset.diffusion.batch)
-    return Loop(denoiser, task, total, preset.diffusion, compute or Compute(), 5)
+    settings = preset.diffusion
+    task = DiffusionTask(denoiser, [scene], settings.instance, settings.loop.batch)
+    return Loop(denoiser, task, total, settings.loop, compute or Compute(), 5)
 
 
 def seeded() -> torch.Generator:
@@ -86,7 +88,7 @@ def test_same_seed_same_denoiser(tiny_preset: Preset) -> None:
 
 def test_denoiser_learns(tiny_preset: Preset) -> None:
     """On the same noise, the trained denoiser errs less than the best linear one that it begins as."""
-    loop = diffusion_loop(replace(tiny_preset, diffusion=replace(tiny_preset.diffusion, lr=1e-2)), 100)
+    loop = diffusion_loop(replaced(tiny_preset, diffusion={"loop": {"lr": 1e-2}}), 100)
     scenes = cast("DiffusionTask", loop.task).scenes
 
     def error(model: Any) -> float:
@@ -217,7 +219,7 @@ def test_noise_is_added_to_the_features() -> None:
 def test_small_classes_count_as_much_as_asked_for(balance: float, of_small: float) -> None:
     """Two pixels of one class and eighteen of another, all with a loss of 1."""
     labels = torch.tensor([0] * 2 + [1] * 18)
-    model: Any = SpectralViT(ViTConfig(5, 2, 3, 8, 1, 2, 8, 0.0))
+    model: Any = SpectralViT(ViTConfig(5, 2, (Member(3),), 8, 1, 2, 8, 0.0))
     pixels = torch.cartesian_prod(torch.arange(5), torch.arange(4)) + 1
     task = ClassifierTask(model, torch.randn(12, 12, 5), pixels, labels, 20, balance=balance)
     shares = []
@@ -243,9 +245,8 @@ def test_windows_lie_around_their_pixels() -> None:
 
 
 def test_scene_smaller_than_an_instance_is_mirrored() -> None:
-    preset = replace(FAST, instance=8)
     scene = torch.rand(7, 3, 5)
-    denoiser = new_denoiser(preset, 7, scene.mean((1, 2)), scene.std((1, 2)))
+    denoiser = new_denoiser(FAST, 7, scene.mean((1, 2)), scene.std((1, 2)))
     task = DiffusionTask(denoiser, [scene], 8, 2)
     assert min(task.scenes[0].shape[1:]) >= 8
     assert torch.isfinite(task.loss(0, 0, 2, torch.Generator().manual_seed(0)))

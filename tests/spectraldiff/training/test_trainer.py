@@ -13,6 +13,7 @@ from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.normaliser import normaliser_of
 from spectraldiff.models.presets import FAST, PAPER, Preset, preset_named
 from spectraldiff.models.reconstruction import example_spectra, labelled_part, reconstruct
+from spectraldiff.models.settings import replaced
 from spectraldiff.splits.leakage import leakage
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.loop import Loop
@@ -158,7 +159,7 @@ def test_raw_features_need_no_denoiser(tiny_request: Request, tiny_scene: Labell
     Training(run, tiny_scene, tiny_request.make_split(tiny_scene), preset, 0, Compute(), Monitor()).finish()
     model, _ = load_model(run)
     assert model.extractor.denoiser is None
-    assert model.halo == preset.window // 2 + 2 * model.smoothing.steps
+    assert model.halo == preset.classifier.window // 2 + 2 * model.smoothing.iterations
     with pytest.raises(RunError, match="no denoiser"):
         reconstruct(model, tiny_scene, 5, 8, 3, 0, lambda done, total: None)
 
@@ -177,7 +178,7 @@ def test_pixels_without_data_are_neither_learnt_nor_mapped(tiny_request: Request
 
 def test_nodata_may_be_nan(tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path) -> None:
     scene = replace(tiny_scene, cube=tiny_scene.cube.astype(np.float32), nodata=float("nan"))
-    preset = replace(tiny_request.preset.changed(features="raw"), epochs=1)
+    preset = tiny_request.preset.changed(features="raw", epochs=1)
     run = create_run(tmp_path / "run")
     Training(run, scene, tiny_request.make_split(scene), preset, 0, Compute()).finish()
     assert load_model(run)[1]["nodata"] is None
@@ -197,14 +198,15 @@ def test_a_loss_that_is_no_number_is_told_with_the_values_of_the_scene(
 
 
 def test_paper_preset_goes_all_the_way(tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path) -> None:
-    """The published recipe, apart from length and channels: the noise is predicted, Adam, constant rates."""
+    """The published recipe, except for length and channels: the noise is predicted, Adam, constant rates."""
     preset = PAPER.changed(diffusion_steps=2, diffusion_batch=2, epochs=1)
-    preset = replace(preset, components=8, instance=8, stem_channels=4, channels=(4, 6, 8))
+    unet = {"stem_channels": 4, "channels": (4, 6, 8)}
+    preset = replaced(preset, components={"most": 8}, diffusion={"instance": 8, "network": unet})
     run = create_run(tmp_path / "run")
     Training(run, tiny_scene, tiny_request.make_split(tiny_scene), preset, 0, Compute(), Monitor()).finish()
     model, facts = load_model(run)
     assert facts["halo"] == model.halo == 17 + 6
-    assert facts["preset"]["parameterisation"] == "noise"
+    assert facts["preset"]["diffusion"]["parameterisation"] == "noise"
 
 
 def test_reconstruction_runs_from_noise_to_step_0(tiny_run: RunFolder, tiny_scene: LabelledScene) -> None:
@@ -304,30 +306,33 @@ def test_request_survives_json(tiny_request: Request) -> None:
 def test_preset_survives_json(preset: Preset) -> None:
     values = json.loads(json.dumps(preset.to_json()))
     assert Preset.from_json(values) == preset
-    del values["window"]
-    with pytest.raises(RunError, match="window"):
+    del values["diffusion"]["instance"]
+    with pytest.raises(RunError, match=r"\(instance\)"):
         Preset.from_json(values)
 
 
 def test_paper_preset_is_the_papers() -> None:
-    assert (PAPER.steps, PAPER.beta_first, PAPER.beta_last, PAPER.parameterisation) == (500, 1e-4, 0.02, "noise")
-    assert (PAPER.instance, PAPER.timestep, PAPER.layer) == (16, 5, 1)
-    assert (PAPER.diffusion.batch, PAPER.diffusion.lr, PAPER.diffusion.weight_decay) == (256, 1e-4, 0)
-    assert (PAPER.classifier.batch, PAPER.classifier.lr, PAPER.epochs) == (64, 1e-3, 20)
-    assert (PAPER.depth, PAPER.heads) == (5, 4)
+    diffusion, classifier = PAPER.diffusion, PAPER.classifier
+    assert (diffusion.timesteps, diffusion.beta_first, diffusion.beta_last) == (500, 1e-4, 0.02)
+    assert (diffusion.parameterisation, diffusion.instance) == ("noise", 16)
+    assert (PAPER.features.timestep, PAPER.features.layer) == (5, 1)
+    assert (diffusion.loop.batch, diffusion.loop.lr, diffusion.loop.weight_decay) == (256, 1e-4, 0)
+    assert (classifier.loop.batch, classifier.loop.lr, classifier.epochs) == (64, 1e-3, 20)
+    assert (classifier.network.depth, classifier.network.heads) == (5, 4)
 
 
 def test_many_labels_take_no_more_steps_than_the_preset_allows() -> None:
-    assert FAST.classifier_loop(16) == 16 * FAST.epochs
-    assert FAST.classifier_loop(1000) == FAST.classifier_steps < 1000 * FAST.epochs
-    assert FAST.changed(epochs=3).classifier_loop(1000) == 3000
-    assert PAPER.classifier_loop(1000) == 20_000
+    fast = FAST.classifier
+    assert fast.steps(16) == 16 * fast.epochs
+    assert fast.steps(1000) == fast.most_steps < 1000 * fast.epochs
+    assert FAST.changed(epochs=3).classifier.steps(1000) == 3000
+    assert PAPER.classifier.steps(1000) == 20_000
 
 
 def test_a_limit_to_the_steps_ends_the_training(
     tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path
 ) -> None:
-    preset = replace(tiny_request.preset.changed(features="raw"), epochs=50, classifier_steps=3)
+    preset = replaced(tiny_request.preset.changed(features="raw", epochs=50), classifier={"most_steps": 3})
     training = Training(
         create_run(tmp_path / "run"), tiny_scene, tiny_request.make_split(tiny_scene), preset, 0, Compute()
     )
