@@ -156,7 +156,7 @@ def _outside_training(
     near = [near_trained_elsewhere(index, trains, georeferences, distance) for index in range(len(tests))]
     kept = [test if one is None else test & ~one for test, one in zip(tests, near, strict=True)]
     left_out = sum(int(test.sum()) for test in tests) - sum(int(test.sum()) for test in kept)
-    where = f"within {counted(distance, 'pixel')} of" if distance else "under"
+    where = f"within {counted(distance, 'pixel')} of" if distance else "covered by"
     note = f"not tested, since they are {where} a training pixel of another scene: {counted(left_out, 'pixel')}"
     return kept, (note,) if left_out else ()
 
@@ -168,7 +168,7 @@ def _nothing_tests(spec: Spec, buffer: int) -> str:
             "close together for a disjoint split; label more areas, or choose per-class:N or fraction:F"
         )
     return (
-        "every test pixel is under a training pixel of another scene: label more areas, choose disjoint, or split by "
+        "a training pixel of another scene covers every test pixel: label more areas, choose disjoint, or split by "
         "pixel"
     )
 

@@ -169,7 +169,7 @@ class ClassifierFit:
             rim,
             preset.wanted_components(groups, disjoint),
             self.monitor.progress,
-            preset.wanted_band_components(groups, disjoint),
+            0 if denoiser is None else preset.wanted_band_components(groups, disjoint),
         )
         pixels, labels = self._labelled(rim)
         mosaic = _mosaic(features)

@@ -223,10 +223,10 @@ def test_flight_lines_that_overlap(tiny_files, tiny_scene, tmp_path, capsys):
     options = ("--features", "raw", "--json", "--split", "disjoint:0.2", "--pair", *pair)
     assert run(own(tiny_files, "--run", tmp_path / "run", *options)) == 0
     printed = capsys.readouterr()
-    assert "of ground that trains in another scene: " in printed.err
+    assert "of a training pixel of another scene: " in printed.err
     report = json.loads(printed.out)
     assert report["leakage"] == 0
-    assert any("ground that trains in another scene" in note for note in report["notes"])
+    assert any("a training pixel of another scene" in note for note in report["notes"])
 
 
 def test_suggested_commands_are_quoted(tiny_files, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Scenes that overlap: ground that trains in one of them is known in the other, whatever their grids and CRS."""
+"""Scenes that overlap: what trains in one of them is known in the other, whatever their grids and CRS."""
 
 import math
 from dataclasses import replace
@@ -54,7 +54,7 @@ PLACES = {
 }  # fmt: skip
 
 
-def ground_of(mask, place, target):
+def covered_by(mask, place, target):
     """Return the outlines of a mask's pixels in the target's pixel coordinates, by its corners."""
     rows, columns = np.nonzero(mask)
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
@@ -66,23 +66,23 @@ def ground_of(mask, place, target):
 
 @pytest.mark.parametrize("name", PLACES)
 @pytest.mark.parametrize("block", [7, overlap.BLOCK])
-def test_the_pixels_that_the_ground_of_another_scene_covers(name, block, monkeypatch):
+def test_the_pixels_that_another_scene_covers(name, block, monkeypatch):
     """All that lie in it, and none that it does not reach."""
     monkeypatch.setattr(overlap, "BLOCK", block)
     train = np.random.default_rng(1).random((26, 22)) < 0.3
     found = near_trained_elsewhere(0, [np.zeros(SHAPE, bool), train], [OWN, PLACES[name]], 0)
-    ground = shapely.union_all(shapely.buffer(ground_of(train, PLACES[name], OWN), 1e-3, join_style="mitre"))
+    covered = shapely.union_all(shapely.buffer(covered_by(train, PLACES[name], OWN), 1e-3, join_style="mitre"))
     pixels = shapely.box(*np.meshgrid(np.arange(30), np.arange(24)), *np.meshgrid(np.arange(1, 31), np.arange(1, 25)))
-    shapely.prepare(ground)
+    shapely.prepare(covered)
     assert found.shape == SHAPE
     assert found.any()
-    assert found[shapely.contains(ground, pixels)].all()
-    assert shapely.area(shapely.intersection(ground, pixels[found])).min() > 0.01
+    assert found[shapely.contains(covered, pixels)].all()
+    assert shapely.area(shapely.intersection(covered, pixels[found])).min() > 0.01
     if name in ("the same grid", "some pixels off", "coarser", "south up"):
-        np.testing.assert_array_equal(found, shapely.contains(ground, pixels))
+        np.testing.assert_array_equal(found, shapely.contains(covered, pixels))
 
 
-def test_ground_beyond_the_edge_is_as_near_as_any():
+def test_training_pixels_beyond_the_edge_is_as_near_as_any():
     train = np.zeros((4, 4), bool)
     train[1, 2] = True
     next_to = place_of(500_000.0 + 20 * 30, 5_400_000.0 - 20 * 5)  # the next column is this scene's first
@@ -93,16 +93,16 @@ def test_ground_beyond_the_edge_is_as_near_as_any():
     np.testing.assert_array_equal(near_trained_elsewhere(0, trains, georeferences, 3), wanted)
 
 
-def test_scenes_that_share_no_ground():
+def test_scenes_that_do_not_overlap():
     train = np.ones(SHAPE, bool)
-    apart = [
+    elsewhere = [
         place_of(900_000.0),
         place_of(crs="EPSG:32660"),
         place_of(crs=None),
         Georeference(),
         Georeference.of("EPSG:32632", (0, 0, 5e5, 0, 0, 5.4e6)),
     ]
-    for other in apart:
+    for other in elsewhere:
         assert near_trained_elsewhere(0, [train, train], [OWN, other], 5) is None
         assert near_trained_elsewhere(0, [train, train], [other, OWN], 5) is None
     assert near_trained_elsewhere(0, [train], [OWN], 5) is None
@@ -119,7 +119,7 @@ def labels_of(seed):
     return labels, np.where(labels > 0, groups, 0)
 
 
-def ground_distance(split_a, split_b, columns):
+def world_distance(split_a, split_b, columns):
     """Return how near a test pixel of the first comes to a training pixel of the second, so many columns east of it."""
     tests, trains = np.argwhere(split_a.test), np.argwhere(split_b.train) + np.array([0, columns])
     return min(int(np.abs(trains - pixel).max(axis=1).min()) for pixel in tests)
@@ -129,23 +129,23 @@ LINES = (place_of(), place_of(500_000.0 + 20 * 24))  # two flight lines, the sec
 
 
 @pytest.mark.parametrize("spec", ["disjoint", "disjoint:0.5"])
-def test_disjoint_sides_of_overlapping_scenes_are_apart_on_the_ground(spec):
+def test_disjoint_sides_of_overlapping_scenes_are_disjoint(spec):
     labels, _ = labels_of(0)
     both = [labels, np.roll(labels, -24, axis=1)]
     alone = make_splits(both, spec, 0, window=5, buffer=3)
     splits = make_splits(both, spec, 0, window=5, buffer=3, georeferences=LINES)
-    assert min(ground_distance(a, b, c) for a, b, c in ((*alone, 24), (*alone[::-1], -24))) <= 3
-    assert min(ground_distance(a, b, c) for a, b, c in ((*splits, 24), (*splits[::-1], -24))) == 4
+    assert min(world_distance(a, b, c) for a, b, c in ((*alone, 24), (*alone[::-1], -24))) <= 3
+    assert min(world_distance(a, b, c) for a, b, c in ((*splits, 24), (*splits[::-1], -24))) == 4
     assert [s.leakage for s in splits] == [0, 0]
     left_out = sum(int(one.test.sum() - other.test.sum()) for one, other in zip(alone, splits, strict=True))
-    line = f"not tested, since they lie within 3 pixels of ground that trains in another scene: {left_out:,} pixels"
+    line = f"not tested, since they are within 3 pixels of a training pixel of another scene: {left_out:,} pixels"
     assert line in splits[0].notes
     for one, other in zip(alone, splits, strict=True):
         np.testing.assert_array_equal(one.train, other.train)
         assert not (other.test & ~one.test).any()
 
 
-def test_polygons_do_not_test_where_their_ground_trains():
+def test_polygons_do_not_test_where_another_scene_trains():
     labels, groups = labels_of(0)
     both = [labels, labels.copy()]
     alone = make_splits(both, "fraction:0.3", 0, groups=[groups, groups], window=1)
@@ -157,7 +157,7 @@ def test_polygons_do_not_test_where_their_ground_trains():
         assert split.leakage == 0
         np.testing.assert_array_equal(split.train, before.train)
         np.testing.assert_array_equal(split.test, before.test & ~other.train)
-    assert splits[0].notes[0].startswith("not tested, since they lie on ground that trains in another scene: ")
+    assert splits[0].notes[0].startswith("not tested, since they are covered by a training pixel of another scene: ")
 
 
 def test_random_pixels_stay_and_their_leakage_counts_the_other_scene():
@@ -192,13 +192,13 @@ def test_nothing_left_to_test_is_refused():
     labels[:, :8], labels[:, 12:] = 1, 2
     groups = np.where(labels > 0, labels, 0).astype(np.int32)
     both, georeferences = [labels, labels], [place_of(), place_of()]
-    with pytest.raises(LabelsError, match="no test pixel is left on ground that does not train in another scene"):
+    with pytest.raises(LabelsError, match="a training pixel of another scene covers every test pixel"):
         make_splits(both, "fraction:0.5", 0, groups=[groups, groups], georeferences=georeferences)
     with pytest.raises(LabelsError, match="no test pixel is left more than 19 pixels from the training pixels"):
         make_splits([labels, np.roll(labels, 1)], "disjoint:0.5", 0, buffer=19, georeferences=georeferences)
 
 
-def test_a_class_that_only_tests_on_trained_ground_is_named():
+def test_a_class_that_another_scene_covers_is_named():
     labels = np.array([[1, 1, 2, 2, 0, 0]], np.uint8)
     groups = np.array([[1, 1, 2, 2, 0, 0]], np.int32)
     more = np.array([[1, 1, 2, 2, 1, 1]], np.uint8), np.array([[1, 1, 2, 2, 3, 3]], np.int32)
