@@ -21,8 +21,8 @@ from spectraldiff_runtime.scene.nodata import (
     Nodata,
     NodataOfBands,
     native_nodata,
-    nodata_warnings,
     nodata_of_each,
+    nodata_warnings,
 )
 from spectraldiff_runtime.scene.protocol import ALL_BANDS, BandChoice, check_dtype, chosen_bands
 

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 import shapely
 
-from spectraldiff_runtime.geo.georeference import mapped
+from spectraldiff_runtime.geo.georeference import apply_transform
 from spectraldiff_runtime.mapping.map_scene import map_scene
 from spectraldiff_runtime.scene.array import ArrayScene
 from tests.runtime.products import builders
@@ -74,13 +74,13 @@ def test_a_part_of_a_map_in_sensor_geometry(model_path, tmp_path, sdiff):
     assert sdiff("map", made.path, "-m", model_path, "-o", tmp_path / "part.tif", "--window", 5, 4, 20, 17)[0] == 0
     np.testing.assert_array_equal(read(tmp_path / "part.tif")[0], whole[4:21, 5:25])
     t = made.transform
-    west, north = mapped(t, 6, 5)
-    east, south = mapped(t, 21, 15)
+    west, north = apply_transform(t, 6, 5)
+    east, south = apply_transform(t, 21, 15)
     code, _, said = sdiff("map", made.path, "-m", model_path, "-o", tmp_path / "box.tif", "--bounds", west, south, east,
                           north)  # fmt: skip
     assert code == 0, said
     np.testing.assert_array_equal(read(tmp_path / "box.tif")[0], whole[5:15, 6:21])
-    area = shapely.Polygon([mapped(t, 8, 6), mapped(t, 20.5, 6), mapped(t, 8, 18.5)])
+    area = shapely.Polygon([apply_transform(t, 8, 6), apply_transform(t, 20.5, 6), apply_transform(t, 8, 18.5)])
     pyogrio.raw.write(tmp_path / "area.gpkg", shapely.to_wkb(np.array([area])), [], [], geometry_type="Polygon",
                       crs="EPSG:4326")  # fmt: skip
     code, _, said = sdiff("map", made.path, "-m", model_path, "-o", tmp_path / "in.tif", "--mask",
