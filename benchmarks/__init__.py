@@ -1,1 +1,1 @@
-"""Benchmarks: one script a question; JSON out, a table for people."""
+"""Benchmarks: one script per question. Each prints a table and can write JSON."""

@@ -1,8 +1,8 @@
-"""Measure the kernel that gathers tiles against a plain copy of as many bytes.
+"""Compare the kernel that gathers tiles with a plain copy of the same number of bytes.
 
-Each pass gathers all tiles of a scene that no cache holds, and copies as many bytes, tile by tile, from an array of
-that size to a buffer, with as many threads. A byte counts when it is read and when it is written. The ratio of the two
-speeds, of passes that alternate, is what counts.
+Each pass gathers all tiles of a scene that is larger than any cache. It then copies the same number of bytes, tile by
+tile, from an array of that size to a buffer, with the same number of threads. Bytes count both when read and when
+written. The result is the ratio of the two speeds over alternating passes.
 
     python -m benchmarks.gather --threads 1 2
 """
@@ -26,13 +26,13 @@ from rich.table import Table
 from spectraldiff_runtime.tiling.gather import gather_tiles, limit_threads
 from spectraldiff_runtime.window import Window, tiles_of
 
-# The axes (band, row, column) in the order in which they lie in memory: BIL is how a file's parts are held.
+# The axes (band, row, column) in their order in memory. Strips of files are held as BIL.
 ORDERS = {"BSQ": (0, 1, 2), "BIL": (1, 0, 2), "BIP": (1, 2, 0)}
 DTYPES = ("uint16", "float32")
 
 
 def make_scene(bands: int, side: int, order: str, dtype: str) -> NDArray[Any]:
-    """Return a scene (B, H, W) of random values, in memory as `order` says."""
+    """Return a scene (B, H, W) of random values with the memory order `order`."""
     axes = ORDERS[order]
     shape = tuple((bands, side, side)[axis] for axis in axes)
     values = np.random.default_rng(0).integers(1, 10_000, shape, np.uint16).astype(dtype)
@@ -40,7 +40,7 @@ def make_scene(bands: int, side: int, order: str, dtype: str) -> NDArray[Any]:
 
 
 def inner_tiles(side: int, tile: int, halo: int) -> list[Window]:
-    """Return the tiles of a scene that need no mirrored pixel."""
+    """Return the tiles of a scene that need no mirrored pixels."""
     inner = Window(halo, side - halo, halo, side - halo)
     return [w for w in tiles_of(inner, tile) if (w.height, w.width) == (tile, tile)]
 
@@ -53,7 +53,7 @@ def gather_all(scene: NDArray[Any], tiles: list[Window], halo: int, nodata: floa
 
 
 def copy_all(source: NDArray[np.uint8], chunks: int, threads: int, pool: ThreadPoolExecutor) -> None:
-    """Copy the source in so many chunks to one buffer, each with all threads."""
+    """Copy the source in chunks to one buffer, each chunk with all threads."""
     size = source.size // chunks
     buffer = np.empty(size, np.uint8)
     edges = np.linspace(0, size, threads + 1).astype(int)
@@ -66,7 +66,7 @@ def copy_all(source: NDArray[np.uint8], chunks: int, threads: int, pool: ThreadP
 
 
 def alternate(first: Callable[[], None], second: Callable[[], None], repeats: int) -> Iterator[tuple[float, float]]:
-    """Yield the seconds that both take, one after the other, after one pass that does not count."""
+    """Yield the seconds of both functions, run alternately, after one warm-up pass."""
     for number in range(repeats + 1):
         started = time.perf_counter()
         first()
@@ -79,7 +79,7 @@ def alternate(first: Callable[[], None], second: Callable[[], None], repeats: in
 def measure(
     scene: NDArray[Any], tile: int, halo: int, threads: int, nodata: float | None, repeats: int
 ) -> dict[str, float]:
-    """Return the medians of the gather's gigabytes a second, the copy's, and their ratio."""
+    """Return the medians of the gigabytes per second of gather and copy, and of their ratio."""
     tiles = inner_tiles(scene.shape[1], tile, halo)
     values = scene.shape[0] * (tile + 2 * halo) ** 2 * len(tiles)
     moved = values * (scene.dtype.itemsize + 4)
@@ -94,7 +94,7 @@ def measure(
 
 
 def main() -> None:
-    """Measure every order, type and number of threads; print a table, and JSON where asked."""
+    """Measure every order, type and number of threads; print a table, and write JSON if requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bands", type=int, default=200)
     parser.add_argument("--side", type=int, default=512, help="rows and columns of the scene")
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--halo", type=int, default=10)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--nodata", type=float, help="compare each value with this one")
-    parser.add_argument("--repeats", type=int, default=5, help="the median counts")
+    parser.add_argument("--repeats", type=int, default=5, help="the median is reported")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     rows, table = [], Table("Order", "Type", "Threads", "Gather GB/s", "Copy GB/s", "Ratio")

@@ -1,8 +1,8 @@
-"""Map one scene in many ways and count the pixels whose class differs: none should.
+"""Map one scene in many variants and count the pixels whose class differs: none should.
 
-Tile sizes, batches and numbers of threads are combined, the whole scene as one tile is among them; then the scene is
-stored in other layouts and types, cut by bounds and put together again, and mapped by Dask workers, one of which is
-killed half-way.
+Tile sizes, batch sizes and numbers of threads are combined, including the whole scene as one tile. Then the scene is
+stored with other layouts and data types, mapped in pieces by bounds, and mapped by Dask workers, one of which is killed
+half-way.
 
     python -m benchmarks.invariance --model demo/model.onnx
 """
@@ -32,16 +32,16 @@ from spectraldiff_runtime.mapping.dask_cluster import ClusterOptions
 TILES, BATCHES, THREADS = (32, 48, 64, 96), (1, 3, 8), (1, 2)
 DTYPES = ("int16", "uint16", "float32")
 WORKERS = (1, 4)
-# Small enough that a worker dies in the midst of a map.
+# Small enough that a worker dies during the map.
 KILLED_TILE = 16
-# Enough for eight of the largest tiles at once.
+# Enough memory for eight of the largest tiles at once.
 MEMORY = 12 * 10**9
 
 Way = tuple[str, NDArray[np.uint8], NDArray[np.float32]]
 
 
 def arrays(name: str, found: MapResult) -> Way:
-    """Return the name of a way of mapping, with its classes and confidences."""
+    """Return the name of a variant with its classes and confidences."""
     assert found.classes is not None
     assert found.confidence is not None
     return name, found.classes, found.confidence
@@ -57,7 +57,7 @@ def by_tiles(models: dict[int, Model], scene: LabelledScene) -> Iterator[Way]:
 
 
 def write(scene: LabelledScene, path: Path, layout: str, dtype: str) -> Path:
-    """Write the scene in a layout and a type."""
+    """Write the scene with a layout and a data type."""
     path = path / f"{layout}-{dtype}.{'img' if 'driver' in LAYOUTS[layout] else 'tif'}"
     height, width, bands = scene.cube.shape
     profile = {"driver": "GTiff", **LAYOUTS[layout], "crs": scene.crs, "transform": rasterio.Affine(*scene.transform)}
@@ -77,7 +77,7 @@ def by_files(model: Model, scene: LabelledScene, folder: Path) -> Iterator[Way]:
 
 
 def by_bounds(model: Model, path: Path) -> Way:
-    """Map nine pieces by their bounds and put them together again."""
+    """Map nine pieces by their bounds and merge them."""
     with rasterio.open(path) as dataset:
         (height, width), transform = dataset.shape, dataset.transform
     classes, confidence = np.zeros((height, width), np.uint8), np.zeros((height, width), np.float32)
@@ -95,7 +95,7 @@ def by_bounds(model: Model, path: Path) -> Way:
 
 
 def by_workers(model: Model, path: Path) -> Iterator[Way]:
-    """Map with Dask workers; the last time, on many small windows, one of them is killed after the first came back."""
+    """Map with Dask workers; in the last map, of many small windows, one is killed after the first window."""
     for workers in WORKERS:
         cluster = ClusterOptions(None, workers, 1)
         yield arrays(f"{workers} Dask workers", map_scene(model, path, confidence=True, cluster=cluster))
@@ -112,7 +112,7 @@ def by_workers(model: Model, path: Path) -> Iterator[Way]:
 
 
 def worker_processes() -> list[int]:
-    """Return the process numbers of this process' Dask workers: those of its nannies' children that compute."""
+    """Return the process IDs of this process's Dask workers: the computing children of its nannies."""
     import psutil
 
     children = [c for c in psutil.Process().children(recursive=True) if c.status() != psutil.STATUS_ZOMBIE]
@@ -120,7 +120,7 @@ def worker_processes() -> list[int]:
 
 
 def measure(model_path: Path, scene: LabelledScene) -> dict[str, Any]:
-    """Return for each way of mapping how many pixels differ from the first and how much the confidence does."""
+    """Return for each variant the differing pixels and the largest difference of confidence from the first one."""
     models = {threads: Model.open(model_path, "cpu", threads) for threads in THREADS}
     found: list[dict[str, Any]] = []
     first: Way | None = None
@@ -146,7 +146,7 @@ def measure(model_path: Path, scene: LabelledScene) -> dict[str, Any]:
 
 
 def every_way(models: dict[int, Model], scene: LabelledScene, folder: Path) -> Iterator[Way]:
-    """Map the scene in all ways."""
+    """Map the scene in all variants."""
     yield from by_tiles(models, scene)
     yield from by_files(models[2], scene, folder)
     path = write(scene, folder, "tiled", "uint16")

@@ -1,4 +1,4 @@
-"""Kill a map at random instants, go on with --resume, and compare every file with those of an undisturbed run.
+"""Kill a map at random moments, continue with --resume, and compare all files with those of an uninterrupted run.
 
 python -m benchmarks.kills --folder /tmp/kills --model demo/model.onnx --scene demo/scene.tif --kills 50
 """
@@ -37,7 +37,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def phase(folder: Path) -> str:
-    """Say what a killed map was doing, from what it left."""
+    """Return the phase in which a map was killed, from the files that it left."""
     unfinished = unfinished_folder(folder / NAMES[0])
     if not (unfinished / JOURNAL).exists():
         return "ended" if (folder / NAMES[0]).exists() else "starting"
@@ -47,7 +47,7 @@ def phase(folder: Path) -> str:
 
 
 def undisturbed(line: list[str], folder: Path) -> tuple[dict[str, bytes], float, float]:
-    """Map without a kill; return the files, when the journal appeared, and when the process ended."""
+    """Map without a kill; return the files, and the times when the journal appeared and the process ended."""
     start, begun = time.perf_counter(), 0.0
     process = subprocess.Popen(line)
     while process.poll() is None:
@@ -60,7 +60,7 @@ def undisturbed(line: list[str], folder: Path) -> tuple[dict[str, bytes], float,
 
 
 def measure(options: argparse.Namespace, extra: list[str]) -> dict[str, Any]:
-    """Return in what phases the map was killed and how many of the resumed maps were identical."""
+    """Return the phases in which the map was killed, and the number of identical resumed maps."""
     folder: Path = options.folder / "map"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -1,10 +1,10 @@
-"""Measure maps with our model files, file to file, against the straightforward pipeline that the paper implies.
+"""Compare maps with our model files, file to file, with the straightforward pipeline that the paper implies.
 
-The scene is a mosaic of mirrored copies of a benchmark scene, written once as a GeoTIFF; ours goes from it to a class
-raster, as `sdiff map` does. The straightforward pipeline, in PyTorch with the networks of the preset `paper`, maps a
-corner of the same file, for the whole would take it hours: U-Net features of 64 x 64 tiles, all kept in memory; a PCA
-to 1,200 components; and the published classifier, whose 13 x 13 windows a data loader cuts out one pixel after the
-other. Its networks are not trained: that changes the map and not the time. All take turns in one run.
+The scene is a mosaic of mirrored copies of a benchmark scene, written once as a GeoTIFF. Our pipeline maps it to a
+class raster, as `sdiff map` does. The straightforward pipeline, in PyTorch with the networks of the preset `paper`,
+maps a corner of the same file, because the whole file would take hours: U-Net features of 64 x 64 tiles, all kept in
+memory; a PCA to 1,200 components; and the published classifier, with 13 x 13 windows that a data loader cuts out pixel
+by pixel. Its networks are not trained, which changes the map but not the time. All run alternately in one run.
 
     python -m benchmarks.map_speed --model demo/model.onnx --model demo/int8.onnx
 """
@@ -46,7 +46,7 @@ WINDOW, COMPONENTS, WIDTH, DEPTH, HEADS, HEAD_WIDTH, MLP_WIDTH, BATCH = 13, 1200
 
 
 class PublishedAttention(nn.Module):
-    """Self-attention with more width inside than outside."""
+    """Self-attention whose inner width is larger than its outer width."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class Straightforward:
 
 
 def reduced(features: Tensor) -> Tensor:
-    """Return the PCA of features (H, W, D), with a mirrored rim for the windows of the outermost pixels."""
+    """Return the PCA of features (H, W, D), with a mirrored margin for the windows of the outermost pixels."""
     height, width, dims = features.shape
     found = PCA(COMPONENTS, random_state=0).fit_transform(features.reshape(-1, dims).numpy())
     components = torch.from_numpy(found.astype(np.float32)).view(height, width, -1)
@@ -164,7 +164,7 @@ def write_mosaic(cube: NDArray[Any], path: Path, side: int) -> None:
 
 
 def walked(n: int, side: int) -> NDArray[np.int64]:
-    """Return `side` indices that go from 0 to n - 1, back to 0, and so on."""
+    """Return `side` indices that run from 0 to n - 1, back to 0, and so on."""
     at = np.arange(side) % (2 * n)
     return np.where(at < n, at, 2 * n - 1 - at)
 
@@ -179,22 +179,22 @@ def seconds_of_map(model: Model, scene: Path, out: Path, window: tuple[int, int,
 def measure(
     models: Sequence[Path], dataset: str, data_dir: Path | None, side: int, pixels: int, repeats: int, folder: Path
 ) -> dict[str, Any]:
-    """Run all of them in turn; return microseconds a pixel, and how many times faster ours are.
+    """Run all of them alternately; return microseconds per pixel, and the speed-ups of ours.
 
     Parameters
     ----------
     side
         Rows and columns of the mosaic.
     pixels
-        About as many does the straightforward pipeline map: the square of a side that fits.
+        Approximate number of pixels for the straightforward pipeline: the square of a suitable side.
     repeats
-        How often it does; ours always `REPEATS` times.
+        Number of its maps; ours are always repeated `REPEATS` times.
     """
     scene, path, out = registry.load(dataset, data_dir), folder / "scene.tif", folder / "classes.tif"
     write_mosaic(scene.cube, path, side)
     opened = [Model.open(model, "cpu") for model in models]
     corner, theirs = min(side, isqrt(pixels)), Straightforward(scene)
-    for model in opened:  # loads the kernels and warms the file up
+    for model in opened:  # loads the kernels, and the file into the cache
         seconds_of_map(model, path, out, (0, 0, corner, corner))
     seconds: list[list[float]] = [[] for _ in models]
     stages: list[dict[str, float]] = []
@@ -224,7 +224,7 @@ def measure(
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print the table for people."""
+    """Print the table."""
     side = result["side"]
     table = Table("Pipeline", "us a pixel", "times faster", title=f"{result['scene']}, {side} x {side} pixels, CPU")
     for model in result["models"]:
@@ -237,7 +237,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measure, print a table, and write the JSON where asked."""
+    """Measure, print a table, and write JSON if requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, action="append", help="a model file; repeatable")
     parser.add_argument("--dataset", default="indian-pines")

@@ -37,7 +37,7 @@ SAME = ("split", "labels", "accuracy", "calibration", "temperature", "losses")
 
 
 def part_of(scene: LabelledScene, rows: slice, columns: slice) -> LabelledScene:
-    """Return a part of a scene, with the classes that occur in it, numbered anew in the same order."""
+    """Return a part of a scene with the classes that occur in it, renumbered in the same order."""
     labels = scene.labels[rows, columns]
     values = [int(value) for value in np.unique(labels) if value]
     classes = tuple(
@@ -55,7 +55,7 @@ def part_of(scene: LabelledScene, rows: slice, columns: slice) -> LabelledScene:
 def write_polygons(scene: LabelledScene, path: Path) -> None:
     """Write the labels as polygons in `CRS`: their classes as numbers and names, and the classes' colours.
 
-    Sides are cut into pieces of two pixels at most, so that they stay straight on the scene's grid.
+    Edges are cut into pieces of at most two pixels, so that they stay straight on the scene's grid.
     """
     assert scene.transform is not None
     place = rasterio.Affine(*scene.transform)
@@ -82,7 +82,7 @@ def write_polygons(scene: LabelledScene, path: Path) -> None:
 def train_both(
     scene: LabelledScene, folder: Path, preset: Preset, split: str, seed: int, compute: Compute
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Train on a scene in memory and on the files made of it; return both runs' metrics."""
+    """Train on a scene in memory and on its files; return the metrics of both runs."""
     folder.mkdir(parents=True, exist_ok=True)
     scene.write(folder / "scene.tif", overwrite=True)
     (folder / "labels.gpkg").unlink(missing_ok=True)
@@ -127,7 +127,7 @@ def main() -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return the labels' counts without the polygons, which only one of the two has."""
+    """Return the counts of labels without the polygons, which only one of the two has."""
     return [{k: v for k, v in one.items() if k != "polygons"} for one in value] if isinstance(value, list) else value
 
 

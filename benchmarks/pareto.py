@@ -1,6 +1,6 @@
-"""Draw accuracy against operations a pixel from the design space's table of the performance page.
+"""Draw accuracy against operations per pixel from the table of the classifier's design space in the performance page.
 
-A point is on the front where no other is both cheaper and better.
+A point is on the front if no other point is both cheaper and better.
 
     python -m benchmarks.pareto docs/performance.md docs/pareto.png
 """
@@ -18,7 +18,7 @@ HEADING = "## The classifier's design space"
 
 
 class Point(NamedTuple):
-    """One row: what it is, operations (MFLOP a pixel of the map), OA and AA (percent), and whether it is in bold."""
+    """One row: name, operations (MFLOP per pixel of the map), OA and AA (percent), and whether it is in bold."""
 
     name: str
     mflop: float
@@ -41,7 +41,7 @@ def read_points(page: str) -> list[Point]:
 
 
 def front(points: list[Point]) -> list[Point]:
-    """Return the points that no other beats in both, cheapest first."""
+    """Return the points for which no other is better in both, cheapest first."""
     kept: list[Point] = []
     for point in sorted(points, key=lambda p: (p.mflop, -p.oa)):
         if not kept or point.oa > kept[-1].oa:
@@ -68,7 +68,7 @@ def main() -> None:
     """Read the page, draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path, help="the performance page, with the table of the design space")
-    parser.add_argument("picture", type=Path, help="the PNG file to write; one that is there is replaced")
+    parser.add_argument("picture", type=Path, help="the PNG file to write; an existing file is replaced")
     options = parser.parse_args()
     draw(read_points(options.page.read_text("utf-8")), options.picture)
 

@@ -1,12 +1,13 @@
-"""Scenes and sensors that nothing here was tuned to: the default preset beside raw bands and an SVM.
+"""The default preset compared with raw bands and an SVM, on scenes and sensors that it was not tuned to.
 
-Bands of Indian Pines left out, and made scenes of other sizes, sensors and numbers of classes: fields of smooth random
-spectra that differ from field to field, mixed at their edges, lit unevenly, textured, with noise.
+The scenes are Indian Pines with fewer bands, and synthetic scenes of other sizes, sensors and numbers of classes:
+fields of smooth random spectra that differ from field to field, mixed at their edges, with uneven illumination, texture
+and noise.
 
     python -m benchmarks.strangers --out strangers
     python -m benchmarks.strangers --out strangers --only "made, 224 bands" --diffusion-steps 400
 
-Each training is kept in the output folder and never runs twice, as by `benchmarks.accuracy`.
+Each training is kept in the output folder and not repeated, as in `benchmarks.accuracy`.
 """
 
 import argparse
@@ -37,28 +38,28 @@ from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.errors import SpectralDiffError
 
 METHODS = {"svm": "SVM, single pixels", "raw": "Raw bands", PRODUCT: "The default"}
-FIELD = 18  # pixels along the side of a made field, in the mean
+FIELD = 18  # mean side of a synthetic field, in pixels
 PLACE = (5.0, 0.0, 5e5, 0.0, -5.0, 5e6)  # affine transform, metres
 
 
 @dataclass(frozen=True)
 class Made:
-    """A made scene.
+    """A synthetic scene.
 
     Attributes
     ----------
     height, width, bands, classes
         Its size and number of classes.
     dtype
-        ``"float32"`` holds reflectance in 0..1, an integer type 10,000 times as much.
+        ``"float32"`` holds reflectance in 0..1, an integer type holds it times 10,000.
     split
-        How it is labelled, as for `sdiff train --split`.
+        Split of the labels, as for `sdiff train --split`.
     nodata
-        The value of a border without data, at the upper left; None for no border.
+        The value of a border without data at the upper left; None for no border.
     constant
-        Whether two bands are the same everywhere.
+        Whether two bands are constant.
     field
-        Pixels along the side of a field, in the mean.
+        Mean side of a field, in pixels.
     """
 
     height: int
@@ -76,7 +77,7 @@ class Made:
         generator = np.random.default_rng(0)
         fields, owners = self._fields(generator)
         spectra = self._spectra(owners, generator)[fields]  # (H, W, B)
-        cube = gaussian_filter(spectra, (0.7, 0.7, 0))  # a pixel sees its neighbours' ground
+        cube = gaussian_filter(spectra, (0.7, 0.7, 0))  # a pixel receives light from its neighbours' surfaces
         light = gaussian_filter(generator.normal(size=fields.shape), min(fields.shape) / 8)
         cube *= (1 + 0.1 * light / light.std())[..., None]
         texture = np.einsum("hwk,kb->hwb", generator.normal(0, 0.012, (*fields.shape, 4)), self._smooth(4, generator))
@@ -100,13 +101,13 @@ class Made:
         return KDTree(centres).query(pixels)[1], generator.permutation(np.arange(count) % self.classes)
 
     def _spectra(self, owners: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.float64]:
-        """Return the spectrum of each field, (fields, B): its class's, and half as much of its own."""
+        """Return the spectrum of each field, (fields, B): that of its class plus half as much of its own."""
         level = generator.uniform(0.25, 0.45, (self.classes, 1))
         of_class = level + 0.04 * self._smooth(self.classes, generator)
         return np.asarray(of_class[owners] + 0.02 * self._smooth(len(owners), generator))
 
     def _smooth(self, count: int, generator: np.random.Generator) -> NDArray[np.float64]:
-        """Return smooth random curves of deviation 1, (count, B)."""
+        """Return smooth random curves with standard deviation 1, (count, B)."""
         at = np.linspace(0, 1, self.bands)
         pitch, phase, size = (generator.uniform(low, high, (count, 6, 1)) for low, high in ((1, 25), (0, 6.3), (0, 1)))
         return np.asarray((size * np.sin(pitch * at + phase)).sum(1))
@@ -154,7 +155,7 @@ def train(name: str, preset: Preset, out: Path, threads: int) -> list[Result]:
 
 
 class _Lines(Watcher):
-    """Says one line for each training."""
+    """Prints one line for each training."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,8 +1,8 @@
-"""Measure training steps a second, and what each choice in them brings: all ways in turns, in one run.
+"""Measure training steps per second, and the gain of each choice: all variants alternately, in one run.
 
-The denoiser's step is measured as it is, and with one choice undone: tensors of channels last, memory that is kept
-instead of being given back to the system, float32 or bfloat16.  The classifier's step is measured with windows cut by
-index, and with the same windows from a data loader of one worker a core.
+The denoiser's step is measured with all choices, and with each one reverted: channels last, memory that is kept instead
+of returned to the system, float32 or bfloat16.  The classifier's step is measured with windows cut by index, and with
+the same windows from a data loader with one worker per core.
 
     python -m benchmarks.train_speed --dataset indian-pines
 """
@@ -36,11 +36,11 @@ from spectraldiff.training.loop import Loop
 from spectraldiff.training.tasks import ClassifierTask, DiffusionTask
 
 SEED = 0
-WARM = 3  # steps that do not count
+WARM = 3  # warm-up steps
 
 
 def denoiser_loop(pixels: Tensor, preset: Preset, compute: Compute, channels_last: bool) -> Loop:
-    """Return the loop that `sdiff train` runs on a scene's normalised pixels, (B, H, W)."""
+    """Return the denoiser's loop of `sdiff train` on a scene's normalised pixels, (B, H, W)."""
     torch.manual_seed(SEED)
     flat = pixels.flatten(1)
     denoiser = new_denoiser(preset, len(flat), flat.mean(1), flat.std(1)).to(compute.device)
@@ -52,7 +52,7 @@ def denoiser_loop(pixels: Tensor, preset: Preset, compute: Compute, channels_las
 
 
 class Windows(Dataset[tuple[Tensor, Tensor]]):
-    """The classifier's windows one by one, for a data loader."""
+    """The classifier's windows, one at a time, for a data loader."""
 
     def __init__(self, task: ClassifierTask) -> None:
         self.task = task
@@ -65,7 +65,7 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
 
 
 def classifier_loop(pixels: Tensor, labels: Any, preset: Preset, compute: Compute) -> Loop:
-    """Return the classifier's loop on random features of the scene's size: its speed does not depend on values."""
+    """Return the classifier's loop on random features of the scene's size; its speed does not depend on values."""
     torch.manual_seed(SEED)
     settings, components = preset.classifier, preset.components.most
     radius = settings.window // 2
@@ -104,7 +104,7 @@ def endless(loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor,
 
 
 def whole_step(loop: Loop) -> Callable[[], None]:
-    """Return a step of a loop as `Loop.run` takes it."""
+    """Return one step of a loop, as `Loop.run` does it."""
     loop.model.train()
 
     def step() -> None:
@@ -114,7 +114,7 @@ def whole_step(loop: Loop) -> Callable[[], None]:
 
 
 def seconds(ways: dict[str, Callable[[], None]], steps: int, device: torch.device) -> dict[str, float]:
-    """Return the median seconds of a step of each way; they take turns."""
+    """Return the median seconds of a step of each variant; they run alternately."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(WARM + steps):
         for name, step in ways.items():
@@ -128,7 +128,7 @@ def seconds(ways: dict[str, Callable[[], None]], steps: int, device: torch.devic
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
-    """Return the median seconds of a step of every way."""
+    """Return the median seconds of a step of every variant."""
     scene = load(options.dataset, options.data_dir)
     preset, compute = preset_named(options.preset), choose_compute(options.device)
     if not options.give_back:
@@ -148,7 +148,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
 
 def given_back(arguments: list[str]) -> dict[str, float]:
-    """Measure the denoiser in a process that gives its memory back: how a process allocates cannot be changed back."""
+    """Measure the denoiser in a process that returns memory to the system, which a process cannot switch back to."""
     line = [sys.executable, "-m", "benchmarks.train_speed", *arguments, "--give-back"]
     told = subprocess.run(line, capture_output=True, text=True, check=True).stdout
     return {f"{name}, memory given back": value for name, value in json.loads(told).items()}

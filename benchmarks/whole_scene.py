@@ -1,9 +1,9 @@
 """Map scenes of growing size with a small model: memory, bytes read, time, and how well the stages overlap.
 
-The scenes are mosaics of Indian Pines' real pixels, 50 of its bands, mirrored so that they join. The model is as small
-as one can be that still maps: linear discriminants of the mean of 5 x 5 pixels, so that reading and writing count.
-Memory and bytes are the kernel's figures of the mapping process: its peak resident size, and all that it read through
-the file system, less what mapping 64 x 64 pixels reads: the program itself.
+The scenes are mosaics of real pixels of Indian Pines with 50 bands, from mirrored copies that join at their edges. The
+model is deliberately small (linear discriminants of the mean of 5 x 5 pixels), so that reading and writing matter.
+Memory and bytes are the kernel's figures of the mapping process: its peak resident size, and the bytes read through the
+file system minus those read when mapping 64 x 64 pixels, which are the program itself.
 
     python -m benchmarks.whole_scene --folder /tmp/scenes --sizes 2000 4000 8000
 """
@@ -49,7 +49,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 
 def scene_path(folder: Path, layout: str, size: int) -> Path:
-    """Return the name of a scene."""
+    """Return the path of a scene."""
     return folder / f"{layout}-{size}.{'img' if 'driver' in LAYOUTS[layout] else 'tif'}"
 
 
@@ -134,9 +134,9 @@ def write_model(scene: LabelledScene, path: Path) -> None:
 
 
 def map_and_watch(scene: Path, model: Path, out: Path, extra: list[str], program: int = 0) -> dict[str, Any]:
-    """Map a scene in a process of its own and return its own figures and the kernel's.
+    """Map a scene in a separate process; return its own figures and those of the kernel.
 
-    `program` is what the program itself reads, bytes.
+    `program` is the number of bytes that the program itself reads.
     """
     command = [sys.executable, "-m", "spectraldiff_runtime", "map", str(scene), "--model", str(model)]
     command += ["--out", str(out), "--overwrite", "--quiet", "--json", *extra]
@@ -168,13 +168,13 @@ def map_and_watch(scene: Path, model: Path, out: Path, extra: list[str], program
 
 
 def peak_memory(process: int) -> int:
-    """Return the peak resident bytes of a process so far; what `wait4` says would count this process' own, too."""
+    """Return the peak resident bytes of a process so far; `wait4` would include those of this process."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return max((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), default=0)
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """Print the table for people, on stderr."""
+    """Print the table on stderr."""
     table = Table(box=None)
     for name in ("Scene", "GB", "Peak MB", "Read / size", "s", "us/pixel", "Bound by", "busy"):
         table.add_column(name, justify="left" if name in ("Scene", "Bound by") else "right")
@@ -189,9 +189,9 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Make what is missing, measure and print JSON."""
+    """Create missing files, measure and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where the scenes go, some 10 GB")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for the scenes, about 10 GB")
     parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 4000, 8000])
     parser.add_argument("--layouts", choices=LAYOUTS, nargs="+", default=["tiled"])
     parser.add_argument("--repeats", type=int, default=1)

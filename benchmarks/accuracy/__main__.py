@@ -4,9 +4,9 @@
     python -m benchmarks.accuracy --dataset indian-pines --seeds 5 --ablation --grid
     python -m benchmarks.accuracy --dataset indian-pines --seeds 5 --ablation --split per-class:10 disjoint
 
-Each split has a folder in the output folder, where each (method, seed) is a file and never runs twice: the same command
-goes on where it was cut off, and more methods, seeds or splits can be added later. tables.txt, results.json and
-maps.png there show what was asked for.
+Each split has a subfolder of the output folder with one result per method and seed, which is not computed twice. The
+same command continues after an interruption, and more methods, seeds or splits can be added later. tables.txt,
+results.json and maps.png in the subfolder show the requested results.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command continues from here", file=sys.stderr)
         return 130
     return 0
 
@@ -62,11 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", default="indian-pines", help="see `sdiff datasets`")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help=f"from {', '.join(TITLES)}; all by default")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds 0 .. N - 1, each with a split of its own")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds 0 .. N - 1, each with its own split")
     parser.add_argument("--split", nargs="+", default=["paper"], help="one or several, as for `sdiff train`")
-    parser.add_argument("--preset", default="fast", help="of the raw transformer and of SpectralDiff")
-    parser.add_argument("--ablation", action="store_true", help="Table V: raw against diffusion features")
-    parser.add_argument("--grid", action="store_true", help="Table VI: layer index by timestep")
+    parser.add_argument("--preset", default="fast", help="preset of the raw transformer and of SpectralDiff")
+    parser.add_argument("--ablation", action="store_true", help="add Table V: raw and diffusion features")
+    parser.add_argument("--grid", action="store_true", help="add Table VI: layer index by timestep")
     parser.add_argument("--out", type=Path, help="folder of the results; runs/accuracy-DATASET by default")
     parser.add_argument("--threads", type=int, help="CPU threads; all by default")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> list[Report]:
-    """Run all that is asked for; return a report for each split."""
+    """Run all requested methods; return a report for each split."""
     if options.seeds < 1:
         raise UsageError(f"--seeds is {options.seeds}; give a whole number from 1 upwards")
     if options.threads is not None and options.threads < 1:
@@ -112,7 +112,7 @@ def _folder(options: argparse.Namespace, split: str) -> Path:
 
 
 class _Live(Watcher):
-    """Shows one bar for all trainings and one for the stage that runs, and a line for each that has finished."""
+    """Shows a bar for all trainings, a bar for the current stage, and a line for each finished training."""
 
     def __init__(self, bars: Progress, total: int) -> None:
         self.bars = bars
@@ -138,7 +138,7 @@ def _progress() -> Progress:
 
 
 def _write(report: Report, options: argparse.Namespace) -> None:
-    """Print the tables of a split that were asked for, and write tables, figures and maps into its folder."""
+    """Print the requested tables of a split, and write tables, figures and maps to its folder."""
     tables: list[Table] = []
     if options.methods is not None or not (options.ablation or options.grid):
         tables.append(comparison(report))

@@ -26,7 +26,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "rf": {"trees": TREES, "criterion": CRITERION},
     "svm": {"kernel": "rbf", "gammas": GAMMAS, "costs": COSTS, "folds": FOLDS},
 }
-PART = 4096  # pixels classified at once, between two reports
+PART = 4096  # pixels classified at once between two progress reports
 
 Estimator = Any  # scikit-learn has no types
 
@@ -42,7 +42,7 @@ def random_forest(problem: Problem, threads: int) -> Estimator:
 
 
 def svm(problem: Problem, threads: int) -> Estimator:
-    """Return the SVM whose two parameters are chosen by cross-validation."""
+    """Return the SVM with two parameters chosen by cross-validation."""
     grid = {"C": COSTS, "gamma": GAMMAS}
     parts = PredefinedSplit(folds(problem.labels, problem.seed))
     return GridSearchCV(SVC(kernel="rbf", cache_size=500), grid, cv=parts, n_jobs=threads)

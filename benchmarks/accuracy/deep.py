@@ -1,4 +1,4 @@
-"""Training of the deep methods and their maps: one short loop, seeded, on windows or on graphs of pixels."""
+"""Training and maps of the deep methods: one short, seeded loop over windows or graphs of pixels."""
 
 import math
 import time
@@ -40,10 +40,10 @@ class Recipe:
     graph: bool = False
 
 
-# Windows of 7 x 7 are this paper's for SpectralFormer, and assumed for the CNNs, whose three convolutions read just
-# that. All bands are read, without PCA (assumed). Hong et al. (2020, 2021) give batches of 32 to 64 and learning rates
-# of 5e-4 to 1e-3 with Adam; SpectralFormer's weight decay is theirs. They train for hundreds of epochs with a rate that
-# falls in steps; here a one-cycle schedule gets as far in the fewer epochs that two CPU cores allow (assumed).
+# Windows of 7 x 7 are this paper's for SpectralFormer; 9 x 9 for the CNNs is from the first author's logs. All bands
+# are read, without PCA (assumed). Hong et al. (2020, 2021) give batches of 32 to 64 and learning rates of 5e-4 to 1e-3
+# with Adam; SpectralFormer's weight decay is theirs. They train for hundreds of epochs and lower the rate in steps.
+# Here a one-cycle schedule replaces this, with as many epochs as two CPU cores allow (assumed).
 RECIPES: Mapping[str, Recipe] = {
     "cnn1d": Recipe(window=1, epochs=200, batch=64, lr=1e-3, weight_decay=1e-3),
     "cnn2d": Recipe(window=9, epochs=200, batch=64, lr=1e-3, weight_decay=1e-3),
@@ -62,13 +62,13 @@ WARMUP = 0.1
 PART = 512  # windows classified at once
 GRAPH_PART = 4096  # pixels of one graph in mapping
 
-# From the numbers of some pixels to the inputs of the network for them.
+# From indices of pixels to the network's inputs for them.
 Inputs = Callable[[Tensor], tuple[Tensor, ...]]
 Mask = NDArray[np.bool_]
 
 
 def settings_of(name: str) -> dict[str, object]:
-    """Return all that decides the result of a deep method, apart from scene and split."""
+    """Return all settings that determine the result of a deep method, except scene and split."""
     recipe = RECIPES[name]
     more = graphs.SETTINGS if recipe.graph else {"bands": "mean 0, deviation 1"}
     return {**asdict(recipe), "warmup": WARMUP, **more}
@@ -92,9 +92,9 @@ def fit_deep(name: str, problem: Problem, context: Context) -> Outcome:
 
 
 def window_inputs(problem: Problem, mask: Mask, recipe: Recipe, context: Context) -> Inputs:
-    """Return the function from numbers among the pixels of `mask` to their windows, (n, w, w, B).
+    """Return the function from indices of pixels of `mask` to their windows, (n, w, w, B).
 
-    Bands are standardised: filters that all bands share would mostly see the mean spectrum else (assumed).
+    Bands are standardised (assumed): otherwise filters shared by all bands would mostly respond to the mean spectrum.
     """
     device = context.compute.device
     cube = torch.from_numpy(problem.standardised).permute(2, 0, 1)
@@ -110,7 +110,7 @@ def window_inputs(problem: Problem, mask: Mask, recipe: Recipe, context: Context
 
 
 def graph_inputs(problem: Problem, mask: Mask, recipe: Recipe, context: Context) -> Inputs:
-    """Return the function from numbers among the pixels of `mask` to their spectra and the adjacency of their graph."""
+    """Return the function from indices of pixels of `mask` to their spectra and the adjacency of their graph."""
     device, spectra = context.compute.device, problem.pixels[mask]
     graph = graphs.similarities(spectra, GRAPH_PART)
 

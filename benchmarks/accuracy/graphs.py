@@ -13,14 +13,14 @@ SETTINGS = {"neighbours": NEIGHBOURS, "kernel": "gaussian, mean squared distance
 
 
 def similarities(spectra: NDArray[np.float32], part: int) -> csr_array:
-    """Return the symmetric similarities (n, n) between each pixel and its nearest neighbours, none with itself.
+    """Return the symmetric similarities (n, n) between each pixel and its nearest neighbours, without itself.
 
     Parameters
     ----------
     spectra
         (n, B).
     part
-        Pixels of one graph: those of another part are no neighbours, so that time grows with n and not with its square.
+        Pixels of one graph. Pixels of other parts are not neighbours, so time grows with n and not with n^2.
     """
     parts = [_similarities(spectra[start : start + part]) for start in range(0, len(spectra), part)]
     return csr_array(block_diag(parts))

@@ -14,12 +14,12 @@ from spectraldiff.report.false_colour import false_colour
 from spectraldiff.report.figures import paint
 from spectraldiff.report.plotting import new_figure, picture
 
-SIDE = 2.1  # inches, the longer side of a panel; twice that where the scene is much wider than high
+SIDE = 2.1  # inches, the longer side of a panel; twice that for scenes much wider than high
 COLUMNS, WIDE_COLUMNS, LEGEND_COLUMNS = 6, 2, 6
 
 
 def panels(report: Report) -> list[tuple[str, NDArray[Any]]]:
-    """Return title and (H, W, 3) picture of the scene, its labels, and each method's map of the first seed."""
+    """Return title and (H, W, 3) image of the scene, its labels, and each method's map of the first seed."""
     scene = report.scene
     pictures: list[tuple[str, NDArray[Any]]] = [
         ("False colour", false_colour(scene.cube, scene.wavelengths, valid=scene.valid)),
@@ -41,7 +41,7 @@ def side_by_side(report: Report) -> Figure:
     path : Path
         The PNG file.
     report
-        What to draw.
+        The results to draw.
     """
     pictures = panels(report)
     height, width = report.scene.labels.shape

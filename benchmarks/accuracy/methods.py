@@ -24,9 +24,9 @@ class Method:
     name, title
         For files and ``--methods``, and for tables.
     window
-        Pixels along the side of the square that a pixel's class depends on.
+        Side, in pixels, of the square that a pixel's class depends on.
     settings
-        All that decides its result, apart from scene, split and seed.
+        All settings that determine its result, except scene, split and seed.
     fit
         Trains and maps.
     """
@@ -51,11 +51,11 @@ TITLES = {
     "spectraldiff": "SpectralDiff",
 }
 ABLATION = ("raw", "spectraldiff")
-PRODUCT = "product"  # what a user gets: as SpectralDiff, but raw bands where the training falls back on them
+PRODUCT = "product"  # what a user gets: SpectralDiff, or raw bands if the training falls back to them
 
 
 def method_named(name: str, preset: Preset, bands: int) -> Method:
-    """Return the method called `name`.
+    """Return the method `name`.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def method_named(name: str, preset: Preset, bands: int) -> Method:
     Raises
     ------
     UsageError
-        There is none of that name.
+        There is no method of that name.
     """
     if name in classical.ESTIMATORS:
         return Method(name, TITLES[name], 1, classical.SETTINGS[name], partial(classical.fit_classical, name))
@@ -87,7 +87,7 @@ def _changed(name: str, preset: Preset) -> Preset:
         return preset.changed(features="raw")
     if name == PRODUCT:
         return preset
-    preset = preset.changed(fall_back=False)  # raw bands are never compared with themselves
+    preset = preset.changed(fall_back=False)  # raw bands are not compared with themselves
     if name == "spectraldiff":
         return preset
     for cell, (layer, timestep) in grid_cells().items():
@@ -102,7 +102,7 @@ def grid_cells() -> dict[str, tuple[int, int]]:
 
 
 def wanted_names(methods: Sequence[str] | None, ablation: bool, grid: bool) -> list[str]:
-    """Return the names of all methods that the options ask for, each once; all ten where nothing is asked for."""
+    """Return the names of all methods that the options request, each once; all ten by default."""
     names = list(TITLES) if methods is None and not (ablation or grid) else list(methods or ())
     names += list(ABLATION) if ablation else []
     names += list(grid_cells()) if grid else []

@@ -1,6 +1,6 @@
 """The deep methods' networks; each maps windows (N, w, w, B) of scaled bands to class scores (N, K).
 
-They are written from the texts of the papers. What those leave open is marked as assumed, here or in `deep`.
+They are written from the text of the papers. Details that these do not give are marked as assumed, here or in `deep`.
 """
 
 from typing import cast
@@ -39,7 +39,7 @@ class SpectrumCNN(nn.Module):
 class PlaneCNN(nn.Module):
     """2-D CNN: three convolutions of 3 x 3 with batch norm and ReLU, all bands as input channels, linear.
 
-    Without padding, 3 x 3 of a window of 9 x 9 pixels are left for the linear layer.
+    Without padding, 3 x 3 of a window of 9 x 9 pixels remain for the linear layer.
     """
 
     def __init__(self, bands: int, classes: int, window: int = 9) -> None:
@@ -58,7 +58,7 @@ class PlaneCNN(nn.Module):
 class VolumeCNN(nn.Module):
     """3-D CNN: three convolutions of 3 x 3 x 3 with batch norm and ReLU, bands as the third dimension, linear.
 
-    Without padding in space, 3 x 3 of a window of 9 x 9 pixels are left for the linear layer. Bands are padded and
+    Without padding in space, 3 x 3 of a window of 9 x 9 pixels remain for the linear layer. Bands are padded and
     halved by max-pooling after the first two.
     """
 
@@ -123,7 +123,7 @@ class SpectralFormer(nn.Module):
     """Transformer over bands with group-wise embedding and cross-layer adaptive fusion (Hong et al. 2021).
 
     A token is one band: the windows of it and its neighbours, `GROUP` bands in all, mapped linearly. From the third
-    block on, the input of a block is a learnt mix of the outputs of the block before it and of that one's predecessor.
+    block on, the input of a block is a learnt mix of the outputs of the two blocks before it.
     """
 
     group, width, depth, heads, mlp, dropout = 3, 64, 5, 4, 8, 0.1
@@ -153,9 +153,9 @@ class SpectralFormer(nn.Module):
 
 
 def grouped(bands: Tensor, group: int) -> Tensor:
-    """Put each band's `group` nearest neighbours, itself among them, side by side: (N, B, V) to (N, B, group V).
+    """Concatenate each band with its nearest neighbours, `group` bands in all: (N, B, V) to (N, B, group V).
 
-    The spectrum is mirrored at its ends, the last band not repeated.
+    The spectrum is mirrored at its ends without repeating the last band.
     """
     radius, count = group // 2, bands.shape[1]
     steps = torch.arange(-radius, radius + 1, device=bands.device)

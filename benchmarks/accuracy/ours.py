@@ -1,7 +1,7 @@
 """SpectralDiff and the raw transformer, through the training pipeline that `sdiff train` runs.
 
-Each training has a run folder, and goes on where it was cut off. All that use diffusion features of one seed share one
-denoiser: it learns without labels, and depends on neither the split nor timestep and layer of the features.
+Each training has a run folder and continues after an interruption. All trainings with diffusion features and the same
+seed share one denoiser, which is trained without labels and depends neither on the split nor on timestep and layer.
 """
 
 import json
@@ -21,12 +21,12 @@ from spectraldiff.training.run_model import load_model
 from spectraldiff.training.trainer import Training
 
 CLAIM = "settings.json"
-# What may differ between trainings that share a denoiser, each set to one value.
+# Settings that may differ between trainings that share a denoiser, each set to one value.
 FREE = {"timestep": 1, "layer": 0, "fall_back": False}
 
 
 class _Progress(Monitor):
-    """Passes the pipeline's progress on."""
+    """Forwards the pipeline's progress."""
 
     def __init__(self, report: Report) -> None:
         self.report, self.title = report, ""
@@ -57,7 +57,7 @@ def fit_ours(name: str, preset: Preset, problem: Problem, context: Context) -> O
 
 
 def _take_denoiser(run: RunFolder, preset: Preset, problem: Problem, context: Context) -> None:
-    """Train the seed's denoiser, unless it has been, and begin the run with its state."""
+    """Train the seed's denoiser if it does not exist yet, and start the run from its state."""
     kept = replaced(preset, features=FREE).to_json()
     settings = {"scene": problem.facts_of_scene(), "preset": kept}
     shared = _claimed((context.denoisers or context.folder) / f"denoiser-seed{problem.seed}", settings)
@@ -73,7 +73,7 @@ def _training(run: RunFolder, preset: Preset, problem: Problem, context: Context
 
 
 def _claimed(path: Path, settings: Mapping[str, Any]) -> RunFolder:
-    """Return the run folder at `path`; RunError where it was begun with other settings."""
+    """Return the run folder at `path`; RunError if it was started with other settings."""
     path.mkdir(parents=True, exist_ok=True)
     claim = path / CLAIM
     if claim.exists():

@@ -1,4 +1,4 @@
-"""What the paper reports, in percent; None stands for a figure that is not known here, and is printed as a dash."""
+"""Published figures of the paper, in percent; None is a figure that is not known here, printed as a dash."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,5 +32,5 @@ PUBLISHED: Mapping[str, Mapping[str, Published]] = {
 
 
 def published(dataset: str, split: str, method: str) -> Published:
-    """Return the paper's figures; they are for its own split only."""
+    """Return the paper's figures, which are for its own split only."""
     return PUBLISHED.get(dataset, {}).get(method, UNKNOWN) if split == "paper" else UNKNOWN

@@ -1,4 +1,4 @@
-"""What every method gets: one scene, one split, and where and how to compute."""
+"""Input of every method: a scene, a split, and where and how to compute."""
 
 import hashlib
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from spectraldiff.data.scene import LabelledScene
 from spectraldiff.splits.split import Split
 from spectraldiff.training.compute import Compute
 
-# What a method reports to: what it is doing, how much of it is done, and how much there is.
+# Called by a method with its stage, the finished amount, and the total amount.
 Report = Callable[[str, int, int], None]
 
 
@@ -34,7 +34,7 @@ class Problem:
 
     @property
     def seed(self) -> int:
-        """The seed of the split, and of everything that a method draws."""
+        """The seed of the split and of all random draws of a method."""
         return self.split.seed
 
     @property
@@ -53,7 +53,7 @@ class Problem:
 
     @cached_property
     def standardised(self) -> NDArray[np.float32]:
-        """(H, W, B) bands of mean 0 and deviation 1 over the scene's valid pixels; missing pixels are 0."""
+        """(H, W, B) bands with mean 0 and standard deviation 1 over the scene's valid pixels; missing pixels are 0."""
         known = self.pixels[self.scene.valid]
         spread = known.std(0)
         return np.asarray((self.pixels - known.mean(0)) / np.where(spread > 0, spread, 1), dtype=np.float32)
@@ -65,17 +65,17 @@ class Problem:
         return filled
 
     def leakage(self, window: int) -> float:
-        """Return the share of test pixels whose window of `window` pixels a side holds a training pixel."""
+        """Return the share of test pixels whose window of `window` pixels per side contains a training pixel."""
         near = maximum_filter(self.split.train, size=window, mode="constant")
         return float(near[self.split.test].mean())
 
     def facts(self) -> dict[str, Any]:
-        """Return what identifies scene and split: two problems with the same facts are the same."""
+        """Return the facts that identify scene and split: problems with the same facts are equal."""
         digest = _digest(self.scene.cube, self.scene.labels, self.split.train, self.split.test)
         return {"scene": self.scene.name, "split": self.split.name, "seed": self.seed, "pixels": digest}
 
     def facts_of_scene(self) -> dict[str, Any]:
-        """Return what identifies all that is learnt without labels, whatever the split."""
+        """Return the facts that identify what is trained without labels, independent of the split."""
         digest = _digest(self.scene.cube, self.scene.valid)
         return {"scene": self.scene.name, "seed": self.seed, "pixels": digest}
 
@@ -91,15 +91,15 @@ class Context:
     Attributes
     ----------
     folder
-        For what a method keeps until it has finished, and for run folders.
+        For temporary files of a method, and for run folders.
     compute
         Device and precision of the networks.
     threads
         Threads of the classical methods.
     report
-        Told of the progress; nobody by default.
+        Receives the progress; nothing by default.
     denoisers
-        For the denoisers that several splits of a scene share; `folder` by default.
+        For denoisers shared by several splits of a scene; `folder` by default.
     """
 
     folder: Path

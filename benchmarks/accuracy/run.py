@@ -1,4 +1,4 @@
-"""The loop over seeds and methods: what has finished is read, the rest is run."""
+"""The loop over seeds and methods: finished results are read, the others are computed."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,43 +17,43 @@ RESULTS, WORK = "results", "work"
 
 
 def problem_of(scene: LabelledScene, request: Request) -> Problem:
-    """Return the problem of one seed: the very split that `sdiff train` draws for this request."""
+    """Return the problem of one seed, with the split that `sdiff train` draws for this request."""
     return Problem(scene, request.make_split(scene))
 
 
 class Watcher:
-    """Told what runs; this one is silent."""
+    """Receives the start and end of each training; this one does nothing."""
 
     def begin(self, method: Method, problem: Problem) -> Report:
-        """Begin a training; return what it reports to."""
+        """Start a training; return the callback for its progress."""
         return lambda stage, done, total: None
 
     def end(self, method: Method, result: Result, known: bool) -> None:
-        """End a training; `known` where its result was in the folder already."""
+        """End a training; `known` if its result was already in the folder."""
 
 
 def compare(
     problems: Sequence[Problem], methods: Sequence[Method], folder: Path, context: Context, watcher: Watcher
 ) -> list[Result]:
-    """Run each method on each problem, unless its result is in the folder already.
+    """Run each method on each problem if its result is not in the folder yet.
 
     Parameters
     ----------
     problems
-        One a seed.
+        One per seed.
     methods
         In the order of the table.
     folder
-        Of results and run folders; made where it is missing.
+        For results and run folders; created if it does not exist.
     context
         Where and how to compute; its folder and report are set here.
     watcher
-        Told before and after each training.
+        Called before and after each training.
 
     Raises
     ------
     RunError
-        A result in the folder was made with other settings or is damaged; found before anything is run.
+        A result in the folder is damaged or was made with other settings; checked before anything runs.
     """
     store = Store(folder / RESULTS)
     context = replace(context, folder=folder / WORK)

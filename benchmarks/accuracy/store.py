@@ -1,4 +1,4 @@
-"""Results on disk: one JSON and one map for each method and seed, written whole, never computed twice."""
+"""Results on disk: one JSON file and one map for each method and seed, written atomically, never computed twice."""
 
 import json
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ from spectraldiff_runtime.errors import RunError
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method returns.
+    """The result of a method before it is scored.
 
     Attributes
     ----------
     map
-        (H, W) classes 1..K, 0 where the scene has no data.
+        (H, W) classes 1..K, 0 for pixels without data.
     train_seconds, map_seconds
         Wall time.
     chosen
-        Parameters that the method chose itself.
+        Parameters chosen by the method.
     window
-        Side of the window that a class depends on, where the method chose that too; else it is the method's.
+        Side of the window that a class depends on, if the method chose it; otherwise that of `Method`.
     """
 
     map: NDArray[Any]
@@ -39,16 +39,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Result:
-    """One finished training: accuracies on the test pixels as fractions, NaN for what is not defined.
+    """One finished training: accuracies on the test pixels as fractions, NaN if undefined.
 
     Attributes
     ----------
     method, seed
-        What was trained.
+        Method and seed of the training.
     oa, aa, kappa, per_class
         See `spectraldiff.accuracy.metrics.Accuracy`.
     leakage
-        Share of the test pixels whose window holds a training pixel.
+        Share of the test pixels whose window contains a training pixel.
     train_seconds, map_seconds
         Wall time.
     map_path
@@ -101,12 +101,12 @@ class Store:
             raise output_error(folder, error) from error
 
     def read(self, method: str, seed: int, settings: Mapping[str, Any]) -> Result | None:
-        """Return a finished result, None where there is none.
+        """Return a finished result; None if there is none.
 
         Raises
         ------
         RunError
-            It was made with other settings, or is damaged.
+            The result was made with other settings or is damaged.
         """
         path = self._path(method, seed, "json")
         if not path.is_file():
@@ -122,7 +122,7 @@ class Store:
     def write(
         self, method: str, seed: int, settings: Mapping[str, Any], outcome: Outcome, accuracy: Accuracy, leakage: float
     ) -> Result:
-        """Write a result; the JSON comes last and marks it as finished."""
+        """Write a result; the JSON file is written last and marks it as finished."""
         values = {
             "method": method,
             "seed": seed,
@@ -146,24 +146,24 @@ class Store:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all, over an older one."""
+    """Write a text file atomically; an existing file is replaced."""
     with PartialFile(path, overwrite=True) as file:
         file.partial.write_text(text + "\n", "utf-8")
         file.publish()
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as JSON gives them back: tuples become lists."""
+    """Return settings as JSON returns them: tuples become lists."""
     return dict(json.loads(json.dumps(dict(settings), allow_nan=False)))
 
 
 def check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse what lies at `path` where it was made with other settings.
+    """Check that the file at `path` was made with the same settings.
 
     Raises
     ------
     RunError
-        It names the first setting that differs.
+        A setting differs; the message names the first one.
     """
     now = plain(wanted)
     for name in sorted({*found, *now}):

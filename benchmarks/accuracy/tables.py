@@ -1,4 +1,4 @@
-"""The paper's tables from results, for people: Tables II to IV, V (ablation) and VI (grid). Figures are in percent."""
+"""Tables like the paper's from results: Tables II to IV, V (ablation) and VI (grid). Figures are in percent."""
 
 import math
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ class Report:
     Attributes
     ----------
     scene, dataset, split
-        What was mapped; the data set's name finds the paper's figures.
+        The mapped scene; the data set's name selects the paper's figures.
     results
-        Any number of seeds a method.
+        Any number of seeds per method.
     """
 
     scene: LabelledScene
@@ -48,14 +48,14 @@ class Report:
 
 
 def comparison(report: Report) -> Table:
-    """Return the form of Tables II to IV: classes, then OA, AA and kappa, by methods; the paper's figures below."""
+    """Return a table like Tables II to IV: classes, then OA, AA and kappa, by method; the paper's figures below."""
     table = Table("Class", title=_title(report, "accuracy on the test pixels, %"))
     for name in report.methods():
         table.add_column(TITLES[name], justify="right")
     classes = [c.name for c in report.scene.classes]
     measures = [MEASURE_TITLES[m] for m in MEASURES]
     rows = [*classes, *measures, *(f"{title}, paper" for title in measures), "leakage", "training, s", "whole map, s"]
-    ends = np.cumsum((len(classes), len(measures), len(measures))) - 1  # a line below these rows
+    ends = np.cumsum((len(classes), len(measures), len(measures))) - 1  # rows with a line below them
     cells = zip(*(_column(report, name) for name in report.methods()), strict=True)
     for number, (title, texts) in enumerate(zip(rows, cells, strict=True)):
         table.add_row(title, *texts, end_section=number in ends)
@@ -77,7 +77,7 @@ def _column(report: Report, name: str) -> list[str]:
 
 
 def ablation(report: Report) -> Table:
-    """Return the form of Table V: the same transformer on raw and on diffusion features, and the difference."""
+    """Return a table like Table V: the same transformer on raw and on diffusion features, and the difference."""
     table = Table("Features", title=_title(report, "features, %"))
     for measure in MEASURES:
         table.add_column(MEASURE_TITLES[measure], justify="right")
@@ -91,7 +91,7 @@ def ablation(report: Report) -> Table:
 
 
 def grid(report: Report) -> Table:
-    """Return the form of Table VI: OA by layer index and timestep."""
+    """Return a table like Table VI: OA by layer index and timestep."""
     table = Table("Layer index", title=_title(report, "OA of SpectralDiff, %, by layer index and timestep"))
     for t in GRID_TIMESTEPS:
         table.add_column(f"t = {t}", justify="right")
@@ -103,7 +103,7 @@ def grid(report: Report) -> Table:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Return all figures as plain values: fractions, None for what is not defined, and every seed by itself."""
+    """Return all figures as plain values: fractions, None if undefined, and every seed separately."""
     return {
         "dataset": report.dataset,
         "split": report.split,
@@ -127,7 +127,7 @@ def _method_json(report: Report, name: str) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Return mean and sample standard deviation as text, the mean alone of one value, a dash of none."""
+    """Return mean and sample standard deviation as text; only the mean of one value, a dash for none."""
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return DASH
@@ -136,7 +136,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def gain(before: Sequence[float], after: Sequence[float]) -> str:
-    """Return the mean difference of paired values and its standard error as text; of one pair no error."""
+    """Return the mean difference of paired values and its standard error as text; no error for one pair."""
     differences = np.subtract(after, before)
     if not differences.size:
         return DASH

@@ -1,1 +1,1 @@
-"""How near a map comes to what the machine could do at most."""
+"""Roofline: the time of a map compared with the limits of the machine."""

@@ -1,17 +1,17 @@
-"""The two numbers: how long a map must take on this machine, and how long it takes.
+"""Compare the time of a map with its floor, the least time that this machine's limits allow.
 
 The machine's ceilings are measured first: matrix products of each precision through ONNX Runtime, copies in memory,
-reading a file. The model file's operations are counted node by node on the tiles that a map of this scene has, halo
-included; at the best rate of their precision that is measured right before and after, they give the floor of inference
-alone and of the whole map, file to file: five rounds, and medians of their ratios. The bytes that its nodes read and
-write, as ONNX Runtime joins them, give another floor at the rate of a copy in the device's memory; caches
-may do better. Last come the ten nodes that take most of the time.
+reading a file. The operations of the model file are counted node by node on the tiles of a map of this scene, including
+the halo. Divided by the rate of matrix products of their precision, measured directly before and after, they give the
+floor of inference alone and of the whole map, file to file. There are five rounds; the ratios are medians. The bytes
+that the nodes read and write, as ONNX Runtime fuses them, give another floor at the rate of a copy in the device's
+memory; caches can be faster. At the end the ten slowest nodes are listed.
 
     python -m benchmarks.roofline --model demo/model.onnx --dataset indian-pines
 
-On a GPU, made scenes of the model's bands are mapped besides: one of the Houston scene's size from file to file, and
-one of 1,024 x 1,024 pixels, to see how busy the GPU is kept. Presets are measured without a training by files of theirs
-with random weights and 144 bands, in fp32 and in fp16:
+On a GPU, synthetic scenes with the model's bands are mapped too: one of the size of the Houston scene from file to
+file, and one of 1,024 x 1,024 pixels for the utilisation of the GPU. Presets are measured without a training, with
+model files with random weights and 144 bands, in fp32 and in fp16:
 
     python -m benchmarks.roofline --device cuda --preset fast --preset paper --json gpu.json
 """
@@ -51,10 +51,10 @@ from spectraldiff_runtime.tiling.plan import Plan, largest_tile, strips, tiles_o
 from spectraldiff_runtime.window import Window
 
 REPEATS = 5
-# What is measured in each round of `measured`.
+# The quantities of each round of `measured`.
 ROUND = ("floor_us_per_pixel", "inference_us_per_pixel", "inference_over_floor", "map_us_per_pixel", "map_over_floor")
 TOP = 10
-# Sides of the tiles whose operations give those of a tile without end: they grow with the square of the side.
+# Sides of tiles from which the operations of an infinite tile follow: they are quadratic in the side.
 SMALL_SIDE = 16
 # Runs of the profile: few, since each node of each turn of a loop is written down.
 PROFILED_RUNS = 3
@@ -73,9 +73,9 @@ class Tiles:
     batches
         (N, B, h + 2 halo, w + 2 halo) float32 each.
     kept
-        Pixels of the map that one tile gives.
+        Output pixels of one tile.
     padded
-        Pixels that the model computes for it.
+        Pixels of one tile with its halo.
     """
 
     batches: list[NDArray[np.float32]]
@@ -91,7 +91,7 @@ class Tiles:
 
 
 def take_tiles(model: Model, path: Path, most: int) -> Tiles:
-    """Read up to `most` batches of the most frequent tile of the first part of a scene, as a map would."""
+    """Read up to `most` batches of the most frequent tile of the first strip of a scene, as a map does."""
     halo = model.card.halo
     with SourceOptions(None, NODATA_OF_FILE, False).open_raster(path, model.card, print) as scene:
         whole = Window(0, scene.height, 0, scene.width)
@@ -108,14 +108,14 @@ def take_tiles(model: Model, path: Path, most: int) -> Tiles:
 
 
 def providers_of(model: Model) -> list[Any]:
-    """Return what ONNX Runtime runs this model on, as `Model` has it."""
+    """Return the execution providers of ONNX Runtime for this model."""
     if model.gpu is None:
         return ["CPUExecutionProvider"]
     return [cuda_provider(model.gpu, model.card.precision == "fp16"), "CPUExecutionProvider"]
 
 
 def ceilings(device: str, threads: int, path: Path) -> dict[str, Ceiling]:
-    """Measure what the machine can do at most, operations or bytes a second."""
+    """Measure the limits of the machine, in operations or bytes per second."""
     found = {precision: product_speed(precision, device, threads) for precision in PRECISIONS[device]}
     for number in sorted({1, 2, threads}):
         found[copy_of(number)] = copy_speed(number)
@@ -126,12 +126,12 @@ def ceilings(device: str, threads: int, path: Path) -> dict[str, Ceiling]:
 
 
 def copy_of(threads: int) -> str:
-    """Return what the ceiling of copies in the host's memory is called."""
+    """Return the name of the ceiling of copies in the host's memory."""
     return f"copy, {threads} thread{'s'[: threads > 1]}"
 
 
 def without_end(data: bytes, model: Model) -> float:
-    """Return the operations for each pixel of a tile so large that its halo is nothing.
+    """Return the operations per pixel of a tile so large that its halo is negligible.
 
     A tile of side s takes a s^2 + b s + c; three sides give a.
     """
@@ -148,12 +148,12 @@ def square(data: bytes, model: Model, side: int) -> Count:
 
 
 def counted(data: bytes, model: Model, tiles: Tiles, speeds: dict[str, Ceiling]) -> dict[str, Any]:
-    """Return what the file says of each kept pixel, halo included.
+    """Return operations and bytes per output pixel, including the halo.
 
     Raises
     ------
     ValueError
-        Nothing measured is the rate of a precision that the file computes in.
+        The rate of a precision of the file was not measured.
     """
     found = count(data, tiles.one, providers_of(model), ["classes"])
     by_precision = found.by_precision()
@@ -176,8 +176,8 @@ def measured(
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
     """Measure the floor, inference alone and the whole map from file to file, next to each other, in rounds.
 
-    The speed of a shared machine changes within minutes. So the rates of matrix products are measured anew before and
-    after whatever is compared with them, and the better of the two is its floor.
+    The speed of a shared machine changes within minutes. Therefore the rates of matrix products are measured again
+    before and after each quantity that is compared with them; the better of the two gives its floor.
 
     Parameters
     ----------
@@ -187,8 +187,8 @@ def measured(
     Returns
     -------
     tuple
-        Medians over `REPEATS` rounds after one that does not count, microseconds a pixel, and of the ratios, each of
-        one round; and the rounds.
+        Medians over `REPEATS` rounds after a warm-up round, in microseconds per pixel; medians of the ratios within a
+        round; and the rounds.
     """
     kept, rounds = tiles.kept * sum(len(batch) for batch in tiles.batches), []
     with tempfile.TemporaryDirectory() as folder:
@@ -206,7 +206,7 @@ def measured(
 
 
 def floor_of(operations: dict[str, float], device: str, threads: int) -> float:
-    """Return the microseconds that a pixel's operations take at the rates that matrix products have just now."""
+    """Return the microseconds of a pixel's operations at the current rates of matrix products."""
     return sum(1e6 * number / product_speed(name, device, threads).best for name, number in operations.items())
 
 
@@ -218,7 +218,7 @@ def seconds_of(run: Callable[[], object]) -> float:
 
 
 def top_nodes(data: bytes, model: Model, tiles: Tiles) -> tuple[list[dict[str, Any]], int]:
-    """Return the nodes that take most, and the bytes that all of them read and write for a tile, as they are run.
+    """Return the slowest nodes, and the bytes that all executed nodes read and write for a tile.
 
     On a GPU, the time is that of launching a node's kernels.
     """
@@ -244,7 +244,7 @@ def top_nodes(data: bytes, model: Model, tiles: Tiles) -> tuple[list[dict[str, A
 
 
 def equal_classes(model: Model, tiles: Tiles) -> float | None:
-    """Return the share of a tile's pixels that get the class that the CPU gives them; None on the CPU itself."""
+    """Return the share of a tile's pixels with the same class as on the CPU; None on the CPU itself."""
     if model.gpu is None:
         return None
     tile = tiles.batches[0][:1]
@@ -253,7 +253,7 @@ def equal_classes(model: Model, tiles: Tiles) -> float | None:
 
 @dataclass(frozen=True)
 class Made:
-    """Scenes to make and map besides: their rows and columns, None for none; and the folder that they go to."""
+    """Synthetic scenes to map: their rows and columns, None for none; and their folder."""
 
     folder: Path
     mapped: tuple[int, int] | None
@@ -261,7 +261,7 @@ class Made:
 
 
 def measure_made(model: Model, tiles: Tiles, scenes: Made) -> dict[str, Any]:
-    """Return the figures of whole maps of made scenes, see `benchmarks.whole_maps`."""
+    """Return the figures of whole maps of synthetic scenes, see `benchmarks.roofline.whole_maps`."""
     found: dict[str, Any] = {"mapped": None, "watched": None, "inference_alone": None, "gpu_busy_share": None}
     if scenes.mapped is not None:
         found["mapped"] = map_made(model, scenes.folder, *scenes.mapped)
@@ -308,7 +308,7 @@ def measure(
 
 
 def scene_of(options: argparse.Namespace, model: Path, folder: Path) -> Path:
-    """Return the scene that tiles are taken from: the user's, a benchmark's, or one made for the model's bands."""
+    """Return the scene for tiles: the user's, a benchmark scene, or a synthetic one with the model's bands."""
     if options.scene is not None:
         return Path(options.scene)
     card, path = read_card(model), folder / f"{model.stem}.tif"
@@ -320,7 +320,7 @@ def scene_of(options: argparse.Namespace, model: Path, folder: Path) -> Path:
 
 
 def models_of(options: argparse.Namespace, folder: Path) -> list[Path]:
-    """Return the model files that are named, and those made of presets."""
+    """Return the given model files, and those made from presets."""
     precisions = ["fp32"] if options.device == "cpu" else ["fp32", "fp16"]
     found: list[Path] = list(options.model)
     for name in options.preset:
@@ -329,7 +329,7 @@ def models_of(options: argparse.Namespace, folder: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Measure, print the tables, and write the JSON where asked: a list with an entry for each model."""
+    """Measure, print the tables, and write JSON if requested: a list with an entry for each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, action="append", default=[], help="a model file; repeatable")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What this machine can do at most: matrix products through ONNX Runtime, copies in memory, reading a file."""
+"""Limits of this machine: matrix products through ONNX Runtime, copies in memory, reading a file."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ PRECISIONS = {"cpu": ("float32", "bfloat16", "int8"), "cuda": ("float32", "float
 
 
 class Ceiling(NamedTuple):
-    """A speed: the best and the median of `REPEATS`, a second; or why there is none."""
+    """A speed per second: the best and the median of `REPEATS` runs; or the reason why there is none."""
 
     best: float
     median: float
@@ -33,7 +33,7 @@ class Ceiling(NamedTuple):
 
 
 def of_times(work: float, run: Callable[[], None], repeats: int = REPEATS) -> Ceiling:
-    """Return work a second over several runs, after one that does not count."""
+    """Return the work per second over several runs, after a warm-up run."""
     speeds = []
     for number in range(repeats + 1):
         started = time.perf_counter()
@@ -51,7 +51,7 @@ def product_model(precision: str, size: int, signed: bool) -> bytes:
     precision
         ``"int8"`` (int32 sums) or one of `KINDS`; float16 and bfloat16 are cast from float32 outside of the product.
     signed
-        Whether `x` of an int8 product is signed, which CUDA wants; CPUs are fastest with unsigned by signed.
+        Whether `x` of an int8 product is signed, as CUDA requires; CPUs are fastest with unsigned by signed.
     """
     values = np.random.default_rng(0).integers(-99, 99, (size, size))
     if precision == "int8":
@@ -72,14 +72,14 @@ def product_model(precision: str, size: int, signed: bool) -> bytes:
 
 
 def _raw(values: NDArray[np.float64], precision: str) -> bytes:
-    """Return values as a tensor of ONNX holds them; bfloat16 is the upper half of float32."""
+    """Return values as stored in an ONNX tensor; bfloat16 is the upper half of float32."""
     if precision == "bfloat16":
         return (values.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
     return values.astype("<f2" if precision == "float16" else "<f4").tobytes()
 
 
 def product_speed(precision: str, device: str, threads: int, size: int | None = None) -> Ceiling:
-    """Return the operations a second of a matrix product, two for each multiply-add."""
+    """Return the operations per second of a matrix product, two for each multiply-add."""
     size = size or PRODUCT_SIZES[device]
     try:
         session, binding = _product(precision, device, threads, size)
@@ -90,7 +90,7 @@ def product_speed(precision: str, device: str, threads: int, size: int | None = 
 
 @cache  # making the weights and the session takes far longer than a GPU's product
 def _product(precision: str, device: str, threads: int, size: int) -> tuple[Any, Any]:
-    """Return the session of a product, and what binds its input and output."""
+    """Return the session of a product, and the binding of its input and output."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     model = product_model(precision, size, signed=device == "cuda")
@@ -115,7 +115,7 @@ def _bound(session: Any, precision: str, device: str, size: int) -> Any:
 
 
 def providers(device: str) -> list[Any]:
-    """Return what ONNX Runtime runs on; on CUDA without TF32, which is no float32."""
+    """Return the execution providers of ONNX Runtime; on CUDA without TF32, which is not float32."""
     return [("CUDAExecutionProvider", {"use_tf32": "0"})] if device == "cuda" else ["CPUExecutionProvider"]
 
 
@@ -124,7 +124,7 @@ def _shortened(message: str) -> str:
 
 
 def copy_speed(threads: int, size: int = COPIED_BYTES) -> Ceiling:
-    """Return the bytes a second of a copy in memory, each counted when read and when written."""
+    """Return the bytes per second of a copy in memory, counted when read and when written."""
     source, target = np.ones(size, np.uint8), np.zeros(size, np.uint8)
     edges = np.linspace(0, size, threads + 1).astype(int)
     parts = [(target[a:b], source[a:b]) for a, b in pairwise(edges)]
@@ -137,7 +137,7 @@ def _copy(parts: Sequence[tuple[Any, Any]], pool: ThreadPoolExecutor) -> None:
 
 
 def device_copy_speed(values: int = 2**28) -> Ceiling:
-    """Return the bytes a second of a GPU's memory: float32 values negated, counted when read and when written."""
+    """Return the bytes per second of a GPU's memory: float32 values negated, counted when read and when written."""
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         [helper.make_node("Neg", ["x"], ["y"])],
@@ -155,7 +155,7 @@ def device_copy_speed(values: int = 2**28) -> Ceiling:
 
 
 def read_speed(path: Path) -> Ceiling:
-    """Return the bytes a second of reading a file from its start to its end, out of the system's cache."""
+    """Return the bytes per second of reading a whole file, after it was dropped from the system's cache."""
     return of_times(path.stat().st_size, lambda: _read(path))
 
 

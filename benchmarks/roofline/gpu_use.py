@@ -1,6 +1,6 @@
-"""How busy a GPU is, by NVIDIA's management library: the share of time in which any kernel ran.
+"""Utilisation of a GPU from NVIDIA's management library: the share of time in which any kernel ran.
 
-The library comes with the driver. It looks back over up to a second, so what is measured must last for several.
+The library comes with the driver. It averages over up to a second, so the measured work must last several seconds.
 """
 
 import ctypes
@@ -20,12 +20,12 @@ class _Utilisation(ctypes.Structure):
 
 
 class GpuUse:
-    """Asks how busy a GPU is for as long as the ``with`` block lasts.
+    """Samples the utilisation of a GPU during a ``with`` block.
 
     Parameters
     ----------
     gpu
-        Its number as CUDA counts, from 0; None for no GPU.
+        Its CUDA number, from 0; None for no GPU.
     """
 
     def __init__(self, gpu: int | None) -> None:
@@ -48,7 +48,7 @@ class GpuUse:
 
     @property
     def share(self) -> float | None:
-        """The mean share, 0..1; None where nothing was told."""
+        """The mean share, 0..1; None without a sample."""
         return sum(self._shares) / len(self._shares) if self._shares else None
 
     def _ask(self) -> None:
@@ -60,7 +60,7 @@ class GpuUse:
 
 
 def _find(gpu: int) -> tuple[Any | None, Any]:
-    """Return the library and its handle of a GPU; None where it cannot be had."""
+    """Return the library and its handle of a GPU; None if it is not available."""
     place, device = bus_id(gpu), ctypes.c_void_p()
     try:
         library = ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")

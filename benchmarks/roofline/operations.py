@@ -1,8 +1,8 @@
 """Count what a model file computes: operations and bytes of each of its nodes, on tiles of a given shape.
 
-ONNX Runtime runs the file once, as it is, and its profile tells the shapes that every node met: inside the bodies of
-loops too, once for each turn. Each node's operations follow from its shapes: two for each multiply-add. What only moves
-values counts none, and every other value that is computed counts one, apart from the matrix products.
+ONNX Runtime runs the unchanged file once. Its profile gives the shapes of every node, also inside the bodies of loops,
+once per iteration. The operations of a node follow from its shapes: two for each multiply-add. Nodes that only move
+values count none. Every other computed value counts one, separately from the matrix products.
 """
 
 import json
@@ -87,7 +87,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Count:
-    """What one run computes: totals, and each node that does anything."""
+    """Operations of one run: totals, and all nodes that compute something."""
 
     nodes: list[Node] = field(default_factory=list)
 
@@ -98,12 +98,12 @@ class Count:
 
     @property
     def others(self) -> int:
-        """Return the values that anything else computes."""
+        """Return the values computed by all other nodes."""
         return sum(node.others for node in self.nodes)
 
     @property
     def bytes(self) -> int:
-        """Return what all nodes read and write, as if no cache kept anything and no two were joined."""
+        """Return the bytes that all nodes read and write, without caches and without fusion."""
         return sum(node.bytes for node in self.nodes)
 
     def by_precision(self) -> dict[str, int]:
@@ -118,7 +118,7 @@ class Count:
 def count(
     model: bytes, inputs: dict[str, Any], providers: Sequence[Any], outputs: Sequence[str] | None = None
 ) -> Count:
-    """Run a model as its file says and count.
+    """Run a model without optimisation and count its operations.
 
     Parameters
     ----------
@@ -127,12 +127,12 @@ def count(
     inputs
         Its inputs by name.
     outputs
-        The outputs that are asked for; all if None.
+        The requested outputs; all if None.
 
     Raises
     ------
     ValueError
-        A node's operations cannot be told.
+        The operations of a node cannot be counted.
     """
     entries = record(model, inputs, providers, outputs, optimised=False, packed=False)
     return total(read_events(entries), onnx.load_from_string(model))
@@ -154,11 +154,11 @@ def record(
     Parameters
     ----------
     optimised
-        Whether ONNX Runtime may join and replace nodes.
+        Whether ONNX Runtime may fuse and replace nodes.
     packed
-        Whether it may repack weights, whose shapes are then not told.
+        Whether it may repack weights, whose shapes are then missing in the profile.
     runs
-        One, or several after one that is not recorded: it gets its memory from the system.
+        One, or several after one that is not recorded, in which memory is allocated.
     """
     options = onnxruntime.SessionOptions()
     options.enable_mem_pattern = False  # as maps have it
@@ -178,7 +178,7 @@ def record(
 
 
 def read_events(entries: Iterable[dict[str, Any]]) -> list[Event]:
-    """Return the nodes' executions of a profile."""
+    """Return the executions of nodes in a profile."""
     return [
         Event(
             entry["name"].removesuffix("_kernel_time"),
@@ -204,9 +204,9 @@ def total(events: Iterable[Event], model: onnx.ModelProto | None = None, shapes_
     Parameters
     ----------
     model
-        Tells the attributes of an Einsum and what was quantised.
+        Gives the attributes of an Einsum and the quantised values.
     shapes_known
-        Whether the profile tells all shapes, which operations follow from: not where weights were repacked.
+        Whether the profile has all shapes, from which operations follow; False if weights were repacked.
     """
     known = {} if model is None else {node.name: node for node in _all_nodes(model.graph)}
     quantised = set() if model is None else _dequantised(model.graph)
@@ -243,7 +243,7 @@ def operations(event: Event, proto: onnx.NodeProto | None = None) -> int:
 
 
 def others(event: Event) -> int:
-    """Return the values that a node computes which is no matrix product."""
+    """Return the number of values computed by a node that is not a matrix product."""
     matrix = event.operator in {*CONVOLUTIONS, *PRODUCTS, *ATTENTION, "ConvTranspose", "Einsum"}
     return 0 if matrix or event.operator in MOVES else sum(math.prod(shape) for shape in event.outputs)
 
@@ -260,7 +260,7 @@ def _columns(event: Event) -> Shape:
 
 
 def _inner(left: Shape, out: Shape, right: Shape) -> int:
-    """Return the length of the sums of a product, whichever side is transposed."""
+    """Return the length of the sums of a product; either side may be transposed."""
     if len(left) == 1:
         return left[0]
     rows = out[-1] if len(right) == 1 else out[-2]
@@ -296,7 +296,7 @@ def _attention(event: Event) -> int:
 
 
 def _precision(event: Event, proto: onnx.NodeProto | None, quantised: set[str]) -> str:
-    """Return the precision in which a node multiplies; int8 also where a pair of quantisers stands around it."""
+    """Return the precision in which a node multiplies; int8 also for a node between a pair of quantisers."""
     if event.operator in INT8_OPERATORS or event.kind in INT8:
         return "int8"
     if proto is not None and len(proto.input) > 1 and set(proto.input[:2]) <= quantised:
@@ -305,7 +305,7 @@ def _precision(event: Event, proto: onnx.NodeProto | None, quantised: set[str]) 
 
 
 def _all_nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
-    """Yield the nodes of a graph and of the bodies in it."""
+    """Yield the nodes of a graph and of its bodies."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:

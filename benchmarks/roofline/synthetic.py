@@ -1,4 +1,4 @@
-"""Scenes and model files that are made for a measurement of time: of the right shape, with arbitrary contents."""
+"""Synthetic scenes and model files for measurements of time: correct shapes, arbitrary values."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +50,7 @@ def write_scene(card: ModelCard, path: Path, height: int, width: int) -> None:
 
 
 def random_classifier(preset: Preset, bands: int) -> Classifier:
-    """Return a classifier that was never trained, whose values stay in the range that those of a trained one have."""
+    """Return an untrained classifier whose values stay in the range of a trained one's."""
     torch.manual_seed(0)
     channels, positions = preset.unet(bands).feature_shape(preset.features.layer)
     features = bands if preset.raw else channels * positions + bands * preset.features.concat_bands
@@ -70,7 +70,7 @@ def random_classifier(preset: Preset, bands: int) -> Classifier:
 def write_models(preset: Preset, folder: Path, precisions: list[str], bands: int = BANDS) -> list[Path]:
     """Write a preset's model file with random weights in each precision, ``"fp32"`` or ``"fp16"``; return the files.
 
-    They are not verified: there is nothing that they should know.
+    They are not verified, because their classes are arbitrary.
     """
     classifier = random_classifier(preset, bands)
     colours = palette(CLASSES)

@@ -1,16 +1,16 @@
-"""The tables of the roofline, for people."""
+"""Tables of the roofline."""
 
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-# What the times of nodes are, on a GPU and on the CPU.
-_MOST = ("What takes longest to launch", "What takes most")
+# Meaning of the times of nodes, on a GPU and on the CPU.
+_MOST = ("Nodes by time of launching", "Nodes by time")
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print the tables for people, on stderr."""
+    """Print the tables on stderr."""
     console = Console(stderr=True)
     table = Table("Ceiling", "Best", "Median of five", title=f"{result['device']}, {result['threads']} threads")
     for name, speed in result["ceilings"].items():
@@ -49,8 +49,8 @@ def _title(result: dict[str, Any]) -> str:
 
 
 def _show_made(console: Console, result: dict[str, Any]) -> None:
-    """Print what whole maps of made scenes took."""
-    table = Table("Made scene", "file to file", "us a pixel", "inference had tiles", title="Whole maps, warm")
+    """Print the times of whole maps of synthetic scenes."""
+    table = Table("Synthetic scene", "file to file", "us a pixel", "inference had tiles", title="Whole maps, warm")
     for name in ("mapped", "watched"):
         found = result.get(name)
         if found is not None:

@@ -1,4 +1,4 @@
-"""Whole maps of made scenes: from file to file, and how far the device is kept busy meanwhile."""
+"""Whole maps of synthetic scenes: time from file to file, and utilisation of the device."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -16,19 +16,19 @@ from spectraldiff_runtime import Model, map_scene
 from spectraldiff_runtime.mapping.pipeline import map_concurrently
 
 REPEATS = 5
-# How long inference alone is repeated while the GPU is watched.
+# Seconds of repeated inference during which the GPU is sampled.
 WATCHED_SECONDS = START + 6.0
 
 
 def map_made(model: Model, folder: Path, height: int, width: int) -> dict[str, Any]:
-    """Map a made scene of height x width pixels of the model's bands, file to file, again and again.
+    """Map a synthetic scene of height x width pixels with the model's bands, file to file, several times.
 
     Returns
     -------
     dict
-        ``seconds``: the median of `REPEATS` maps after one that does not count, as ``times`` are; ``infer_s``: the
-        median of how long the stage of inference lasted, waiting included; ``fed_share``: the share of that in which
-        it did not wait for tiles.
+        ``seconds``: the median of `REPEATS` maps after a warm-up map, and ``times``, the single ones; ``infer_s``: the
+        median duration of the inference stage, including waiting; ``fed_share``: the share of that in which it did not
+        wait for tiles.
     """
     scene, out = folder / f"made-{height}-{width}-{model.card.bands}.tif", folder / "classes.tif"
     if not scene.exists():
@@ -55,17 +55,17 @@ def map_made(model: Model, folder: Path, height: int, width: int) -> dict[str, A
 
 
 def watch(model: Model, batches: Sequence[NDArray[np.float32]], kept: int) -> dict[str, float | None]:
-    """Repeat inference alone, as a map runs it, and watch the GPU.
+    """Repeat inference alone, as in a map, and measure the utilisation of the GPU.
 
     Parameters
     ----------
     kept
-        Pixels of the map that one tile gives.
+        Output pixels of one tile.
 
     Returns
     -------
     dict
-        ``us_per_pixel``, and ``gpu_share``: the share of that in which any kernel ran, None where it is not told.
+        ``us_per_pixel``, and ``gpu_share``: the share of that in which any kernel ran, None if not known.
     """
     done, started = 0, time.perf_counter()
 
@@ -83,9 +83,9 @@ def watch(model: Model, batches: Sequence[NDArray[np.float32]], kept: int) -> di
 
 
 def busy_share(mapped: dict[str, Any], watched: dict[str, Any]) -> float | None:
-    """Return the share of a map's inference in which the GPU computed; None where it is not told.
+    """Return the share of a map's inference in which the GPU computed; None if not known.
 
-    The time that kernels take for each pixel, from inference alone, over what inference took within the map.
+    It is the time of kernels per pixel, from inference alone, divided by the time of inference within the map.
     """
     if watched["gpu_share"] is None:
         return None

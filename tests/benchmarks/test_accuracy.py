@@ -323,7 +323,7 @@ def test_a_stop_keeps_what_has_finished(tiny_scene, tmp_path, monkeypatch, capsy
     assert program.main(["--methods", "svm", "--ablation", *line]) == 130
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.endswith("stopped; the same command goes on from here\n")
+    assert captured.err.endswith("stopped; the same command continues from here\n")
     results = tmp_path / "out" / "per-class-6" / "results"
     assert sorted(p.name for p in results.iterdir()) == ["svm-seed0.json", "svm-seed0.npy"]
 
