@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from spectraldiff_runtime.cli import run
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 # The changelog speaks of names as they were.
@@ -117,6 +119,43 @@ def test_the_tree_of_the_architecture_names_each_package_and_no_other() -> None:
     tree = next(block for block in blocks if re.search("^runtime/", block, re.MULTILINE))
     lines = re.findall(r"^  ([\w/ |]+?)(?=  )", tree, re.MULTILINE)
     assert sorted(name for line in lines for name in line.split(" | ")) == sorted(packages())
+
+
+def command_lines(page: Path) -> list[str]:
+    """Return the commands of `sdiff` that a page gives, without what surrounds them."""
+    text = page.read_text("utf-8")
+    lines = [line.strip() for line in text.splitlines() if line.startswith(("sdiff ", "    sdiff "))]
+    return [line.partition("#")[0] for line in lines] + [code for code in quoted(page) if code.startswith("sdiff ")]
+
+
+def test_commands_in_the_pages_have_the_options_that_they_are_given(capsys: pytest.CaptureFixture[str]) -> None:
+    given: dict[str, set[str]] = {}
+    for page in CURRENT:
+        for line in command_lines(page):
+            name, *words = line.split()[1:]
+            given.setdefault(name, set()).update(re.match("--[a-z-]+", word)[0] for word in words if word[:2] == "--")
+    given.pop("--help")
+    assert set(given) >= {"train", "export", "map", "evaluate", "info", "datasets", "reconstruct"}
+    wrong = []
+    for name, options in given.items():
+        assert run([*name.split(), "--help"]) == 0
+        shown = capsys.readouterr().out
+        if name == "datasets":
+            assert run(["datasets", "write", "--help"]) == 0
+            shown += capsys.readouterr().out
+        wrong += [f"{name} {option}" for option in options if not re.search(rf"{option}\b(?!-)", shown)]
+    assert wrong == []
+
+
+def test_options_in_the_table_of_whole_flight_lines_are_options_of_sdiff_map(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    section = (ROOT / "README.md").read_text("utf-8").partition("## Whole flight lines")[2].partition("\n## ")[0]
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", section))
+    assert run(["map", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert len(options) > 20
+    assert [option for option in options if not re.search(rf"{option}\b(?!-)", shown)] == []
 
 
 def test_the_checks_find_what_does_not_exist() -> None:
