@@ -23,7 +23,7 @@ from spectraldiff.models.features import FeatureExtractor
 from spectraldiff.models.foveal_vit import FovealSlide, FovealViT
 from spectraldiff.models.padding import cropped
 from spectraldiff.models.score_smoothing import Smoothing
-from spectraldiff.models.vit import Block, SpectralViT
+from spectraldiff.models.vit import SpectralViT, TransformerBlock
 from spectraldiff_export.unet_2d import Trunk, inner
 from spectraldiff_runtime.classes import HIGHEST_UINT8
 
@@ -175,7 +175,7 @@ class RowClassifier(nn.Module):
         super().__init__()
         self.window = vit.config.window
         self.register_buffer("position", torch.cat([vit.cls[0], vit.position]).clone())  # (1 + window^2, C)
-        blocks = [cast("Block", block) for block in vit.blocks]
+        blocks = [cast("TransformerBlock", block) for block in vit.blocks]
         self.blocks = nn.ModuleList(FoldedBlock(block) for block in blocks[:-1])
         self.last = FoldedBlock(blocks[-1], read_out=True)
         self.head = copy.deepcopy(vit.head).eval()
@@ -192,7 +192,7 @@ class RowClassifier(nn.Module):
 class FoldedBlock(nn.Module):
     """A transformer block; with `read_out`, only its first token is wanted."""
 
-    def __init__(self, block: Block, read_out: bool = False) -> None:
+    def __init__(self, block: TransformerBlock, read_out: bool = False) -> None:
         super().__init__()
         block = copy.deepcopy(block).eval()
         self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, block.mlp
@@ -208,7 +208,7 @@ class FoldedBlock(nn.Module):
 class FoldedAttention(nn.Module):
     """Multi-head self-attention with its scale in the query's weights: (M, S, C) to (M, S, C)."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: TransformerBlock) -> None:
         super().__init__()
         attention = block.attention
         self.heads = attention.heads
@@ -228,7 +228,7 @@ class ReadOut(nn.Module):
     sum over W_v x + b_v is W_v times the mean token plus b_v.  So no token is mapped to a key or a value.
     """
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: TransformerBlock) -> None:
         super().__init__()
         attention, width = block.attention, block.attention.out.out_features
         self.heads = attention.heads
@@ -320,7 +320,7 @@ def _tempered(classifier: Classifier) -> SpectralViT | FovealViT:
     return vit
 
 
-def _scaled(block: Block) -> tuple[Tensor, Tensor]:
+def _scaled(block: TransformerBlock) -> tuple[Tensor, Tensor]:
     """Return weight (3 C, C) and bias (3 C,) float64 of query, key and value, the attention's scale in the query's."""
     qkv, width = block.attention.qkv, block.attention.out.out_features
     scale = torch.ones(3 * width, dtype=torch.float64)

@@ -72,7 +72,7 @@ def _scanned(model: DeployedClassifier) -> _Parts:
 
 
 def example_tile(model: DeployedClassifier) -> Tensor:
-    """Return a tile to trace with: two of them, so that N is not taken for 1, and oblong, so that sides stay apart."""
+    """Return a tile to trace with: two of them, so that N is not taken for 1, and oblong, so that its sides differ."""
     return torch.zeros(2, model.bands, 2 * model.halo + 3, 2 * model.halo + 5)
 
 

@@ -91,7 +91,7 @@ class FlatDown(nn.Module):
 
 
 class FlatUp(nn.Module):
-    """A transposed convolution, the skip beside it, then two layers.
+    """A transposed convolution, the skip connection, then two layers.
 
     Parameters
     ----------

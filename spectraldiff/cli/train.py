@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from spectraldiff.training.request import Request
 
 
-class Preset(StrEnum):
+class PresetName(StrEnum):
     """What decides the networks and their training."""
 
     FAST = "fast"
@@ -116,12 +116,14 @@ def train(
         str | None, typer.Option(help="A benchmark scene instead, see `sdiff datasets`.", show_default=False)
     ] = None,
     data_dir: DataDir = None,
-    preset: Annotated[Preset, typer.Option(help="fast: minutes on a laptop; paper: as published.")] = Preset.FAST,
+    preset: Annotated[
+        PresetName, typer.Option(help="fast: minutes on a laptop; paper: as published.")
+    ] = PresetName.FAST,
     split: Annotated[
         str | None,
         typer.Option(
-            help="Training pixels: paper, per-class:N, fraction:F, disjoint or disjoint:F (other places than the test "
-            "pixels), or file:TRAIN.tif (its nonzero pixels). By default paper where it gives counts, else "
+            help="Training pixels: paper, per-class:N, fraction:F, disjoint or disjoint:F (spatially disjoint from "
+            "the test pixels), or file:TRAIN.tif (its nonzero pixels). By default paper where it gives counts, else "
             "fraction:0.1.",
             show_default=False,
         ),
@@ -209,7 +211,7 @@ def train(
     if resume is not None:
         others = {
             "run": run,
-            "preset": None if preset is Preset.FAST else preset,
+            "preset": None if preset is PresetName.FAST else preset,
             "seed": seed or None,
             "compare_raw": compare_raw or None,
         }

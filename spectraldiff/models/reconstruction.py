@@ -162,8 +162,8 @@ def example_spectra(result: Reconstruction, scene: LabelledScene, count: int) ->
     return [_spectra(result, scene.classes[value - 1].name, np.argwhere(labels == value)) for value in chosen]
 
 
-def _spectra(result: Reconstruction, name: str, places: NDArray[Any]) -> Spectra:
-    row, column = places[len(places) // 2]
+def _spectra(result: Reconstruction, name: str, positions: NDArray[Any]) -> Spectra:
+    row, column = positions[len(positions) // 2]
     noised, last = result.frames[0][1], result.frames[-1][1]
     return Spectra(name, result.original[row, column], noised[row, column], last[row, column])
 

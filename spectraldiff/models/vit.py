@@ -86,7 +86,7 @@ class Attention(nn.Module):
         return cast("Tensor", self.out(y.transpose(1, 2).flatten(-2)))  # (M, Q, C)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Pre-norm transformer block."""
 
     def __init__(self, config: ViTConfig) -> None:
@@ -118,7 +118,7 @@ class SpectralViT(nn.Module):
         self.embed = nn.Linear(config.components, config.width)
         self.position = nn.Parameter(torch.randn(config.window**2, config.width) * 0.02)
         self.cls = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.depth))
         self.head = nn.Sequential(
             nn.LayerNorm(config.width), nn.Linear(config.width, config.mlp), nn.GELU(), nn.Dropout(config.dropout),
             nn.Linear(config.mlp, config.classes),

@@ -138,12 +138,12 @@ def _leak(leakage: float, window: int) -> str:
     if leakage == 0:
         return (
             f"No test pixel has a training pixel in its window of {side} pixels, so the figures say how well "
-            "the model does on ground that it was not trained on."
+            "the model does in areas that it was not trained on."
         )
     return (
         f"{100 * leakage:.1f} % of the test pixels have a training pixel in the window of {side} pixels that the model "
         "looks at: it has seen part of what it is asked. The figures say how well the map fills the gaps between "
-        "its training pixels. They are too good for ground farther away, which --split disjoint stands for."
+        "its training pixels. They are too good for areas farther away, which --split disjoint stands for."
     )
 
 

@@ -5,6 +5,7 @@ the same split on every machine.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,34 @@ from spectraldiff_runtime.errors import LabelsError, UsageError
 from spectraldiff_runtime.geo.georeference import Georeference
 
 
+@dataclass(frozen=True)
+class Geometry:
+    """What a split knows of space, beyond the labels' pixels.
+
+    Attributes
+    ----------
+    groups
+        (H, W) of each scene, the polygon that labels a pixel, 0 for none: ``per-class:N`` and ``fraction:F`` then draw
+        whole polygons (`spectraldiff.splits.by_polygon`). None, for all or for one, draws pixels.
+    window
+        Side of the classifier's window in pixels, for the leakage; None computes none.
+    buffer
+        For ``disjoint``: no test pixel lies this many pixels (Chebyshev) from a training pixel, or fewer.
+    georeferences
+        Where each scene lies, for scenes that overlap (`spectraldiff.splits.overlap`): the leakage counts the training
+        pixels of other scenes, ``disjoint`` tests no pixel within `buffer` of one, and a split by polygon none that one
+        covers.
+    """
+
+    groups: Sequence[NDArray[Any] | None] = ()
+    window: int | None = None
+    buffer: int = 0
+    georeferences: Sequence[Georeference] = ()
+
+
+PIXELS = Geometry()
+
+
 def make_split(
     labels: NDArray[Any],
     spec: str,
@@ -32,15 +61,11 @@ def make_split(
     dataset: str | None = None,
     classes: Sequence[LandCoverClass] = (),
     *,
-    groups: NDArray[Any] | None = None,
     marked: NDArray[Any] | None = None,
-    window: int | None = None,
-    buffer: int = 0,
+    geometry: Geometry = PIXELS,
 ) -> Split:
     """Draw the training and test pixels of one scene; see `make_splits`."""
-    return make_splits(
-        [labels], spec, seed, dataset, classes, groups=[groups], marked=marked, window=window, buffer=buffer
-    )[0]
+    return make_splits([labels], spec, seed, dataset, classes, marked=marked, geometry=geometry)[0]
 
 
 def make_splits(
@@ -50,11 +75,8 @@ def make_splits(
     dataset: str | None = None,
     classes: Sequence[LandCoverClass] = (),
     *,
-    groups: Sequence[NDArray[Any] | None] = (),
     marked: NDArray[Any] | None = None,
-    window: int | None = None,
-    buffer: int = 0,
-    georeferences: Sequence[Georeference] = (),
+    geometry: Geometry = PIXELS,
 ) -> tuple[Split, ...]:
     """Draw the training and test pixels of some scenes; counts and shares are those of all scenes together.
 
@@ -75,19 +97,10 @@ def make_splits(
         Name of the benchmark scene, or None for a user's own.
     classes
         For names in messages; classes without an entry are called by their value.
-    groups
-        (H, W) each, the polygon that labels a pixel, 0 for none: ``per-class:N`` and ``fraction:F`` then draw whole
-        polygons (`spectraldiff.splits.by_polygon`). None, for all or for one, draws pixels.
     marked
         (H, W): nonzero where pixels train, one value for all or some for each class; for ``file:`` and one scene.
-    window
-        Side of the classifier's window in pixels, for the leakage.
-    buffer
-        For ``disjoint``: no test pixel lies this many pixels (Chebyshev) from a training pixel, or fewer.
-    georeferences
-        Where each scene lies, for scenes that overlap (`spectraldiff.splits.overlap`): the leakage counts the training
-        pixels of other scenes, ``disjoint`` tests no pixel within `buffer` of one, and a split by polygon none that one
-        covers.
+    geometry
+        Polygons, window, buffer and where the scenes lie.
 
     Raises
     ------
@@ -99,22 +112,23 @@ def make_splits(
     wanted = parse_spec(spec, dataset)
     if seed < 0:
         raise UsageError(f"the seed is {seed}; give a whole number from 0 upwards")
-    each, gap = [np.asarray(one) for one in labels], buffer + (window or 0)
+    each, gap = [np.asarray(one) for one in labels], geometry.buffer + (geometry.window or 0)
     mosaic = joined(each, gap)
     if not mosaic.any():
         raise LabelsError("the labels are 0 everywhere; give labels with at least two classes")
-    polygons = joined_groups(each, groups or [None] * len(each), gap)
-    name, (train, test), notes = _draw(mosaic, wanted, seed, classes, polygons, marked, buffer)
+    polygons = joined_groups(each, geometry.groups or [None] * len(each), gap)
+    name, (train, test), notes = _draw(mosaic, wanted, seed, classes, polygons, marked, geometry.buffer)
     shapes = [one.shape for one in each]
     trains, tests = cut(train, shapes, gap), cut(test, shapes, gap)
-    if len(each) > 1 and georeferences and (wanted.form == "disjoint" or name.endswith(BY_POLYGON)):
-        tests, left_out = _outside_training(trains, tests, georeferences, buffer if wanted.form == "disjoint" else 0)
+    if len(each) > 1 and geometry.georeferences and (wanted.form == "disjoint" or name.endswith(BY_POLYGON)):
+        distance = geometry.buffer if wanted.form == "disjoint" else 0
+        tests, left_out = _outside_training(trains, tests, geometry.georeferences, distance)
         test, notes = joined(tests, gap), (*notes, *left_out)
     if not test.any():
-        raise LabelsError(_nothing_tests(wanted, buffer))
+        raise LabelsError(_nothing_tests(wanted, geometry.buffer))
     notes = (*notes, *_one_sided(mosaic, train, test, Titles(classes)))
     splits = tuple(Split(name, seed, a, b, None, notes) for a, b in zip(trains, tests, strict=True))
-    return splits if window is None else with_leakage(splits, window, georeferences)
+    return splits if geometry.window is None else with_leakage(splits, geometry.window, geometry.georeferences)
 
 
 Sides = tuple[NDArray[np.bool_], NDArray[np.bool_]]

@@ -22,7 +22,7 @@ def sample_tiles(
     Returns
     -------
     tiles
-        (9, B, T, T) float32 raw units, T = 2 halo + 32: three by three places, of each scene in turn, mirrored and
+        (9, B, T, T) float32 raw units, T = 2 halo + 32: three by three tiles, of each scene in turn, mirrored and
         filled as in mapping.
     labels
         (9, 32, 32) int32, 0 where no pixel tests.

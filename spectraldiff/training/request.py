@@ -18,7 +18,7 @@ from spectraldiff.data.value_checks import check_data, check_range, scale_doubts
 from spectraldiff.datasets import registry
 from spectraldiff.models.classifier import empty_classifier
 from spectraldiff.models.presets import PRESETS, Preset
-from spectraldiff.splits.draw import make_splits
+from spectraldiff.splits.draw import Geometry, make_splits
 from spectraldiff.splits.spec import PAPER_COUNTS, parse_spec
 from spectraldiff.splits.split import Split
 from spectraldiff.wording import counted, ranges
@@ -163,11 +163,13 @@ class Request:
             self.seed,
             self.dataset,
             scenes[0].classes,
-            groups=[scene.groups if by_polygon else None for scene in scenes],
             marked=_marked(spec.file, scenes) if spec.form == "file" else None,
-            window=self.preset.classifier.window,
-            buffer=halo,
-            georeferences=[Georeference.of(scene.crs, scene.transform) for scene in scenes],
+            geometry=Geometry(
+                groups=[scene.groups if by_polygon else None for scene in scenes],
+                window=self.preset.classifier.window,
+                buffer=halo,
+                georeferences=[Georeference.of(scene.crs, scene.transform) for scene in scenes],
+            ),
         )
 
     def make_split(self, scene: LabelledScene) -> Split:

@@ -18,7 +18,7 @@ from spectraldiff.training.run_folder import FACTS, MODEL, STATE, RunFolder
 from spectraldiff_runtime.errors import RunError
 
 FORMAT = 4
-# Format 3 had flat presets, and `beside` and `apart` for `band_components` and `disjoint`.
+# Format 3 had flat presets, and `beside` for `band_components`, and `apart` (spatially disjoint) for `members`.
 READABLE = (3, FORMAT)
 
 

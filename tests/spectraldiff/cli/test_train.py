@@ -216,7 +216,7 @@ def test_several_scenes_in_one_training(tiny_files, tiny_scene, tmp_path, capsys
 
 
 def test_flight_lines_that_overlap(tiny_files, tiny_scene, tmp_path, capsys):
-    """The same ground in two scenes: no test pixel within reach of it, which the run says."""
+    """Two scenes of the same area: no test pixel within reach of it, which the run says."""
     shifted = replace(tiny_scene, transform=(20.0, 0.0, 500000.0 + 20 * 8, 0.0, -20.0, 4480000.0))
     pair = [tmp_path / "b.tif", tmp_path / "b-labels.tif"]
     shifted.write(pair[0], labels=pair[1])

@@ -12,7 +12,7 @@ from spectraldiff.accuracy.metrics import score
 from spectraldiff.data.merge_scenes import alike, differing_bands, with_common_classes
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.normaliser import common_normaliser, normaliser_of
-from spectraldiff.splits.draw import make_splits
+from spectraldiff.splits.draw import Geometry, make_splits
 from spectraldiff.splits.label_counts import count_labels, doubts
 from spectraldiff.training.calibration import too_few
 from spectraldiff.training.compute import Compute
@@ -99,7 +99,7 @@ def test_the_normaliser_is_that_of_all_pixels_together(
 
 def test_samples_come_from_every_scene(halves: tuple[LabelledScene, LabelledScene]) -> None:
     scenes = [halves[0], replace(halves[1], cube=np.zeros_like(halves[1].cube))]
-    splits = make_splits([scene.labels for scene in scenes], "per-class:10", 0, window=5)
+    splits = make_splits([scene.labels for scene in scenes], "per-class:10", 0, geometry=Geometry(window=5))
     tiles, labels = sample_tiles(scenes, splits, torch.zeros(12), 3)
     assert tiles.shape == (9, 12, 38, 38)
     assert [bool(tile.any()) for tile in tiles] == [True, False] * 4 + [True]
@@ -117,7 +117,7 @@ def test_training_on_two_scenes(
     halves: tuple[LabelledScene, LabelledScene], tiny_request: Request, tmp_path: Path
 ) -> None:
     """One model, scored on both, with the accuracy of each and all files of both."""
-    splits = make_splits([s.labels for s in halves], "per-class:10", 0, window=5)
+    splits = make_splits([s.labels for s in halves], "per-class:10", 0, geometry=Geometry(window=5))
     run = create_run(tmp_path / "run")
     write_pixels(run, halves, splits)
     preset = tiny_request.preset.changed(epochs=20)

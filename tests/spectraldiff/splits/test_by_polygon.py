@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spectraldiff.splits.draw import make_split, make_splits
+from spectraldiff.splits.draw import Geometry, make_split, make_splits
 
 
 def polygons(*sizes):
@@ -21,7 +21,7 @@ def sides_of(groups, split):
 @pytest.mark.parametrize("seed", range(5))
 def test_fraction_draws_whole_polygons_up_to_the_share(seed):
     labels, groups = polygons([10] * 20, [3, 40, 5, 7, 12, 9, 4, 20])
-    split = make_split(labels, "fraction:0.3", seed, groups=groups)
+    split = make_split(labels, "fraction:0.3", seed, geometry=Geometry(groups=[groups]))
     train, test = sides_of(groups, split)
     assert not train & test
     np.testing.assert_array_equal(split.train | split.test, labels > 0)
@@ -33,7 +33,7 @@ def test_fraction_draws_whole_polygons_up_to_the_share(seed):
 @pytest.mark.parametrize("share", ["0.01", "0.99"])
 def test_fraction_leaves_a_polygon_on_both_sides(share):
     labels, groups = polygons([50, 60], [30, 80, 20])
-    train, test = sides_of(groups, make_split(labels, f"fraction:{share}", 0, groups=groups))
+    train, test = sides_of(groups, make_split(labels, f"fraction:{share}", 0, geometry=Geometry(groups=[groups])))
     for of_class in ({1, 2}, {3, 4, 5}):
         assert train & of_class
         assert test & of_class
@@ -42,7 +42,7 @@ def test_fraction_leaves_a_polygon_on_both_sides(share):
 @pytest.mark.parametrize("seed", range(5))
 def test_per_class_draws_pixels_in_half_of_the_polygons(seed):
     labels, groups = polygons([10] * 8, [4] * 6)
-    split = make_split(labels, "per-class:12", seed, groups=groups)
+    split = make_split(labels, "per-class:12", seed, geometry=Geometry(groups=[groups]))
     train, test = sides_of(groups, split)
     assert not train & test
     assert [int(split.train[labels == k].sum()) for k in (1, 2)] == [12, 12]
@@ -55,7 +55,7 @@ def test_per_class_draws_pixels_in_half_of_the_polygons(seed):
 def test_per_class_takes_more_polygons_where_half_hold_too_few_pixels():
     labels, groups = polygons([5, 5, 5, 30], [10] * 4)
     for seed in range(6):
-        split = make_split(labels, "per-class:30", seed, groups=groups)
+        split = make_split(labels, "per-class:30", seed, geometry=Geometry(groups=[groups]))
         assert [int(split.train[labels == k].sum()) for k in (1, 2)] == [30, 30]
         assert split.test[labels == 1].any()
         assert split.test[labels == 2].sum() == 10
@@ -64,7 +64,7 @@ def test_per_class_takes_more_polygons_where_half_hold_too_few_pixels():
 @pytest.mark.parametrize("seed", range(5))
 def test_per_class_that_would_take_every_polygon_takes_half_of_the_class(seed):
     labels, groups = polygons([20, 20], [10] * 4, [35, 5], [1, 1, 1], [9])
-    split = make_split(labels, "per-class:30", seed, groups=groups)
+    split = make_split(labels, "per-class:30", seed, geometry=Geometry(groups=[groups]))
     train, test = sides_of(groups, split)
     assert train & test == {12}
     assert [int(split.train[labels == k].sum()) for k in (1, 2, 3, 4, 5)] == [20, 30, 30, 1, 4]
@@ -77,7 +77,7 @@ def test_per_class_that_would_take_every_polygon_takes_half_of_the_class(seed):
 @pytest.mark.parametrize("spec", ["per-class:5", "fraction:0.25"])
 def test_a_class_in_one_polygon_is_split_by_pixel_and_named(spec):
     labels, groups = polygons([20], [10, 10])
-    split = make_split(labels, spec, 0, groups=groups)
+    split = make_split(labels, spec, 0, geometry=Geometry(groups=[groups]))
     assert split.train[labels == 1].sum() == 5
     assert split.test[labels == 1].sum() == 15
     assert split.notes == ("in one polygon only, so split by pixel and optimistic: class 1",)
@@ -87,14 +87,16 @@ def test_points_beside_polygons_are_drawn_one_by_one():
     labels, groups = polygons([6, 6])
     labels = np.append(labels, [[1] * 8], axis=1)
     groups = np.append(groups, [[0] * 8], axis=1)
-    split = make_split(labels, "fraction:0.5", 1, groups=groups)
+    split = make_split(labels, "fraction:0.5", 1, geometry=Geometry(groups=[groups]))
     assert split.train.sum() == pytest.approx(10, abs=3)
     assert not (set(groups[split.train].tolist()) & set(groups[split.test].tolist())) - {0}
 
 
 def test_seed_decides_the_polygons():
     labels, groups = polygons([5] * 12, [5] * 12)
-    first, again, other = (make_split(labels, "fraction:0.5", seed, groups=groups).train for seed in (1, 1, 2))
+    first, again, other = (
+        make_split(labels, "fraction:0.5", seed, geometry=Geometry(groups=[groups])).train for seed in (1, 1, 2)
+    )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
@@ -102,7 +104,7 @@ def test_seed_decides_the_polygons():
 def test_polygons_of_two_scenes_are_different_ones():
     """Both scenes count their polygons from 1; a class with one polygon in each has two."""
     labels, groups = polygons([20], [10, 10])
-    splits = make_splits([labels, labels], "fraction:0.5", 0, groups=[groups, groups])
+    splits = make_splits([labels, labels], "fraction:0.5", 0, geometry=Geometry(groups=[groups, groups]))
     assert splits[0].notes == ()
     assert {bool(s.train[labels == 1].all()) for s in splits} == {True, False}
     assert {bool(s.test[labels == 1].all()) for s in splits} == {True, False}
@@ -110,7 +112,7 @@ def test_polygons_of_two_scenes_are_different_ones():
 
 def test_a_scene_without_polygons_beside_one_with_them():
     labels, groups = polygons([20, 20], [10, 10])
-    first, second = make_splits([labels, labels], "fraction:0.5", 0, groups=[groups, None])
+    first, second = make_splits([labels, labels], "fraction:0.5", 0, geometry=Geometry(groups=[groups, None]))
     for split in (first, second):
         np.testing.assert_array_equal(split.train ^ split.test, labels > 0)
     assert not set(groups[first.train].tolist()) & set(groups[first.test].tolist())

@@ -1,11 +1,11 @@
-"""Disjoint splits: both sides apart by the buffer, each class on both where the scene allows."""
+"""Disjoint splits: the buffer between both sides, each class on both where the scene allows."""
 
 import numpy as np
 import pytest
 
 from spectraldiff.datasets import registry
 from spectraldiff.splits.disjoint import block_side, draw_disjoint, within
-from spectraldiff.splits.draw import make_split
+from spectraldiff.splits.draw import Geometry, make_split
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError
 
@@ -75,9 +75,9 @@ def test_seed_decides():
 
 
 def test_indian_pines_has_every_class_on_both_sides_that_the_buffer_allows():
-    """Alfalfa, Grass-pasture-mowed and Oats are single fields of 11 pixels at most: none of their pixels are apart."""
+    """Alfalfa, Grass-pasture-mowed and Oats are single fields of 11 pixels at most: no disjoint pixels are left."""
     scene = registry.load("indian-pines")
-    split = make_split(scene.labels, "disjoint", 0, None, scene.classes, window=9, buffer=10)
+    split = make_split(scene.labels, "disjoint", 0, None, scene.classes, geometry=Geometry(window=9, buffer=10))
     train, test = (np.bincount(scene.labels[side], minlength=17)[1:] for side in (split.train, split.test))
     assert (train > 0).all()
     assert [value for value, count in enumerate(test, start=1) if not count] == [1, 7, 9]
@@ -106,4 +106,4 @@ def test_a_scene_has_about_64_blocks_whatever_its_size():
 def test_a_scene_too_small_for_its_buffer_is_refused():
     labels = np.array([[1, 2, 1, 2]], np.uint8)
     with pytest.raises(LabelsError, match="no test pixel is left more than 9 pixels"):
-        make_split(labels, "disjoint", 0, None, [LandCoverClass(1, "a", (0, 0, 0))], buffer=9)
+        make_split(labels, "disjoint", 0, None, [LandCoverClass(1, "a", (0, 0, 0))], geometry=Geometry(buffer=9))

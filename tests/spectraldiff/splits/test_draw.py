@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import pytest
 
-from spectraldiff.splits.draw import make_split, make_splits
+from spectraldiff.splits.draw import Geometry, make_split, make_splits
 from spectraldiff.splits.leakage import leakage, mean_leakage
 from spectraldiff.splits.mosaic import cut, joined
 from spectraldiff.splits.spec import PAPER_COUNTS, paper_scenes
@@ -215,8 +215,8 @@ def test_splits_know_their_leakage_where_the_window_is_known():
     labels = np.ones((9, 9), np.uint8)
     labels[:, 5:] = 2
     assert make_split(labels, "per-class:1", 0).leakage is None
-    assert make_split(labels, "per-class:1", 0, window=17).leakage == 1
-    assert make_split(labels, "per-class:1", 0, window=1).leakage == 0
+    assert make_split(labels, "per-class:1", 0, geometry=Geometry(window=17)).leakage == 1
+    assert make_split(labels, "per-class:1", 0, geometry=Geometry(window=1)).leakage == 0
 
 
 def test_leakage_of_several_scenes_is_weighted_by_test_pixels():
@@ -262,12 +262,12 @@ def test_every_split_of_a_seed_stays_the_same_in_later_versions(spec, groups, wa
     labels = np.kron(np.arange(1, 13).reshape(3, 4) % 3 + 1, np.ones((4, 5), np.uint8)).astype(np.uint8)
     labels[::4] = labels[:, ::5] = 0
     polygons = np.kron(np.arange(1, 13).reshape(3, 4), np.ones((4, 5), np.int32)) if groups else None
-    split = make_split(labels, spec, 4, groups=polygons, window=3, buffer=1)
+    split = make_split(labels, spec, 4, geometry=Geometry(groups=[polygons], window=3, buffer=1))
     assert f"{zlib.crc32(np.packbits([split.train, split.test])):08x}" == wanted
 
 
 def test_windows_of_one_scene_hold_no_training_pixels_of_another():
     labels = np.array([[1, 1, 2, 2]], np.uint8)
-    splits = make_splits([labels] * 3, "disjoint:0.4", 0, window=3, buffer=2)
+    splits = make_splits([labels] * 3, "disjoint:0.4", 0, geometry=Geometry(window=3, buffer=2))
     assert {s.leakage for s in splits if s.test.any()} == {0.0}
     assert sum(s.test.sum() for s in splits) > 0

@@ -11,7 +11,7 @@ import shapely
 
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.splits import overlap
-from spectraldiff.splits.draw import make_splits
+from spectraldiff.splits.draw import Geometry, make_splits
 from spectraldiff.splits.leakage import with_leakage
 from spectraldiff.splits.overlap import near_trained_elsewhere
 from spectraldiff.training.trainer import Training
@@ -132,8 +132,8 @@ LINES = (place_of(), place_of(500_000.0 + 20 * 24))  # two flight lines, the sec
 def test_disjoint_sides_of_overlapping_scenes_are_disjoint(spec):
     labels, _ = labels_of(0)
     both = [labels, np.roll(labels, -24, axis=1)]
-    alone = make_splits(both, spec, 0, window=5, buffer=3)
-    splits = make_splits(both, spec, 0, window=5, buffer=3, georeferences=LINES)
+    alone = make_splits(both, spec, 0, geometry=Geometry(window=5, buffer=3))
+    splits = make_splits(both, spec, 0, geometry=Geometry(window=5, buffer=3, georeferences=LINES))
     assert min(world_distance(a, b, c) for a, b, c in ((*alone, 24), (*alone[::-1], -24))) <= 3
     assert min(world_distance(a, b, c) for a, b, c in ((*splits, 24), (*splits[::-1], -24))) == 4
     assert [s.leakage for s in splits] == [0, 0]
@@ -148,9 +148,11 @@ def test_disjoint_sides_of_overlapping_scenes_are_disjoint(spec):
 def test_polygons_do_not_test_where_another_scene_trains():
     labels, groups = labels_of(0)
     both = [labels, labels.copy()]
-    alone = make_splits(both, "fraction:0.3", 0, groups=[groups, groups], window=1)
+    alone = make_splits(both, "fraction:0.3", 0, geometry=Geometry(groups=[groups, groups], window=1))
     georeferences = [place_of(), place_of()]
-    splits = make_splits(both, "fraction:0.3", 0, groups=[groups, groups], window=1, georeferences=georeferences)
+    splits = make_splits(
+        both, "fraction:0.3", 0, geometry=Geometry(groups=[groups, groups], window=1, georeferences=georeferences)
+    )
     assert [s.leakage for s in alone] == [0, 0]
     assert (with_leakage(alone, 1, georeferences)[0].leakage or 0) > 0.1
     for split, other, before in zip(splits, splits[::-1], alone, strict=True):
@@ -163,8 +165,8 @@ def test_polygons_do_not_test_where_another_scene_trains():
 def test_random_pixels_stay_and_their_leakage_counts_the_other_scene():
     labels, _ = labels_of(0)
     both, georeferences = [labels, labels.copy()], [place_of(), place_of()]
-    alone = make_splits(both, "per-class:9", 0, window=5)
-    splits = make_splits(both, "per-class:9", 0, window=5, georeferences=georeferences)
+    alone = make_splits(both, "per-class:9", 0, geometry=Geometry(window=5))
+    splits = make_splits(both, "per-class:9", 0, geometry=Geometry(window=5, georeferences=georeferences))
     for one, other, far in zip(splits, alone, alone[::-1], strict=True):
         np.testing.assert_array_equal(one.train, other.train)
         np.testing.assert_array_equal(one.test, other.test)
@@ -179,7 +181,7 @@ def test_a_finished_training_looks_at_the_other_scene_again(tiny_scene):
     both, georeferences = [labels, labels.copy()], [place_of(), place_of()]
     scene = LabelledScene("s", np.ones((*labels.shape, 1), np.uint8), labels, tiny_scene.classes)
     scenes = [replace(scene, crs=str(place.crs), transform=tuple(place.transform)[:6]) for place in georeferences]
-    splits = make_splits(both, "per-class:9", 0, window=5, georeferences=georeferences)
+    splits = make_splits(both, "per-class:9", 0, geometry=Geometry(window=5, georeferences=georeferences))
     training = SimpleNamespace(scenes=scenes, splits=splits)
     Training._update_leakage(training, 9)
     found = [split.leakage for split in training.splits]
@@ -193,9 +195,11 @@ def test_nothing_left_to_test_is_refused():
     groups = np.where(labels > 0, labels, 0).astype(np.int32)
     both, georeferences = [labels, labels], [place_of(), place_of()]
     with pytest.raises(LabelsError, match="a training pixel of another scene covers every test pixel"):
-        make_splits(both, "fraction:0.5", 0, groups=[groups, groups], georeferences=georeferences)
+        make_splits(both, "fraction:0.5", 0, geometry=Geometry(groups=[groups, groups], georeferences=georeferences))
     with pytest.raises(LabelsError, match="no test pixel is left more than 19 pixels from the training pixels"):
-        make_splits([labels, np.roll(labels, 1)], "disjoint:0.5", 0, buffer=19, georeferences=georeferences)
+        make_splits(
+            [labels, np.roll(labels, 1)], "disjoint:0.5", 0, geometry=Geometry(buffer=19, georeferences=georeferences)
+        )
 
 
 def test_a_class_that_another_scene_covers_is_named():
@@ -204,7 +208,10 @@ def test_a_class_that_another_scene_covers_is_named():
     more = np.array([[1, 1, 2, 2, 1, 1]], np.uint8), np.array([[1, 1, 2, 2, 3, 3]], np.int32)
     for seed in range(20):
         splits = make_splits(
-            [labels, more[0]], "fraction:0.5", seed, groups=[groups, more[1]], georeferences=[place_of()] * 2
+            [labels, more[0]],
+            "fraction:0.5",
+            seed,
+            geometry=Geometry(groups=[groups, more[1]], georeferences=[place_of()] * 2),
         )
         tested = {int(v) for one, s in zip((labels, more[0]), splits, strict=True) for v in one[s.test]}
         assert ("no test pixels, so no accuracy: class 2" in splits[0].notes) == (2 not in tested)

@@ -70,7 +70,7 @@ def test_metrics_are_those_of_the_saved_model(tiny_run: RunFolder, tiny_scene: L
     metrics = json.loads((tiny_run.path / "metrics.json").read_text())
     assert metrics["accuracy"] == accuracy.as_dict()
     assert facts["accuracy"]["oa"] == accuracy.oa
-    assert accuracy.oa > 0.6  # four classes, told apart by a model trained for seconds
+    assert accuracy.oa > 0.6  # four classes, by a model trained for seconds
     assert metrics["raw_accuracy"]["oa"] > 0.6
 
 
