@@ -5,7 +5,7 @@ Each function writes a PNG file when it is called with a path, and returns the b
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from spectraldiff.accuracy.metrics import Accuracy, Calibration
 from spectraldiff.data.scene import LabelledScene
-from spectraldiff.models.reconstruction import Spectra
 from spectraldiff.report.false_colour import false_colour as false_colour
 from spectraldiff.report.false_colour import stretch_limits as stretch_limits
 from spectraldiff.report.plotting import BLUE, GREY, INK, ORANGE, legend_columns, new_figure, picture, short_names
 from spectraldiff_runtime.classes import LandCoverClass
+
+if TYPE_CHECKING:  # it imports PyTorch, which figures of a map do without
+    from spectraldiff.models.reconstruction import Spectra
 
 NO_CLASS = (255, 255, 255)
 
@@ -283,7 +285,7 @@ def reconstruction_strip(
 
 @picture
 def spectral_curves(
-    spectra: Sequence[Spectra], wavelengths: NDArray[np.float64] | None, title: str = "", label: str = "value"
+    spectra: "Sequence[Spectra]", wavelengths: NDArray[np.float64] | None, title: str = "", label: str = "value"
 ) -> Figure:
     """Draw original, noised and reconstructed spectra of some pixels, as the paper's Fig. 11 does.
 
@@ -315,7 +317,7 @@ def spectral_curves(
     return figure
 
 
-def _draw_spectra(axes: Axes, item: Spectra, wavelengths: NDArray[np.float64] | None) -> None:
+def _draw_spectra(axes: Axes, item: "Spectra", wavelengths: NDArray[np.float64] | None) -> None:
     curves: tuple[tuple[NDArray[Any], dict[str, Any]], ...] = (
         (item.noised, {"color": GREY, "linewidth": 0.7, "alpha": 0.9, "label": "noised"}),
         (item.original, {"color": BLUE, "linewidth": 1.8, "label": "original"}),

@@ -1,5 +1,7 @@
 """What starting takes: commands load on demand, and their help still says all."""
 
+import json
+
 import pytest
 
 from spectraldiff_runtime import cli
@@ -12,6 +14,21 @@ commands = ("spectraldiff.cli.", "spectraldiff_export.cli", "spectraldiff_runtim
 ours = sorted(name for name in sys.modules if name.startswith(commands))
 print("loaded:", *ours, "rich" * ("rich" in sys.modules), code)
 """
+
+# Runs `sdiff` as if these packages were not installed.
+WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1].split(","):
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+sys.meta_path.insert(0, Missing())
+from spectraldiff_runtime.cli import run
+sys.exit(run(sys.argv[2:]))
+"""
+TRAINING_PACKAGES = "torch,safetensors,scipy,sklearn,matplotlib"
 
 
 @pytest.mark.parametrize(
@@ -55,3 +72,27 @@ def test_commands_of_a_command(sdiff):
     code, _, err = sdiff("datasets", "write")
     assert code == 2
     assert err.endswith("see `sdiff datasets write --help`\n")
+
+
+def test_map_and_info_without_the_packages_of_training(python, write_scene, model_path, tmp_path):
+    scene, out = write_scene(), tmp_path / "classes.tif"
+    map_it = ["map", scene, "--model", model_path, "--out", out, "--preview", tmp_path / "map.png", "-q"]
+    for arguments in (map_it, ["info", model_path], ["info", scene], ["info", out]):
+        done = python("-c", WITHOUT, TRAINING_PACKAGES, *arguments)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+
+
+def test_info_of_a_run_without_the_packages_of_training(python, tiny_run):
+    done = python("-c", WITHOUT, TRAINING_PACKAGES, "info", tiny_run.path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Preset" in done.stdout or "preset" in done.stdout
+
+
+def test_a_map_is_evaluated_without_pytorch(python, write_scene, model_path, tmp_path):
+    out = tmp_path / "classes.tif"
+    assert python("-c", WITHOUT, "torch", "map", write_scene(), "--model", model_path, "--out", out).returncode == 0
+    done = python(
+        "-c", WITHOUT, "torch", "evaluate", out, "--labels", out, "--json", "--report", tmp_path / "page.html"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["oa"] == 1
