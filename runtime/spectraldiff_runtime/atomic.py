@@ -1,6 +1,6 @@
 """Output files that appear under their names only when they are whole.
 
-Each is written beside its target as ``.<name>.<token>.partial`` and renamed at the end.
+Each is written next to its target as ``.<name>.<token>.partial`` and renamed at the end.
 """
 
 import contextlib

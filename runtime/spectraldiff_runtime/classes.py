@@ -60,7 +60,7 @@ def class_dtype(highest: int) -> np.dtype[Any]:
 def palette(n: int) -> list[Colour]:
     """Return `n` colours, the same ones every time (0 <= n <= 65535).
 
-    The first 255 are easy to tell apart. After them they begin again, for nobody tells more apart.
+    The first 255 are easy to distinguish. After them they repeat.
     """
     if not 0 <= n <= HIGHEST:
         raise ValueError(f"a palette has 0 to {HIGHEST} colours, not {n}")

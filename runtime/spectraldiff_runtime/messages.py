@@ -15,5 +15,5 @@ def resume_command(run: Path) -> str:
 
 
 def one_line(message: str) -> str:
-    """Return a message as one line, whatever the names in it hold."""
+    """Return a message as one line, also if names in it contain line ends."""
     return " ".join(message.splitlines())

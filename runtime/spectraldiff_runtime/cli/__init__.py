@@ -33,7 +33,7 @@ class LazyCommands(TyperGroup):
     """Imports a command's module when that command runs: help, version and the others wait for none of them."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Find the command as Typer does, which may fail, and put the real one in the place of its stand-in."""
+        """Find the command as Typer does, which may fail, and replace the placeholder by the real one."""
         name, stand_in, rest = super().resolve_command(ctx, args)
         return name, stand_in if name is None else _load(name), rest
 

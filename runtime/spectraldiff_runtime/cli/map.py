@@ -187,7 +187,7 @@ def map(
     if out_dir is None:
         result = _map_one(engine, targets[0], options, quiet, verbose)
         if not quiet:
-            summarise(result, targets[0].beside().values(), profile)
+            summarise(result, targets[0].extra().values(), profile)
         if json:
             print_json({**targets[0].as_dict(), "model": model, "device": engine.device, **result.as_dict()})
         return
@@ -204,8 +204,8 @@ class Target:
     probabilities: Path | None = None
     preview: Path | None = None
 
-    def beside(self) -> dict[str, Path]:
-        """Return the files beside the class map that were asked for."""
+    def extra(self) -> dict[str, Path]:
+        """Return the files requested in addition to the class map."""
         named = {"confidence": self.confidence, "probabilities": self.probabilities, "preview": self.preview}
         return {name: path for name, path in named.items() if path is not None}
 
@@ -213,7 +213,7 @@ class Target:
         """Refuse outputs that cannot be, before anything is opened."""
         from spectraldiff_runtime.atomic import check_distinct, check_output, check_raster_name
 
-        named = {"--out": self.out, **{f"--{name}": path for name, path in self.beside().items()}}
+        named = {"--out": self.out, **{f"--{name}": path for name, path in self.extra().items()}}
         check_distinct(named, inputs)
         for option, path in named.items():
             if option != "--preview":
@@ -231,7 +231,7 @@ class Target:
 
 
 def _targets(
-    scenes: Sequence[str], out: Path | None, out_dir: Path | None, beside: dict[str, Path | None]
+    scenes: Sequence[str], out: Path | None, out_dir: Path | None, extra: dict[str, Path | None]
 ) -> list[Target]:
     """Return what goes where: one scene to --out, or each to its own name in --out-dir."""
     if (out is None) == (out_dir is None):
@@ -239,11 +239,11 @@ def _targets(
     if out is not None:
         if len(scenes) > 1:
             raise UsageError(f"{len(scenes)} scenes cannot all go to '{out}': give --out-dir maps/")
-        return [Target(scenes[0], out, **beside)]
+        return [Target(scenes[0], out, **extra)]
     assert out_dir is not None
-    for folder in (out_dir, *beside.values()):
+    for folder in (out_dir, *extra.values()):
         _make_folder(folder)
-    targets = [_in_folders(scene, out_dir, beside) for scene in scenes]
+    targets = [_in_folders(scene, out_dir, extra) for scene in scenes]
     first: dict[Path, str] = {}
     for target in targets:
         other = first.setdefault(target.out, target.scene)
@@ -263,10 +263,10 @@ def _make_folder(folder: Path | None) -> None:
         ) from error
 
 
-def _in_folders(scene: str, out_dir: Path, beside: dict[str, Path | None]) -> Target:
+def _in_folders(scene: str, out_dir: Path, extra: dict[str, Path | None]) -> Target:
     stem = Path(scene.rstrip("/")).stem
     suffixes = {"confidence": ".tif", "probabilities": ".tif", "preview": ".png"}
-    files = {name: None if folder is None else folder / f"{stem}{suffixes[name]}" for name, folder in beside.items()}
+    files = {name: None if folder is None else folder / f"{stem}{suffixes[name]}" for name, folder in extra.items()}
     return Target(scene, out_dir / f"{stem}.tif", **files)
 
 
@@ -293,7 +293,7 @@ def _map_one(engine: "Model", target: Target, options: dict[str, Any], quiet: bo
                 engine,
                 target.scene,
                 target.out,
-                **target.beside(),  # type: ignore[arg-type]
+                **target.extra(),  # type: ignore[arg-type]
                 **options,
                 started=started,
                 progress=advance,

@@ -42,7 +42,7 @@ def progress(quiet: bool) -> Iterator[tuple[Callable[[int], None], Callable[[int
             bar.stop()
 
 
-def summarise(result: "MapResult", beside: Iterable[Path], profile: bool) -> None:
+def summarise(result: "MapResult", extra: Iterable[Path], profile: bool) -> None:
     """Print pixels, share and, where the CRS is projected, hectares of each class."""
     from rich.console import Console
     from rich.table import Table
@@ -63,7 +63,7 @@ def summarise(result: "MapResult", beside: Iterable[Path], profile: bool) -> Non
     if profile:
         print_profile(result)
     typer.echo(f"Wrote '{result.out}' ({rate(result)})", err=True)
-    for path in beside:
+    for path in extra:
         typer.echo(f"Wrote '{path}'", err=True)
 
 

@@ -1,1 +1,1 @@
-"""Where a scene lies: georeference, bounds, polygons and vector files."""
+"""Georeference, bounds, reprojection, polygons and vector files."""

@@ -16,7 +16,7 @@ WORLD_PROJECTIONS = re.compile(r'PROJECTION\["(Mercator|Equirectangular|Miller)'
 
 @dataclass(frozen=True)
 class Georeference:
-    """Where a raster lies: a CRS with a transform, or ground control points, or RPCs, or nothing."""
+    """Georeference of a raster: a CRS with a transform, or ground control points, or RPCs, or nothing."""
 
     crs: Any = None
     transform: Any = None

@@ -142,7 +142,7 @@ def reprojected(shapes: NDArray[Any], crs: Any, scene_crs: Any, scene_box: Box) 
     """Return geometries in the scene's CRS, one for each, of any kind or empty.
 
     What lies far from the scene is cut off first, for projections give any numbers there; long edges are bent.
-    `placing.CRS_ERRORS` come through.
+    `CRS_ERRORS` are passed on.
     """
     import shapely
 

@@ -93,7 +93,7 @@ def _encode(raw: Path, target: Path, spec: RasterSpec, form: Format, transcoder:
 
 
 def _cause(outcome: Outcome, target: Path) -> OSError:
-    """Return what lies behind an error: GDAL seldom says that the disk is full."""
+    """Return the cause of an error: GDAL seldom reports that the disk is full."""
     said = f"{outcome.error}\n{outcome.printed}\n" + "\n".join(outcome.warnings)
     for number in SYSTEM_ERRORS:
         if os.strerror(number) in said:
@@ -104,7 +104,7 @@ def _cause(outcome: Outcome, target: Path) -> OSError:
 
 
 def _remove(target: Path) -> None:
-    """Remove a raster and what GDAL may have left beside it."""
+    """Remove a raster and files that GDAL may have left with it."""
     for leftover in (target, sidecar_path(target), Path(f"{target}.ovr.tmp")):
         with contextlib.suppress(OSError):
             leftover.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The ``.aux.xml`` beside a class raster: class names."""
+"""The ``.aux.xml`` file of a class raster: class names."""
 
 from collections.abc import Sequence
 from pathlib import Path

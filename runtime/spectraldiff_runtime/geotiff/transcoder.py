@@ -1,4 +1,4 @@
-"""A process of its own in which GDAL makes a raster of a raw file.
+"""A separate process in which GDAL makes a raster of a raw file.
 
 GDAL and libtiff print on stderr, pass some write errors over, cannot be stopped in the middle and keep caches. Here
 all of that is fenced in: what they print is caught, a kill stops them, the memory goes back, and every value is read
@@ -59,7 +59,7 @@ class Outcome:
 
 
 class DifferenceError(Exception):
-    """What lies on the disk is not what was written."""
+    """The file read back differs from what was written."""
 
 
 def run(job: TranscodeJob) -> Outcome:

@@ -99,7 +99,7 @@ def match_bands(found: NDArray[np.float64], wanted: NDArray[np.float64], within:
     Returns
     -------
     ndarray of shape (B,), int
-        Places in `found`; -1 where no band is left within the distance.
+        Indices into `found`; -1 where no band is left within the distance.
     """
     distance = np.abs(found[None, :] - wanted[:, None])
     partner, free = np.full(wanted.size, -1, np.intp), np.ones(found.size, np.bool_)

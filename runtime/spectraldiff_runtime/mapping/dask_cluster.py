@@ -258,7 +258,7 @@ async def _fetch(client: Any, handle: Any) -> Any:
 
 
 def _check_scheduler(dask: Any, address: str) -> None:
-    """See that a scheduler answers: Dask's client would wait for ever where a stranger listens and is silent."""
+    """Check that a scheduler answers: Dask's client would wait for ever for another program on that port."""
 
     async def connect() -> None:
         security = dask.Security().get_connection_args("client")
@@ -267,7 +267,7 @@ def _check_scheduler(dask: Any, address: str) -> None:
 
     try:
         dask.utils.LoopRunner().run_sync(connect)
-    except (OSError, TypeError, ValueError) as error:  # the latter two: a stranger, or tls:// without certificates
+    except (OSError, TypeError, ValueError) as error:  # the latter two: another program, or tls:// without certificates
         found = f"no answer within {CONNECT_SECONDS:.0f} s" if isinstance(error, TimeoutError) else _reason(error)
         raise ClusterError(
             f"no scheduler can be reached at {address} ({found}): "

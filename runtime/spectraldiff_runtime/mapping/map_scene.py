@@ -74,11 +74,11 @@ def map_scene(
     out
         The class raster to write; None returns arrays instead.
     confidence
-        The path of a raster beside `out`, or True for an array where `out` is None: float32 in 0..1.
+        The path of a raster, or True for an array where `out` is None: float32 in 0..1.
     percent
         Whether the confidence raster is uint8, 1..100 percent with 0 = unclassified, instead.
     probabilities
-        The path of a raster of K bands beside `out`, or True for an array (K, H, W) where `out` is None.
+        The path of a raster of K bands, or True for an array (K, H, W) where `out` is None.
     preview
         The path of a picture of the map with a legend, PNG or JPEG; only with `out`.
     min_confidence
@@ -100,8 +100,8 @@ def map_scene(
     overwrite
         Whether outputs that exist, and unfinished ones, are replaced.
     resume
-        Whether an unfinished map is gone on with, and one that is finished already is left as it is. A map that is
-        interrupted is then kept as far as it is.
+        Whether to continue an unfinished map and to leave a finished one as it is. A map that is interrupted is then
+        kept, for the next run to continue.
     cluster
         Where to run it, if not here.
     started

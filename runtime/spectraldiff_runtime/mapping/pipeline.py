@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 @dataclass
 class StageStats:
-    """What a stage did: seconds of work, of waiting for input and of waiting for room; bytes and pixels."""
+    """Statistics of a stage: seconds of work, of waiting for input and for room in the next queue; bytes and pixels."""
 
     name: str
     busy: float = 0.0
@@ -77,7 +77,7 @@ class Stage:
         self.stats = StageStats(self.name)
 
 
-class Stopped(Exception):  # noqa: N818 (no error: a stage was told to end)
+class Stopped(Exception):  # noqa: N818 (no error: it ends a stage)
     """Raised inside a stage that should end."""
 
 
@@ -89,7 +89,7 @@ class Pipeline:
     stages
         From the source, which gets no items, to the last, whose results are dropped.
     cancel
-        Called once when the stages are told to stop, to end work that is under way.
+        Called once when the stages are stopped, to end work in progress.
     """
 
     def __init__(self, stages: Sequence[Stage], cancel: Callable[[], None] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What is done to every part of a scene: read it, gather tiles from it, classify them.
+"""The steps of mapping a part of a scene: read it, gather tiles, classify them.
 
 `map_block` does it for one window at once, on a cluster's workers and in small; `mapping` runs the same steps as stages
 that overlap.
@@ -23,7 +23,7 @@ from spectraldiff_runtime.window import Window, source_window
 
 # Says which pixels of a window are requested: (h, w) bool.
 Inside = Callable[[Window], NDArray[np.bool_]]
-# Is told which pixels of a tile, (h, w) bool, have data and yet no score.
+# Called with the pixels of a tile, (h, w) bool, that have data but no finite score.
 OverflowCallback = Callable[[Window, NDArray[np.bool_]], None]
 
 
@@ -138,8 +138,8 @@ def classify(
 ) -> Iterator[tuple[Window, Block | None]]:
     """Run a batch; yield each tile with its block, or with None where no pixel of it has data.
 
-    Values far beyond any measurement, such as a nodata value that nobody told of, overflow: no class can be said near
-    them. `on_overflow` is told of these pixels, tile by tile.
+    Values far beyond any measurement, such as an undeclared nodata value, overflow: pixels near them get no class.
+    `on_overflow` is called with these pixels, tile by tile.
     """
     kind = class_dtype(len(model.card.classes))
     order = {k: i for i, k in enumerate(batch.kept.tolist())}

@@ -96,7 +96,7 @@ class StripReader:
     def _hold(self, source: Window) -> "_StripBuffer":
         """Return room for a part, (B, h, w): a buffer that is free again, or a new one.
 
-        All bands of a row lie side by side in memory, so that rows are kept by one copy.
+        All bands of a row are adjacent in memory, so that rows are kept by one copy.
         """
         shape = source.height, len(self._scene.bands), source.width
         size = int(np.prod(shape)) * self._scene.dtype.itemsize
@@ -139,14 +139,14 @@ class _KeptRows:
 
 
 class _StripBuffer:
-    """A part's pixels, whose buffer is free when both reader and gatherer have let go of it."""
+    """Pixels of a strip; the buffer is free when both reader and gatherer have released it."""
 
     def __init__(self, data: NDArray[Any], source: Window, free: Callable[[], None]) -> None:
         self.data, self.source = data, source
         self._free, self._users, self._lock = free, 2, threading.Lock()
 
     def release(self) -> None:
-        """Let go of it."""
+        """Release it for one of its two users."""
         with self._lock:
             self._users -= 1
             last = self._users == 0

@@ -1,4 +1,4 @@
-"""Whether a scene's values are in the unit that a model was trained on, as far as their size tells."""
+"""Check from their magnitude whether a scene's values have the unit that the model was trained on."""
 
 import numpy as np
 
@@ -22,8 +22,7 @@ def unit_warning(card: ModelCard, batch: Batch, name: str) -> str | None:
     Returns
     -------
     str or None
-        A warning; empty where there is no doubt; None where the batch does not tell, for it has no data or no
-        positive values.
+        A warning; empty if the magnitudes agree; None if the batch has no data or no positive values.
     """
     halo, valid = card.halo, batch.valid[batch.kept]
     inner = batch.inputs[:, :, halo : halo + valid.shape[1], halo : halo + valid.shape[2]]

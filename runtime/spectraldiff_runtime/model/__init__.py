@@ -1,1 +1,1 @@
-"""A model file: its card, what runs it, and how much memory that takes."""
+"""Model files: card, inference session and memory use."""

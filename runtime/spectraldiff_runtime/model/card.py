@@ -1,4 +1,4 @@
-"""The model card: what a model file says about itself, as JSON in its metadata."""
+"""The model card: the description of a model, JSON in the file's metadata."""
 
 import json
 import math
@@ -15,7 +15,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model file says about itself.
+    """Description of a model, stored in its file.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class ModelCard:
     nodata
         The training scene's value for missing pixels, for information.
     fill
-        B raw values that stand for a missing pixel beside others: the training scene's mean spectrum.
+        B raw values that replace missing pixels inside windows: the training scene's mean spectrum.
     accuracy
         split, seed, train_pixels, test_pixels, oa, aa, kappa (fractions); None if never measured.
     versions

@@ -1,8 +1,8 @@
-"""Keep the CPU's own layout of a tensor where a graph only looks at it in another way.
+"""Keep the CPU's blocked channel layout across reshapes.
 
 For its fastest convolutions ONNX Runtime orders channels in blocks, and back again before every other node.  Our graphs
-look at one tensor in turn as images of the spectrum and as images of space, which changes no order in either layout;
-but ONNX Runtime does not know that, and reorders the largest tensors of the network twice for each view.
+reshape one tensor in turn to images of the spectrum and images of space, which changes no order in either layout.
+ONNX Runtime does not know that, and reorders the largest tensors of the network twice for each reshape.
 """
 
 import os

@@ -1,7 +1,6 @@
-"""NVIDIA GPUs, asked through the driver itself: how many there are, how much memory is free, page-locked host memory.
+"""NVIDIA GPUs through the driver: their number, free memory and page-locked host memory.
 
-ONNX Runtime tells none of this to Python. Nothing here is needed for a right map: where the driver does not answer, the
-caller goes on without.
+ONNX Runtime has no Python interface for these. The map does not depend on them: without a driver, callers use defaults.
 """
 
 import ctypes
@@ -44,11 +43,11 @@ def count_gpus() -> int:
 
 
 def free_memory(gpu: int) -> int | None:
-    """Return the bytes of a GPU's memory that nobody holds; None where the driver does not tell."""
+    """Return the free bytes of a GPU's memory; None if unknown."""
     free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
     with _context(gpu) as driver:
-        told = driver is not None and driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)) == 0
-    return free.value if told else None
+        known = driver is not None and driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)) == 0
+    return free.value if known else None
 
 
 def bus_id(gpu: int) -> str | None:
@@ -83,7 +82,7 @@ class _PageLocked:
 
 
 def page_locked(gpu: int, size: int) -> NDArray[np.uint8] | None:
-    """Return `size` bytes that a GPU reads at the full speed of its bus, uint8; None where there are none to be had."""
+    """Return `size` bytes that a GPU reads at the full speed of its bus, uint8; None if it cannot be allocated."""
     address = ctypes.c_void_p()
     with _context(gpu) as driver:
         if driver is None or driver.cuMemHostAlloc(ctypes.byref(address), ctypes.c_size_t(size), _PORTABLE) != 0:
@@ -107,8 +106,8 @@ def _free_function(gpu: int, address: int) -> Callable[[], None]:
 class PinnedBuffers:
     """Memory for batches on their way to a GPU: page-locked, and used again.
 
-    Page-locking takes longer than filling, and copies from other memory go through buffers of the driver. Where there
-    is none to be had, plain memory does.
+    Page-locking takes longer than filling, and copies from other memory go through buffers of the driver. Plain memory
+    is used where page-locked memory cannot be allocated.
 
     Parameters
     ----------
@@ -133,7 +132,7 @@ class PinnedBuffers:
         return held[:size].view(np.float32).reshape(shape)
 
     def release(self, batch: NDArray[np.float32]) -> None:
-        """Take back what `acquire` returned: nobody reads or writes it any more."""
+        """Return a batch from `acquire` to the pool; it must not be used afterwards."""
         self._free.put(_memory_of(batch))
 
 

@@ -1,4 +1,4 @@
-"""How much memory a model takes while it runs, measured in a process of its own."""
+"""Measures a model's working memory in a separate process."""
 
 import math
 import os
@@ -16,7 +16,7 @@ ENOUGH = 10**9
 
 
 def measure_workspace(file: Path) -> float | None:
-    """Return the bytes that a model file takes for each padded input pixel; None where the system does not tell.
+    """Return the bytes that a model file takes for each padded input pixel; None on systems without /proc.
 
     ONNX Runtime chooses among algorithms with buffers of very different sizes, so this is measured, not computed. The
     figure is rounded up by as much as 4 %, because it varies a little.

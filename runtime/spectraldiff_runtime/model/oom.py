@@ -1,6 +1,6 @@
-"""What a device's memory holds of a batch, found out where it runs out: half as much is tried, and nothing is lost.
+"""Splits batches that do not fit into the device's memory.
 
-What else a GPU fails in ends the run with one line that names another way.
+A batch that runs out of memory is split in half and run again. Other GPU errors end the run with one line.
 """
 
 import re
@@ -19,32 +19,32 @@ OUT_OF_MEMORY = re.compile(
     r"failed to allocate|bad_?\s?alloc|alloc_failed|out of memory|available memory of", re.IGNORECASE
 )
 
-# What ONNX Runtime says of a run that was ended by its options.
+# Part of ONNX Runtime's message for a run that was ended by its options.
 TERMINATED = "terminate flag"
 
 Infer = Callable[[NDArray[np.float32]], list[NDArray[Any]]]
 
 
 class BatchSplitter:
-    """Runs batches in pieces that fit. Safe to call from several threads, which share what was learnt.
+    """Runs batches in pieces that fit into memory; threads share the size found.
 
-    Where memory runs out, pieces are halved; at single tiles, runs go on one at a time instead of several.
+    When memory runs out, the size is halved; at single tiles, runs go one at a time.
 
     Parameters
     ----------
     on_gpu
-        Whether it is a GPU's memory that runs out: errors then name another way out.
+        Whether the model runs on a GPU, for messages.
     runs
-        How many runs may be under way at once; the caller sees to it.
+        How many runs the caller starts at once, at most.
     """
 
     def __init__(self, on_gpu: bool = False, runs: int = 1) -> None:
         self._on_gpu = on_gpu
-        self._most: int | None = None
-        self._alone = runs == 1
+        self._limit: int | None = None
+        self._serial = runs == 1
         self._running = 0
         self._change = threading.Condition()
-        self._unsaid: str | None = None
+        self._pending_warning: str | None = None
 
     def run(self, infer: Infer, tiles: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Return what `infer` gives for all tiles, (N, B, h, w); each output has N first.
@@ -59,7 +59,7 @@ class BatchSplitter:
         found: list[list[NDArray[Any]]] = []
         done = 0
         while done < len(tiles) or not found:
-            piece = tiles[done : done + (self._most or len(tiles))]
+            piece = tiles[done : done + (self._limit or len(tiles))]
             with self._turn() as alone:
                 try:
                     found.append(infer(piece))
@@ -67,7 +67,7 @@ class BatchSplitter:
                     continue
                 except Exception as error:  # ONNX Runtime's own exception types differ between versions
                     if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
-                        self._lower(piece.shape, alone, error)
+                        self._reduce(piece.shape, alone, error)
                     elif self._on_gpu and TERMINATED not in str(error):
                         raise DeviceError(_gpu_failure(str(error))) from error
                     else:
@@ -75,18 +75,18 @@ class BatchSplitter:
         return found[0] if len(found) == 1 else [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
     def take_warning(self) -> str | None:
-        """Return one line about what was lowered since the last call; None where nothing was."""
+        """Return a warning about a reduction since the last call, or None."""
         with self._change:
-            news, self._unsaid = self._unsaid, None
+            news, self._pending_warning = self._pending_warning, None
         return news
 
     @contextmanager
     def _turn(self) -> Iterator[bool]:
         """Wait until this run may start; yield whether no other may start before its end."""
         with self._change:
-            self._change.wait_for(lambda: not (self._alone and self._running))
+            self._change.wait_for(lambda: not (self._serial and self._running))
             self._running += 1
-            alone = self._alone
+            alone = self._serial
         try:
             yield alone
         finally:
@@ -94,22 +94,22 @@ class BatchSplitter:
                 self._running -= 1
                 self._change.notify_all()
 
-    def _lower(self, shape: tuple[int, ...], alone: bool, error: Exception) -> None:
-        """Have less run at once from now on, unless another thread has seen to that meanwhile."""
+    def _reduce(self, shape: tuple[int, ...], alone: bool, error: Exception) -> None:
+        """Reduce the size of later runs, unless another thread already has."""
         size, height, width = shape[0], shape[2], shape[3]
         where = "the GPU's memory" if self._on_gpu else "memory"
         with self._change:
-            if self._most is not None and self._most < size:
+            if self._limit is not None and self._limit < size:
                 return
             if size > 1:
-                self._most = size // 2
-                self._unsaid = (
+                self._limit = size // 2
+                self._pending_warning = (
                     f"{where} does not hold batches of {size} tiles of {height} x {width} pixels with their halos: "
-                    f"going on with {self._most} at a time"
+                    f"going on with {self._limit} at a time"
                 )
             elif not alone:
-                self._alone = True
-                self._unsaid = (
+                self._serial = True
+                self._pending_warning = (
                     f"{where} does not hold two tiles of {height} x {width} pixels with their halos at once: "
                     "going on with one after the other"
                 )
@@ -123,11 +123,11 @@ class BatchSplitter:
 
 
 def _gpu_failure(message: str) -> str:
-    """Return one line about a GPU that fails, without ONNX Runtime's paths and graphs."""
+    """Return a one-line message for a GPU error, without ONNX Runtime's paths and graphs."""
     first = message.partition("\n")[0]
     node = re.search(r"while running (\w+) node.*?Status Message: *(.*)", first)
-    what, told = (f"its {node[1]}", node[2]) if node else ("the model", first)
-    reason = re.split(r":? ?/| ; ", told)[0][:120]  # before a path in the sources, or what CUDA adds of the machine
+    what, status = (f"its {node[1]}", node[2]) if node else ("the model", first)
+    reason = re.split(r":? ?/| ; ", status)[0][:120]  # before a path in the sources, or what CUDA adds of the machine
     return (
         f"the GPU cannot run {what} ({reason}): "
         "export it in another precision (`sdiff export --precision fp32`), or use --device cpu"

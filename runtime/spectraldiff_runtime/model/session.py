@@ -159,7 +159,7 @@ def _cpu_session(data: bytes, threads: int, name: str, arena: bool) -> tuple[Any
 def _start(data: bytes, threads: int, arena: bool, level: Any) -> Any:
     options = _options(threads)
     options.graph_optimization_level = level
-    # Tensors planned into one block of memory would need that block beside the arena: twice the memory.
+    # Memory patterns would need a block in addition to the arena: twice the memory.
     options.enable_mem_pattern = False
     options.enable_cpu_mem_arena = arena
     if arena:

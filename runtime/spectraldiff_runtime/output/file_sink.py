@@ -38,14 +38,14 @@ LAST_SHARE = 0.1
 
 
 class FileSink:
-    """Writes a map to a class raster and, where asked for, to rasters and a picture beside it.
+    """Writes a map to a class raster and, if requested, to further rasters and a picture.
 
     The map grows in raw files (see `journal`) and becomes rasters at the end.
 
     Parameters
     ----------
     inputs
-        Files beside the scene's own that no output may be.
+        Files, in addition to the scene's, that must not be overwritten.
 
     Raises
     ------
@@ -115,7 +115,7 @@ class FileSink:
         )  # fmt: skip
 
     def _check_owned(self) -> None:
-        """Refuse to go on beside a file of another map, and say in what that differs."""
+        """Refuse to resume where an output belongs to another map, and name the difference."""
         existing = {option: path for option, path in self._outputs.paths().items() if path.is_file()}
         for option, path in existing.items() if self._writing.resume and not self._writing.overwrite else ():
             found = _difference(option, path, self._facts)
@@ -158,8 +158,8 @@ class FileSink:
         try:
             self._journal.sync()
             classes = raw_chunks(self._journal.raw("classes"), class_dtype(self._values - 1))
-            with ExitStack() as files, ThreadPoolExecutor(1) as beside:
-                counted = beside.submit(counts, classes, self._values)
+            with ExitStack() as files, ThreadPoolExecutor(1) as background:
+                counted = background.submit(counts, classes, self._values)
                 outputs = self._finished(files)
                 pixels = counted.result()
                 self._journal.announce_publishing()

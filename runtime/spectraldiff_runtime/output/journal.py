@@ -1,4 +1,4 @@
-"""A map in progress: raw layers and a journal of what is done, in a folder beside the output.
+"""A map in progress: raw layers and a journal of what is done, in a folder next to the output.
 
 A window counts as done when its pixels have reached the disk and then its line in the journal has. So after a kill, a
 power cut or a full disk the journal never promises more than there is, and the next run does the rest. The folder lives
@@ -52,17 +52,17 @@ class Journal:
     Parameters
     ----------
     out
-        The map's final name; the folder lies beside it.
+        The map's final name; the folder is next to it.
     size
         Height and width of the map.
     layers
         The raw files.
     facts
-        What the map depends on, as JSON: a map is only gone on with where all of them are the same.
+        Everything the map depends on, as JSON: a map is only continued where all of it is equal.
     plan
         How the work is cut up; `plan` of an earlier run replaces it.
     resume
-        Whether an earlier run's folder is gone on with.
+        Whether to continue an earlier run's folder.
     discard
         Whether an earlier run's folder may be thrown away.
 
@@ -186,7 +186,7 @@ class Journal:
         pixels = sum(w.height * w.width for line in lines if (w := _window(line)) is not None)
         return f"{pixels / (self._size[0] * self._size[1]):.0%} done"
 
-    # -- going on --------------------------------------------------------------------------------------------------
+    # -- writing ---------------------------------------------------------------------------------------------------
 
     def raw(self, name: str) -> Path:
         """Return the path of a layer's raw file."""
@@ -316,7 +316,7 @@ class Journal:
 
 
 def _line(text: str) -> str:
-    """Return a line of the journal: its checksum tells a whole line from one that was cut."""
+    """Return a line of the journal: its checksum shows whether the line is complete."""
     return f"{text} {zlib.crc32(text.encode()):08x}\n"
 
 

@@ -87,7 +87,7 @@ def read_reduced(path: Path, longest: int) -> tuple[NDArray[Any], tuple[int, int
 def draw_preview(
     values: NDArray[Any], classes: Sequence[LandCoverClass], title: str, subtitle: str = ""
 ) -> Image.Image:
-    """Draw a class map, (H, W) with 0..K, in its colours beside or above its legend.
+    """Draw a class map, (H, W) with 0..K, in its colours, with its legend.
 
     Small maps are enlarged by a whole factor. Shares in the legend are of all pixels in `values`.
     """

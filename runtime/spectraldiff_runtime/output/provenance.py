@@ -1,4 +1,4 @@
-"""What a map's files say of what they were made from, so that a later run can tell whether they are its own."""
+"""Provenance of a map's files: what they were made from, so that a later run can recognise its own."""
 
 import hashlib
 import json
@@ -62,7 +62,7 @@ def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | Non
 
 
 def _brief(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts without mappings in them, and with digests in the place of long values."""
+    """Return facts without mappings in them, and with digests instead of long values."""
     flat: dict[str, Any] = {}
     for key, value in facts.items():
         inner = value if isinstance(value, Mapping) else {}

@@ -1,4 +1,4 @@
-"""Raw files that are interleaved by line: GDAL reads their blocks several times over, this reads each byte once."""
+"""Raw files that are interleaved by line (BIL): GDAL reads their blocks several times, this reads each byte once."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import SceneError
 
-# What ENVI headers say of how values lie; what may be left out may be empty.
+# Entries of ENVI headers about the storage layout; optional ones may be empty.
 ENVI_ENTRIES = {
     "data_type": (r"\d+", "ENVI's number of a type, such as 12 for uint16"),
     "interleave": ("bsq|bil|bip", "bsq, bil or bip"),
@@ -107,7 +107,7 @@ def header_offset(header: dict[str, str]) -> int:
 
 
 def check_envi_entries(path: str | Path, header: dict[str, str]) -> None:
-    """Refuse entries of an ENVI header where GDAL would guess without a word how the values lie."""
+    """Refuse invalid layout entries of an ENVI header, which GDAL would silently replace by defaults."""
     for entry, (pattern, wanted) in ENVI_ENTRIES.items():
         found = header.get(entry, "").strip()
         if re.fullmatch(pattern, found, re.IGNORECASE) is None:
@@ -126,7 +126,7 @@ def check_envi_size(path: str | Path, dataset: Any) -> None:
 
 
 def size_warning(path: str | Path, dataset: Any) -> str:
-    """Say why an open raster may be another than its header describes; empty without a doubt.
+    """Return a warning if the file's size does not match its header; else an empty string.
 
     A file may well end with bytes that belong to no pixel, so this is no error.
     """

@@ -18,7 +18,7 @@ def nodata_of_each(nodata: NodataOfBands, bands: int) -> tuple[float | None, ...
 
 
 def nodata_at(nodata: NodataOfBands, at: Sequence[int]) -> NodataOfBands:
-    """Return the nodata of some of the bands, by their places in the tuple."""
+    """Return the nodata of some of the bands, by their indices."""
     return one_nodata([nodata[i] for i in at]) if isinstance(nodata, tuple) else nodata
 
 
@@ -42,14 +42,15 @@ def native_nodata(nodata: float | None, dtype: np.dtype[Any]) -> Any:
 
 
 def nodata_warnings(given: NodataOfBands, dtype: np.dtype[Any], name: str) -> tuple[str, ...]:
-    """Say of a nodata value that somebody gave that no value of the scene's type can be it; empty where one can."""
+    """Return a warning if no value of the scene's type can equal the given nodata value; else nothing."""
     values = given if isinstance(given, tuple) else (given,)
     floats = dtype.kind == "f"  # NaN and infinities are missing anyway
-    lost = [v for v in values if v is not None and native_nodata(v, dtype) is None and (math.isfinite(v) or not floats)]
-    if not lost:
+    natives = ((v, native_nodata(v, dtype)) for v in values if v is not None)
+    impossible = [v for v, native in natives if native is None and (math.isfinite(v) or not floats)]
+    if not impossible:
         return ()
     limits = np.finfo(dtype) if floats else np.iinfo(dtype)
     return (
-        f"the nodata value {lost[0]} cannot occur in '{name}', which holds {dtype} values ({limits.min} to "
+        f"the nodata value {impossible[0]} cannot occur in '{name}', which holds {dtype} values ({limits.min} to "
         f"{limits.max}), so no pixel is missing by it: give another with --nodata, or leave it out",
     )

@@ -1,4 +1,4 @@
-"""What a scene is to the mapping: a protocol, arrays that fulfil it, and where a raster lies."""
+"""The protocol of scenes that can be mapped."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol

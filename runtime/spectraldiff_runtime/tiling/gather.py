@@ -1,7 +1,7 @@
-"""Numba kernels: from a block of the scene, in whatever type and order it has, to padded float tiles.
+"""Numba kernels: from a block of the scene, of any type and axis order, to padded float tiles.
 
 The public function checks, a private driver makes indices, private kernels compute. They see a block as flat memory
-with its steps: Numba compiles one version for each type, whatever the order of the axes.
+with its steps: Numba compiles one version for each type, for any order of the axes.
 """
 
 import threading
@@ -25,7 +25,7 @@ _LAUNCH = threading.Lock()
 
 # Batches up to this size are gathered by the calling thread alone: waking others would take longer.
 SMALL_BYTES = 8 * 2**20
-# Rows of a tile that are filled together, band by band: each band's then lie in one stretch of memory.
+# Rows of a tile that are filled together, band by band: contiguous memory for each band.
 ROWS = 8
 # Bands and pixels that are transposed together where a pixel's bands are adjacent: they fit caches and registers.
 BANDS, PIXELS = 32, 8
@@ -130,9 +130,9 @@ def _native(block: NDArray[Any]) -> NDArray[Any]:
 
 
 def _flat(block: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, int, int]]:
-    """Return the memory of a block, from its first value on, and how far apart in it two bands, rows, columns are.
+    """Return a block as flat memory from its first value on, and its strides in values: bands, rows, columns.
 
-    So one compiled kernel serves every order of the axes, and knows what lies side by side.
+    One compiled kernel serves every order of the axes and knows which axis is contiguous.
     """
     bands, rows, columns = (step // block.itemsize for step in block.strides)
     reach = sum((n - 1) * step for n, step in zip(block.shape, (bands, rows, columns), strict=True))
@@ -141,7 +141,7 @@ def _flat(block: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, int, int]]:
 
 
 def _indices(ranges: list[tuple[int, int]], size: int, halo: int, n: int, origin: int, held: int) -> NDArray[np.int64]:
-    """Return where in the block each row (or column) of each tile lies, (N, size + 2 halo); -1 is surplus."""
+    """Return the block's row (or column) index for each row of each tile, (N, size + 2 halo); -1 is padding."""
     out = np.full((len(ranges), size + 2 * halo), -1, np.int64)
     for indices, (start, stop) in zip(out, ranges, strict=True):
         needed = reflect(np.arange(start - halo, stop + halo), n) - origin
@@ -201,22 +201,22 @@ def _gather_rows(
     """Fill up to `ROWS` rows of one tile; `missing` says which of their pixels have no data."""
     groups = -(-batch.shape[2] // ROWS)
     tile, top = unit // groups, unit % groups * ROWS
-    places, columns, used = rows[tile, top : top + ROWS], cols[tile], held[tile]
+    row_index, columns, used = rows[tile, top : top + ROWS], cols[tile], held[tile]
     target, good = batch[tile], valid[tile]
-    missing = np.zeros((len(places), batch.shape[3]), np.uint8)
-    _mark_missing(missing, places, columns, used, mask)
+    missing = np.zeros((len(row_index), batch.shape[3]), np.uint8)
+    _mark_missing(missing, row_index, columns, used, mask)
     if steps[2] == 1:
-        _copy_bands(flat, steps, places, columns[:used], has_nodata, nodata, fractional, target, top, missing)
+        _copy_bands(flat, steps, row_index, columns[:used], has_nodata, nodata, fractional, target, top, missing)
     else:
-        _transpose_bands(flat, steps, places, columns[:used], has_nodata, nodata, fractional, target, top, missing)
+        _transpose_bands(flat, steps, row_index, columns[:used], has_nodata, nodata, fractional, target, top, missing)
     _fill_missing(missing, top, halo, fill, target, good)
 
 
 @njit(nogil=True)
-def _mark_missing(missing: Any, places: Any, columns: Any, used: int, mask: Any) -> None:
-    """Mark what is surplus, and what the mask leaves out."""
-    for y in range(len(places)):
-        row = places[y]
+def _mark_missing(missing: Any, row_index: Any, columns: Any, used: int, mask: Any) -> None:
+    """Mark padding and masked pixels as missing."""
+    for y in range(len(row_index)):
+        row = row_index[y]
         missing[y, used if row >= 0 else 0 :] = 1
         if mask.size and row >= 0:
             for x in range(used):
@@ -227,7 +227,7 @@ def _mark_missing(missing: Any, places: Any, columns: Any, used: int, mask: Any)
 def _copy_bands(
     flat: Any,
     steps: Any,
-    places: Any,
+    row_index: Any,
     columns: Any,
     has_nodata: Any,
     nodata: Any,
@@ -236,17 +236,17 @@ def _copy_bands(
     top: int,
     missing: Any,
 ) -> None:
-    """Fill the rows band by band where the columns lie side by side."""
+    """Fill the rows band by band where the columns are adjacent in memory."""
     used = len(columns)
     straight = used > 0 and columns[used - 1] - columns[0] == used - 1  # no mirrored column
     line = np.empty(used, flat.dtype)
     for band in range(target.shape[0]):
-        for y in range(len(places)):
-            start = band * steps[0] + places[y] * steps[1]
-            if places[y] >= 0 and straight:
+        for y in range(len(row_index)):
+            start = band * steps[0] + row_index[y] * steps[1]
+            if row_index[y] >= 0 and straight:
                 source = flat[start + columns[0] : start + columns[0] + used]
                 _copy_row(source, target[band, top + y], missing[y], has_nodata[band], nodata[band], fractional)
-            elif places[y] >= 0:
+            elif row_index[y] >= 0:
                 for x in range(used):
                     line[x] = flat[start + columns[x]]
                 _copy_row(line, target[band, top + y], missing[y], has_nodata[band], nodata[band], fractional)
@@ -256,7 +256,7 @@ def _copy_bands(
 def _transpose_bands(
     flat: Any,
     steps: Any,
-    places: Any,
+    row_index: Any,
     columns: Any,
     has_nodata: Any,
     nodata: Any,
@@ -265,17 +265,17 @@ def _transpose_bands(
     top: int,
     missing: Any,
 ) -> None:
-    """Fill the rows some bands at a time where the columns lie apart: transposed in the cache, then copied."""
+    """Fill the rows some bands at a time where the columns are not adjacent: transposed in the cache, then copied."""
     bands, used = target.shape[0], len(columns)
-    transposed = np.empty((BANDS, len(places), used), flat.dtype)
+    transposed = np.empty((BANDS, len(row_index), used), flat.dtype)
     for first in range(0, bands, BANDS):
         count = min(BANDS, bands - first)
-        for y in range(len(places)):
-            if places[y] >= 0:
-                _transpose(flat, first * steps[0] + places[y] * steps[1], steps, columns, count, y, transposed)
+        for y in range(len(row_index)):
+            if row_index[y] >= 0:
+                _transpose(flat, first * steps[0] + row_index[y] * steps[1], steps, columns, count, y, transposed)
         for band in range(first, first + count):
-            for y in range(len(places)):
-                if places[y] >= 0:
+            for y in range(len(row_index)):
+                if row_index[y] >= 0:
                     source, line = transposed[band - first, y], target[band, top + y]
                     _copy_row(source, line, missing[y], has_nodata[band], nodata[band], fractional)
 
@@ -310,7 +310,7 @@ def _copy_row(source: Any, line: Any, missing: Any, check: bool, marker: Any, fr
 
 @njit(nogil=True)
 def _fill_missing(missing: Any, top: int, halo: int, fill: Any, target: Any, good: Any) -> None:
-    """Put `fill` where there is no data, and say of the tile's own pixels which have some."""
+    """Put `fill` where data is missing, and set which of the tile's own pixels have data."""
     for y in range(missing.shape[0]):
         row_missing, row = missing[y], top + y - halo
         if row_missing.any():
