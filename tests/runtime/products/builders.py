@@ -12,11 +12,16 @@ import rasterio
 
 from spectraldiff_runtime.gdal import quiet_gdal
 
+# Sizes, centres in nm and chunks are read when a builder is called: a benchmark sets larger ones.
 HEIGHT, WIDTH = 29, 37
-# Centres in nm of the seven good bands that the tiny model wants, and two that are not good, in the order of the file.
-GOOD = [400.0, 450.0, 500.0, 550.0, 600.0, 650.0, 700.0]
+EMIT_SIZE = 23, 31
+# The seven good bands that the tiny model wants, and two that are not good, in the order of the file.
 WAVES = np.array([400.0, 450.0, 500.0, 520.0, 550.0, 600.0, 650.0, 680.0, 700.0])
 BAD = (4, 8)  # numbers of the two
+# PRISMA's, as its attributes list them: falling, 0 for bands that were not acquired.
+VNIR, SWIR = np.array([0.0, 610.0, 550.0, 500.0, 450.0, 400.0]), np.array([0.0, 700.0, 650.0, 600.0])
+CHUNKS = {"emit": (10, 12, 4), "neon": (12, 7, 4), "tanager": (1, 16, 16), "aviris-3": (3, 16, 16)}
+TILE = 16
 UTM33 = "EPSG:32633"
 PLACE = rasterio.Affine(30.0, 0.0, 300_000.0, 0.0, -30.0, 5_800_000.0)
 
@@ -54,16 +59,23 @@ class Made:
     extra: Any = None
 
 
-def values(bands: int = len(WAVES), kind: str = "int16", height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """A scene (H, W, B) with patches, so that classes form areas, and a corner without data."""
+def good_waves() -> np.ndarray:
+    """The centres of the good bands."""
+    return np.delete(WAVES, [band - 1 for band in BAD])
+
+
+def values(bands: int, kind: str = "int16", size: tuple[int, int] | None = None) -> np.ndarray:
+    """A scene (H, W, B) with patches, so that classes form areas."""
+    height, width = size or (HEIGHT, WIDTH)
     rng = np.random.default_rng(3)
     coarse = rng.integers(0, 1000, (-(-height // 4), -(-width // 4), bands))
     fine = coarse.repeat(4, axis=0).repeat(4, axis=1)[:height, :width]
     return (fine + rng.integers(1, 60, fine.shape)).astype(kind)
 
 
-def corner(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    valid = np.ones((height, width), bool)
+def corner() -> np.ndarray:
+    """Where there is data: everywhere but in a corner."""
+    valid = np.ones((HEIGHT, WIDTH), bool)
     valid[:5, :6] = False
     return valid
 
@@ -83,10 +95,10 @@ def enmap(folder: Path, level: str = "L2A", gains: Sequence[float] | None = None
     """`ENMAP01-____L2A-...`: int16 with nodata -32768, empty bands by their statistics, metadata in XML."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"ENMAP01-____{level}-DT0000001234_20230415T101112Z_001_V010303_20230416T000000Z"
-    valid, cube = corner(), values()
+    valid, cube = corner(), values(len(WAVES))
     cube[..., [band - 1 for band in BAD]] = -32768
     cube[~valid] = -32768
-    write_tif(folder / f"{stem}-SPECTRAL_IMAGE.TIF", cube, nodata=-32768, tiled=True, blockxsize=16, blockysize=16,
+    write_tif(folder / f"{stem}-SPECTRAL_IMAGE.TIF", cube, nodata=-32768, tiled=True, blockxsize=TILE, blockysize=TILE,
               compress="deflate", interleave="pixel")  # fmt: skip
     gain = np.full(len(WAVES), 1e-4) if gains is None else np.array(gains)
     widths = np.linspace(6.0, 9.0, len(WAVES))
@@ -120,7 +132,7 @@ def desis(folder: Path) -> Made:
     """`DESIS-HSI-L2A-...`: bands of the same names also stand under interiorOrientation; nodata is in the XML alone."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = "DESIS-HSI-L2A-DT1203190212_025-20191203T021128-V0210"
-    waves, valid = np.array(GOOD), corner()
+    waves, valid = good_waves(), corner()
     cube = values(len(waves))
     cube[~valid] = -32768
     write_tif(folder / f"{stem}-SPECTRAL_IMAGE.tif", cube, interleave="pixel", compress="lzw")
@@ -150,22 +162,22 @@ def prisma(folder: Path, level: str = "L2D") -> Made:
     """`PRS_L2D_STD_...he5`: unchunked uint16 (row, band, column), centres falling, 0 for bands not acquired."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"PRS_{level}_STD_20230101100000_20230101100004_0001.he5"
-    swir, vnir = np.array([0.0, 700.0, 650.0, 600.0]), np.array([0.0, 610.0, 550.0, 500.0, 450.0, 400.0])
     valid = corner()
-    cube = values(10, "uint16") * np.uint16(60)  # as the scene numbers them: VNIR rising, then SWIR rising
+    bands = len(VNIR) + len(SWIR)
+    cube = values(bands, "uint16") * np.uint16(60)  # as the scene numbers them: VNIR rising, then SWIR rising
     cube[~valid] = 0
-    cube[..., [5, 9]] = 0
+    cube[..., [len(VNIR) - 1, -1]] = 0
     with h5py.File(path, "w") as file:
         swath = file.create_group(f"HDFEOS/SWATHS/PRS_{level}_HCO")
         stored = cube.transpose(0, 2, 1)
-        swath["Data Fields/VNIR_Cube"] = stored[:, :6][:, ::-1]
-        swath["Data Fields/SWIR_Cube"] = stored[:, 6:][:, ::-1]
-        swath["Data Fields/VNIR_PIXEL_L2_ERR_MATRIX"] = np.zeros(stored[:, :6].shape, "uint8")
+        swath["Data Fields/VNIR_Cube"] = stored[:, : len(VNIR)][:, ::-1]
+        swath["Data Fields/SWIR_Cube"] = stored[:, len(VNIR) :][:, ::-1]
+        swath["Data Fields/VNIR_PIXEL_L2_ERR_MATRIX"] = np.zeros(stored[:, : len(VNIR)].shape, "uint8")
         swath["Geometric Fields/Solar_Zenith_Angle"] = np.where(valid, 41.5, 0).astype("float32")
         file.attrs.update(
-            List_Cw_Vnir=vnir.astype("float32"), List_Cw_Swir=swir.astype("float32"),
-            List_Fwhm_Vnir=np.where(vnir, 11, 0).astype("float32"),
-            List_Fwhm_Swir=np.where(swir, 9, 0).astype("float32"),
+            List_Cw_Vnir=VNIR.astype("float32"), List_Cw_Swir=SWIR.astype("float32"),
+            List_Fwhm_Vnir=np.where(VNIR, 11, 0).astype("float32"),
+            List_Fwhm_Swir=np.where(SWIR, 9, 0).astype("float32"),
             L2ScaleVnirMin=np.float32(0.0), L2ScaleVnirMax=np.float32(0.8),
             L2ScaleSwirMin=np.float32(0.01), L2ScaleSwirMax=np.float32(0.6),
             Product_ULcorner_easting=PLACE.c + 15, Product_ULcorner_northing=PLACE.f - 15,
@@ -173,19 +185,24 @@ def prisma(folder: Path, level: str = "L2D") -> Made:
             Epsg_Code=np.uint16(32633), Product_StartTime=np.bytes_("2023-01-01T10:00:00.000000"),
             Processing_Level=np.bytes_("2D"), Cloudy_pixels_percentage=np.float32(3.0),
         )  # fmt: skip
-    waves = np.array([400.0, 450.0, 500.0, 550.0, 610.0, np.nan, 600.0, 650.0, 700.0, np.nan])
-    least, most = np.repeat([0.0, 0.01], [6, 4]), np.repeat([0.8, 0.6], [6, 4]).astype(np.float32)
-    least = least.astype(np.float32).astype(float)
-    physical = least + cube * (most.astype(float) - least) / 65535
-    widths = np.repeat([11.0, 9.0], [6, 4])
-    return Made(path, cube, physical, valid, waves, (5, 6, 10), UTM33, PLACE, widths, "PRISMA")
+    waves = np.concatenate([VNIR[::-1], SWIR[::-1]])
+    waves[waves == 0] = np.nan
+    least, most = (np.repeat(np.array(pair, np.float32).astype(float), [len(VNIR), len(SWIR)]) for pair in
+                   ((0.0, 0.01), (0.8, 0.6)))  # fmt: skip
+    bad = tuple(
+        b for b in range(1, bands + 1) if np.isnan(waves[b - 1]) or (b <= len(VNIR) and waves[b - 1] >= SWIR[-1])
+    )
+    physical = least + cube * (most - least) / 65535
+    widths = np.repeat([11.0, 9.0], [len(VNIR), len(SWIR)])
+    return Made(path, cube, physical, valid, waves, bad, UTM33, PLACE, widths, "PRISMA")
 
 
-def emit(folder: Path, rows: int = 23, columns: int = 31) -> Made:
+def emit(folder: Path) -> Made:
     """`EMIT_L2A_RFL_...nc`: float32 (downtrack, crosstrack, bands) in sensor geometry, with a rotated lookup table."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "EMIT_L2A_RFL_001_20230101T101010_2300101_001.nc"
-    cube = values(len(WAVES), "float32", rows, columns)
+    rows, columns = EMIT_SIZE
+    cube = values(len(WAVES), "float32", EMIT_SIZE)
     valid = np.ones((rows, columns), bool)
     valid[3:6, 20:25] = False
     cube[..., [band - 1 for band in BAD]] = -0.01
@@ -200,7 +217,7 @@ def emit(folder: Path, rows: int = 23, columns: int = 31) -> Made:
     transform = rasterio.Affine(step, 0.0, 10.5, 0.0, -step, 47.25)
     widths = np.linspace(8.4, 8.8, len(WAVES))
     with h5py.File(path, "w") as file:
-        data = file.create_dataset("reflectance", data=cube, chunks=(10, 12, 4), compression="gzip")
+        data = file.create_dataset("reflectance", data=cube, chunks=CHUNKS["emit"], compression="gzip")
         data.attrs["_FillValue"] = np.array([-9999], "float32")
         parameters = file.create_group("sensor_band_parameters")
         parameters["wavelengths"], parameters["fwhm"] = WAVES.astype("float32"), widths.astype("float32")
@@ -221,12 +238,12 @@ def neon(folder: Path) -> Made:
     """`NEON_D17_SJER_DP3_...h5`: int16 (row, column, band) in chunks, 1 m pixels, windows of water vapour."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "NEON_D17_SJER_DP3_257000_4112000_reflectance.h5"
-    valid, cube = corner(), values()
+    valid, cube = corner(), values(len(WAVES))
     cube[~valid] = -9999
     widths = np.linspace(5.5, 6.0, len(WAVES))
     with h5py.File(path, "w") as file:
         group = file.create_group("SJER/Reflectance")
-        data = group.create_dataset("Reflectance_Data", data=cube, chunks=(12, 7, 4), compression="gzip")
+        data = group.create_dataset("Reflectance_Data", data=cube, chunks=CHUNKS["neon"], compression="gzip")
         data.attrs.update(Data_Ignore_Value=-9999.0, Scale_Factor=10000.0)
         group["Metadata/Spectral_Data/Wavelength"] = WAVES
         group["Metadata/Spectral_Data/Wavelength"].attrs["Units"] = "Nanometers"
@@ -254,7 +271,7 @@ def tanager(folder: Path) -> Made:
     with h5py.File(path, "w") as file:
         fields = file.create_group("HDFEOS/GRIDS/HYP/Data Fields")
         data = fields.create_dataset(
-            "surface_reflectance", data=cube.transpose(2, 0, 1), chunks=(1, 16, 16), compression="gzip"
+            "surface_reflectance", data=cube.transpose(2, 0, 1), chunks=CHUNKS["tanager"], compression="gzip"
         )
         good = np.array([b not in BAD for b in range(1, len(WAVES) + 1)])
         data.attrs.update(wavelengths=WAVES, fwhm=widths, good_wavelengths=good, wavelengths_units="nm")
@@ -314,7 +331,7 @@ def aviris_3(folder: Path) -> Made:
     """`AV3...RFL_ORT.nc`: float32 (wavelength, northing, easting), GDAL's GeoTransform beside the CRS."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "AV320230926t201618_005_L2A_OE_main_27577724_RFL_ORT.nc"
-    waves, valid = np.array(GOOD), corner()
+    waves, valid = good_waves(), corner()
     cube = values(len(waves), "float32")
     cube[~valid] = -9999
     widths = np.full(len(waves), 7.5)
@@ -322,7 +339,11 @@ def aviris_3(folder: Path) -> Made:
     with h5py.File(path, "w") as file:
         group = file.create_group("reflectance")
         data = group.create_dataset(
-            "reflectance", data=cube.transpose(2, 0, 1), chunks=(3, 16, 16), compression="gzip", fillvalue=-9999.0
+            "reflectance",
+            data=cube.transpose(2, 0, 1),
+            chunks=CHUNKS["aviris-3"],
+            compression="gzip",
+            fillvalue=-9999.0,
         )
         data.attrs["_FillValue"] = np.float32(-9999)
         group["wavelength"], group["fwhm"] = waves.astype("float32"), widths.astype("float32")

@@ -212,7 +212,7 @@ def test_other_hdf5_files_are_left_to_gdal(tmp_path):
 
 
 def test_other_rasters_are_read_as_before(tmp_path):
-    path = builders.write_tif(tmp_path / "scene.tif", builders.values())
+    path = builders.write_tif(tmp_path / "scene.tif", builders.values(9))
     assert recognise(path) is None
     with open_scene(path) as scene:
         assert isinstance(scene, RasterScene)
