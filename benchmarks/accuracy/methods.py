@@ -77,7 +77,8 @@ def method_named(name: str, preset: Preset, bands: int) -> Method:
         fit = partial(deep.fit_deep, name)
         return Method(name, TITLES[name], deep.RECIPES[name].window, deep.settings_of(name), fit)
     changed = _changed(name, preset)
-    halo = empty_classifier(changed, bands, classes=2, features=1, components=1).halo
+    shape = changed.vit(components=1, classes=2, members=changed.members())
+    halo = empty_classifier(changed, bands, shape, features=1).halo
     settings = {"preset": changed.to_json()}
     return Method(name, TITLES.get(name, name), 2 * halo + 1, settings, partial(fit_ours, name, changed))
 
