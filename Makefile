@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo lint check test coverage bench clean
+.PHONY: demo lint check test coverage bench docs clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -43,6 +43,9 @@ coverage: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.map_speed --model demo/model.onnx
+
+docs: $(INSTALLED)
+	$(BIN)/python -m docs.generate
 
 clean:
 	rm -rf .venv demo htmlcov .coverage

@@ -15,7 +15,7 @@ for library in ("OMP", "OPENBLAS", "MKL", "GDAL"):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Fixtures that train: tests that use them are marked as such.
-TRAINING = {"tiny_run", "job"}
+TRAINING = {"tiny_run", "job", "notebook"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -51,7 +51,8 @@ def is_path(path: str) -> bool:
 def defined(module: Path) -> set[str]:
     """Return the names that a module defines or imports at its top level."""
     names = set()
-    for node in ast.parse(module.read_text("utf-8")).body:
+    body = ast.parse(module.read_text("utf-8")).body
+    for node in [*body, *(inner for outer in body if isinstance(outer, ast.If) for inner in outer.body)]:
         match node:
             case ast.FunctionDef() | ast.ClassDef():
                 names.add(node.name)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spectraldiff.options import RUNS
 from spectraldiff_runtime.cli.options import Json, Overwrite, Quiet, RunsDir, print_json, training_package
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def export(
     precision: Annotated[
         Precision, typer.Option(help="fp32; int8 is twice as fast on CPUs; fp16 is for GPUs. Both are checked.")
     ] = Precision.FP32,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = RUNS,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     json: Json = False,

@@ -1,5 +1,6 @@
 """Model files, ONNX or TorchScript, by their suffix: built, written under another name, verified, renamed."""
 
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +11,8 @@ import onnx
 import torch
 
 from spectraldiff.models.classifier import Classifier
-from spectraldiff.training.run_folder import SAMPLES, RunFolder
+from spectraldiff.options import RUNS
+from spectraldiff.training.run_folder import SAMPLES, RunFolder, open_run
 from spectraldiff.training.run_model import load_model, load_tensors
 from spectraldiff_export.agreement import Agreement, compare, lowered
 from spectraldiff_export.card import card_of
@@ -18,7 +20,7 @@ from spectraldiff_export.deployed import DeployedClassifier
 from spectraldiff_export.onnx_graph import onnx_bytes, with_card
 from spectraldiff_export.torchscript import torchscript_bytes
 from spectraldiff_export.verify import Verification, verify
-from spectraldiff_runtime.atomic import PartialFile, output_error
+from spectraldiff_runtime.atomic import PartialFile, check_output, output_error
 from spectraldiff_runtime.errors import RunError, UsageError
 from spectraldiff_runtime.model.card import PRECISIONS, ModelCard
 from spectraldiff_runtime.model.memory_probe import measure_workspace
@@ -46,6 +48,48 @@ class Export:
     card: ModelCard
     verification: Verification
     agreement: Agreement | None = None
+
+
+def export(
+    run: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str],
+    *,
+    precision: str = PRECISIONS[0],
+    overwrite: bool = False,
+    runs_dir: str | os.PathLike[str] = RUNS,
+) -> Export:
+    """Write a trained model as one file that maps scenes without PyTorch.
+
+    Parameters
+    ----------
+    run
+        What `train` returned, or a run folder; None for the run in `runs_dir` that finished last.
+    out
+        The model file: .onnx, or .pt for TorchScript.
+    precision
+        ``"fp32"``; ``"int8"``, faster on CPUs; or ``"fp16"``, for GPUs. A lower one is compared with fp32.
+    overwrite
+        Whether a file that exists is replaced.
+    runs_dir
+        The folder that holds the runs.
+
+    Raises
+    ------
+    UsageError, OutputError
+        The suffix or the precision is another, or the file exists.
+    RunError
+        The run is missing, unfinished or damaged.
+    VerificationError
+        The file does not compute what PyTorch does. It is not left.
+
+    Examples
+    --------
+    >>> sd.export(run, "model.onnx").verification.probability  # largest difference to PyTorch, 0..1
+    """
+    check_suffix(Path(out))
+    check_output(Path(out), overwrite)
+    folder = open_run(None if run is None else Path(run), Path(runs_dir))
+    return export_run(folder, Path(out), overwrite, precision)
 
 
 def export_run(run: RunFolder, out: Path, overwrite: bool = False, precision: str = PRECISIONS[0]) -> Export:

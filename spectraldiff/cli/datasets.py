@@ -20,8 +20,8 @@ def datasets(context: typer.Context, data_dir: DataDir = None, json: Json = Fals
             raise UsageError(f"give --data-dir after `{context.invoked_subcommand}`, and --json without it")
         return
     with training_package("datasets"):
-        from spectraldiff.datasets import registry
-    rows = [_facts(registry, name, data_dir) for name in registry.names()]
+        from spectraldiff.api.scenes import list_datasets
+    rows = list_datasets(data_dir=data_dir)
     if json:
         print_json(rows)
     else:
@@ -57,24 +57,6 @@ def write(
     for line in (scene.note, scene.attribution):
         if line:
             typer.echo(line)
-
-
-def _facts(registry: Any, name: str, data_dir: Path | None) -> dict[str, Any]:
-    info = registry.describe(name)
-    return {
-        "name": name,
-        "title": info.title,
-        "sensor": info.sensor,
-        "height": info.height,
-        "width": info.width,
-        "bands": info.bands,
-        "classes": [c.name for c in info.classes],
-        "labelled_pixels": info.labelled,
-        "on_disk": registry.on_disk(name, data_dir),
-        "faults": registry.faults(name, data_dir),
-        "licence": info.licence,
-        "citation": info.citation,
-    }
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

@@ -1,6 +1,5 @@
 """`sdiff evaluate`: the accuracy of a map at labelled pixels."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +8,7 @@ import typer
 from spectraldiff_runtime.cli.options import Json, Overwrite, print_json, training_package, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from spectraldiff.accuracy.area_adjusted import AreaAdjusted
     from spectraldiff.accuracy.assessment import Assessment
@@ -69,52 +68,24 @@ def evaluate(
     take the labels for a random sample of the map, drawn as a whole or in each map class.
     """
     with training_package("evaluate"):
-        from spectraldiff.accuracy.assessment import assess
-        from spectraldiff.data.label_vectors import LabelFields
-    if report is not None:
-        from spectraldiff_runtime.atomic import check_distinct, check_output
-
-        check_output(report, overwrite)
-        check_distinct({"--report": report}, [p for p in (classes, labels, exclude, confidence) if p is not None])
-    found = assess(
+        from spectraldiff.api.maps import evaluate as evaluate_map
+    found = evaluate_map(
         classes,
         labels,
-        fields=LabelFields(field, layer, name_field),
+        field=field,
+        name_field=name_field,
+        layer_name=layer,
         exclude=exclude,
         confidence=confidence,
         count_nodata=count_nodata,
+        report=report,
+        overwrite=overwrite,
+        warn=warn,
     )
-    for note in found.notes:
-        warn(note)
-    if report is not None:
-        options = {
-            "--field": field,
-            "--name-field": name_field,
-            "--layer-name": layer,
-            "--exclude": exclude,
-            "--confidence": confidence,
-        }
-        flags = ["--count-nodata"] if count_nodata else []
-        _write(report, classes, labels, found, _command(classes, labels, options, flags, report), overwrite)
     if json:
         print_json(found.as_dict())
     else:
         _print(found)
-
-
-def _command(classes: Path, labels: Path, options: "Mapping[str, object]", flags: "Sequence[str]", report: Path) -> str:
-    """Return the line that makes a report again."""
-    given = [str(part) for name, value in options.items() if value is not None for part in (name, value)]
-    words = ["sdiff", "evaluate", str(classes), "--labels", str(labels), *given, *flags, "--report", str(report)]
-    return shlex.join(words)
-
-
-def _write(path: Path, classes: Path, labels: Path, found: "Assessment", command: str, overwrite: bool) -> None:
-    from spectraldiff.report.accuracy_report import AccuracyReport, write_accuracy_report
-    from spectraldiff_runtime import __version__
-
-    versions = {"spectraldiff": __version__}
-    write_accuracy_report(path, AccuracyReport(classes.name, labels.name, found, command, versions), overwrite)
 
 
 def _print(found: "Assessment") -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spectraldiff.cli.describe import describe
+from spectraldiff.api.describe import describe
 from spectraldiff_runtime.cli.options import Json, print_json
 
 if TYPE_CHECKING:

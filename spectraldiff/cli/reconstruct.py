@@ -5,20 +5,22 @@ from typing import Annotated
 
 import typer
 
-from spectraldiff.training.run_model import load_model
-from spectraldiff_runtime.cli.options import Json, Overwrite, Quiet, RunsDir, print_json, progress_bar, training_package
+from spectraldiff.options import RECONSTRUCT, RUNS
+from spectraldiff_runtime.cli.options import Json, Overwrite, Quiet, RunsDir, print_json, training_package
 
 
 def reconstruct(
     run: Annotated[
         Path | None, typer.Option(help="Run folder; the newest finished run by default.", show_default=False)
     ] = None,
-    runs_dir: RunsDir = Path("runs"),
-    step: Annotated[int, typer.Option(min=1, help="Diffusion step to begin at.")] = 100,
-    size: Annotated[int, typer.Option(min=8, help="Pixels along the side of the part of the scene.")] = 64,
-    panels: Annotated[int, typer.Option(min=2, help="Pictures in the strip.")] = 7,
-    spectra: Annotated[int, typer.Option(min=1, help="Pixels whose spectra are drawn.")] = 6,
-    seed: Annotated[int, typer.Option(min=0, help="Seeds the noise.")] = 0,
+    runs_dir: RunsDir = RUNS,
+    step: Annotated[int, typer.Option(min=1, help="Diffusion step to begin at.")] = RECONSTRUCT.step,
+    size: Annotated[
+        int, typer.Option(min=8, help="Pixels along the side of the part of the scene.")
+    ] = RECONSTRUCT.size,
+    panels: Annotated[int, typer.Option(min=2, help="Pictures in the strip.")] = RECONSTRUCT.panels,
+    spectra: Annotated[int, typer.Option(min=1, help="Pixels whose spectra are drawn.")] = RECONSTRUCT.spectra,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds the noise.")] = RECONSTRUCT.seed,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the pictures; the run's by default.", show_default=False)
     ] = None,
@@ -30,33 +32,23 @@ def reconstruct(
 
     The strip is that of the paper's Figs. 9 and 10, the spectral curves those of Fig. 11.
     """
-    from spectraldiff_runtime.atomic import check_output
-
     with training_package("reconstruct"):
-        from spectraldiff.models.reconstruction import check_start, example_spectra
-        from spectraldiff.models.reconstruction import reconstruct as run_reverse
-        from spectraldiff.report import figures
-        from spectraldiff.training.request import Request
-        from spectraldiff.training.run_folder import FIGURES, REQUEST, open_run
-    folder = open_run(run, runs_dir)
-    target = out or folder.path / FIGURES
-    strip, curves = target / "reconstruction.png", target / "spectra.png"
-    for path in (strip, curves) if target.is_dir() else ():
-        check_output(path, overwrite)
-    model, _ = load_model(folder)
-    request = Request.from_json(folder.read_json(REQUEST))
-    check_start(model, step, str(folder.path), fell_back=not request.preset.raw)
-    scene = request.load_scene()
-    with progress_bar("steps", quiet) as report:
-        result = run_reverse(model, scene, step, size, panels, seed, report)
-    title = f"{scene.name}: reverse process from step {step}"
-    figures.reconstruction_strip(strip, result.frames, result.original, scene.wavelengths, title)
-    figures.spectral_curves(
-        curves, example_spectra(result, scene, spectra), scene.wavelengths, title, "normalised value"
+        from spectraldiff.api.runs import reconstruct as draw
+    found = draw(
+        run,
+        step=step,
+        size=size,
+        panels=panels,
+        spectra=spectra,
+        seed=seed,
+        out=out,
+        overwrite=overwrite,
+        runs_dir=runs_dir,
+        progress=not quiet,
     )
-    facts = {"run": folder.path, "step": step, "noised": result.noise_error, "reconstructed": result.error}
     if json:
-        print_json({**facts, "strip": strip, "spectra": curves})
+        print_json(vars(found))
     elif not quiet:
-        typer.echo(f"Run '{folder.path}': mean error {result.noise_error:.4f} noised, {result.error:.4f} reconstructed")
-        typer.echo(f"Wrote '{strip}' and '{curves}'")
+        errors = f"mean error {found.noised:.4f} noised, {found.reconstructed:.4f} reconstructed"
+        typer.echo(f"Run '{found.run}': {errors}")
+        typer.echo(f"Wrote '{found.strip}' and '{found.spectra}'")

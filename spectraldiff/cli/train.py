@@ -1,14 +1,15 @@
 """`sdiff train`: a labelled scene in, a run folder out."""
 
 import time
-from dataclasses import replace
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from spectraldiff.options import RUNS, TRAIN, TrainOptions
 from spectraldiff_runtime.cli.options import (
     DataDir,
     Device,
@@ -19,15 +20,7 @@ from spectraldiff_runtime.cli.options import (
     parse_nodata,
     print_json,
     training_package,
-    warn,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from spectraldiff.data.scene import LabelledScene
-    from spectraldiff.splits.split import Split
-    from spectraldiff.training.request import Request
 
 
 class PresetName(StrEnum):
@@ -37,7 +30,7 @@ class PresetName(StrEnum):
     PAPER = "paper"
 
 
-class Features(StrEnum):
+class FeatureKind(StrEnum):
     """What the classifier reads."""
 
     DIFFUSION = "diffusion"
@@ -50,6 +43,10 @@ class SplitBy(StrEnum):
     POLYGON = "polygon"
     PIXEL = "pixel"
 
+
+# The defaults, as Typer takes them.
+PRESET, FEATURES = PresetName(TRAIN.preset), FeatureKind(TRAIN.features)
+SPLIT_BY, SEED = SplitBy(TRAIN.split_by), TRAIN.seed
 
 # Stands between the two files of a --pair: no file's name holds it.
 BETWEEN = "\0"
@@ -116,9 +113,7 @@ def train(
         str | None, typer.Option(help="A benchmark scene instead, see `sdiff datasets`.", show_default=False)
     ] = None,
     data_dir: DataDir = None,
-    preset: Annotated[
-        PresetName, typer.Option(help="fast: minutes on a laptop; paper: as published.")
-    ] = PresetName.FAST,
+    preset: Annotated[PresetName, typer.Option(help="fast: minutes on a laptop; paper: as published.")] = PRESET,
     split: Annotated[
         str | None,
         typer.Option(
@@ -131,12 +126,14 @@ def train(
     split_by: Annotated[
         SplitBy,
         typer.Option(help="Where labels are polygons, per-class:N and fraction:F draw whole ones, or pixels."),
-    ] = SplitBy.POLYGON,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seeds the split, the weights and every draw.")] = 0,
-    features: Annotated[Features, typer.Option(help="raw trains the ablation without diffusion.")] = Features.DIFFUSION,
+    ] = SPLIT_BY,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seeds the split, the weights and every draw.")
+    ] = SEED,
+    features: Annotated[FeatureKind, typer.Option(help="raw trains the ablation without diffusion.")] = FEATURES,
     compare_raw: Annotated[
         bool, typer.Option("--compare-raw", help="Also train the same classifier on raw bands and report both.")
-    ] = False,
+    ] = TRAIN.compare_raw,
     timestep: Annotated[int | None, typer.Option(help="Diffusion step of the features.", show_default=False)] = None,
     layer: Annotated[int | None, typer.Option(help="Layer index of the features, 0 to 2.", show_default=False)] = None,
     components: Annotated[int | None, typer.Option(min=1, help="Principal components.", show_default=False)] = None,
@@ -168,7 +165,7 @@ def train(
         Path | None,
         typer.Option(help="Folder for this run; a new one under --runs-dir by default.", show_default=False),
     ] = None,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = RUNS,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the unfinished run in this folder.", show_default=False)
     ] = None,
@@ -180,146 +177,68 @@ def train(
     First the denoiser learns the scene's spectra and their surroundings without labels; then the classifier learns the
     classes from its features at the training pixels. Ctrl-C keeps what was done: `--resume` goes on from there.
     """
-    source = {"dataset": dataset, "scene": scene, "labels": labels, "pair": pair or None}
-    options = {
-        "field": field,
-        "name_field": name_field,
-        "layer_name": layer_name,
-        "bands": bands,
-        "nodata": nodata,
-        "scaled": scaled or None,
-        "data_dir": data_dir,
-        "split": split,
-        "split_by": None if split_by is SplitBy.POLYGON else split_by.value,
-    }
-    changes = {
-        "features": features.value if features is Features.RAW else None,
-        "timestep": timestep,
-        "layer": layer,
-        "components": components,
-        "diffusion_steps": diffusion_steps,
-        "diffusion_batch": diffusion_batch,
-        "epochs": epochs,
-    }
+    options = TrainOptions(
+        preset=preset.value,
+        split=split,
+        split_by=split_by.value,
+        seed=seed,
+        features=features.value,
+        compare_raw=compare_raw,
+        timestep=timestep,
+        layer=layer,
+        components=components,
+        diffusion_steps=diffusion_steps,
+        diffusion_batch=diffusion_batch,
+        epochs=epochs,
+    )
     started = time.perf_counter()
     with training_package("train"):
-        from spectraldiff.cli.train_output import progress, summarise
+        from spectraldiff.cli.train_output import TerminalMonitor, summarise
+        from spectraldiff.data.label_vectors import LabelFields
+        from spectraldiff.data.source import SceneSource
         from spectraldiff.training import session
-        from spectraldiff.training.compute import keep_freed_memory
-        from spectraldiff.training.run_folder import FACTS, check_new
-    keep_freed_memory()
-    if resume is not None:
-        others = {
-            "run": run,
-            "preset": None if preset is PresetName.FAST else preset,
-            "seed": seed or None,
-            "compare_raw": compare_raw or None,
-        }
-        folder, request = session.reopen(resume, {**source, **options, **changes, **others})
+        from spectraldiff.training.request import new_request
+    source = SceneSource(
+        dataset=dataset,
+        scene=scene,
+        labels=labels,
+        pairs=tuple(_pair(text) for text in pair or ()),
+        fields=LabelFields(field, layer_name, name_field),
+        bands=None if bands is None else parse_bands(bands),
+        nodata=parse_nodata(nodata),
+        scaled=scaled,
+        data_dir=None if data_dir is None else str(data_dir),
+    )
+    if resume is None:
+        unfinished, request = None, new_request(source, options)
     else:
-        request = _request(source, options, preset.value, changes, seed, compare_raw)
-        folder = None
-        if run is not None:
-            check_new(run)
-        _warn_without_effect(changes, compare_raw)
-    request, compute = session.set_up(request, threads, None if device is None else device.value, resume is not None)
-    scenes = request.load_scenes()
-    scenes = (replace(scenes[0], remarks=(*scenes[0].remarks, *request.resumed)), *scenes[1:])
-    splits = request.make_splits(scenes)
-    if folder is not None:
-        session.check_unchanged(folder, scenes, splits)
-    _show(scenes, splits, quiet)
-    folder = folder or session.new_run(request, scenes, splits, run, runs_dir)
-    with progress(quiet) as monitor:
-        result = session.train(request, folder, scenes, splits, compute, monitor)
-    for line in (result.temperature.note, request.fewer_components(folder.read_json(FACTS))):
-        if line:
-            warn(line)
+        unfinished, request = session.reopen(
+            resume, [*_given(source), *_given(options), *["--run"] * (run is not None)]
+        )
+    place = session.RunPlace(run, runs_dir, unfinished, threads, None if device is None else device.value)
+    with TerminalMonitor(quiet) as monitor:
+        folder, result = session.train(request, place, monitor)
     if not quiet:
         summarise(folder, result, time.perf_counter() - started)
     if json:
         print_json({"run": folder.path, **folder.read_json("metrics.json")})
 
 
-def _request(
-    source: dict[str, Any],
-    options: dict[str, Any],
-    preset: str,
-    changes: dict[str, Any],
-    seed: int,
-    compare_raw: bool,
-) -> "Request":
-    """Put the options together; every usage error is found here, before anything is read or written."""
-    from spectraldiff.models.presets import preset_named
-    from spectraldiff.splits.spec import parse_spec
-    from spectraldiff.training.request import Request, check_source, default_split, whole_path
-    from spectraldiff_runtime.errors import UsageError
-
-    check_source(source["dataset"], source["scene"], source["labels"], source["pair"] or ())
-    for name in ("bands", "nodata", "scaled", "field", "name_field", "layer_name"):
-        if options[name] and source["dataset"] is not None:
-            option = name.replace("_", "-")
-            raise UsageError(f"--{option} is for your own scene: a benchmark scene is used as published; leave it out")
-    split = options["split"] or default_split(source["dataset"])
-    spec = parse_spec(split, source["dataset"])
-    return Request(
-        preset=preset_named(preset).changed(**changes),
-        split=f"file:{whole_path(spec.file)}" if spec.file else split,
-        split_by=options["split_by"] or SplitBy.POLYGON.value,
-        seed=seed,
-        compare_raw=compare_raw,
-        dataset=source["dataset"],
-        bands=None if options["bands"] is None else parse_bands(options["bands"]),
-        nodata=parse_nodata(options["nodata"]),
-        scaled=bool(options["scaled"]),
-        pairs=tuple(_pair(text) for text in source["pair"] or ()),
-        field=options["field"],
-        name_field=options["name_field"],
-        layer_name=options["layer_name"],
-        scene=_whole(source["scene"]),
-        labels=_whole(source["labels"]),
-        data_dir=_whole(options["data_dir"]),
-    )
-
-
-def _warn_without_effect(changes: dict[str, Any], compare_raw: bool) -> None:
-    """Name the options that change nothing where raw bands are trained."""
-    of_diffusion = ("timestep", "layer", "diffusion_steps", "diffusion_batch")
-    given = [f"--{name.replace('_', '-')}" for name in of_diffusion if changes[name] is not None]
-    given += ["--compare-raw"] * compare_raw
-    if given and changes["features"] == Features.RAW:
-        have = "has" if len(given) == 1 else "have"
-        warn(f"{' and '.join(given)} {have} no effect with --features raw, which trains no diffusion: left out")
-
-
-def _whole(path: str | Path | None) -> str | None:
-    from spectraldiff.training.request import whole_path
-
-    return None if path is None else whole_path(path)
+def _given(options: Any) -> list[str]:
+    """Return the options of a dataclass that differ from their defaults, as they are typed."""
+    names = {"scene": "the scene", "pairs": "--pair"}
+    usual = type(options)()
+    given = [f.name for f in fields(options) if getattr(options, f.name) != getattr(usual, f.name)]
+    typed = [[names.get(name, f"--{name.replace('_', '-')}")] for name in given if name != "fields"]
+    if "fields" in given:
+        typed.append(options.fields.options)
+    return [name for one in typed for name in one]
 
 
 def _pair(text: str) -> tuple[str, str]:
-    from spectraldiff.training.request import whole_path
-
     scene, between, labels = text.partition(BETWEEN)
     if not between:
         from spectraldiff_runtime.errors import UsageError
 
         raise UsageError(f"--pair has '{text}': wanted two files, --pair scene.tif labels.gpkg")
-    return whole_path(scene), whole_path(labels)
-
-
-def _show(scenes: "Sequence[LabelledScene]", splits: "Sequence[Split]", quiet: bool) -> None:
-    """Say what the training begins with: scenes, labels of each class, and what is doubtful in them."""
-    from spectraldiff.cli.train_output import describe, label_table
-    from spectraldiff.data.merge_scenes import differing_bands
-    from spectraldiff.splits.label_counts import count_labels, doubts
-
-    counts = count_labels(scenes, splits)
-    if not quiet:
-        describe(scenes, splits)
-        label_table(counts)
-    remarks = [*(remark for scene in scenes for remark in scene.remarks), differing_bands(scenes)]
-    for line in [*remarks, *splits[0].notes, *doubts(counts)]:
-        if line:
-            warn(line)
+    return scene, labels

@@ -1,18 +1,18 @@
 """What ``sdiff train`` shows on stderr: the labels before it begins, a bar a stage, the accuracies at the end."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
+from spectraldiff.api.progress import BarMonitor
+from spectraldiff_runtime.cli.options import warn
 from spectraldiff_runtime.messages import sdiff
 
 if TYPE_CHECKING:
     from spectraldiff.data.scene import LabelledScene
     from spectraldiff.splits.label_counts import ClassLabels
     from spectraldiff.splits.split import Split
-    from spectraldiff.training.monitor import Monitor
     from spectraldiff.training.results import Result
     from spectraldiff.training.run_folder import RunFolder
 
@@ -68,51 +68,24 @@ def label_table(counts: "Sequence[ClassLabels]") -> None:
     Console(stderr=True, highlight=False).print(table)
 
 
-@contextmanager
-def progress(quiet: bool) -> "Iterator[Monitor]":
-    """Yield a monitor that draws one line a stage on stderr: bar, loss and time left."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+class TerminalMonitor(BarMonitor):
+    """Shows a training on the terminal: labels, bars and warnings; with `quiet`, warnings alone."""
 
-    from spectraldiff.training.monitor import Monitor
+    def __init__(self, quiet: bool) -> None:
+        super().__init__(shown=not quiet)
 
-    if quiet:
-        yield Monitor()
-        return
-    columns = (
-        TextColumn("{task.description:<28}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}{task.fields[loss]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True, highlight=False, soft_wrap=True)) as bars:
+    def data(
+        self, scenes: "Sequence[LabelledScene]", splits: "Sequence[Split]", counts: "Sequence[ClassLabels]"
+    ) -> None:
+        """Print scenes, split and labels."""
+        if self.shown:
+            describe(scenes, splits)
+            label_table(counts)
 
-        class Live(Monitor):
-            """Shows a training on the terminal."""
-
-            def stage(self, title: str, unit: str) -> None:
-                self.task = bars.add_task(title, total=None, unit=unit, loss="")
-                self.mean: float | None = None
-
-            def progress(self, done: int, total: int, loss: float | None = None) -> None:
-                if loss is not None:
-                    self.mean = loss if self.mean is None else 0.98 * self.mean + 0.02 * loss
-                shown = "" if self.mean is None else f"  loss {self.mean:.4f}"
-                bars.update(self.task, completed=done, total=total, loss=shown)
-
-            def message(self, text: str) -> None:
-                bars.console.print(text, markup=False)
-
-        yield Live()
+    def warn(self, text: str) -> None:
+        """Print a warning, below bars that are done."""
+        self.stop()
+        warn(text)
 
 
 def summarise(folder: "RunFolder", result: "Result", seconds: float) -> None:

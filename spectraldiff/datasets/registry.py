@@ -10,6 +10,7 @@ import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pooch
 
@@ -89,6 +90,25 @@ def faults(name: str, data_dir: Path | None = None) -> list[str]:
     folder = folder_of(data_dir)
     sources = dict.fromkeys(source for file in describe(name).files for source in (file, file.archive) if source)
     return [fault for source in sources if (fault := damaged(source, folder))]
+
+
+def facts(name: str, data_dir: Path | None = None) -> dict[str, Any]:
+    """Return what is known of a scene, and whether its files are on disk, as plain values."""
+    info = describe(name)
+    return {
+        "name": name,
+        "title": info.title,
+        "sensor": info.sensor,
+        "height": info.height,
+        "width": info.width,
+        "bands": info.bands,
+        "classes": [c.name for c in info.classes],
+        "labelled_pixels": info.labelled,
+        "on_disk": on_disk(name, data_dir),
+        "faults": faults(name, data_dir),
+        "licence": info.licence,
+        "citation": info.citation,
+    }
 
 
 def folder_of(data_dir: Path | None) -> Path:

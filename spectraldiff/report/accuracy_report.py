@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,16 +11,8 @@ from spectraldiff.accuracy.area_adjusted import AreaAdjusted
 from spectraldiff.accuracy.assessment import Assessment
 from spectraldiff.accuracy.metrics import Accuracy
 from spectraldiff.report import figures, html_page, sections
-from spectraldiff.report.html_page import Column, Html
+from spectraldiff.report.html_page import Table, interval, percent
 from spectraldiff_runtime.classes import LandCoverClass
-
-AREA_WORDS = (
-    "Each value with its 95 % confidence interval, weighed by how many pixels the whole map gives each class "
-    "(Olofsson et al. 2014, Remote Sensing of Environment 148, 42\N{EN DASH}57). It holds for the area that the map "
-    "classifies, and takes the labelled pixels for a random sample of it, drawn as a whole or in each map class. "
-    "Pixels of hand-drawn polygons, or what is left of them after training, are no such sample: their intervals are "
-    "too narrow. An interval of 0 says that the sample holds no error, not that the map does."
-)
 
 
 @dataclass(frozen=True)
@@ -54,22 +47,23 @@ def write_accuracy_report(path: Path, report: AccuracyReport, overwrite: bool = 
         The file exists and `overwrite` is not set, or it cannot be written.
     """
     found = report.assessment
-    content = html_page.page(
-        f"Accuracy of {report.map_name}",
-        f"Compared with {report.reference_name} at {found.accuracy.pixels:,} labelled pixels",
-        sections.headline(found.accuracy, found.calibration, {}),
-        *map(html_page.note, _remarks(found)),
-        html_page.section("Map", _one_map(found)),
-        html_page.section("Accuracy of each class", _scored_table(found.accuracy, found.classes)),
-        _area_section(found),
-        sections.confusion(found.accuracy, found.classes),
-        sections.confidence(found.calibration, [found.confidence], "scored"),
-        html_page.section(
-            "How to reproduce",
-            html_page.element("pre", html_page.text(report.command)),
-            html_page.facts(report.versions),
-        ),
-        foot=sections.FOOT,
+    content = html_page.render(
+        "accuracy.html",
+        title=f"Accuracy of {report.map_name}",
+        subtitle=f"Compared with {report.reference_name} at {found.accuracy.pixels:,} labelled pixels",
+        headline=sections.headline(found.accuracy, found.calibration),
+        notes=_remarks(found),
+        map={
+            "wide": html_page.is_wide(found.predicted.shape),
+            "drawn": html_page.raster(figures.paint(html_page.thinned(found.predicted), found.classes)),
+        },
+        shares=html_page.shares(found.classes, [found.predicted]),
+        classes=scored_table(found.accuracy, found.classes),
+        area=None if found.adjusted is None else _area(found.adjusted, found.classes, found.hectares),
+        confusion=figures.confusion_matrix.png(found.accuracy, found.classes),
+        confidence=sections.confidence(found.calibration, [found.confidence], "scored"),
+        command=report.command,
+        versions=report.versions,
     )
     html_page.write_page(path, content, overwrite)
 
@@ -91,74 +85,50 @@ def _remarks(found: Assessment) -> list[str]:
     return remarks
 
 
-def _one_map(found: Assessment) -> Html:
-    drawn = html_page.raster(figures.paint(html_page.thinned(found.predicted), found.classes), "Class map")
-    return html_page.side_by_side(found.predicted.shape, drawn, html_page.legend(found.classes, [found.predicted]))
-
-
-def _scored_table(accuracy: Accuracy, classes: Sequence[LandCoverClass]) -> Html:
-    columns = [Column("Class", False), Column("Labelled pixels"), Column("Found, %"), Column("Right, %")]
+def scored_table(accuracy: Accuracy, classes: Sequence[LandCoverClass]) -> Table:
+    """Return the accuracy of each class; the foot has totals and means."""
     counts = accuracy.confusion.sum(axis=1)
-    rows = [
-        [html_page.named(c), html_page.text(f"{n:,}"), html_page.percent(recall), html_page.percent(users)]
+    rows: list[list[str | LandCoverClass]] = [
+        [c, f"{n:,}", percent(recall), percent(users)]
         for c, n, recall, users in zip(classes, counts, accuracy.per_class, accuracy.users, strict=True)
     ]
-    means = html_page.percent(accuracy.aa), html_page.percent(sections.mean(accuracy.users))
-    rows.append([html_page.text("All; means"), html_page.text(f"{accuracy.pixels:,}"), *means])
-    return html_page.table(columns, rows, sections.class_caption(accuracy), foot=True)
+    foot = ["All; means", f"{accuracy.pixels:,}", percent(accuracy.aa), percent(sections.mean(accuracy.users))]
+    return Table(["Class", "Labelled pixels", "Found, %", "Right, %"], rows, foot, sections.class_caption(accuracy))
 
 
-def _area_section(found: Assessment) -> Html:
-    adjusted = found.adjusted
-    if adjusted is None:
-        return Html("")
-    overall = html_page.join(
-        (html_page.text("Overall accuracy: "), html_page.interval(adjusted.oa, 100, 1), html_page.text(" %"))
-    )
-    parts = [
-        html_page.paragraph(AREA_WORDS),
-        html_page.element("p", html_page.element("strong", overall)),
-        _area_table(adjusted, found.classes, found.hectares),
-    ]
-    if found.hectares is None:
-        parts.append(
-            html_page.paragraph(
-                "Areas in hectares need a map in a CRS with one area for all pixels, such as UTM: these are shares.",
-                "note",
-            )
+def _area(adjusted: AreaAdjusted, classes: Sequence[LandCoverClass], hectares: float | None) -> dict[str, Any]:
+    """Return the area-adjusted figures, and what a reader must know of them."""
+    notes = []
+    if hectares is None:
+        notes.append(
+            "Areas in hectares need a map in a CRS with one area for all pixels, such as UTM: these are shares."
         )
     if adjusted.unsampled:
-        names = ", ".join(found.classes[value - 1].name for value in adjusted.unsampled)
-        parts.append(
-            html_page.paragraph(
-                f"No labelled pixel lies where the map shows {names}. What is there is not known, so that neither "
-                "overall nor producer's accuracies nor areas can be estimated: label some of those pixels.",
-                "note",
-            )
+        names = ", ".join(classes[value - 1].name for value in adjusted.unsampled)
+        notes.append(
+            f"No labelled pixel lies where the map shows {names}. What is there is not known, so that neither "
+            "overall nor producer's accuracies nor areas can be estimated: label some of those pixels."
         )
-    return html_page.section("Area-adjusted accuracy and areas", *parts)
+    return {"overall": interval(adjusted.oa, 100, 1), "table": _area_table(adjusted, classes, hectares), "notes": notes}
 
 
-def _area_table(adjusted: AreaAdjusted, classes: Sequence[LandCoverClass], hectares: float | None) -> Html:
+def _area_table(adjusted: AreaAdjusted, classes: Sequence[LandCoverClass], hectares: float | None) -> Table:
     unit, factor, digits = ("ha", 1.0, _digits(adjusted)) if hectares else ("% of the map", 100.0, 2)
     pixels = np.array(adjusted.mapped_pixels)
     mapped = pixels * hectares if hectares else 100 * pixels / pixels.sum()
-    columns = [Column("Class", False), Column(f"Mapped, {unit}"), Column(f"Estimated, {unit}")]
-    columns += [Column("User's accuracy, %"), Column("Producer's accuracy, %")]
+    columns = ["Class", f"Mapped, {unit}", f"Estimated, {unit}", "User's accuracy, %", "Producer's accuracy, %"]
     estimates = zip(classes, mapped, adjusted.areas or adjusted.shares, adjusted.users, adjusted.producers, strict=True)
-    rows = [
+    rows: list[list[str | LandCoverClass]] = [
         [
-            html_page.named(c),
-            html_page.text(f"{area:,.{digits}f}"),
-            html_page.interval(estimated, factor, digits),
-            html_page.interval(users, 100, 1),
-            html_page.interval(producers, 100, 1),
+            c,
+            f"{area:,.{digits}f}",
+            interval(estimated, factor, digits),
+            interval(users, 100, 1),
+            interval(producers, 100, 1),
         ]
         for c, area, estimated, users, producers in estimates
     ]
-    total = html_page.text(f"{mapped.sum():,.{digits}f}")
-    rows.append([html_page.text("All"), total, *[html_page.text("")] * 3])
-    return html_page.table(columns, rows, foot=True)
+    return Table(columns, rows, ["All", f"{mapped.sum():,.{digits}f}", "", "", ""])
 
 
 def _digits(adjusted: AreaAdjusted) -> int:

@@ -1,20 +1,20 @@
-"""Pieces of a page of HTML that needs nothing beside it: no script, no network, pictures inside.
+"""Pages of HTML that need nothing beside them: no script, no network, pictures inside.
 
-All text goes through `text` or `element`, which escape it, so that a class may be called ``<Oats & barley>``: what is
-HTML already has the type `Html`, and mypy finds a plain string that is taken for it.
+The markup is in ``templates`` (Jinja2, which escapes all text, so that a class may be called ``<Oats & barley>``). Here
+is what fills them: tables, figures and pictures as plain values.
 """
 
 import base64
-import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NewType
+from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,101 +22,82 @@ from spectraldiff.accuracy.area_adjusted import Estimate
 from spectraldiff_runtime.atomic import PartialFile, output_error
 from spectraldiff_runtime.classes import LandCoverClass
 
-Html = NewType("Html", str)
-
 LONGEST = 1600  # pixels of the longer side of a map's picture
-VOID = {"img", "meta"}
 ABSENT = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of a table; numbers are set to the right."""
+class Figure:
+    """A headline figure: its name, its value as text, and its unit."""
 
-    title: str
-    number: bool = True
-
-
-def text(value: object) -> Html:
-    """Return any value as text."""
-    return Html(html.escape(str(value)))
+    name: str
+    value: str
+    unit: str = ""
 
 
-def join(parts: Iterable[Html]) -> Html:
-    """Return pieces one after the other."""
-    return Html("".join(parts))
+@dataclass(frozen=True)
+class Table:
+    """A table of numbers.
 
-
-def element(name: str, /, *children: Html, **attributes: str) -> Html:
-    """Return an element; an attribute ``class_`` becomes ``class``, and an empty one is left out."""
-    pairs = [(key.rstrip("_"), value) for key, value in attributes.items() if value]
-    opened = "".join([f"<{name}", *(f' {key}="{html.escape(value)}"' for key, value in pairs), ">"])
-    return Html(opened) if name in VOID else Html(f"{opened}{join(children)}</{name}>")
-
-
-def paragraph(words: str, kind: str = "") -> Html:
-    """Return a paragraph of plain text."""
-    return element("p", text(words), class_=kind)
-
-
-def note(words: str) -> Html:
-    """Return a note, such as a warning is, as a sentence: with a capital letter and a full stop."""
-    stop = "" if words.endswith((".", "!", "?")) else "."
-    return paragraph(f"{words[:1].upper()}{words[1:]}{stop}", "note")
-
-
-def section(title: str, *children: Html) -> Html:
-    """Return a part of the page under a heading."""
-    return element("section", element("h2", text(title)), *children)
-
-
-def tiles(figures: Mapping[str, Html]) -> Html:
-    """Return the headline figures, each under its name."""
-    boxes = [element("div", element("dt", text(k)), element("dd", v)) for k, v in figures.items()]
-    return element("dl", *boxes, class_="tiles")
-
-
-def table(columns: Sequence[Column], rows: Sequence[Sequence[Html]], caption: str = "", foot: bool = False) -> Html:
-    """Return a table that scrolls where it is too wide; the first cell of a row is its heading.
-
-    Parameters
+    Attributes
     ----------
-    columns, rows
-        The head, and the cells.
+    columns
+        The titles.
+    rows
+        The cells as text; the first of each row may be a class, which is shown with its colour.
+    foot
+        A last row that sums up the others; empty for none.
     caption
         Above the table.
-    foot
-        Whether the last row sums the others up.
     """
-    head = element("tr", *(_cell("th", c, text(c.title), scope="col") for c in columns))
-    lines = [_row(columns, row) for row in rows]
-    parts = [element("caption", text(caption))] if caption else []
-    parts += [element("thead", head), element("tbody", *(lines[:-1] if foot else lines))]
-    parts += [element("tfoot", lines[-1])] if foot else []
-    return element("div", element("table", *parts), class_="scroll")
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | LandCoverClass]]
+    foot: Sequence[str] = ()
+    caption: str = ""
 
 
-def _row(columns: Sequence[Column], cells: Sequence[Html]) -> Html:
-    first, *rest = zip(columns, cells, strict=True)
-    return element("tr", _cell("th", *first, scope="row"), *(_cell("td", *pair) for pair in rest))
+@dataclass(frozen=True)
+class Share:
+    """A class and its share of a map, as text."""
+
+    of: LandCoverClass
+    text: str
 
 
-def _cell(name: str, column: Column, content: Html, **attributes: str) -> Html:
-    return element(name, content, class_="number" if column.number else "", **attributes)
+def render(template: str, **content: Any) -> str:
+    """Return a template of ``templates``, filled."""
+    return _environment().get_template(template).render(content)
 
 
-def facts(values: Mapping[str, object]) -> Html:
-    """Return a table of two columns: what, and how much; nothing for no values."""
-    if not values:
-        return Html("")
-    rows = [element("tr", element("th", text(k), scope="row"), element("td", text(v))) for k, v in values.items()]
-    return element("div", element("table", element("tbody", *rows), class_="facts"), class_="scroll")
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("spectraldiff.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"data_uri": data_uri, "hex": hex_colour, "sentence": sentence}
+    return environment
 
 
-def picture(png: bytes, alt: str, kind: str = "") -> Html:
-    """Return a picture that is part of the page."""
-    data = base64.b64encode(png).decode("ascii")
-    return element("img", src=f"data:image/png;base64,{data}", alt=alt, class_=kind)
+def data_uri(png: bytes) -> str:
+    """Return a picture as the address of an image that is part of the page."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def hex_colour(colour: tuple[int, int, int]) -> str:
+    """Return a colour as CSS writes it."""
+    return f"#{bytes(colour).hex()}"
+
+
+def sentence(words: str) -> str:
+    """Return a note, such as a warning is, with a capital letter and a full stop."""
+    stop = "" if words.endswith((".", "!", "?")) else "."
+    return f"{words[:1].upper()}{words[1:]}{stop}"
 
 
 def thinned(values: NDArray[Any]) -> NDArray[Any]:
@@ -125,35 +106,24 @@ def thinned(values: NDArray[Any]) -> NDArray[Any]:
     return values[::step, ::step]
 
 
-def raster(image: NDArray[np.uint8], caption: str) -> Html:
-    """Return a map's picture, (H, W, 3), with its caption; large ones are thinned out."""
+def raster(image: NDArray[np.uint8]) -> bytes:
+    """Return a map's picture, (H, W, 3), as PNG; large ones are thinned out."""
     buffer = BytesIO()
     Image.fromarray(np.ascontiguousarray(thinned(image))).save(buffer, "PNG", optimize=True)
-    shown = picture(buffer.getvalue(), caption, "raster")
-    return element("figure", element("figcaption", text(caption)), shown)
+    return buffer.getvalue()
 
 
-def side_by_side(shape: Sequence[int], *children: Html) -> Html:
-    """Return pictures of (H, W) beside each other, wide ones below each other."""
-    return element("div", *children, class_="pair wide" if shape[1] > 2 * shape[0] else "pair")
+def is_wide(shape: Sequence[int]) -> bool:
+    """Whether pictures of (H, W) are shown below each other instead of beside each other."""
+    return shape[1] > 2 * shape[0]
 
 
-def named(c: LandCoverClass) -> Html:
-    """Return a class's colour and name."""
-    colour = "#" + bytes(c.colour).hex()
-    return join((element("span", class_="swatch", style=f"background:{colour}"), text(c.name)))
-
-
-def legend(classes: Sequence[LandCoverClass], predicted: Sequence[NDArray[Any]]) -> Html:
+def shares(classes: Sequence[LandCoverClass], predicted: Sequence[NDArray[Any]]) -> list[Share]:
     """Return the classes of maps, (H, W) each with 0..K, and their shares; 0 is listed where it occurs."""
     counts = sum(np.bincount(values.ravel(), minlength=len(classes) + 1) for values in predicted)
-    shares = np.asarray(counts) / np.sum(counts)
-    items = [LandCoverClass(0, "No class", (255, 255, 255))] if shares[0] else []
-    lines = [
-        element("li", named(c), element("span", text(share_text(float(shares[c.value]))), class_="share"))
-        for c in (*classes, *items)
-    ]
-    return element("ul", *lines, class_="legend")
+    found = np.asarray(counts) / np.sum(counts)
+    no_class = [LandCoverClass(0, "No class", (255, 255, 255))] if found[0] else []
+    return [Share(c, share_text(float(found[c.value]))) for c in (*classes, *no_class)]
 
 
 def share_text(share: float) -> str:
@@ -161,18 +131,23 @@ def share_text(share: float) -> str:
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
-def percent(share: float, digits: int = 2) -> Html:
-    """Return a share in percent, without the sign; a dash for NaN."""
-    return text(ABSENT if math.isnan(share) else f"{100 * share:.{digits}f}")
+def percent(share: float, digits: int = 2) -> str:
+    """Write a share in percent, without the sign; a dash for NaN."""
+    return ABSENT if math.isnan(share) else f"{100 * share:.{digits}f}"
 
 
-def interval(estimate: Estimate, factor: float = 1.0, digits: int = 0) -> Html:
-    """Return an estimate times `factor` with the half width of its interval; dashes for NaN."""
+def percent_or_absent(share: float | None) -> str:
+    """Write a share in percent as `percent` does; a dash for None, which JSON has for NaN."""
+    return percent(math.nan if share is None else share)
+
+
+def interval(estimate: Estimate, factor: float = 1.0, digits: int = 0) -> str:
+    """Write an estimate times `factor` with the half width of its interval; dashes for NaN."""
     if math.isnan(estimate.value):
-        return text(ABSENT)
+        return ABSENT
     half = estimate.half_width
     width = "?" if math.isnan(half) else f"{factor * half:,.{digits}f}"
-    return text(f"{factor * estimate.value:,.{digits}f} \N{PLUS-MINUS SIGN} {width}")
+    return f"{factor * estimate.value:,.{digits}f} \N{PLUS-MINUS SIGN} {width}"
 
 
 def duration(seconds: float) -> str:
@@ -183,22 +158,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def page(title: str, subtitle: str, *children: Html, foot: str) -> Html:
-    """Return the whole page."""
-    css = files("spectraldiff").joinpath("report.css").read_text("utf-8")
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", text(title)),
-        element("style", Html(css)),
-    )
-    top = element("header", element("h1", text(title)), paragraph(subtitle, "subtitle"))
-    body = element("body", top, element("main", *children), element("footer", text(foot)))
-    return Html(f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n")
-
-
-def write_page(path: Path, content: Html, overwrite: bool) -> None:
+def write_page(path: Path, content: str, overwrite: bool) -> None:
     """Write a page; it appears under its name when it is whole.
 
     Raises

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from spectraldiff.accuracy.mapped_scene import MappedScene
 from spectraldiff.accuracy.metrics import Accuracy, Calibration
 from spectraldiff.report import figures, html_page, sections
-from spectraldiff.report.html_page import Column, Html
+from spectraldiff.report.html_page import Figure, Table, percent
 from spectraldiff_runtime.classes import LandCoverClass
 
 
@@ -75,49 +76,51 @@ def write_report(path: Path, report: Report) -> None:
     names = ", ".join(mapped.scene.name for mapped in report.scenes)
     height, width, bands = report.scenes[0].scene.cube.shape
     size = f"{height:,} \N{MULTIPLICATION SIGN} {width:,} pixels, " if len(report.scenes) == 1 else ""
-    subtitle = f"{size}{bands} bands; accuracy on {report.accuracy.pixels:,} labelled pixels that were never trained on"
-    content = html_page.page(
-        f"{names}: land-cover map",
-        subtitle,
-        sections.headline(report.accuracy, report.calibration, _raw_tile(report.raw_accuracy)),
-        *map(html_page.note, report.notes),
-        _maps(report),
-        html_page.section("Split and leakage", *_split(report)),
-        html_page.section("Accuracy of each class", _class_table(report)),
-        sections.confusion(report.accuracy, report.classes),
-        sections.confidence(report.calibration, [m.confidence for m in report.scenes], "test"),
-        _curves(report.histories),
-        _origin(report),
-        foot=sections.FOOT,
+    tested = f"accuracy on {report.accuracy.pixels:,} labelled pixels that were never trained on"
+    content = html_page.render(
+        "run.html",
+        title=f"{names}: land-cover map",
+        subtitle=f"{size}{bands} bands; {tested}",
+        headline=_headline(report),
+        notes=report.notes,
+        maps=_maps(report),
+        shares=html_page.shares(report.classes, [m.predicted for m in report.scenes]),
+        split=_split(report),
+        leakage="" if report.leakage is None else _leak(report.leakage, report.window),
+        classes=_class_table(report),
+        confusion=figures.confusion_matrix.png(report.accuracy, report.classes),
+        confidence=sections.confidence(report.calibration, [m.confidence for m in report.scenes], "test"),
+        curves={
+            name: figures.loss_curve.png(list(enumerate(values, start=1)), name)
+            for name, values in report.histories.items()
+        },
+        **_origin(report),
     )
     html_page.write_page(path, content, overwrite=True)
 
 
-def _raw_tile(raw: Accuracy | None) -> dict[str, Html]:
-    if raw is None:
-        return {}
-    return {
-        "OA on raw bands": html_page.join((html_page.percent(raw.oa), html_page.element("small", html_page.text(" %"))))
-    }
+def _headline(report: Report) -> list[Figure]:
+    raw = report.raw_accuracy
+    more = [] if raw is None else [Figure("OA on raw bands", percent(raw.oa), "%")]
+    return [*sections.headline(report.accuracy, report.calibration), *more]
 
 
-def _maps(report: Report) -> Html:
+def _maps(report: Report) -> list[dict[str, Any]]:
     several = len(report.scenes) > 1
-    rows = []
-    for mapped in report.scenes:
-        scene, name = mapped.scene, f"{mapped.scene.name}: " if several else ""
-        colours = figures.false_colour(scene.cube, scene.wavelengths, valid=scene.valid)
-        rows.append(
-            html_page.side_by_side(
-                mapped.predicted.shape,
-                html_page.raster(colours, f"{name}Scene in false colour"),
-                html_page.raster(figures.paint(mapped.predicted, report.classes), f"{name}Map"),
-            )
-        )
-    return html_page.section("Map", *rows, html_page.legend(report.classes, [m.predicted for m in report.scenes]))
+    return [
+        {
+            "prefix": f"{mapped.scene.name}: " if several else "",
+            "wide": html_page.is_wide(mapped.predicted.shape),
+            "colours": html_page.raster(
+                figures.false_colour(mapped.scene.cube, mapped.scene.wavelengths, valid=mapped.scene.valid)
+            ),
+            "drawn": html_page.raster(figures.paint(mapped.predicted, report.classes)),
+        }
+        for mapped in report.scenes
+    ]
 
 
-def _split(report: Report) -> list[Html]:
+def _split(report: Report) -> dict[str, object]:
     split = report.scenes[0].split
     train = sum(int(m.split.train.sum()) for m in report.scenes)
     rows: dict[str, object] = {
@@ -126,10 +129,9 @@ def _split(report: Report) -> list[Html]:
         "Training pixels": f"{train:,}",
         "Test pixels": f"{report.accuracy.pixels:,}",
     }
-    if report.leakage is None:
-        return [html_page.facts(rows)]
-    rows["Leakage"] = f"{100 * report.leakage:.1f} % of the test pixels"
-    return [html_page.facts(rows), html_page.paragraph(_leak(report.leakage, report.window))]
+    if report.leakage is not None:
+        rows["Leakage"] = f"{100 * report.leakage:.1f} % of the test pixels"
+    return rows
 
 
 def _leak(leakage: float, window: int) -> str:
@@ -147,54 +149,34 @@ def _leak(leakage: float, window: int) -> str:
     )
 
 
-def _class_table(report: Report) -> Html:
-    """One row a class; the last row has totals and means."""
+def _class_table(report: Report) -> Table:
+    """One row a class; the foot has totals and means."""
     train = sum(np.bincount(m.scene.labels[m.split.train], minlength=len(report.classes) + 1) for m in report.scenes)
     accuracy, raw = report.accuracy, report.raw_accuracy
-    columns = [Column("Class", False), Column("Training"), Column("Test"), Column("Found, %"), Column("Right, %")]
-    rows = []
-    for c, pixels, recall, users in zip(
-        report.classes, accuracy.confusion.sum(axis=1), accuracy.per_class, accuracy.users, strict=True
-    ):
-        count = int(np.asarray(train)[c.value])
-        cells = [
-            html_page.named(c),
-            html_page.text(f"{count:,}"),
-            html_page.text(f"{pixels:,}"),
-            html_page.percent(recall),
-        ]
-        rows.append([*cells, html_page.percent(users)])
-    total = html_page.text(f"{int(np.sum(train)):,}"), html_page.text(f"{accuracy.pixels:,}")
-    rows.append(
-        [
-            html_page.text("All; means"),
-            *total,
-            html_page.percent(accuracy.aa),
-            html_page.percent(sections.mean(accuracy.users)),
-        ]
-    )
-    if raw is not None:
-        columns.append(Column("Found on raw bands, %"))
-        for row, share in zip(rows, (*raw.per_class, raw.aa), strict=True):
-            row.append(html_page.percent(share))
-    return html_page.table(columns, rows, sections.class_caption(accuracy), foot=True)
-
-
-def _curves(histories: Mapping[str, Sequence[float]]) -> Html:
-    drawn = [
-        html_page.picture(figures.loss_curve.png(list(enumerate(values, start=1)), name), f"Loss curve: {name}")
-        for name, values in histories.items()
+    columns = ["Class", "Training", "Test", "Found, %", "Right, %"]
+    rows: list[list[str | LandCoverClass]] = [
+        [c, f"{int(np.asarray(train)[c.value]):,}", f"{pixels:,}", percent(recall), percent(users)]
+        for c, pixels, recall, users in zip(
+            report.classes, accuracy.confusion.sum(axis=1), accuracy.per_class, accuracy.users, strict=True
+        )
     ]
-    return html_page.section("Training", html_page.element("div", *drawn, class_="pair")) if drawn else Html("")
+    foot = ["All; means", f"{int(np.sum(train)):,}", f"{accuracy.pixels:,}"]
+    foot += [percent(accuracy.aa), percent(sections.mean(accuracy.users))]
+    if raw is not None:
+        columns.append("Found on raw bands, %")
+        rows = [[*row, percent(share)] for row, share in zip(rows, raw.per_class, strict=True)]
+        foot.append(percent(raw.aa))
+    return Table(columns, rows, foot, sections.class_caption(accuracy))
 
 
-def _origin(report: Report) -> Html:
+def _origin(report: Report) -> dict[str, Any]:
     """Return how the run was made: command, recipe, times, versions, data."""
     scenes = [m.scene for m in report.scenes]
-    credit = [html_page.paragraph(t) for t in dict.fromkeys(t for s in scenes for t in (s.attribution, s.note)) if t]
     times = {name.capitalize(): html_page.duration(seconds) for name, seconds in report.seconds.items()}
     if times:
         times["Together"] = html_page.duration(sum(report.seconds.values()))
-    tables = [html_page.facts(rows) for rows in (report.facts, times, report.versions) if rows]
-    command = [html_page.element("pre", html_page.text(report.command))] if report.command else []
-    return html_page.section("How to reproduce", *command, html_page.element("div", *tables, class_="pair"), *credit)
+    return {
+        "command": report.command,
+        "recipe": (report.facts, times, report.versions),
+        "credit": [text for text in dict.fromkeys(t for s in scenes for t in (s.attribution, s.note)) if text],
+    }

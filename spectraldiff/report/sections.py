@@ -1,16 +1,14 @@
-"""Parts that the report of a run and the report of a map's accuracy share."""
+"""What the report of a run and the report of a map's accuracy both hold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
 from spectraldiff.accuracy.metrics import Accuracy, Calibration
-from spectraldiff.report import figures, html_page
-from spectraldiff.report.html_page import Html
-from spectraldiff_runtime.classes import LandCoverClass
-
-FOOT = "Written by SpectralDiff. The page needs neither a network nor scripts; its pictures are part of the file."
+from spectraldiff.report import figures
+from spectraldiff.report.html_page import Figure, percent, thinned
 
 CLASS_CAPTION = (
     "Found: the share of the class's labelled pixels that the map finds (producer's accuracy). "
@@ -18,21 +16,18 @@ CLASS_CAPTION = (
 )
 
 
-def headline(accuracy: Accuracy, calibration: Calibration | None, more: Mapping[str, Html]) -> Html:
-    """Return the figures that matter most, and some more."""
-    unit = html_page.element("small", html_page.text(" %"))
+def headline(accuracy: Accuracy, calibration: Calibration | None) -> list[Figure]:
+    """Return the figures that matter most."""
     classes, tested = len(accuracy.per_class), accuracy.tested
-    average = (
-        "Average accuracy (AA)" if tested == classes else f"Average accuracy (AA) of {tested} of {classes} classes"
-    )
-    shown = {
-        "Overall accuracy (OA)": html_page.join((html_page.percent(accuracy.oa), unit)),
-        average: html_page.join((html_page.percent(accuracy.aa), unit)),
-        "Kappa \N{MULTIPLICATION SIGN} 100": html_page.percent(accuracy.kappa),
-    }
+    some = "" if tested == classes else f" of {tested} of {classes} classes"
+    shown = [
+        Figure("Overall accuracy (OA)", percent(accuracy.oa), "%"),
+        Figure(f"Average accuracy (AA){some}", percent(accuracy.aa), "%"),
+        Figure("Kappa \N{MULTIPLICATION SIGN} 100", percent(accuracy.kappa)),
+    ]
     if calibration is not None:
-        shown["Calibration error (ECE)"] = html_page.join((html_page.percent(calibration.ece), unit))
-    return html_page.tiles({**shown, **more})
+        shown.append(Figure("Calibration error (ECE)", percent(calibration.ece), "%"))
+    return shown
 
 
 def class_caption(accuracy: Accuracy) -> str:
@@ -47,29 +42,22 @@ def class_caption(accuracy: Accuracy) -> str:
     return f"{CLASS_CAPTION} {words[:1].upper()}{words[1:]}." if words else CLASS_CAPTION
 
 
-def confusion(accuracy: Accuracy, classes: Sequence[LandCoverClass]) -> Html:
-    """Return the section with the confusion matrix."""
-    drawn = html_page.picture(figures.confusion_matrix.png(accuracy, classes), "Confusion matrix")
-    return html_page.section("Confusion matrix", html_page.element("div", drawn, class_="scroll"))
+@dataclass(frozen=True)
+class Confidence:
+    """Pictures of confidences, PNG, and what the reliability diagram says."""
+
+    maps: Sequence[bytes]
+    diagram: bytes | None
+    words: str
 
 
-def confidence(calibration: Calibration | None, maps: Sequence[NDArray[Any] | None], which: str) -> Html:
-    """Return the section on confidence, or nothing where there is none."""
-    drawn = [
-        html_page.picture(
-            figures.confidence_map.png(html_page.thinned(values), "Confidence of the map"), "Confidence of the map"
-        )
-        for values in maps
-        if values is not None
-    ]
-    words = []
-    if calibration is not None:
-        diagram = figures.reliability_diagram.png(calibration, f"Reliability on the {which} pixels")
-        drawn.append(html_page.picture(diagram, "Reliability diagram"))
-        words.append(html_page.paragraph(_reliability(calibration)))
-    if not drawn:
-        return Html("")
-    return html_page.section("Confidence", *words, html_page.element("div", *drawn, class_="pair"))
+def confidence(calibration: Calibration | None, maps: Sequence[NDArray[Any] | None], which: str) -> Confidence | None:
+    """Return the pictures of confidence, or None where there is none; `which` names the scored pixels."""
+    drawn = [figures.confidence_map.png(thinned(m), "Confidence of the map") for m in maps if m is not None]
+    if calibration is None:
+        return Confidence(drawn, None, "") if drawn else None
+    diagram = figures.reliability_diagram.png(calibration, f"Reliability on the {which} pixels")
+    return Confidence(drawn, diagram, _reliability(calibration))
 
 
 def _reliability(calibration: Calibration) -> str:

@@ -1,7 +1,6 @@
 """What a user asks `sdiff train` for: kept in the run folder, so that a training can go on without being told again."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
@@ -11,27 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff.data.label_raster import check_grids, read_labels
-from spectraldiff.data.label_vectors import LabelFields, is_vector
+from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff.data.merge_scenes import alike, with_common_classes
 from spectraldiff.data.scene import LabelledScene, check_class_count
+from spectraldiff.data.source import SceneSource, check_exists, whole_path
 from spectraldiff.data.value_checks import check_data, check_range, scale_doubts, value_doubts
 from spectraldiff.datasets import registry
 from spectraldiff.models.classifier import empty_classifier
-from spectraldiff.models.presets import PRESETS, Preset
+from spectraldiff.models.presets import PRESETS, Preset, preset_named
+from spectraldiff.options import TrainOptions
 from spectraldiff.splits.draw import Geometry, make_splits
 from spectraldiff.splits.spec import PAPER_COUNTS, parse_spec
 from spectraldiff.splits.split import Split
 from spectraldiff.wording import counted, ranges
-from spectraldiff_runtime.errors import LabelsError, RunError, SceneError, SpectralDiffError, UsageError
+from spectraldiff_runtime.errors import LabelsError, RunError, UsageError
 from spectraldiff_runtime.geo.georeference import Georeference, crs_of
 from spectraldiff_runtime.messages import sdiff
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import ALL_BANDS
 
 OWN = "`sdiff train scene.tif --labels labels.gpkg --field class`"
-
-# Names that only GDAL knows: /vsizip/a.zip/a.tif, s3://bucket/a.tif, NETCDF:"a.nc":b. One letter is a Windows drive.
-GDAL_NAME = re.compile(r"/vsi|[a-z][a-z0-9_+]+:", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -91,10 +89,16 @@ class Request:
     resumed: tuple[str, ...] = ()
 
     @property
-    def sources(self) -> tuple[tuple[str, str], ...]:
-        """The user's own scenes, each with its labels."""
-        first = () if self.scene is None or self.labels is None else ((self.scene, self.labels),)
-        return (*first, *self.pairs)
+    def without_effect(self) -> str:
+        """Name the options that change nothing where raw bands are trained; empty for none."""
+        if not self.preset.raw:
+            return ""
+        changed = _changes(self.preset)
+        of_diffusion = ("--timestep", "--layer", "--diffusion-steps", "--diffusion-batch")
+        given = [name for name in of_diffusion if changed[name] is not None] + ["--compare-raw"] * self.compare_raw
+        have = "has" if len(given) == 1 else "have"
+        words = f"{' and '.join(given)} {have} no effect with --features raw, which trains no diffusion: left out"
+        return words if given else ""
 
     def load_scenes(self) -> tuple[LabelledScene, ...]:
         """Load the scenes with their labels, with one list of classes.
@@ -105,10 +109,25 @@ class Request:
             No pixel of a scene has data, or all are the same, or float32 cannot hold its values, or the scenes have
             different bands; and the errors of `datasets.load` and `LabelledScene.from_files`.
         """
+        self.check_files()
         if self.dataset is not None:
-            scenes = [registry.load(self.dataset, None if self.data_dir is None else Path(self.data_dir))]
-        else:
-            scenes = self._own_scenes()
+            return self.prepared([registry.load(self.dataset, None if self.data_dir is None else Path(self.data_dir))])
+        return self.prepared(self.source.read(2 if len(self.sources) == 1 else 1))
+
+    def load_scene(self) -> LabelledScene:
+        """Load the first scene, or the only one; as `load_scenes`."""
+        return self.load_scenes()[0]
+
+    def prepared(self, scenes: Sequence[LabelledScene]) -> tuple[LabelledScene, ...]:
+        """Check scenes that were read, say what is doubtful in them, and give them one list of classes."""
+        if self.scaled:
+            doubts = [scale_doubts(path) for path, _ in self.sources]
+            scenes = [replace(s, remarks=(*s.remarks, *said)) for s, said in zip(scenes, doubts, strict=True)]
+        if self.dataset is None:
+            common = with_common_classes(scenes)
+            remarks = [remark for scene in scenes for remark in scene.remarks]
+            paths = [labels for _, labels in self.sources]
+            check_class_count([scene.labels for scene in common], common[0].classes, paths, remarks=remarks)
         for scene in scenes:
             check_data(scene)
             check_range(scene)
@@ -116,41 +135,33 @@ class Request:
         first, *more = with_common_classes(scenes)
         return replace(first, remarks=(*first.remarks, *alike(first.classes))), *more
 
-    def load_scene(self) -> LabelledScene:
-        """Load the first scene, or the only one; as `load_scenes`."""
-        return self.load_scenes()[0]
+    @property
+    def source(self) -> SceneSource:
+        """Where the scenes come from."""
+        return SceneSource(
+            dataset=self.dataset,
+            scene=self.scene,
+            labels=self.labels,
+            pairs=self.pairs,
+            fields=LabelFields(self.field, self.layer_name, self.name_field),
+            bands=self.bands,
+            nodata=self.nodata,
+            scaled=self.scaled,
+            data_dir=self.data_dir,
+        )
 
-    def _own_scenes(self) -> list[LabelledScene]:
-        self._check_files()
-        paths = [labels for _, labels in self.sources]
-        fields = LabelFields(self.field, self.layer_name, self.name_field)
-        if fields.options and not any(is_vector(path) for path in paths):
-            raise UsageError(
-                f"{fields.options[0]} is for vector files and '{paths[0]}' is none: leave it out, or check the file"
-            )
-        options: dict[str, Any] = {"bands": self.bands, "nodata": self.nodata, "scaled": self.scaled}
-        least = 2 if len(paths) == 1 else 1
-        scenes = [LabelledScene.from_files(*pair, fields=fields, least=least, **options) for pair in self.sources]
-        if self.scaled:
-            doubts = [scale_doubts(path) for path, _ in self.sources]
-            scenes = [replace(s, remarks=(*s.remarks, *said)) for s, said in zip(scenes, doubts, strict=True)]
-        common = with_common_classes(scenes)
-        remarks = [remark for scene in scenes for remark in scene.remarks]
-        check_class_count([scene.labels for scene in common], common[0].classes, paths, remarks=remarks)
-        return scenes
+    @property
+    def sources(self) -> tuple[tuple[str, str], ...]:
+        """The user's own scenes, each with its labels."""
+        return self.source.files
 
-    def _check_files(self) -> None:
+    def check_files(self) -> None:
         """Refuse files that are not there, and a scene that is given twice, before anything is read."""
-        for scene, labels in self.sources:
-            _check_exists(scene, "a scene, as a raster that GDAL reads or a product as delivered", SceneError)
-            _check_exists(labels, "its labels, in a vector file or a raster", LabelsError)
-        spec = parse_spec(self.split, self.dataset)
-        if spec.form == "file":
-            _check_exists(spec.file, "a raster of the pixels that train", LabelsError)
-        scenes = [str(Path(scene).resolve()) if _is_there(scene) else scene for scene, _ in self.sources]
-        twice = next((path for path in scenes if scenes.count(path) > 1), None)
-        if twice is not None:
-            raise UsageError(f"the scene '{twice}' is given twice: wanted each scene once; put its labels in one file")
+        if self.dataset is None:
+            self.source.check_files()
+            spec = parse_spec(self.split, self.dataset)
+            if spec.form == "file":
+                check_exists(spec.file, "a raster of the pixels that train", LabelsError)
 
     def make_splits(self, scenes: Sequence[LabelledScene]) -> tuple[Split, ...]:
         """Draw the training and test pixels of each scene; pixels without data are in neither."""
@@ -274,27 +285,6 @@ def _marked(path: str, scenes: Sequence[LabelledScene]) -> NDArray[Any] | None:
     return marked
 
 
-def whole_path(name: str | Path) -> str:
-    """Return a file's whole path, so that a run goes on from any folder; a name that only GDAL knows stays."""
-    return str(name) if _only_gdal_knows(name) else str(Path(name).absolute())
-
-
-def _only_gdal_knows(name: str | Path) -> bool:
-    return GDAL_NAME.match(str(name)) is not None and not _is_there(name)
-
-
-def _is_there(name: str | Path) -> bool:
-    try:
-        return Path(name).exists()
-    except OSError:  # too long a name, or a loop of links
-        return False
-
-
-def _check_exists(name: str, wanted: str, kind: type[SpectralDiffError]) -> None:
-    if not _is_there(name) and not _only_gdal_knows(name):
-        raise kind(f"'{name}' does not exist: wanted {wanted}; check the name")
-
-
 def default_split(dataset: str | None) -> str:
     """Return the split used when none is asked for: the paper's where it has one, else a tenth of each class."""
     return "paper" if dataset in PAPER_COUNTS else "fraction:0.1"
@@ -307,3 +297,38 @@ def check_source(dataset: str | None, scene: str | None, labels: str | None, pai
         raise UsageError(f"give either --dataset NAME (see `sdiff datasets`) or your own scene: {OWN}")
     if (scene is None) != (labels is None):
         raise UsageError(f"a scene and its --labels go together: {OWN}")
+
+
+def new_request(source: SceneSource, options: TrainOptions) -> Request:
+    """Put together what is asked for; every usage error is found here, before anything is read or written.
+
+    Raises
+    ------
+    UsageError
+        Options exclude each other, or have values that do not exist.
+    """
+    check_source(source.dataset, source.scene, source.labels, source.pairs)
+    if source.dataset is not None and source.options:
+        raise UsageError(
+            f"{source.options[0]} is for your own scene: a benchmark scene is used as published; leave it out"
+        )
+    split = options.split or default_split(source.dataset)
+    spec = parse_spec(split, source.dataset)
+    return Request(
+        preset=preset_named(options.preset).changed(**options.changes),
+        split=f"file:{whole_path(spec.file)}" if spec.file else split,
+        split_by=options.split_by,
+        seed=options.seed,
+        compare_raw=options.compare_raw,
+        dataset=source.dataset,
+        bands=source.bands,
+        nodata=source.nodata,
+        scaled=source.scaled,
+        pairs=tuple((whole_path(scene), whole_path(labels)) for scene, labels in source.pairs),
+        field=source.fields.field,
+        name_field=source.fields.name_field,
+        layer_name=source.fields.layer,
+        scene=None if source.scene is None else whole_path(source.scene),
+        labels=None if source.labels is None else whole_path(source.labels),
+        data_dir=None if source.data_dir is None else whole_path(source.data_dir),
+    )

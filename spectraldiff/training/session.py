@@ -1,23 +1,29 @@
-"""One training from request to finished run folder."""
+"""One training from request to finished run folder: what the command and the Python function call."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from spectraldiff.data.merge_scenes import differing_bands
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.options import RUNS
+from spectraldiff.splits.label_counts import count_labels, doubts
 from spectraldiff.splits.split import Split
 from spectraldiff.training import data_digest
-from spectraldiff.training.compute import Compute, choose_compute
+from spectraldiff.training.compute import Compute, choose_compute, keep_freed_memory
 from spectraldiff.training.monitor import Monitor
 from spectraldiff.training.request import Request
 from spectraldiff.training.results import Result
 from spectraldiff.training.run_folder import (
     DATA,
+    FACTS,
     REQUEST,
     RunFolder,
+    check_new,
     create_run,
     next_run,
     open_run,
@@ -26,64 +32,159 @@ from spectraldiff.training.run_folder import (
 from spectraldiff.training.trainer import Training
 from spectraldiff_runtime.errors import RunError, UsageError
 from spectraldiff_runtime.messages import resume_command, sdiff
+from spectraldiff_runtime.validation import as_int_or_none
 
 
-def set_up(request: Request, threads: int | None, device: str | None, resumed: bool) -> tuple[Request, Compute]:
-    """Set threads and device, those given, else those that the run was begun with; return the request that knows."""
-    asked = threads or request.threads
-    if asked is not None:
-        torch.set_num_threads(asked)
-    compute = choose_compute(request.device if device is None else device)
-    used, place = torch.get_num_threads(), compute.device.type
-    if resumed:
-        return request.gone_on(used, place), compute
-    return replace(request, threads=threads, device=device or "auto", used_threads=used, used_device=place), compute
+@dataclass(frozen=True)
+class RunPlace:
+    """Where a training is written, and what it computes on.
+
+    Attributes
+    ----------
+    run
+        The folder to make; None for the next one in `runs_dir`.
+    runs_dir
+        The folder that holds the runs.
+    unfinished
+        The run to go on with, from `reopen`; None for a new one.
+    threads, device
+        CPU threads, and ``"auto"``, ``"cpu"`` or ``"cuda"``; None for those that the run was begun with, or all
+        threads and ``"auto"``.
+    """
+
+    run: Path | None = None
+    runs_dir: Path = RUNS
+    unfinished: RunFolder | None = None
+    threads: int | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        threads = as_int_or_none("threads", self.threads)
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads is {threads}: wanted 1 or more")
+        object.__setattr__(self, "threads", threads)
+        if self.device not in (None, "auto", "cpu", "cuda"):
+            raise UsageError(f"device is '{self.device}': wanted auto, cpu or cuda")
 
 
-def reopen(path: Path, given: dict[str, Any]) -> tuple[RunFolder, Request]:
-    """Return the unfinished run at `path` and what it was asked for; options that are `given` anew are refused."""
-    named = ["the scene" if k == "scene" else f"--{k.replace('_', '-')}" for k, v in given.items() if v is not None]
-    if named:
-        raise UsageError(f"--resume goes on with what the run was begun with: leave out {' and '.join(named)}")
+def train(
+    request: Request, place: RunPlace, monitor: Monitor, scenes: Sequence[LabelledScene] | None = None
+) -> tuple[RunFolder, Result]:
+    """Train from request to finished run folder.
+
+    Parameters
+    ----------
+    request
+        What is asked for, from `spectraldiff.training.request.new_request` or `reopen`.
+    place
+        Where the run goes and what it computes on.
+    monitor
+        Told of data, progress and warnings.
+    scenes
+        The request's scenes where they are read already; None reads them.
+
+    Raises
+    ------
+    SpectralDiffError
+        Of any kind; nothing is written before the data are read, checked and split.
+    """
+    keep_freed_memory()
+    folder = place.unfinished
+    if folder is None:
+        _check_before(request, place, monitor)
+    request, compute = _set_up(request, place)
+    if scenes is None:
+        scenes = request.load_scenes()
+    else:
+        request.check_files()
+        scenes = request.prepared(scenes)
+    scenes = (replace(scenes[0], remarks=(*scenes[0].remarks, *request.resumed)), *scenes[1:])
+    splits = request.make_splits(scenes)
+    if folder is not None:
+        _check_unchanged(folder, scenes, splits)
+    _show(scenes, splits, monitor)
+    folder = folder or _new_run(request, scenes, splits, place)
+    with _held(folder, request, monitor):
+        monitor.message(f"Training the preset '{request.preset.name}' on {compute.device} into '{folder.path}'")
+        training = Training(folder, scenes, splits, request.preset, request.seed, compute, monitor)
+        result = training.finish(request.compare_raw, request.command())
+    _warn((result.temperature.note, request.fewer_components(folder.read_json(FACTS))), monitor)
+    return folder, result
+
+
+def reopen(path: Path, given: Sequence[str] = ()) -> tuple[RunFolder, Request]:
+    """Return the unfinished run at `path` and what it was asked for.
+
+    Raises
+    ------
+    UsageError
+        Options are `given` anew.
+    RunError
+        There is no run, or it is finished or damaged.
+    """
+    if given:
+        raise UsageError(f"--resume goes on with what the run was begun with: leave out {' and '.join(given)}")
     folder = open_run(path, path.parent)
     if folder.finished:
         raise RunError(f"the run '{path}' is finished: export it with `{sdiff('export', '--run', path)}`")
     return folder, Request.from_json(folder.read_json(REQUEST))
 
 
-def check_unchanged(folder: RunFolder, scenes: Sequence[LabelledScene], splits: Sequence[Split]) -> None:
+def _check_before(request: Request, place: RunPlace, monitor: Monitor) -> None:
+    if place.run is not None:
+        check_new(place.run)
+    _warn((request.without_effect,), monitor)
+
+
+def _set_up(request: Request, place: RunPlace) -> tuple[Request, Compute]:
+    """Set threads and device, those given, else those that the run was begun with; return the request that knows."""
+    asked = place.threads or request.threads
+    if asked is not None:
+        torch.set_num_threads(asked)
+    compute = choose_compute(request.device if place.device is None else place.device)
+    threads, device = torch.get_num_threads(), compute.device.type
+    if place.unfinished is not None:
+        return request.gone_on(threads, device), compute
+    begun: dict[str, Any] = {"used_threads": threads, "used_device": device}
+    return replace(request, threads=place.threads, device=place.device or "auto", **begun), compute
+
+
+def _check_unchanged(folder: RunFolder, scenes: Sequence[LabelledScene], splits: Sequence[Split]) -> None:
     """Refuse to go on with other data than the run was begun with; runs of earlier versions do not know theirs."""
     if (folder.path / DATA).is_file():
         data_digest.check_unchanged(folder.read_json(DATA), data_digest.data_digests(scenes, splits))
 
 
-def new_run(
-    request: Request, scenes: Sequence[LabelledScene], splits: Sequence[Split], run: Path | None, runs_dir: Path
-) -> RunFolder:
+def _show(scenes: Sequence[LabelledScene], splits: Sequence[Split], monitor: Monitor) -> None:
+    """Say what the training begins with: scenes, labels of each class, and what is doubtful in them."""
+    counts = count_labels(scenes, splits)
+    monitor.data(scenes, splits, counts)
+    remarks = [remark for scene in scenes for remark in scene.remarks]
+    _warn((*remarks, differing_bands(scenes), *splits[0].notes, *doubts(counts)), monitor)
+
+
+def _warn(lines: Iterable[str], monitor: Monitor) -> None:
+    for line in filter(None, lines):
+        monitor.warn(line)
+
+
+def _new_run(request: Request, scenes: Sequence[LabelledScene], splits: Sequence[Split], place: RunPlace) -> RunFolder:
     """Make the run folder, with what was asked for and the pixels of both sides."""
-    folder = create_run(run or next_run(runs_dir, scenes[0].name, request.preset.name))
+    folder = create_run(place.run or next_run(place.runs_dir, scenes[0].name, request.preset.name))
     write_pixels(folder, scenes, splits)
     folder.write_json(DATA, data_digest.data_digests(scenes, splits))
     folder.write_json(REQUEST, request.to_json())
     return folder
 
 
-def train(
-    request: Request,
-    folder: RunFolder,
-    scenes: Sequence[LabelledScene],
-    splits: Sequence[Split],
-    compute: Compute,
-    monitor: Monitor,
-) -> Result:
-    """Train into the run folder."""
+@contextmanager
+def _held(folder: RunFolder, request: Request, monitor: Monitor) -> Iterator[None]:
+    """Keep a run folder for this training, with the request as it is now; say how to go on where it is stopped."""
     with folder.held():
         if Request.from_json(folder.read_json(REQUEST)).resumed != request.resumed:
             folder.write_json(REQUEST, request.to_json())
-        monitor.message(f"Training the preset '{request.preset.name}' on {compute.device} into '{folder.path}'")
         try:
-            training = Training(folder, scenes, splits, request.preset, request.seed, compute, monitor)
-            return training.finish(request.compare_raw, request.command())
+            yield
         except KeyboardInterrupt:
             monitor.message(f"Stopped; go on with `{resume_command(folder.path)}`")
             raise

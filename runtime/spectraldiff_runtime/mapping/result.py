@@ -1,7 +1,9 @@
 """What a mapping returns."""
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.classes import LandCoverClass
+from spectraldiff_runtime.output.preview import LARGEST, draw_preview, read_reduced
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,19 @@ class MapResult:
             "classes": [self._row(c) for c in self.legend],
             "profile": list(self.profile),
         }
+
+    def _repr_html_(self) -> str:
+        """Show the map with its legend in a notebook."""
+        size, buffer = f"{self.width:,} x {self.height:,} pixels", BytesIO()
+        if self.out is None:
+            assert self.classes is not None
+            step = max(1, -(-max(self.classes.shape) // LARGEST))
+            drawn = draw_preview(self.classes[::step, ::step], self.legend, "Class map", size)
+        else:
+            drawn = draw_preview(read_reduced(self.out, LARGEST)[0], self.legend, self.out.name, size)
+        drawn.save(buffer, "PNG")
+        data = base64.b64encode(buffer.getvalue()).decode("ascii")
+        return f'<img src="data:image/png;base64,{data}" alt="Class map" style="max-width: 100%">'
 
     def _row(self, c: LandCoverClass) -> dict[str, Any]:
         pixels, area = self.pixels[c.value], self.hectares_per_pixel

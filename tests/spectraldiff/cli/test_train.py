@@ -16,7 +16,8 @@ import typer
 
 from spectraldiff.cli.train import COMMAND, join_pairs, train
 from spectraldiff.cli.train_output import describe
-from spectraldiff.training.request import Request, whole_path
+from spectraldiff.data.source import whole_path
+from spectraldiff.training.request import Request
 from spectraldiff.training.run_folder import RunFolder
 from spectraldiff.training.run_model import load_model
 from spectraldiff_export.card import card_of

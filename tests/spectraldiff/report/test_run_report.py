@@ -1,6 +1,5 @@
 """Reports: what they say, that nothing in them is markup by accident, and that a real browser shows them whole."""
 
-import base64
 import html
 import json
 import re
@@ -56,7 +55,7 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.seen.append(tag)
-        if tag not in html_page.VOID:
+        if tag not in {"img", "meta"}:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -151,7 +150,7 @@ def test_run_says_what_it_reached(run_page, report):
         f"<dd>{100 * report.accuracy.oa:.2f}<small> %</small></dd>",
         f"{100 * report.calibration.ece:.2f}",
         "37.5 % of the test pixels have a training pixel in the window of 5 \N{MULTIPLICATION SIGN} 5 pixels",
-        "sdiff train --dataset &#x27;tiny &amp; small&#x27;",
+        "sdiff train --dataset &#39;tiny &amp; small&#39;",
         "5 min 12 s",
         "5 min 14 s",
         ">Class Oats is small.</p>",
@@ -251,8 +250,7 @@ def test_durations(seconds, written):
 
 def test_large_rasters_are_thinned_out():
     image = np.zeros((10, 4000, 3), np.uint8)
-    data = re.search(r"base64,([^\"]+)", html_page.raster(image, "Map"))[1]
-    with Image.open(BytesIO(base64.b64decode(data))) as small:
+    with Image.open(BytesIO(html_page.raster(image))) as small:
         assert small.size == (1334, 4)
 
 

@@ -1,0 +1,225 @@
+"""Maps: made with a model file, compared with labels, described."""
+
+import os
+import shlex
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from spectraldiff.accuracy.assessment import Assessment, assess
+from spectraldiff.api.describe import describe
+from spectraldiff.api.progress import Progress
+from spectraldiff.api.results import MapAccuracy
+from spectraldiff.api.scenes import PathLike
+from spectraldiff.data.label_vectors import LabelFields
+from spectraldiff_runtime import Model, __version__
+from spectraldiff_runtime import map_scene as map_with
+from spectraldiff_runtime.atomic import check_distinct, check_output
+from spectraldiff_runtime.cli.map_output import progress as map_bar
+from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.mapping.result import MapResult
+
+if TYPE_CHECKING:
+    from spectraldiff_runtime.mapping.request import Region
+    from spectraldiff_runtime.scene.protocol import Scene
+    from spectraldiff_runtime.tiling.plan import Plan
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=3)
+
+
+def map_scene(
+    model: Model | PathLike,
+    scene: "PathLike | NDArray[Any] | Scene",
+    out: PathLike | None = None,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    progress: Progress = True,
+    **options: Any,
+) -> MapResult:
+    """Map a scene with a model file; needs no PyTorch.
+
+    Parameters
+    ----------
+    model
+        A model file, or a `Model` that is open: it maps several scenes without being read again.
+    scene
+        A raster that GDAL reads, also by URL; a cube (H, W, B) in raw units; or any `Scene`.
+    out
+        The class raster to write; None returns arrays: `MapResult.classes` is (H, W), 0 unclassified, 1..K.
+    device, threads
+        Where a model file runs: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; CPU threads, None for all.
+    progress
+        True draws a bar on stderr, False nothing; a function is called with ``"map"``, pixels done, and all of them.
+    options
+        All others of `spectraldiff_runtime.map_scene`: ``confidence``, ``probabilities``, ``preview``,
+        ``min_confidence``, ``window``, ``bounds``, ``mask``, ``bands``, ``max_memory``, ``overwrite``, ``resume``, ...
+
+    Raises
+    ------
+    ModelFileError, DeviceError
+        The model file is not ours or damaged; the device is not there.
+    SceneError, OutputError, UsageError
+        As `spectraldiff_runtime.map_scene`, with nothing written.
+
+    Examples
+    --------
+    >>> sd.map_scene("model.onnx", "line.img", "classes.tif", confidence="confidence.tif")
+    >>> classes = sd.map_scene("model.onnx", cube).classes
+    """
+    if isinstance(model, Model):
+        if device is not None or threads is not None:
+            raise UsageError("device and threads belong to the model that is open: give them to Model.open")
+        engine = model
+    else:
+        engine = Model.open(Path(model), device or "auto", threads)
+    with _told(progress) as (begin, advance):
+
+        def started(scene: "Scene", region: "Region", plan: "Plan") -> None:
+            begin(region.window.height * region.window.width)
+
+        return map_with(
+            engine,
+            Path(scene) if isinstance(scene, os.PathLike) else scene,
+            None if out is None else Path(out),
+            **options,
+            started=started,
+            progress=advance,
+        )
+
+
+@contextmanager
+def _told(progress: Progress) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """Yield what begins a map's progress, with all pixels, and what moves it on."""
+    if not callable(progress):
+        with map_bar(quiet=not progress) as functions:
+            yield functions
+        return
+    tell, counts = progress, {"done": 0, "all": 0}
+
+    def begin(pixels: int) -> None:
+        counts["all"] = pixels
+
+    def advance(pixels: int) -> None:
+        counts["done"] += pixels
+        tell("map", counts["done"], counts["all"])
+
+    yield begin, advance
+
+
+def evaluate(
+    classes: PathLike,
+    labels: PathLike,
+    *,
+    field: str | None = None,
+    name_field: str | None = None,
+    layer_name: str | None = None,
+    exclude: PathLike | None = None,
+    confidence: PathLike | None = None,
+    count_nodata: bool = False,
+    report: PathLike | None = None,
+    overwrite: bool = False,
+    warn: Callable[[str], None] = _warn,
+) -> MapAccuracy:
+    """Compare a class map with labels: OA, AA, kappa, accuracy of each class, confusion matrix.
+
+    Parameters
+    ----------
+    classes
+        The class map.
+    labels
+        A raster on the map's grid, or points or polygons in any CRS.
+    field, name_field, layer_name
+        Of a vector file, as in `open_labelled`; `field` is ``"class"`` by default.
+    exclude
+        Raster whose nonzero pixels are left out, such as a run's ``train_pixels.tif``.
+    confidence
+        The map's confidence raster, 0..1 or whole percent: adds its calibration.
+    count_nodata
+        Whether labelled pixels without data in the map are wrong, too.
+    report
+        A page of HTML to write.
+    overwrite
+        Whether a report that exists is replaced.
+    warn
+        Called with each warning; `warnings.warn` by default.
+
+    Raises
+    ------
+    SceneError, LabelsError, UsageError
+        A file cannot be read, does not fit the map, or leaves nothing to score.
+    OutputError
+        The report exists or cannot be written.
+
+    Examples
+    --------
+    >>> found = sd.evaluate("classes.tif", "labels.gpkg", field="class")
+    >>> found.accuracy.oa, found.accuracy.confusion  # 0..1, (K, K + 1)
+    """
+    left_out, sure = _path(exclude), _path(confidence)
+    if report is not None:
+        check_output(Path(report), overwrite)
+        inputs = [Path(classes), Path(labels), *filter(None, (left_out, sure))]
+        check_distinct({"--report": Path(report)}, inputs)
+    fields = LabelFields(field, layer_name, name_field)
+    found = assess(
+        Path(classes), Path(labels), fields=fields, exclude=left_out, confidence=sure, count_nodata=count_nodata
+    )
+    for note in found.notes:
+        warn(note)
+    if report is not None:
+        given: dict[str, PathLike | None] = {"--field": field, "--name-field": name_field, "--layer-name": layer_name}
+        given |= {"--exclude": exclude, "--confidence": confidence}
+        words = ["evaluate", classes, "--labels", labels, *_typed(given), *["--count-nodata"] * count_nodata]
+        _write_report(Path(report), (Path(classes), Path(labels)), found, [*words, "--report", report], overwrite)
+    return MapAccuracy.of(found)
+
+
+def _path(name: PathLike | None) -> Path | None:
+    return None if name is None else Path(name)
+
+
+def _typed(options: Mapping[str, PathLike | None]) -> list[PathLike]:
+    return [word for name, value in options.items() if value is not None for word in (name, value)]
+
+
+def _write_report(
+    path: Path, inputs: tuple[Path, Path], found: Assessment, words: Sequence[PathLike], overwrite: bool
+) -> None:
+    """Write the report of a map and its labels; `words` are the command that makes it again."""
+    from spectraldiff.report.accuracy_report import AccuracyReport, write_accuracy_report
+
+    names, command = [one.name for one in inputs], shlex.join(map(str, ["sdiff", *words]))
+    content = AccuracyReport(names[0], names[1], found, command, {"spectraldiff": __version__})
+    write_accuracy_report(path, content, overwrite)
+
+
+def info(file: PathLike) -> dict[str, Any]:
+    """Say what a model file, a raster or a run folder is and holds.
+
+    Parameters
+    ----------
+    file
+        A path, or a name that GDAL knows.
+
+    Returns
+    -------
+    dict
+        ``kind`` is ``"model"``, ``"raster"``, ``"run"`` or ``"unfinished run"``; what else there is depends on it.
+
+    Raises
+    ------
+    ModelFileError, RunError, SceneError
+        It is damaged, or none of them.
+
+    Examples
+    --------
+    >>> sd.info("model.onnx")["classes"]
+    """
+    return describe(str(file))

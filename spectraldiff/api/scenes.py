@@ -1,0 +1,119 @@
+"""Labelled scenes, from files or by the name of a benchmark."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from spectraldiff.api.results import OpenedScene
+from spectraldiff.data.label_vectors import LabelFields
+from spectraldiff.data.source import SceneSource, whole_path
+from spectraldiff_runtime.cli.options import training_package
+from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
+from spectraldiff_runtime.scene.protocol import ALL_BANDS, BandChoice
+
+PathLike = str | os.PathLike[str]
+
+
+def open_labelled(
+    scene: PathLike,
+    labels: PathLike,
+    *,
+    field: str | None = None,
+    name_field: str | None = None,
+    layer_name: str | None = None,
+    bands: BandChoice = None,
+    nodata: Nodata = NODATA_OF_FILE,
+    scaled: bool = False,
+) -> OpenedScene:
+    """Read a scene and its labels.
+
+    Parameters
+    ----------
+    scene
+        A raster that GDAL reads, also by URL, or a product as delivered; read whole: (H, W, B).
+    labels
+        Polygons or points in a vector file, in any CRS; or a raster with 0 for unlabelled and classes from 1.
+    field, name_field, layer_name
+        Of a vector file: the field with the class, text or numbers from 1; that with the classes' names where `field`
+        has numbers; the layer where it has several.
+    bands
+        Numbers of the bands to use, from 1; by default all but those that the raster calls bad; ``"all"``
+        for all.
+    nodata
+        Value of pixels without data, None for none, or ``"file"`` for the raster's own.
+    scaled
+        Whether the raster's scale and offset are applied; maps of the model apply them, too.
+
+    Raises
+    ------
+    SceneError, LabelsError
+        A file is not there, cannot be read, or the labels do not lie on the scene.
+    UsageError
+        The vector file has no such field or layer.
+
+    Examples
+    --------
+    >>> scene = sd.open_labelled("scene.tif", "labels.gpkg", field="class")
+    """
+    source = SceneSource(
+        scene=whole_path(scene),
+        labels=whole_path(labels),
+        fields=LabelFields(field, layer_name, name_field),
+        bands=bands if bands is None or bands == ALL_BANDS else tuple(bands),
+        nodata=nodata,
+        scaled=scaled,
+    )
+    source.check_files()
+    # A class of its own is enough here: `train` counts those of all its scenes.
+    return OpenedScene.of(source.read(least=1)[0], source)
+
+
+def open_dataset(name: str, *, data_dir: PathLike | None = None) -> OpenedScene:
+    """Load a benchmark scene; its files are downloaded if they are not there yet.
+
+    Parameters
+    ----------
+    name
+        As `list_datasets` lists it: ``"indian-pines"`` needs no download.
+    data_dir
+        Folder with files that you have already.
+
+    Raises
+    ------
+    UsageError
+        There is no scene of that name.
+    DatasetError
+        A file cannot be downloaded or is not the published one.
+
+    Examples
+    --------
+    >>> scene = sd.open_dataset("indian-pines")
+    >>> scene.write("scene.tif", labels="labels.tif")
+    """
+    with training_package("datasets"):
+        from spectraldiff.datasets import registry
+    folder = None if data_dir is None else Path(data_dir)
+    source = SceneSource(dataset=name, data_dir=None if folder is None else whole_path(folder))
+    return OpenedScene.of(registry.load(name, folder), source)
+
+
+def list_datasets(*, data_dir: PathLike | None = None) -> list[dict[str, Any]]:
+    """List the benchmark scenes: name, sensor, size, classes, licence, and whether their files are on disk.
+
+    Parameters
+    ----------
+    data_dir
+        Folder with files that you have already.
+
+    Raises
+    ------
+    DatasetError
+        There is no such folder.
+
+    Examples
+    --------
+    >>> [one["name"] for one in sd.list_datasets()]
+    """
+    with training_package("datasets"):
+        from spectraldiff.datasets import registry
+    return [registry.facts(name, None if data_dir is None else Path(data_dir)) for name in registry.names()]

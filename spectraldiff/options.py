@@ -1,0 +1,117 @@
+"""What a training may be asked for, with its defaults: the command and the Python function both take them from here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.validation import as_int, as_int_or_none
+
+COUNTS = ("components", "diffusion_steps", "diffusion_batch", "epochs")
+RUNS = Path("runs")  # the folder that runs go to and are looked for in
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How to train. None leaves a value to the preset.
+
+    Attributes
+    ----------
+    preset
+        ``"fast"`` or ``"paper"``: networks and their training.
+    split
+        The training pixels: ``"paper"``, ``"per-class:N"``, ``"fraction:F"``, ``"disjoint"``, ``"disjoint:F"`` or
+        ``"file:TRAIN.tif"``. None: the paper's counts where it has some, else ``"fraction:0.1"``.
+    split_by
+        Where labels are polygons, a split draws whole ones (``"polygon"``) or pixels (``"pixel"``).
+    seed
+        0..2**32 - 1: of the split, the weights and every draw.
+    features
+        ``"diffusion"``, or ``"raw"`` for the ablation without diffusion.
+    compare_raw
+        Whether the same classifier is also trained on raw bands.
+    timestep, layer
+        Diffusion step, and layer index 0..2, that features are read at.
+    components
+        Principal components of the features.
+    diffusion_steps, diffusion_batch
+        Training steps of the denoiser, and its instances a step.
+    epochs
+        Epochs of the classifier.
+    """
+
+    preset: str = "fast"
+    split: str | None = None
+    split_by: str = "polygon"
+    seed: int = 0
+    features: str = "diffusion"
+    compare_raw: bool = False
+    timestep: int | None = None
+    layer: int | None = None
+    components: int | None = None
+    diffusion_steps: int | None = None
+    diffusion_batch: int | None = None
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_choice("split_by", self.split_by, ("polygon", "pixel"))
+        _check_choice("features", self.features, ("diffusion", "raw"))
+        seed = as_int("seed", self.seed)
+        if not 0 <= seed < 2**32:
+            raise UsageError(f"seed is {seed}: wanted 0 to {2**32 - 1}")
+        object.__setattr__(self, "seed", seed)
+        for name in ("timestep", "layer", *COUNTS):
+            object.__setattr__(self, name, as_int_or_none(name, getattr(self, name)))
+        _check_counts({name: getattr(self, name) for name in COUNTS}, 1)
+
+    @property
+    def changes(self) -> dict[str, object]:
+        """What differs from the preset; None for what does not."""
+        raw = self.features if self.features != TrainOptions.features else None
+        return {"features": raw, **{name: getattr(self, name) for name in ("timestep", "layer", *COUNTS)}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructOptions:
+    """What is drawn of the reverse process.
+
+    Attributes
+    ----------
+    step
+        Diffusion step to begin at, from 1.
+    size
+        Pixels along the side of the part of the scene, at least 8.
+    panels
+        Pictures in the strip, at least 2.
+    spectra
+        Pixels whose spectra are drawn, at least 1.
+    seed
+        Of the noise.
+    """
+
+    step: int = 100
+    size: int = 64
+    panels: int = 7
+    spectra: int = 6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"step": 1, "size": 8, "panels": 2, "spectra": 1, "seed": 0}
+        for name, lowest in least.items():
+            value = as_int(name, getattr(self, name))
+            object.__setattr__(self, name, value)
+            _check_counts({name: value}, lowest)
+
+
+def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UsageError(f"{name} is '{value}': wanted {' or '.join(known)}")
+
+
+def _check_counts(values: Mapping[str, int | None], least: int) -> None:
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise UsageError(f"{name} is {value}: wanted {least} or more")
+
+
+TRAIN, RECONSTRUCT = TrainOptions(), ReconstructOptions()  # the defaults
