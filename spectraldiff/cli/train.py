@@ -212,9 +212,8 @@ def train(
     if resume is None:
         unfinished, request = None, new_request(source, options)
     else:
-        unfinished, request = session.reopen(
-            resume, [*_given(source), *_given(options), *["--run"] * (run is not None)]
-        )
+        again = [*["--run"] * (run is not None), *_given(source), *_given(options)]
+        unfinished, request = session.reopen(resume, again)
     place = session.RunPlace(run, runs_dir, unfinished, threads, None if device is None else device.value)
     with TerminalMonitor(quiet) as monitor:
         folder, result = session.train(request, place, monitor)
