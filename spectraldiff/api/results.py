@@ -57,7 +57,7 @@ class TrainedRun:
     """
 
     path: Path
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] = field(repr=False)
 
     @property
     def report(self) -> Path:

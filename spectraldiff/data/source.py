@@ -107,11 +107,11 @@ class SceneSource:
 
 def whole_path(name: str | os.PathLike[str]) -> str:
     """Return a file's whole path, so that a run goes on from any folder; a name that only GDAL knows stays."""
-    return str(name) if _only_gdal_knows(name) else str(Path(name).absolute())
+    return os.fspath(name) if _only_gdal_knows(name) else str(Path(name).absolute())
 
 
 def _only_gdal_knows(name: str | os.PathLike[str]) -> bool:
-    return GDAL_NAME.match(str(name)) is not None and not _is_there(name)
+    return GDAL_NAME.match(os.fspath(name)) is not None and not _is_there(name)
 
 
 def _is_there(name: str | os.PathLike[str]) -> bool:

@@ -9,7 +9,7 @@ import pytest
 import spectraldiff as sd
 from spectraldiff.options import RECONSTRUCT, TRAIN
 from spectraldiff_runtime.cli import run as sdiff
-from spectraldiff_runtime.errors import LabelsError, OutputError, RunError, SceneError, UsageError
+from spectraldiff_runtime.errors import OutputError, RunError, SceneError, UsageError
 from tests.spectraldiff.cli.own_scene import vector_labels
 
 TINY = {"features": "raw", "epochs": 1, "components": 5, "threads": 1, "device": "cpu"}
@@ -125,7 +125,7 @@ def test_errors_are_those_of_the_commands(files, notebook, tiny_scene, tmp_path)
         sd.open_labelled(tmp_path / "none.tif", files[1], field="cover")
     with pytest.raises(UsageError, match="did you mean indian-pines"):
         sd.open_dataset("indian pines")
-    with pytest.raises(LabelsError, match="no layer"):
+    with pytest.raises(UsageError, match="is no vector file"):
         sd.evaluate(notebook["at"] / "classes.tif", tmp_path / "none.gpkg", field="cover")
     assert list(tmp_path.iterdir()) == []
 
