@@ -195,7 +195,7 @@ def _write_report(
     """Write the report of a map and its labels; `words` are the command that makes it again."""
     from spectraldiff.report.accuracy_report import AccuracyReport, write_accuracy_report
 
-    names, command = [one.name for one in inputs], shlex.join(map(os.fspath, ["sdiff", *words]))
+    names, command = [one.name for one in inputs], shlex.join([os.fspath(word) for word in ("sdiff", *words)])
     content = AccuracyReport(names[0], names[1], found, command, {"spectraldiff": __version__})
     write_accuracy_report(path, content, overwrite)
 
