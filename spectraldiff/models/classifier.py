@@ -1,4 +1,4 @@
-"""The trained model: from raw pixels to class scores, with all that it learnt from its scene."""
+"""The trained model: from raw pixels to class scores, with all that it learned from its scene."""
 
 from collections.abc import Callable
 from typing import Any

@@ -49,7 +49,7 @@ class NoiseSchedule(nn.Module):
         return self.alpha_bar[t].view(-1, 1, 1, 1)
 
     def mean(self, x0: Tensor, t: Tensor) -> Tensor:
-        """Return E[x_t | x_0] = sqrt(alpha_bar_t) x_0; what stands for x_t at inference."""
+        """Return E[x_t | x_0] = sqrt(alpha_bar_t) x_0; it replaces x_t at inference."""
         return self.at(t).sqrt() * x0
 
     def add_noise(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:

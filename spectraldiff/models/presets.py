@@ -178,7 +178,7 @@ _OPTIONS: dict[str, Any] = {
     "epochs": lambda value: {"classifier": {"epochs": value, "most_steps": 0}},
 }
 
-# What the paper's text leaves open is marked; everything else stands there.
+# Values that the paper does not give are marked "open".
 PAPER = Preset(
     name="paper",
     diffusion=DiffusionSettings(

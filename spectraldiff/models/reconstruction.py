@@ -65,7 +65,7 @@ def reconstruct(
     seed: int,
     report: Callable[[int, int], None],
 ) -> Reconstruction:
-    """Noise the busiest part of a scene to step `start` and denoise it.
+    """Noise the part of a scene with the most classes to step `start` and denoise it.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def labelled_part(labels: NDArray[Any], size: int) -> tuple[int, int]:
 
 
 def example_spectra(result: Reconstruction, scene: LabelledScene, count: int) -> list[Spectra]:
-    """Return the spectra of one pixel of each of the `count` commonest classes in the part."""
+    """Return the spectra of one pixel of each of the `count` most common classes in the part."""
     height, width = result.original.shape[:2]
     labels = scene.labels[result.row : result.row + height, result.column : result.column + width]
     values, pixels = np.unique(labels[labels > 0], return_counts=True)

@@ -63,7 +63,7 @@ class ViTConfig:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; the first `queries` tokens ask, all tokens answer."""
+    """Multi-head self-attention; with `queries`, only the first so many tokens are queries."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

@@ -100,7 +100,7 @@ class Loop:
         return self.average.eval()
 
     def train_step(self) -> float:
-        """Take a step and return its mean loss; `run` keeps the history."""
+        """Run one step and return its mean loss; `run` keeps the history."""
         self._seed_step()
         rate = learning_rate(self.settings, self.step, self.total)
         for group in self.optimiser.param_groups:
@@ -145,7 +145,7 @@ class Loop:
         return state
 
     def restore(self, state: State) -> None:
-        """Take up what `state` returned."""
+        """Restore what `state` returned."""
         self.history = state["history"].tolist()
         self.model.load_state_dict(_under(state, "model."))
         self.average.load_state_dict(_under(state, "average."))

@@ -1,4 +1,4 @@
-"""Progress of a training, told to the outside."""
+"""Progress of a training, reported to its caller."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -92,7 +92,7 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep this folder for one training; the system gives it free when the process ends, however it does.
+        """Lock this folder for one training; the system releases the lock when the process ends, however it does.
 
         Raises
         ------

@@ -14,7 +14,7 @@ from spectraldiff.models.settings import Member
 from spectraldiff.models.vit import ViTConfig
 from spectraldiff.splits.hold_out import PLENTY, groups_of, hold_out, patches
 from spectraldiff.splits.split import Split
-from spectraldiff.training import trainer
+from spectraldiff.training import fit_classifier
 from spectraldiff.training.calibration import (
     HIGHEST,
     HeldOut,
@@ -157,10 +157,10 @@ def test_an_overconfident_classifier_is_cooled_and_keeps_its_classes(
 ):
     """The same training, but scores of the held-out pixels that are eight times as large."""
     preset, split = tiny_preset.changed(features="raw", epochs=4), tiny_request.make_split(tiny_scene)
-    scores = trainer.smoothed_scores
+    scores = fit_classifier.smoothed_scores
     results, models = [], []
     for factor in (1, 8):
-        monkeypatch.setattr(trainer, "smoothed_scores", lambda *given, factor=factor: factor * scores(*given))
+        monkeypatch.setattr(fit_classifier, "smoothed_scores", lambda *given, factor=factor: factor * scores(*given))
         run = create_run(tmp_path / f"run{factor}")
         results.append(Training(run, tiny_scene, split, preset, 0, Compute()).finish())
         models.append(load_model(run)[0])
