@@ -11,6 +11,8 @@ from spectraldiff_runtime import Model, map_scene
 from spectraldiff_runtime.cli import run
 from spectraldiff_runtime.geotiff.class_raster import read_classes
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture(scope="module")
 def job(tiny_files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:

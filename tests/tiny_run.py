@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.presets import FAST, Preset
@@ -49,6 +51,16 @@ def one_thread() -> None:
     Numba sets the number anew for all OpenMP programs of the process whenever a kernel runs.
     """
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save figures as one pixel: drawing takes half of a short training's time, and the reports' tests draw them."""
+
+    def save(figure: Figure, target: object, **_: object) -> None:
+        Image.new("RGB", (1, 1)).save(target, "png")
+
+    monkeypatch.setattr(Figure, "savefig", save)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ from spectraldiff.training.run_folder import RunFolder
 from spectraldiff_runtime.cli import run
 from tests.spectraldiff.cli.own_scene import RAW, own
 
+pytestmark = pytest.mark.training
+
 
 def test_reconstruct_draws_strip_and_spectra(tiny_run, tmp_path, capsys):
     command = ["reconstruct", "--run", str(tiny_run.path), "--step", "6", "--size", "12", "--panels", "3"]

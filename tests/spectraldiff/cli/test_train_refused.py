@@ -173,6 +173,7 @@ def test_values_that_float32_cannot_hold(factor, found, tiny_files, tmp_path, ca
     assert found in last_line_of_refused(own((tmp_path / "scene.tif", tiny_files[1])), tmp_path, capsys)
 
 
+@pytest.mark.training
 def test_a_fill_value_that_float32_cannot_hold(tiny_files, tmp_path, capsys):
     """The error gives the option that helps."""
     scene = tmp_path / "scene.tif"
@@ -209,6 +210,7 @@ def test_missing_extra_is_named(tiny_files, python):
     assert "pip install 'spectraldiff[train]'" in done.stderr
 
 
+@pytest.mark.training
 @pytest.mark.skipif(os.name != "posix", reason="limits of file size are POSIX")
 def test_full_disk_is_one_line(tiny_files, tmp_path):
     """No file may grow past 64 kB: the state of the training does not fit."""

@@ -17,6 +17,8 @@ from spectraldiff.training.run_model import load_state
 from spectraldiff_runtime.cli import run
 from tests.spectraldiff.cli.own_scene import RAW, own
 
+pytestmark = pytest.mark.training
+
 
 def test_finished_run_is_not_resumed(tiny_run, capsys):
     assert run(["train", "--resume", str(tiny_run.path)]) == 1

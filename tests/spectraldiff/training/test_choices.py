@@ -155,7 +155,7 @@ def test_features_that_say_nothing_give_way_to_raw_bands(
         )
 
     monkeypatch.setattr(FeatureExtractor, "forward", noise)
-    preset = tiny_request.preset.changed(diffusion_steps=1, fall_back=True)
+    preset = tiny_request.preset.changed(diffusion_steps=1, epochs=6, fall_back=True)
     split = replace(tiny_request, split="per-class:20").make_split(tiny_scene)
     training = Training(create_run(tmp_path / "run"), tiny_scene, split, preset, 0, Compute())
     result = training.finish()
