@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from spectraldiff_export.deployed import DeployedClassifier
 from spectraldiff_export.onnx_graph import onnx_bytes
 from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.model.card import ModelCard
+from spectraldiff_runtime.model.model_file import CARD_KEY
+from tests.sharing import Once
 
 CLASSES = 4
 
@@ -165,9 +168,36 @@ def small() -> Classifier:
 
 
 @pytest.fixture(scope="session")
-def small_onnx(small: Classifier) -> bytes:
+def onnx_of(once: Once) -> Callable[[str], bytes]:
+    """Return the ONNX file of a classifier of a kind. PyTorch's exporter takes long: each is exported once."""
+
+    def file(kind: str) -> bytes:
+        def make(path: Path) -> None:
+            classifier = make_classifier(*KINDS[kind])
+            path.write_bytes(onnx_bytes(DeployedClassifier(classifier), make_card(classifier).to_json()))
+
+        return once(f"{kind}.onnx", make).read_bytes()
+
+    return file
+
+
+@pytest.fixture(scope="session")
+def graph_of(onnx_of: Callable[[str], bytes]) -> Callable[[str], onnx.ModelProto]:
+    """Return the model in the file of a kind, as before it was sealed."""
+
+    def graph(kind: str) -> onnx.ModelProto:
+        model = onnx.load_model_from_string(onnx_of(kind))
+        (card,) = (prop.value for prop in model.metadata_props if prop.key == CARD_KEY)
+        onnx.helper.set_model_props(model, {CARD_KEY: card})
+        return model
+
+    return graph
+
+
+@pytest.fixture(scope="session")
+def small_onnx(onnx_of: Callable[[str], bytes]) -> bytes:
     """The ONNX file of `small`."""
-    return onnx_bytes(DeployedClassifier(small), make_card(small).to_json())
+    return onnx_of("raw, one block")
 
 
 @pytest.fixture(scope="session")

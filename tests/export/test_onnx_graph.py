@@ -19,11 +19,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", params=["fast", "paper, concatenated bands"])
-def exported(request, classifier_of, card_for, tmp_path_factory):
+def exported(request, classifier_of, onnx_of, tmp_path_factory):
     """A classifier, and its ONNX file."""
     classifier = classifier_of(request.param)
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    path.write_bytes(onnx_bytes(DeployedClassifier(classifier), card_for(classifier).to_json()))
+    path.write_bytes(onnx_of(request.param))
     return classifier, path
 
 
@@ -108,10 +108,10 @@ def test_the_same_model_gives_the_same_bytes(small, small_onnx, card_for):
     assert onnx_bytes(DeployedClassifier(small), card_for(small).to_json()) == small_onnx
 
 
-def test_blocks_of_channels_stay_where_a_tensor_is_only_viewed(classifier_of, card_for, tiles_for, monkeypatch):
+def test_blocks_of_channels_stay_where_a_tensor_is_only_viewed(classifier_of, onnx_of, tiles_for, monkeypatch):
     """All pairs of reordering go but for those around what joins even and odd positions; no bit changes."""
     classifier = classifier_of("fast, channels in blocks")
-    data = onnx_bytes(DeployedClassifier(classifier), card_for(classifier).to_json())
+    data = onnx_of("fast, channels in blocks")
     found = cpu_layout.optimised(data, onnxruntime.SessionOptions())
     monkeypatch.setattr(cpu_layout, "drop_reordering", lambda graph: 0)
     before, after = (

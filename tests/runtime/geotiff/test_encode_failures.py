@@ -22,6 +22,11 @@ from spectraldiff_runtime.geotiff.transcoder import Outcome
 from tests.runtime.geotiff.rasters import CLASSES, FORMATS, PLACE, encoded, patches
 
 
+@pytest.fixture(autouse=True)
+def shared_transcoder():
+    """Each test starts the process anew."""
+
+
 @pytest.mark.parametrize("change", [-1, 1])
 def test_a_raw_file_of_another_size(tmp_path, change):
     raw = tmp_path / "raw"

@@ -23,6 +23,11 @@ PLACE = Georeference.of("EPSG:32616", (20, 0, 480_000, 0, -20, 4_470_000))
 OPTIONS = {"BLOCKSIZE": "128", "COMPRESS": "DEFLATE"}
 
 
+@pytest.fixture(autouse=True)
+def shared_transcoder():
+    """Each test starts the process anew."""
+
+
 @pytest.fixture
 def job(tmp_path):
     """A job of 500 x 700 classes in tiles of 128."""

@@ -117,7 +117,7 @@ def test_interrupted_run_ends_like_an_undisturbed_one(
     """One run, interrupted in a stage of each kind."""
     run = create_run(tmp_path / "run")
     split, preset = tiny_request.make_split(tiny_scene), tiny_request.preset
-    stages = {"Denoiser": 11, "SpectralViT": 7, "Calibration 2 of 5": 4, "Calibration 5 of 5 on raw bands": 3}
+    stages = {"Denoiser": 11, "Calibration 2 of 5": 4, "SpectralViT": 7, "Calibration 5 of 5 on raw bands": 3}
     for title, steps in stages.items():
         with pytest.raises(KeyboardInterrupt):
             Training(run, tiny_scene, split, preset, 0, Compute(), StopAfter(title, steps)).finish(compare_raw=True)
