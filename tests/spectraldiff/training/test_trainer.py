@@ -272,7 +272,7 @@ def flip_a_bit(path: Path) -> None:
         (lambda path: (path / "model.json").write_text("{"), "cannot be read"),
         (lambda path: (path / "model.json").write_text("[]"), "no JSON object"),
         (lambda path: (path / "model.json").write_text('{"format": 3}'), "damaged"),
-        (lambda path: (path / "model.json").write_text('{"format": 1}'), "format 1 .* reads 3: train again"),
+        (lambda path: (path / "model.json").write_text('{"format": 1}'), "format 1 .* reads 3 and 4: train again"),
         (lambda path: (path / "model.safetensors").write_bytes(b"\0" * 40), "damaged"),
         (flip_a_bit, "model.safetensors' is damaged .it is not what the training wrote"),
         (lambda path: (path / "model.safetensors").unlink(), "damaged .it has no model.safetensors"),
