@@ -14,8 +14,8 @@ for library in ("OMP", "OPENBLAS", "MKL", "GDAL"):
 # A suite that a shell started in the background ignores Ctrl-C, and the programs that it tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Who uses one of these trains, or reads what was trained, and is marked so.
-TRAINING = {"tiny_run", "tiny_request", "tiny_preset", "job", "notebook"}
+# Who uses one of these trains or exports a model, or reads one that was made so, and is marked.
+TRAINING = {"tiny_run", "tiny_request", "tiny_preset", "job", "notebook", "onnx_of"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
