@@ -70,6 +70,17 @@ class TrainOptions:
         raw = self.features if self.features != TrainOptions.features else None
         return {"features": raw, **{name: getattr(self, name) for name in ("timestep", "layer", *COUNTS)}}
 
+    @property
+    def without_effect(self) -> str:
+        """Name the options that change nothing where raw bands are trained; empty for none."""
+        of_diffusion = ("timestep", "layer", "diffusion_steps", "diffusion_batch")
+        given = [f"--{name.replace('_', '-')}" for name in of_diffusion if getattr(self, name) is not None]
+        given += ["--compare-raw"] * self.compare_raw
+        if not given or self.features != "raw":
+            return ""
+        have = "has" if len(given) == 1 else "have"
+        return f"{' and '.join(given)} {have} no effect with --features raw, which trains no diffusion: left out"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructOptions:

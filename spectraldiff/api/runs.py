@@ -106,7 +106,8 @@ def train(
         from spectraldiff.training.request import new_request
         from spectraldiff.training.session import RunPlace
     request = new_request(SceneSource.joined([_source(one) for one in scenes]), options)
-    place = RunPlace(None if run is None else Path(run), Path(runs_dir), None, threads, device)
+    folder = None if run is None else Path(run)
+    place = RunPlace(folder, Path(runs_dir), None, threads, device, options.without_effect)
     return _trained(request, place, progress, scenes)
 
 

@@ -214,7 +214,8 @@ def train(
     else:
         again = [*["--run"] * (run is not None), *_given(source), *_given(options)]
         unfinished, request = session.reopen(resume, again)
-    place = session.RunPlace(run, runs_dir, unfinished, threads, None if device is None else device.value)
+    where = None if device is None else device.value
+    place = session.RunPlace(run, runs_dir, unfinished, threads, where, options.without_effect)
     with TerminalMonitor(quiet) as monitor:
         folder, result = session.train(request, place, monitor)
     if not quiet:

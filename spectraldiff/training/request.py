@@ -88,18 +88,6 @@ class Request:
     used_device: str | None = None
     resumed: tuple[str, ...] = ()
 
-    @property
-    def without_effect(self) -> str:
-        """Name the options that change nothing where raw bands are trained; empty for none."""
-        if not self.preset.raw:
-            return ""
-        changed = _changes(self.preset)
-        of_diffusion = ("--timestep", "--layer", "--diffusion-steps", "--diffusion-batch")
-        given = [name for name in of_diffusion if changed[name] is not None] + ["--compare-raw"] * self.compare_raw
-        have = "has" if len(given) == 1 else "have"
-        words = f"{' and '.join(given)} {have} no effect with --features raw, which trains no diffusion: left out"
-        return words if given else ""
-
     def load_scenes(self) -> tuple[LabelledScene, ...]:
         """Load the scenes with their labels, with one list of classes.
 

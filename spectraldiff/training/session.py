@@ -50,6 +50,8 @@ class RunPlace:
     threads, device
         CPU threads, and ``"auto"``, ``"cpu"`` or ``"cuda"``; None for those that the run was begun with, or all
         threads and ``"auto"``.
+    warning
+        What a user must know of the options of a new run; empty for nothing.
     """
 
     run: Path | None = None
@@ -57,6 +59,7 @@ class RunPlace:
     unfinished: RunFolder | None = None
     threads: int | None = None
     device: str | None = None
+    warning: str = ""
 
     def __post_init__(self) -> None:
         threads = as_int_or_none("threads", self.threads)
@@ -91,7 +94,7 @@ def train(
     keep_freed_memory()
     folder = place.unfinished
     if folder is None:
-        _check_before(request, place, monitor)
+        _check_before(place, monitor)
     request, compute = _set_up(request, place)
     if scenes is None:
         scenes = request.load_scenes()
@@ -130,10 +133,10 @@ def reopen(path: Path, given: Sequence[str] = ()) -> tuple[RunFolder, Request]:
     return folder, Request.from_json(folder.read_json(REQUEST))
 
 
-def _check_before(request: Request, place: RunPlace, monitor: Monitor) -> None:
+def _check_before(place: RunPlace, monitor: Monitor) -> None:
     if place.run is not None:
         check_new(place.run)
-    _warn((request.without_effect,), monitor)
+    _warn((place.warning,), monitor)
 
 
 def _set_up(request: Request, place: RunPlace) -> tuple[Request, Compute]:
