@@ -40,14 +40,14 @@ def card_of(classifier: Classifier, facts: Mapping[str, Any]) -> ModelCard:
 
 
 def _card(classifier: Classifier, facts: Mapping[str, Any]) -> ModelCard:
-    nodata, wavelengths = facts["nodata"], facts["wavelengths"]
+    nodata = facts["nodata"]
     return ModelCard(
         name=facts["name"],
         preset=classifier.preset.name,
         features=classifier.preset.features.source,
         classes=tuple(LandCoverClass(c["value"], c["name"], tuple(c["colour"])) for c in facts["classes"]),
         bands=len(classifier.fill),
-        wavelengths=None if wavelengths is None else tuple(wavelengths),
+        wavelengths=_tuple(facts["wavelengths"]),
         halo=classifier.halo,
         nodata=nodata if nodata is not None and math.isfinite(nodata) else None,
         fill=tuple(classifier.fill.tolist()),
@@ -55,8 +55,15 @@ def _card(classifier: Classifier, facts: Mapping[str, Any]) -> ModelCard:
         attribution=facts["attribution"],
         accuracy=facts["accuracy"],
         scaled=facts.get("scaled", False),
+        band_numbers=_tuple(facts.get("band_numbers")),
+        file_bands=facts.get("file_bands"),
+        fwhm=_tuple(facts.get("fwhm")),
         versions={**facts["versions"], **_versions()},
     )
+
+
+def _tuple(values: Any) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)
 
 
 def _versions() -> dict[str, str]:

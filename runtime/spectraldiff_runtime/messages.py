@@ -1,6 +1,7 @@
 """Commands that messages suggest, quoted so that a shell takes them as they are."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -17,3 +18,14 @@ def resume_command(run: Path) -> str:
 def one_line(message: str) -> str:
     """Return a message as one line, also if names in it contain line ends."""
     return " ".join(message.splitlines())
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Write band numbers as ``--bands`` takes them: 1-100,110-200."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][1] + 1 == number:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)

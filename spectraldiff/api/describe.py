@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectraldiff_runtime.errors import ModelFileError, RunError
-from spectraldiff_runtime.messages import resume_command
+from spectraldiff_runtime.messages import ranges, resume_command
 from spectraldiff_runtime.model.card import ModelCard
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ def _model_facts(path: Path, card: "ModelCard") -> dict[str, Any]:
         "sensor": card.sensor,
         "bands": card.bands,
         "wavelengths_nm": None if waves is None else [min(waves), max(waves)],
+        "band_numbers": None if card.band_numbers is None else ranges(card.band_numbers),
+        "file_bands": card.file_bands,
         "halo": card.halo,
         "nodata": card.nodata,
         "scaled": card.scaled,

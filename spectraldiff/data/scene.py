@@ -86,6 +86,8 @@ class LabelledScene:
     remarks: tuple[str, ...] = ()
     numbers: tuple[int, ...] | None = None
     band_names: tuple[str, ...] = ()
+    file_bands: int | None = None
+    fwhm: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.cube.ndim != 3 or 0 in self.cube.shape:
@@ -174,7 +176,7 @@ class LabelledScene:
             missing = _missing(raster, cube)
             place, wavelengths, value = raster.georeference, raster.wavelengths, raster.nodata
             numbers, tags, names, grid = raster.bands, raster.tags, raster.band_names, getattr(raster, "grid", None)
-            sensor, said = raster.sensor, raster.note
+            sensor, said, count, fwhm = raster.sensor, raster.note, raster.count, raster.fwhm
         own = _labels_of(labels_path, cube.shape[:2], place, grid, str(scene_path), fields)
         check_class_count([own.labels], own.classes, [labels_path], least, own.remarks)
         return cls(
@@ -194,6 +196,8 @@ class LabelledScene:
             groups=own.groups,
             remarks=(*filter(None, [said]), *own.remarks, *renumbered(own, labels_path)),
             numbers=numbers,
+            file_bands=count,
+            fwhm=fwhm,
             band_names=tuple(names[number - 1] for number in numbers),
         )
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff.data.scene import LabelledScene
-from spectraldiff.wording import counted, ranges
+from spectraldiff.wording import counted
 from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.messages import ranges
 from spectraldiff_runtime.products.recognise import open_scene
 
 SAMPLE = 20_000  # pixels used for quantiles

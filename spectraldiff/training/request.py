@@ -22,10 +22,10 @@ from spectraldiff.options import TrainOptions
 from spectraldiff.splits.draw import Geometry, make_splits
 from spectraldiff.splits.spec import PAPER_COUNTS, parse_spec
 from spectraldiff.splits.split import Split
-from spectraldiff.wording import counted, ranges
+from spectraldiff.wording import counted
 from spectraldiff_runtime.errors import LabelsError, RunError, UsageError
 from spectraldiff_runtime.geo.georeference import Georeference, crs_of
-from spectraldiff_runtime.messages import sdiff
+from spectraldiff_runtime.messages import ranges, sdiff
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import ALL_BANDS
 

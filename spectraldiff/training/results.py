@@ -154,6 +154,8 @@ def model_facts(result: Result) -> dict[str, Any]:
         "name": name_of(result.scenes),
         "classes": class_facts(scene),
         "wavelengths": None if scene.wavelengths is None else scene.wavelengths.tolist(),
+        "fwhm": None if scene.fwhm is None else scene.fwhm.tolist(),
+        **_band_facts(result.scenes),
         "nodata": None if nodata is None or math.isnan(nodata) else nodata,
         "scaled": scene.scaled,
         "sensor": scene.sensor,
@@ -170,6 +172,14 @@ def model_facts(result: Result) -> dict[str, Any]:
         },
         "versions": versions(),
     }
+
+
+def _band_facts(scenes: Sequence[LabelledScene]) -> dict[str, Any]:
+    """Return the numbers of the bands in the training scene's file, and its count; nothing where scenes differ."""
+    first = scenes[0]
+    if first.numbers is None or any((s.numbers, s.file_bands) != (first.numbers, first.file_bands) for s in scenes):
+        return {}
+    return {"band_numbers": list(first.numbers), "file_bands": first.file_bands}
 
 
 def name_of(scenes: Sequence[LabelledScene]) -> str:

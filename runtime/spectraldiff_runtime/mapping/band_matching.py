@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import SceneError, UsageError
+from spectraldiff_runtime.messages import ranges
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.scene.protocol import Scene
 from spectraldiff_runtime.scene.resampled import BandInterpolation, ResampledScene
@@ -17,7 +18,8 @@ def fit_bands(card: ModelCard, scene: Scene, *, explicit: bool, resample: bool, 
     """Give a model the bands that it was trained on.
 
     Where scene and model both know their wavelengths, the same centres pass, and a superset or another
-    order is chosen by wavelength, which the scene's `note` says. Elsewhere the numbers of bands must agree.
+    order is chosen by wavelength, which the scene's `note` says. Elsewhere, the bands that the model was
+    trained on are chosen by their numbers in a file of as many bands; in other files the numbers of bands must agree.
 
     Parameters
     ----------
@@ -46,7 +48,7 @@ def fit_bands(card: ModelCard, scene: Scene, *, explicit: bool, resample: bool, 
         if resample:
             lacking = "the model" if card.wavelengths is None else f"'{scene.name}'"
             raise UsageError(f"{lacking} has no wavelengths: --resample-bands wants them in both; leave it out")
-        return _counted(card, scene)
+        return _counted(card, scene) if explicit else _listed(card, scene)
     own = np.array(card.wavelengths)
     if resample:
         return _resampled(own, scene, scene.wavelengths, warn)
@@ -112,11 +114,24 @@ def match_bands(found: NDArray[np.float64], wanted: NDArray[np.float64], within:
     return partner
 
 
+def _listed(card: ModelCard, scene: Scene) -> Scene:
+    """Choose the bands that the model was trained on by their numbers, in a file of as many bands as the training's."""
+    if card.band_numbers is None or getattr(scene, "count", None) != card.file_bands:
+        return _counted(card, scene)
+    if tuple(scene.bands) == card.band_numbers:
+        return scene
+    chosen = f"bands {ranges(card.band_numbers)} were chosen, as the model was trained"
+    return scene.select(card.band_numbers, "; ".join(filter(None, (scene.note, chosen))))
+
+
 def _counted(card: ModelCard, scene: Scene) -> Scene:
     found = len(scene.bands)
     if found == card.bands:
         return scene
-    hint = f"choose {card.bands} of them with --bands, such as --bands 1-{card.bands}"
+    hint = f"name the {card.bands} bands that it was trained on with --bands"
+    if card.band_numbers is not None and card.file_bands is not None:
+        numbers = ranges(card.band_numbers)
+        hint = f"it was trained on bands {numbers} of a file of {card.file_bands}; name the same ones with --bands"
     if found < card.bands:
         hint = "map a scene of the sensor that the model was trained on, or choose others with --bands"
     raise SceneError(f"'{scene.name}' has {found} bands in use and the model wants {card.bands}: {hint}")
@@ -152,7 +167,9 @@ def _remedy(own: NDArray[np.float64], scene: Scene, waves: NDArray[np.float64], 
     within = tolerance(own)
     for band, centre in scene.bad_bands.items():
         if abs(centre - lacking) <= within:
-            return f"its band {band} at {centre:.1f} nm is called bad in its header; name all bands to use with --bands"
+            return (
+                f"its band {band} at {centre:.1f} nm is called bad; take it with --bands all, or name all bands to use"
+            )
     if _covered(own, waves, within).all():
         return "map a scene of the model's sensor, or interpolate with --resample-bands"
     return "its sensor does not cover what the model needs; map a scene of the sensor that the model was trained on"

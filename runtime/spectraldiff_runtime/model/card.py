@@ -35,6 +35,10 @@ class ModelCard:
         split, seed, train_pixels, test_pixels, oa, aa, kappa (fractions); None if never measured.
     versions
         Versions of the packages that made the file.
+    band_numbers, file_bands
+        Numbers of the bands in the training scene's file, from 1, and how many that file has; None where not known.
+    fwhm
+        Full widths at half maximum of the bands, nm, where they are known.
     scaled
         Whether the model takes stored value x scale + offset, by each scene's own scale and offset.
     workspace
@@ -60,6 +64,9 @@ class ModelCard:
     accuracy: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     scaled: bool = False
+    band_numbers: tuple[int, ...] | None = None
+    file_bands: int | None = None
+    fwhm: tuple[float, ...] | None = None
     workspace: float | None = None
     precision: str = "fp32"
     agreement: Mapping[str, Any] | None = None
@@ -97,7 +104,8 @@ def _checked(raw: Mapping[str, Any], name: str) -> ModelCard:
         if not test(raw.get(key)):
             raise ModelFileError(f"{name} has a card whose '{key}' is not {wanted}: export the model again")
     bands = raw["bands"]
-    lengths = {key: len(raw[key]) for key in ("fill", "wavelengths") if raw.get(key) is not None}
+    listed = ("fill", "wavelengths", "fwhm", "band_numbers")
+    lengths = {key: len(raw[key]) for key in listed if raw.get(key) is not None}
     for key, length in lengths.items():
         if length != bands:
             raise ModelFileError(
@@ -108,7 +116,8 @@ def _checked(raw: Mapping[str, Any], name: str) -> ModelCard:
         LandCoverClass(c["value"], c["name"], (c["colour"][0], c["colour"][1], c["colour"][2])) for c in raw["classes"]
     )
     known["fill"] = tuple(raw["fill"])
-    known["wavelengths"] = None if raw.get("wavelengths") is None else tuple(raw["wavelengths"])
+    for key in ("wavelengths", "fwhm", "band_numbers"):
+        known[key] = None if raw.get(key) is None else tuple(raw[key])
     known["scaled"] = bool(raw.get("scaled"))
     known["precision"] = raw.get("precision") or PRECISIONS[0]
     return ModelCard(**{"nodata": None, **known})
@@ -124,6 +133,10 @@ def _are_numbers(value: Any) -> bool:
 
 def _is_count(least: int, most: int) -> Callable[[Any], bool]:
     return lambda v: isinstance(v, int) and not isinstance(v, bool) and least <= v <= most
+
+
+def _are_band_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_count(1, 1_000_000), value))
 
 
 def _are_classes(value: Any) -> bool:
@@ -168,6 +181,9 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "accuracy": ("a mapping or null", _or_none(_is_mapping)),
     "versions": ("a mapping", _or_none(_is_mapping)),
     "scaled": ("true or false", lambda v: v is None or isinstance(v, bool)),
+    "band_numbers": ("a list of whole numbers from 1 or null", _or_none(_are_band_numbers)),
+    "file_bands": ("a number of bands or null", _or_none(_is_count(1, 1_000_000))),
+    "fwhm": ("a list of numbers or null", _or_none(_are_numbers)),
     "precision": ("fp32, fp16 or int8", lambda v: v is None or v in PRECISIONS),
     "agreement": ("a mapping or null", _or_none(_is_mapping)),
     "workspace": ("a positive number or null", _or_none(lambda v: _is_number(v) and v > 0)),

@@ -65,8 +65,8 @@ class RasterScene:
         Numbers of the bands in use; their centres and widths, (B,), nm, or None.
     nodata
         One value, or one for each band in use where they differ; None if scaled.
-    sensor
-        The instrument, where it is known.
+    sensor, count
+        The instrument, where it is known, and how many bands the file has.
     files
         The local files that it is read from.
     band_names, tags
@@ -109,7 +109,8 @@ class RasterScene:
 
     def _describe_file(self, nodata: Nodata) -> None:
         dataset = self._dataset
-        self.height, self.width, self.sensor = dataset.height, dataset.width, dataset.tags().get("SENSOR", "")
+        self.height, self.width, self.count = dataset.height, dataset.width, dataset.count
+        self.sensor = dataset.tags().get("SENSOR", "")
         if self._facts is not None and len(self._facts.wavelengths) != dataset.count:
             raise SceneError(
                 f"'{self.name}' has {dataset.count} bands and its metadata describe {len(self._facts.wavelengths)}: "

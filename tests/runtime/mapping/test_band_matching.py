@@ -121,7 +121,10 @@ def test_a_band_that_is_called_bad(card, write_scene):
 
 
 @pytest.mark.parametrize("explicit", [True, False])
-@pytest.mark.parametrize(("bands", "words"), [(9, "such as --bands 1-7"), (5, "5 bands in use and the model wants 7")])
+@pytest.mark.parametrize(
+    ("bands", "words"),
+    [(9, "name the 7 bands that it was trained"), (5, "5 bands in use and the model wants 7")],
+)
 def test_without_wavelengths_the_number_counts(card, changed_card, bands, words, explicit):
     for used, waves in ((card, None), (changed_card(wavelengths=None), np.arange(bands) + 400.0)):
         scene = ArrayScene(np.zeros((3, 3, bands)), wavelengths=waves)
@@ -129,6 +132,29 @@ def test_without_wavelengths_the_number_counts(card, changed_card, bands, words,
             fitted(used, scene, explicit)
     scene = ArrayScene(np.zeros((3, 3, 7)))
     assert fitted(card, scene, explicit) == (scene, [])
+
+
+def test_without_wavelengths_the_bands_of_the_training_are_chosen_by_number(changed_card, write_scene, cube):
+    """A model of bands 3 to 9 of nine maps a file of nine bands by its own list, and names no others elsewhere."""
+    used = changed_card(wavelengths=None, band_numbers=(3, 4, 5, 6, 7, 8, 9), file_bands=9)
+    nine = np.concatenate([cube[..., :2] * 0, cube], axis=2)
+    with RasterScene(write_scene("nine.tif", nine)) as scene:
+        found, _ = fitted(used, scene)
+        np.testing.assert_array_equal(found.read(0, 29, 0, 37), cube.transpose(2, 0, 1))
+        assert "bands 3-9 were chosen, as the model was trained" in found.note
+    with (
+        RasterScene(write_scene("ten.tif", np.concatenate([nine, cube[..., :1]], axis=2))) as scene,
+        pytest.raises(SceneError, match="trained on bands 3-9 of a file of 9; name the same ones with --bands"),
+    ):
+        fitted(used, scene)
+
+
+def test_the_order_of_the_training_without_wavelengths(changed_card, write_scene, cube):
+    used = changed_card(wavelengths=None, band_numbers=(7, 6, 5, 4, 3, 2, 1), file_bands=7)
+    with RasterScene(write_scene()) as scene:
+        found, _ = fitted(used, scene)
+        np.testing.assert_array_equal(found.read(0, 9, 0, 9), cube[:9, :9, ::-1].transpose(2, 0, 1))
+        assert fitted(used, scene, explicit=True)[0] is scene
 
 
 def test_named_bands_are_taken_as_they_are(card):

@@ -87,7 +87,10 @@ def test_rasters_have_the_suffix_of_one(model, tmp_path, name):
             map_scene(model, tmp_path / "no-scene.tif", **{key: tmp_path / path for key, path in files.items()})
 
 
-@pytest.mark.parametrize(("bands", "words"), [(9, "such as --bands 1-7"), (5, "5 bands in use and the model wants 7")])
+@pytest.mark.parametrize(
+    ("bands", "words"),
+    [(9, "name the 7 bands that it was trained"), (5, "5 bands in use and the model wants 7")],
+)
 def test_wrong_band_count(model, bands, words):
     with pytest.raises(SceneError, match=words):
         map_scene(model, np.zeros((4, 4, bands), np.uint8))

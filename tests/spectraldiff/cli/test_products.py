@@ -105,6 +105,8 @@ def test_from_labels_to_a_map_without_a_flag(name, tmp_path, sdiff):
     assert json.loads(shown)["train_pixels"] == 40
     code, _, said = sdiff("export", "--run", run, "--out", model)
     assert code == 0, said
+    facts = json.loads(sdiff("info", model, "--json")[1])
+    assert (facts["sensor"], facts["band_numbers"], facts["file_bands"]) == (made.sensor, "1-3,5-7,9", 9)
     for part in (made.path, made.path.parent):
         code, _, said = sdiff("map", part, "-m", model, "-o", out, "--overwrite")
         assert code == 0, said
