@@ -111,7 +111,7 @@ def test_a_band_that_is_called_bad(card, write_scene):
     header.write_text(
         f"{header.read_text()}\nwavelength units = nm\nwavelength = {{{waves}}}\nbbl = {{1,1,1,0,1,1,1}}\n"
     )
-    with RasterScene(path) as scene, pytest.raises(SceneError, match=r"band 4 at 550.0 nm is called bad .*--bands"):
+    with RasterScene(path) as scene, pytest.raises(SceneError, match="is called bad; take it with --bands all"):
         fitted(card, scene)
     with RasterScene(path, bands=range(1, 8)) as scene:
         assert fitted(card, scene, explicit=True) == (scene, [])
