@@ -119,7 +119,7 @@ def describe_product(file: str, product: "Product") -> dict[str, Any]:
     with product.open() as scene:
         grid = getattr(scene, "grid", None)
         place = scene.georeference if grid is None else grid.place
-        every, bad = scene.select(range(1, len(scene.bands) + len(scene.bad_bands) + 1)), dict(scene.bad_bands)
+        bad = dict(scene.bad_bands)
         return {
             "kind": "product",
             "file": file,
@@ -130,7 +130,7 @@ def describe_product(file: str, product: "Product") -> dict[str, Any]:
             "values": product.quantity,
             "height": scene.height,
             "width": scene.width,
-            "bands": len(every.bands),
+            "bands": scene.count,
             "bands_in_use": len(scene.bands),
             "type": str(scene.dtype),
             "blocks": list(scene.blocks),

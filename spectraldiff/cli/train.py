@@ -145,7 +145,7 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the classifier.", show_default=False)] = None,
     bands: Annotated[
-        str | None, typer.Option(help="Bands of your scene to use, from 1: 1-100,110-200.", show_default=False)
+        str | None, typer.Option(help="Bands of your scene to use, from 1: 1-100,110-200; or all.", show_default=False)
     ] = None,
     nodata: Annotated[
         str | None, typer.Option(help="Value of pixels without data, or none; the file's own by default.")

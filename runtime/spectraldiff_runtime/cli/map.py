@@ -103,7 +103,7 @@ def map(
         typer.Option(help="Value of pixels without data, or 'none'; the file's own by default.", show_default=False),
     ] = None,
     bands: Annotated[
-        str | None, typer.Option(help="Bands to use, counted from 1: 1-100,110-200.", show_default=False)
+        str | None, typer.Option(help="Bands to use, counted from 1: 1-100,110-200; or all.", show_default=False)
     ] = None,
     resample_bands: Annotated[
         bool, typer.Option("--resample-bands", help="Interpolate bands to the model's wavelengths.")

@@ -55,10 +55,11 @@ def classes_of_values(path: str | Path, values: Sequence[int]) -> tuple[LandCove
 
 def _names_and_colours(path: str | Path) -> tuple[list[str], dict[int, Colour]]:
     """Return a raster's names, the one of a value at its index, and the colours of its table by value."""
+    from spectraldiff_runtime.scene.envi import envi_tags
     from spectraldiff_runtime.scene.open import open_dataset
 
     with open_dataset(path) as dataset:
-        names = _names_of(Path(path), dataset.tags(), dataset.tags(ns="ENVI"))
+        names = _names_of(Path(path), dataset.tags(), envi_tags(dataset))
         return names, {value: (found[0], found[1], found[2]) for value, found in _colours_of(dataset).items()}
 
 

@@ -47,7 +47,7 @@ def _envi_product(delivery: Delivery, sensor: str, line: str, data: str) -> Rast
     assert match is not None
     year, month, day, *time = match.groups()
     date = f"{_year(year)}-{month}-{day}" + (f"T{':'.join(time)}" if time else "")
-    radiance = re.search(r"_rdn(_|\.|$)", name, re.IGNORECASE) is not None
+    radiance = re.search(r"rdn(_|\.|$)", name, re.IGNORECASE) is not None
     level, quantity = ("L1B", "radiance") if radiance else ("L2", "surface reflectance")
     return RasterProduct(sensor, level, date, delivery.gdal_name(data), quantity, None)
 

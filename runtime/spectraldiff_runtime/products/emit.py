@@ -1,5 +1,6 @@
 """EMIT L2A reflectance (``.nc``): spectra in sensor geometry, with a table of where they lie on a map."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
@@ -25,6 +26,11 @@ def recognise(path: Path, file: h5py.File) -> Hdf5Product | None:
         raise SceneError(f"'{path}' is another file of EMIT ('{title}'): wanted the L2A reflectance, EMIT_L2A_RFL_*.nc")
     date = text(file.attrs.get("time_coverage_start"))
     return Hdf5Product("EMIT", "L2A", date, str(path), "surface reflectance", None, _layout(file))
+
+
+def is_emit(tags: Mapping[str, str]) -> bool:
+    """Whether what GDAL says of a raster is what EMIT's netCDF files say."""
+    return any(tags.get(f"{group}instrument", "").upper().startswith("EMIT") for group in ("NC_GLOBAL#", ""))
 
 
 def _layout(file: h5py.File) -> Hdf5Layout:

@@ -8,7 +8,7 @@ from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.products import aviris, desis, emit, enmap, neon, prisma, tanager
 from spectraldiff_runtime.products.delivery import Delivery
 from spectraldiff_runtime.products.hdf5_file import described, is_hdf5
-from spectraldiff_runtime.products.product import Product
+from spectraldiff_runtime.products.product import Hdf5Product, Product
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import BandChoice
 from spectraldiff_runtime.scene.raster import RasterScene
@@ -48,7 +48,7 @@ def recognise(path: str | Path) -> Product | None:
     if delivery is None:
         return None
     if delivery.chosen and is_hdf5(local):
-        return _in_hdf5(local)
+        return _layer_of(_in_hdf5(local), layer["layer"] if layer else "")
     found: list[Product] = [product for test in IN_FILES for product in test(delivery)]
     if not delivery.chosen:
         found += _inside(delivery)
@@ -61,6 +61,25 @@ def recognise(path: str | Path) -> Product | None:
 def _in_hdf5(path: Path) -> Product | None:
     with described(path) as file:
         return next((product for test in IN_HDF5 if (product := test(path, file)) is not None), None)
+
+
+def _layer_of(product: Product | None, layer: str) -> Product | None:
+    """Return a product of which a layer was named, where it is that with the spectra; SceneError where not."""
+    if product is None or not layer:
+        return product
+    cubes = [cube.name for cube in product.layout.cubes] if isinstance(product, Hdf5Product) else []
+    if layer.strip("/").replace(" ", "_") in [part for cube in map(_gdal_path, cubes) for part in cube]:
+        return product
+    raise SceneError(
+        f"'{layer}' is a layer of '{product.image}', {product.sensor} {product.level}, that holds no spectra: wanted "
+        "the file itself"
+    )
+
+
+def _gdal_path(cube: str) -> tuple[str, str]:
+    """Return what GDAL calls a data set: by its path, blanks replaced, or by its last part."""
+    path = cube.replace(" ", "_")
+    return path, path.rpartition("/")[2]
 
 
 def _inside(delivery: Delivery) -> list[Product]:
@@ -87,4 +106,11 @@ def open_scene(
     product = recognise(path)
     if product is not None:
         return product.open(bands, nodata, scaled=scaled)
-    return RasterScene(path, bands, nodata, scaled=scaled)
+    scene = RasterScene(path, bands, nodata, scaled=scaled)
+    if emit.is_emit(scene.tags):
+        scene.close()
+        raise SceneError(
+            f"'{path}' is a file of EMIT, which GDAL reads upside down and without its lookup table: copy it to this "
+            "machine and name the file there"
+        )
+    return scene

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 
+from spectraldiff_runtime.scene.envi import envi_tags
+
 MICROMETRES = re.compile(r"um|µm|μm|micromet(er|re)s?|microns?", re.IGNORECASE)
 NANOMETRES = re.compile(r"nm|nanomet(er|re)s?", re.IGNORECASE)
 
@@ -74,7 +76,7 @@ def read_wavelengths(dataset: Any) -> NDArray[np.float64] | None:
     """
     numbers = range(1, dataset.count + 1)
     tags = [dataset.tags(band) for band in numbers]
-    envi = dataset.tags(ns="ENVI")
+    envi = envi_tags(dataset)
     unit = envi.get("wavelength_units")
     per_band = [_nanometres(t.get("wavelength"), t.get("wavelength_units", unit)) for t in tags]
     found = _complete(dataset, per_band)
@@ -97,7 +99,7 @@ def read_fwhm(dataset: Any) -> NDArray[np.float64] | None:
     ndarray of shape (B,), float64, or None
         Nanometres, in band order (NaN for an alpha band); None unless every other band has one.
     """
-    envi = dataset.tags(ns="ENVI")
+    envi = envi_tags(dataset)
     factor = _factor(envi.get("wavelength_units"), _listed(envi.get("wavelength", "")))
     widths = [_positive(text) for text in _listed(envi.get("fwhm", ""))]
     found = _complete(dataset, [None if factor is None or w is None else w * factor for w in widths])
@@ -115,7 +117,7 @@ def read_bad_bands(dataset: Any) -> tuple[int, ...]:
     ValueError
         The list has another length than the raster has bands, or holds something that is no number.
     """
-    text = dataset.tags(ns="ENVI").get("bbl")
+    text = envi_tags(dataset).get("bbl")
     if text is None:
         return ()
     marks = _listed(text)
@@ -139,7 +141,7 @@ def read_scaling(dataset: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]
         1 and 0 where nothing is said; NaN where the header's factor is no positive number.
     """
     scales, offsets = np.array(dataset.scales, np.float64), np.array(dataset.offsets, np.float64)
-    text = dataset.tags(ns="ENVI").get("reflectance_scale_factor")
+    text = envi_tags(dataset).get("reflectance_scale_factor")
     if text is not None and (scales == 1).all() and (offsets == 0).all():
         factor = _positive(text)
         scales[:] = math.nan if factor is None else 1 / factor

@@ -87,9 +87,14 @@ class BilFile:
         self._file.close()
 
 
+def envi_tags(dataset: Any) -> dict[str, str]:
+    """Return an open raster's entries of an ENVI header, keys in lower case: GDAL reads them in any, and keeps them."""
+    return {key.lower(): text for key, text in dataset.tags(ns="ENVI").items()}
+
+
 def open_bil(dataset: Any) -> BilFile | None:
     """Return the file behind an open ENVI raster that is interleaved by line; None for any other raster."""
-    header, path = dataset.tags(ns="ENVI"), Path(dataset.name)
+    header, path = envi_tags(dataset), Path(dataset.name)
     plain = header.get("file_compression", "0") == "0" and "major_frame_offsets" not in header
     if dataset.driver != "ENVI" or header.get("interleave", "").lower() != "bil" or not plain or not path.is_file():
         return None
@@ -141,7 +146,7 @@ def size_warning(path: str | Path, dataset: Any) -> str:
 
 def _envi_sizes(path: str | Path, dataset: Any) -> tuple[int, int] | None:
     """Return the bytes that an ENVI file has and those that its header wants; None if it is compressed."""
-    header = dataset.tags(ns="ENVI")
+    header = envi_tags(dataset)
     data = Path(dataset.files[0]) if dataset.files else Path(path)
     if header.get("file_compression", "0") != "0" or not data.is_file():
         return None

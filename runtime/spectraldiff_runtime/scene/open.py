@@ -10,7 +10,7 @@ import rasterio
 
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.gdal import GDAL_ERRORS, check_plain, file_mode, is_remote, quiet_gdal, reason
-from spectraldiff_runtime.scene.envi import check_envi_entries, check_envi_size
+from spectraldiff_runtime.scene.envi import check_envi_entries, check_envi_size, envi_tags
 
 
 @contextmanager
@@ -70,5 +70,5 @@ def _check_opened(path: str | Path, dataset: Any) -> None:
         )
         raise SceneError(f"'{path}' has no bands: wanted a raster; {hint or 'check the file'}")
     if dataset.driver == "ENVI":
-        check_envi_entries(path, dataset.tags(ns="ENVI"))
+        check_envi_entries(path, envi_tags(dataset))
         check_envi_size(path, dataset)

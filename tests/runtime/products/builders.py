@@ -277,7 +277,10 @@ def tanager(folder: Path) -> Made:
         data.attrs.update(wavelengths=WAVES, fwhm=widths, good_wavelengths=good, wavelengths_units="nm")
         data.attrs["_FillValue"] = np.float32(-9999)
         fields["nodata_pixels"] = (~hidden).astype("uint8")
-        fields["beta_cloud_mask"] = np.zeros(valid.shape, "uint8")
+        clouds = np.zeros(valid.shape, "uint8")
+        clouds[:6, :8] = 1
+        clouds[5, 4:8] = 0  # 14 pixels of them have data
+        fields["beta_cloud_mask"] = clouds
         file["HDFEOS/GRIDS/HYP"].attrs["epsg_code"] = np.int64(32633)
         file["HDFEOS INFORMATION/StructMetadata.0"] = np.bytes_(
             f'GROUP=GridStructure\n\tGROUP=GRID_1\n\t\tGridName="HYP"\n\t\tXDim={WIDTH}\n\t\tYDim={HEIGHT}\n'

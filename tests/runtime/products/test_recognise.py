@@ -229,6 +229,27 @@ def test_a_layer_named_for_gdal_is_read_as_the_product(tmp_path):
         assert scene.grid is not None
 
 
+@pytest.mark.parametrize("layer", ["location/glt_x", "//location/glt_x", "sensor_band_parameters/wavelengths"])
+def test_another_layer_is_not_read_as_the_spectra(tmp_path, layer):
+    made = builders.emit(tmp_path)
+    with pytest.raises(SceneError, match="that holds no spectra: wanted the file itself"):
+        recognise(f'NETCDF:"{made.path}":{layer}')
+
+
+def test_gdal_does_not_read_emit_upside_down(tmp_path, monkeypatch):
+    """Where only GDAL reaches the file, as on another machine."""
+    made = builders.emit(tmp_path)
+    monkeypatch.setattr("spectraldiff_runtime.products.recognise.recognise", lambda path: None)
+    with pytest.raises(SceneError, match="a file of EMIT, which GDAL reads upside down"):
+        open_scene(f"NETCDF:{made.path}:reflectance")
+
+
+def test_radiance_of_a_flight_line(tmp_path):
+    made = builders.aviris_ng(tmp_path, "f080611t01p00r07rdn_c_sc01_ort_img")
+    product = recognise(made.path)
+    assert (product.sensor, product.quantity, product.date) == ("AVIRIS Classic", "radiance", "2008-06-11")
+
+
 def test_emit_without_reflectance(tmp_path):
     made = builders.emit(tmp_path)
     with h5py.File(made.path, "a") as file:
@@ -295,6 +316,7 @@ def test_facts_of_the_products(tmp_path):
     }  # fmt: skip
     assert found["enmap"].clouds == 7.5
     assert found["prisma"].clouds == pytest.approx(3.0)
+    assert found["tanager"].clouds == pytest.approx(100 * 14 / builders.tanager(tmp_path / "more").valid.sum())
 
 
 def test_a_band_that_looks_like_alpha_is_a_band(tmp_path):

@@ -56,6 +56,29 @@ def test_every_type_and_byte_order(write_lines, kind, dtype, order, offset, inte
         np.testing.assert_array_equal(scene.read(2, 5, 1, 3), values[:, 2:5, 1:3])
 
 
+@pytest.mark.parametrize("style", [str.upper, str.title, str.capitalize])
+@pytest.mark.parametrize("interleave", ["bil", "bsq"])
+def test_keys_in_any_case(tmp_path, style, interleave):
+    """GDAL reads keys in any case; what is read of the header beside it must not be another file."""
+    values = values_of("u2")
+    stored = values.transpose(1, 0, 2) if interleave == "bil" else values
+    (tmp_path / "scene.img").write_bytes(b"x" * 7 + stored.astype(">u2").tobytes())
+    entries = {
+        "samples": 4, "lines": 6, "bands": 5, "header offset": 7, "file type": "ENVI Standard", "data type": 12,
+        "interleave": interleave, "byte order": 1, "wavelength units": "nm", "wavelength": "{400, 410, 420, 430, 440}",
+        "fwhm": "{9, 9, 9, 9, 9}", "bbl": "{1, 0, 1, 1, 1}",
+    }  # fmt: skip
+    text = "".join(f"{style(key)} = {value}\n" for key, value in entries.items())
+    (tmp_path / "scene.hdr").write_text(f"ENVI\n{text}")
+    with quiet_gdal(), rasterio.open(tmp_path / "scene.img") as dataset:
+        np.testing.assert_array_equal(dataset.read(), values)
+    with RasterScene(tmp_path / "scene.img") as scene:
+        np.testing.assert_array_equal(scene.read(0, 6, 0, 4), values[[0, 2, 3, 4]])
+        np.testing.assert_array_equal(scene.wavelengths, [400, 420, 430, 440])
+        np.testing.assert_array_equal(scene.fwhm, [9] * 4)
+        assert scene.bad_bands == {2: 410.0}
+
+
 def test_lines_are_read_in_parts(write_lines, monkeypatch):
     values = values_of("u2", (5, 23, 4))
     monkeypatch.setattr("spectraldiff_runtime.scene.envi.CHUNK", 3 * values[:, 0].nbytes + 1)
