@@ -18,7 +18,8 @@ def read_labels(path: str | Path) -> tuple[NDArray[Any], Georeference]:
     Returns
     -------
     labels
-        (H, W) uint8, or uint16 above 254 classes; the raster's nodata value and NaN become 0.
+        (H, W) uint8, or uint16 above 254 classes; the raster's nodata value, NaN, and what its mask or
+        alpha band hides become 0.
     georeference
         The raster's georeference.
 
@@ -34,8 +35,9 @@ def read_labels(path: str | Path) -> tuple[NDArray[Any], Georeference]:
             raise LabelsError(f"'{path}' has {len(raster.bands)} bands: wanted a raster of labels with one")
         values = raster.read(0, raster.height, 0, raster.width)[0]
         nodata, place = raster.nodata, raster.georeference
+        known = raster.mask(0, raster.height, 0, raster.width)
     missing = np.isnan(values) if nodata is None else (values == nodata) | np.isnan(values)
-    values = np.where(missing, 0, values)
+    values = np.where(missing if known is None else missing | ~known, 0, values)
     if values.min() < 0 or values.max() > HIGHEST or not np.array_equal(values, np.rint(values)):
         raise LabelsError(
             f"'{path}' has values from {values.min():g} to {values.max():g}: "

@@ -66,7 +66,11 @@ class Delivery:
 
     def gdal_name(self, name: str) -> str:
         """Return what GDAL calls a file."""
-        return f"/vsizip/{{{self.root.absolute()}}}/{name}" if self.zipped else str(self.root / name)
+        if not self.zipped:
+            return str(self.root / name)
+        archive = str(self.root.absolute())
+        # GDAL finds the end of an archive's name by its suffix, or by braces.
+        return f"/vsizip/{archive}/{name}" if archive.lower().endswith(".zip") else f"/vsizip/{{{archive}}}/{name}"
 
     def local(self, name: str) -> Path:
         """Return the local file that holds it: itself, or the zip file."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 
-from spectraldiff_runtime.scene.envi import envi_tags
+from spectraldiff_runtime.scene.envi import envi_header, envi_tags, header_text
 
 MICROMETRES = re.compile(r"um|µm|μm|micromet(er|re)s?|microns?", re.IGNORECASE)
 NANOMETRES = re.compile(r"nm|nanomet(er|re)s?", re.IGNORECASE)
@@ -127,6 +127,17 @@ def read_bad_bands(dataset: Any) -> tuple[int, ...]:
         return tuple(band for band, mark in enumerate(marks, start=1) if float(mark) == 0)
     except ValueError:
         raise ValueError("has a list of bad bands (bbl) with something that is no number") from None
+
+
+def read_band_names(dataset: Any) -> tuple[str, ...]:
+    """Return the names of all bands, empty where they have none; of an ENVI header also such that are not UTF-8."""
+    try:
+        return tuple(name or "" for name in dataset.descriptions)
+    except UnicodeDecodeError:  # rasterio reads UTF-8 only
+        headers = [Path(file) for file in dataset.files if file.lower().endswith(".hdr") and Path(file).is_file()]
+        listed = envi_header(header_text(headers[0])).get("band names", "") if headers else ""
+        names = tuple(name.strip() for name in listed.split(","))
+        return names if len(names) == dataset.count else ("",) * dataset.count
 
 
 def read_scaling(dataset: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

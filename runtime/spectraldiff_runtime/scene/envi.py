@@ -154,6 +154,15 @@ def _envi_sizes(path: str | Path, dataset: Any) -> tuple[int, int] | None:
     return data.stat().st_size, header_offset(header) + values * np.dtype(dataset.dtypes[0]).itemsize
 
 
+def header_text(path: Path) -> str:
+    """Return the text of a header: UTF-8, with or without a byte order mark, or else Latin-1."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
 def envi_header(text: str) -> dict[str, str]:
     """Return the ``key = value`` pairs of an ENVI header, keys in lower case, braces taken off."""
     pairs = re.findall(r"^[ \t]*([^=\n{}]+?)[ \t]*=[ \t]*(\{[^}]*\}|[^\n]*)", text, re.MULTILINE)

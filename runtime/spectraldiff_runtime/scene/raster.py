@@ -25,6 +25,7 @@ from spectraldiff_runtime.scene.band_metadata import (
     left_out,
     mask_bands,
     read_bad_bands,
+    read_band_names,
     read_fwhm,
     read_scaling,
 )
@@ -117,8 +118,8 @@ class RasterScene:
                 "wanted the files of one product as delivered"
             )
         self.georeference = read_georeference(dataset)
-        self.files = (*_local_files(dataset), *(() if self._facts is None else self._facts.files))
-        self.band_names = tuple(name or "" for name in dataset.descriptions)
+        self.files = tuple(dict.fromkeys([*_local_files(dataset), *(self._facts.files if self._facts else ())]))
+        self.band_names = read_band_names(dataset)
         self.tags: dict[str, str] = dict(dataset.tags())
         self.bad_bands: dict[int, float] = {}
         self.note, self.warnings = "", tuple(filter(None, [size_warning(self.name, dataset)]))

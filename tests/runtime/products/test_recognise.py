@@ -114,13 +114,24 @@ def test_metadata_file_or_zip_as_delivered(builder, tmp_path):
     made = builder(tmp_path / "product")
     xml = next(p for p in made.path.parent.iterdir() if p.suffix.lower() == ".xml")
     archive = builders.zipped(tmp_path / "product", tmp_path / "delivered.zip")
+    other = shutil.copy(archive, tmp_path / "delivered.001")
     with open_scene(made.path) as plain:
         wanted, waves = plain.read(0, 29, 0, 37), plain.wavelengths
-    for path in (xml, archive):
+    for path in (xml, archive, other):
         with open_scene(path) as scene:
             np.testing.assert_array_equal(scene.read(0, 29, 0, 37), wanted)
             np.testing.assert_array_equal(scene.wavelengths, waves)
-            assert scene.fingerprint()["files"]
+            assert scene.files
+            assert all(file.is_file() for file in scene.files)
+
+
+def test_a_flight_line_in_a_zip(tmp_path):
+    made = builders.aviris_ng(tmp_path / "product")
+    archive = builders.zipped(tmp_path / "product", tmp_path / "delivered.zip")
+    with open_scene(archive) as scene:
+        good = made.cube[6:9, 7:20, np.array(scene.bands) - 1].transpose(2, 0, 1)
+        np.testing.assert_array_equal(scene.read(6, 9, 7, 20), good)
+        assert scene.files == (archive,)
 
 
 @pytest.mark.parametrize("builder", [builders.aviris_ng, builders.aviris_classic])

@@ -79,6 +79,16 @@ def test_keys_in_any_case(tmp_path, style, interleave):
         assert scene.bad_bands == {2: 410.0}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_band_names_in_any_encoding(write_lines, encoding):
+    path = write_lines(values_of("u2"), 12)
+    header = path.with_suffix(".hdr")
+    names = ", ".join(f"Kanal {i} (µm)" for i in range(5))
+    header.write_bytes(f"{header.read_text()}band names = {{{names}}}\n".encode(encoding))
+    with RasterScene(path) as scene:
+        assert scene.band_names == tuple(f"Kanal {i} (µm)" for i in range(5))
+
+
 def test_lines_are_read_in_parts(write_lines, monkeypatch):
     values = values_of("u2", (5, 23, 4))
     monkeypatch.setattr("spectraldiff_runtime.scene.envi.CHUNK", 3 * values[:, 0].nbytes + 1)

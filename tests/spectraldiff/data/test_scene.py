@@ -172,6 +172,26 @@ def test_plain_labels_get_names_colours_and_their_nodata(small_scene, tmp_path):
     assert found.labels[0, :3].tolist() == [1, 2, 0]
 
 
+@pytest.mark.parametrize("how", ["internal", "msk", "alpha"])
+def test_labels_under_a_mask_are_none(small_scene, tmp_path, how):
+    small_scene.write(tmp_path / "s.tif")
+    shown = np.random.default_rng(1).random((9, 7)) < 0.6
+    values = np.where(small_scene.labels, small_scene.labels, 2)  # something stands under the mask
+    if how == "alpha":
+        options = {"driver": "GTiff", "height": 9, "width": 7, "count": 2, "dtype": "uint8", "alpha": "YES"}
+        with quiet_gdal(), rasterio.open(tmp_path / "l.tif", "w", **options) as dataset:
+            dataset.write(np.stack([values, np.where(shown, 255, 0)]).astype(np.uint8))
+    else:
+        write_raster(tmp_path / "l.tif", values)
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=how == "internal"),
+            rasterio.open(tmp_path / "l.tif", "r+") as dataset,
+        ):
+            dataset.write_mask(shown)
+    found = LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
+    np.testing.assert_array_equal(found.labels, np.where(shown, values, 0))
+
+
 def test_floats_with_whole_numbers_are_labels(small_scene, tmp_path):
     small_scene.write(tmp_path / "s.tif")
     values = np.where(small_scene.labels == 0, np.nan, small_scene.labels).astype(np.float32)
