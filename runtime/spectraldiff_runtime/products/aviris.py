@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import rasterio
 
+from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.products.delivery import Delivery
 from spectraldiff_runtime.products.hdf5_file import fill_value, nanometres, numbers, text
@@ -66,6 +67,8 @@ def recognise(path: Path, file: h5py.File) -> Hdf5Product | None:
         return None
     if "wavelength" not in group or not (match or "transverse_mercator" in file):
         return None
+    if "transverse_mercator" not in file:
+        raise SceneError(f"'{path}' is AVIRIS in sensor geometry, on no grid: wanted the orthorectified *_RFL_ORT.nc")
     sensor = f"AVIRIS-{match[1]}" if match else "AVIRIS-3"
     date = "{}-{}-{}T{}:{}:{}".format(*match.groups()[1:]) if match else text(file.attrs.get("time_coverage_start"))
     return Hdf5Product(sensor, "L2A", date, str(path), "surface reflectance", None, _layout(file, group))

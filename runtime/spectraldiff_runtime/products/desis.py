@@ -11,7 +11,8 @@ from spectraldiff_runtime.scene.band_metadata import BandFacts
 
 METADATA = r"DESIS.*-METADATA\.XML"
 IMAGES = r"-SPECTRAL_IMAGE\.(TIF|TIFF|VRT|JP2)"
-FILES = r"(DESIS.*?)-(METADATA\.XML|SPECTRAL_IMAGE\..*|QL_.*|HISTORY\.XML)"
+# Quicklooks and quality layers are rasters of their own.
+FILES = r"(DESIS.*?)-(METADATA\.XML|SPECTRAL_IMAGE\..*)"
 # What the values of the levels that have a place on a map are.
 LEVELS = {"L1C": "radiance", "L2A": "surface reflectance"}
 NODATA = -32768.0

@@ -13,7 +13,8 @@ from spectraldiff_runtime.scene.band_metadata import BandFacts
 
 METADATA = r"ENMAP.*-METADATA\.XML"
 IMAGES = r"-SPECTRAL_IMAGE(_COG)?\.(TIF|TIFF|VRT|BSQ|BIL|BIP|JP2)"
-FILES = r"(ENMAP.*?)-(METADATA\.XML|SPECTRAL_IMAGE(_COG)?\..*|QL_.*|HISTORY\.XML)"
+# Quicklooks and quality layers are rasters of their own.
+FILES = r"(ENMAP.*?)-(METADATA\.XML|SPECTRAL_IMAGE(_COG)?\..*)"
 # What the values of the levels that have a place on a map are.
 LEVELS = {"L1C": "radiance", "L2A": "surface reflectance"}
 # What the metadata give as the mean of a band that holds nothing.

@@ -278,6 +278,22 @@ def test_a_lookup_table_beyond_the_scene(tmp_path):
         recognise(made.path)
 
 
+def test_quality_layers_are_rasters_of_their_own(tmp_path):
+    builders.enmap(tmp_path)
+    layer = next(tmp_path.glob("*QL_QUALITY_CLOUD.TIF"))
+    assert recognise(layer) is None
+    with open_scene(layer) as scene:
+        assert scene.bands == (1,)
+
+
+def test_aviris_3_in_sensor_geometry(tmp_path):
+    made = builders.aviris_3(tmp_path)
+    with h5py.File(made.path, "a") as file:
+        del file["transverse_mercator"]
+    with pytest.raises(SceneError, match="is AVIRIS in sensor geometry, on no grid: wanted the orthorectified"):
+        recognise(made.path)
+
+
 def test_tanager_in_sensor_geometry(tmp_path):
     made = builders.tanager(tmp_path)
     with h5py.File(made.path, "a") as file:
