@@ -20,6 +20,7 @@ from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geotiff.class_raster import classes_of_values, read_classes
 
 FEW = 16  # up to this many unused values are kept as classes
+LARGEST = 2**53  # whole numbers beyond are not told apart
 ALL_ONES = (255, 65535)  # values that software often writes into unlabelled pixels
 
 
@@ -155,13 +156,15 @@ def _class_keys(values: NDArray[Any], path: str | Path, field: str) -> list[Any]
     if values.dtype.kind in "OUb":
         return [_text(value) for value in values]
     numbers = values.astype(np.float64)
-    known = numbers[~np.isnan(numbers)]
-    if len(known) and (known.min() < 0 or not np.array_equal(known, np.rint(known))):
+    finite = np.isfinite(numbers)
+    known = numbers[finite]
+    whole = np.array_equal(known, np.rint(known)) and known.max(initial=0) <= LARGEST
+    if known.min(initial=0) < 0 or not whole:
         raise LabelsError(
             f"the field '{field}' of '{path}' has values from {known.min():g} to {known.max():g}: "
             "wanted text, or whole numbers with 0 for unlabelled and classes from 1"
         )
-    return [int(value) if value > 0 else None for value in numbers]
+    return [int(value) if good and value > 0 else None for value, good in zip(numbers, finite, strict=True)]
 
 
 def _text(value: Any) -> str | None:
@@ -214,7 +217,7 @@ def _colours(keys: list[Any], titles: dict[Any, str], table: Table, path: str | 
 def _left_out(keys: list[Any], table: Table) -> list[str]:
     lines = int((shapely.get_dimensions(table.shapes) == 1).sum())
     unnamed = sum(key is None for key in keys)
-    remarks = [f"features without a class (empty or 0), left out: {unnamed:,}"] if unnamed else []
+    remarks = [f"features without a class (empty, 0 or infinite), left out: {unnamed:,}"] if unnamed else []
     return remarks + ([f"lines, left out because labels are polygons and points: {lines:,}"] if lines else [])
 
 

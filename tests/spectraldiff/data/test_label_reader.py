@@ -125,6 +125,22 @@ def test_a_class_without_a_colour_gets_one_that_no_other_has(tmp_path):
     assert len(set(colours)) == 3
 
 
+def test_numbers_that_are_no_class_are_counted(tmp_path):
+    boxes = [box(0, 4, 5 * i, 5 * i + 4) for i in range(6)]
+    path = write_vector(tmp_path / "l.gpkg", boxes, **{"class": [1.0, 2.0, np.inf, -np.inf, np.nan, -0.0]})
+    own = read(path)
+    assert [c.name for c in own.classes] == ["Class 1", "Class 2"]
+    assert (own.labels[:, 10:] == 0).all()
+    assert "features without a class (empty, 0 or infinite), left out: 4" in own.remarks
+
+
+@pytest.mark.parametrize("odd", [1.5, -1.0, 1e300])
+def test_numbers_that_cannot_be_classes_are_refused_in_a_line(tmp_path, odd):
+    path = write_vector(tmp_path / "l.gpkg", [box(0, 4, 0, 4), box(0, 4, 5, 9)], **{"class": [1.0, odd]})
+    with pytest.raises(LabelsError, match="wanted text, or whole numbers with 0 for unlabelled"):
+        read(path)
+
+
 def test_a_number_with_several_names_has_the_usual_one_and_that_is_said(tmp_path):
     geometries = [box(0, 2, 0, 2), box(4, 6, 0, 2), box(8, 10, 0, 2), box(12, 14, 0, 2)]
     names = ["Oak", "Ash", "Oak", "Rye"]
@@ -241,7 +257,7 @@ def test_features_without_a_class_and_lines_are_left_out_and_counted(tmp_path):
     found = read(write_vector(tmp_path / "a.gpkg", geometries, **{"class": ["a", None, " ", "b"]}))
     np.testing.assert_array_equal(found.labels, filled((1, 0, 2, 0, 2)))
     assert found.remarks == (
-        "features without a class (empty or 0), left out: 2",
+        "features without a class (empty, 0 or infinite), left out: 2",
         "lines, left out because labels are polygons and points: 1",
         "no polygon or point of b reaches the scene: no such class",
     )
