@@ -17,6 +17,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,9 +34,11 @@ from spectraldiff_runtime.mapping.pipeline import StageStats
 from spectraldiff_runtime.mapping.strip_reader import StripReader
 from spectraldiff_runtime.products.hdf5_scene import Hdf5Scene
 from spectraldiff_runtime.products.recognise import open_scene
+from spectraldiff_runtime.tiling.memory_plan import make_plan
 from spectraldiff_runtime.tiling.plan import Plan, strips
 from spectraldiff_runtime.window import Window
 from tests.runtime.products import builders
+from tests.tiny_model import CARD
 
 HALO, PART, CACHE = 8, 128 * 2**20, 64 * 2**20
 # Chunks as the providers write them (rows, columns, bands; bands first for the last two).
@@ -57,21 +60,18 @@ def _within(name: str, chunk: tuple[int, int, int], rows: int, columns: int, ban
     return tuple(min(pair) for pair in zip(chunk, size, strict=True))
 
 
-def strips_of(scene: Any) -> Plan:
-    """Return a plan whose strips are whole blocks of the file, of about `PART` bytes."""
-    height, width = min(scene.blocks[0], scene.height), scene.width
-    row = width * len(scene.bands) * scene.dtype.itemsize
-    if height * row > PART:
-        width = max(PART // (height * row // scene.width) // scene.blocks[1], 1) * scene.blocks[1]
-    rows = max(PART // (height * row), 1) * height
-    return Plan(64, 1, rows, min(width, scene.width), CACHE, 64)
+def plan_of(scene: Any) -> Plan:
+    """Return the plan of a map by a model of the scene's bands, with the usual memory."""
+    bands = len(scene.bands)
+    card = replace(CARD, bands=bands, halo=HALO, fill=(0.0,) * bands, wavelengths=None)
+    return make_plan(card, 1 << 20, scene, Window(0, scene.height, 0, scene.width))
 
 
 def read_as_mapping(path: Path) -> int:
     """Read the good bands strip by strip; return the bytes of values."""
     with open_scene(path) as scene, rasterio.Env(GDAL_CACHEMAX=CACHE):
-        reader, stats = StripReader(scene), StageStats("read")
-        for strip in strips(Window(0, scene.height, 0, scene.width), strips_of(scene), HALO, scene.height, scene.width):
+        reader, stats, plan = StripReader(scene), StageStats("read"), plan_of(scene)
+        for strip in strips(Window(0, scene.height, 0, scene.width), plan, HALO, scene.height, scene.width):
             reader.read(strip, stats).release()
         return scene.height * scene.width * len(scene.bands) * scene._stored.itemsize
 

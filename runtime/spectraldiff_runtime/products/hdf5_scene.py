@@ -202,18 +202,20 @@ class Hdf5Scene:
             for cube, at, places in self._wanted:
                 data = self._file[cube.name]
                 for slab in _slabs(data, cube.axes, places, (row0, row1), (col0, col1)):
-                    self._fill(out[:, slab.rows(row0), slab.columns(col0)], slab.read(data, cube.axes), at[slab.which])
+                    part = out[:, slab.rows(row0), slab.columns(col0)]
+                    self._fill(part, slab.read(data, cube.axes), slab.inside, at[slab.which])
         return out
 
-    def _fill(self, out: NDArray[Any], stored: NDArray[Any], at: NDArray[np.intp]) -> None:
-        """Put stored values (n, h, w) into n of the bands of `out`."""
+    def _fill(self, out: NDArray[Any], stored: NDArray[Any], inside: NDArray[np.intp], at: NDArray[np.intp]) -> None:
+        """Put the bands `inside` of stored values (n, h, w) into the bands `at` of `out`."""
         if not self.scaled:
-            out[_as_slice(at)] = stored
+            for run in np.split(np.arange(len(at)), np.flatnonzero(np.diff(inside) > 1) + 1):
+                out[_as_slice(at[run])] = stored[_as_slice(inside[run])]
             return
         marker = native_nodata(nodata_of_each(self._missing, 1)[0], self._stored)
         # What float32 holds exactly is computed in it, which is several times as fast.
         kind = np.float32 if np.can_cast(self._stored, np.float32) else np.float64
-        for i, values in zip(at, stored, strict=True):
+        for i, values in zip(at, (stored[k] for k in inside), strict=True):
             scale, offset = kind(self._scales[i]), kind(self._offsets[i])
             with np.errstate(over="ignore", invalid="ignore"):
                 np.multiply(values, scale, out=out[i], casting="same_kind")
@@ -291,12 +293,11 @@ class _Slab:
         return slice(self.column[0] - start, self.column[1] - start)
 
     def read(self, data: h5py.Dataset, axes: tuple[int, int, int]) -> NDArray[Any]:
-        """Return its wanted bands, (n, h, w)."""
+        """Return its bands, (n, h, w)."""
         where: list[slice] = [slice(None)] * 3
         for axis, (start, stop) in zip(axes, (self.row, self.column, self.band), strict=True):
             where[axis] = slice(start, stop)
-        values = data[tuple(where)].transpose(axes[2], axes[0], axes[1])
-        return np.asarray(values[_as_slice(self.inside)])
+        return np.asarray(data[tuple(where)].transpose(axes[2], axes[0], axes[1]))
 
 
 def _slabs(
