@@ -163,22 +163,24 @@ def test_the_use_of_a_gpu(monkeypatch):
         assert use.share is None
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.training
 @pytest.mark.parametrize("preset", [FAST, PAPER], ids=["fast", "paper"])
-def test_a_preset_with_random_weights(tmp_path, preset, precision):
+def test_a_preset_with_random_weights(tmp_path, preset):
+    """In two precisions, made from one export."""
     positions = None if preset.diffusion.network.positions is None else 3
     unet = {"positions": positions, "stem_channels": 4, "channels": (5, 6, 7)}
     vit = {"network": {"width": 8, "mlp": 8}}
     small = replaced(preset, diffusion={"network": unet}, components={"most": 6}, classifier=vit)
-    (path,) = synthetic.write_models(small, tmp_path, [precision], bands=8)
-    model = Model.open(path, "cpu", threads=1)
-    assert (model.card.bands, model.card.precision, model.card.preset) == (8, precision, preset.name)
+    precisions = ["fp32", "fp16"]
     iterations = min(3, preset.smoothing.iterations)
-    assert model.card.halo == empty_classifier(small, 8, small.vit(6, 2, small.members()), 8, iterations).halo
-    side = 4 + 2 * model.card.halo
-    found = model.run(np.full((1, 8, side, side), 900, np.float32), probabilities=True)
-    assert found.classes.shape == (1, 4, 4)
-    np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-3)
+    halo = empty_classifier(small, 8, small.vit(6, 2, small.members()), 8, iterations).halo
+    for path, precision in zip(synthetic.write_models(small, tmp_path, precisions, bands=8), precisions, strict=True):
+        model = Model.open(path, "cpu", threads=1)
+        assert (model.card.bands, model.card.precision, model.card.preset) == (8, precision, preset.name)
+        assert model.card.halo == halo
+        found = model.run(np.full((1, 8, 4 + 2 * halo, 4 + 2 * halo), 900, np.float32), probabilities=True)
+        assert found.classes.shape == (1, 4, 4)
+        np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
