@@ -263,7 +263,7 @@ def test_components_that_are_not_there_are_said(asked, tiny_files, tmp_path, cap
     options = ["--epochs", "1", *RAW, "--components", str(asked), "-q", "--run", str(tmp_path / "run")]
     assert run(["train", str(tiny_files[0]), "--labels", str(tiny_files[1]), *options]) == 0
     taken = RunFolder(tmp_path / "run").read_json("model.json")["components"]
-    line = f"sdiff: warning: --components {asked}: {taken} are taken, for the features hold no more"
+    line = f"sdiff: warning: --components {asked}: {taken} are used: the features hold no more"
     assert taken == asked or 2 <= taken <= 12
     assert (line in capsys.readouterr().err) == (taken != asked)
     assert (taken == asked) == (asked == 5), "raw bands are reduced as asked for"
