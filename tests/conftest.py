@@ -10,6 +10,7 @@ pytest_plugins = ("tests.sharing", "tests.tiny_model", "tests.tiny_run")
 # The workers share the cores: libraries that start threads of their own, and programs that tests start, take one each.
 for library in ("OMP", "OPENBLAS", "MKL", "GDAL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # where a test asks for more threads, those that wait do not spin
 
 # A suite that a shell started in the background ignores Ctrl-C, and the programs that it tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -94,7 +94,7 @@ def test_runs_of_earlier_versions_know_no_threads(tiny_files, tmp_path, capsys):
 def test_two_trainings_in_one_folder(tiny_files, tmp_path, capsys):
     folder = tmp_path / "run"
     create_run(folder).path.joinpath("state.safetensors").write_bytes(b"theirs")
-    assert run(own(tiny_files, "-q", "--run", tmp_path / "other")) == 0
+    assert run(own(tiny_files, "-q", "--run", tmp_path / "other", *RAW)) == 0
     (folder / "run.json").write_bytes((tmp_path / "other" / "run.json").read_bytes())
     with RunFolder(folder).held():
         assert run(["train", "--resume", str(folder)]) == 1
