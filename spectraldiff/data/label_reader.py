@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 
 from spectraldiff.data.label_raster import labels_on_grid
-from spectraldiff.data.label_vectors import LabelFields, Table, in_pixels, is_vector, read_table
+from spectraldiff.data.label_vectors import FeatureTable, LabelFields, in_pixels, is_vector, read_table
 from spectraldiff_runtime.classes import HIGHEST, Colour, LandCoverClass, class_dtype, clean_name, with_colours
 from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geotiff.class_raster import classes_of_values, read_classes
 
 FEW = 16  # up to this many unused values are kept as classes
-LARGEST = 2**53  # whole numbers beyond are not told apart
+LARGEST = 2**53  # whole numbers beyond are not distinguished
 ALL_ONES = (255, 65535)  # values that software often writes into unlabelled pixels
 
 
@@ -172,7 +172,9 @@ def _text(value: Any) -> str | None:
     return None if value is None else clean_name(str(value)) or None
 
 
-def _titles(keys: list[Any], table: Table, fields: LabelFields, path: str | Path) -> tuple[dict[Any, str], list[str]]:
+def _titles(
+    keys: list[Any], table: FeatureTable, fields: LabelFields, path: str | Path
+) -> tuple[dict[Any, str], list[str]]:
     """Return the name of each class by its key, and remarks on ambiguous names."""
     found = {key for key in keys if key is not None}
     if len(found) > HIGHEST:
@@ -198,7 +200,7 @@ def _titles(keys: list[Any], table: Table, fields: LabelFields, path: str | Path
     return titles, remarks
 
 
-def _colours(keys: list[Any], titles: dict[Any, str], table: Table, path: str | Path) -> dict[str, Colour]:
+def _colours(keys: list[Any], titles: dict[Any, str], table: FeatureTable, path: str | Path) -> dict[str, Colour]:
     """Return the colours that the file gives to classes, by name."""
     found: dict[str, Colour] = {}
     if table.colours is None:
@@ -214,7 +216,7 @@ def _colours(keys: list[Any], titles: dict[Any, str], table: Table, path: str | 
     return found
 
 
-def _left_out(keys: list[Any], table: Table) -> list[str]:
+def _left_out(keys: list[Any], table: FeatureTable) -> list[str]:
     lines = int((shapely.get_dimensions(table.shapes) == 1).sum())
     unnamed = sum(key is None for key in keys)
     remarks = [f"features without a class (empty, 0 or infinite), left out: {unnamed:,}"] if unnamed else []

@@ -48,7 +48,7 @@ class LabelFields:
 
 
 @dataclass(frozen=True)
-class Table:
+class FeatureTable:
     """The features of a layer.
 
     Attributes
@@ -83,7 +83,7 @@ def _layers(path: str | Path) -> list[str]:
         return []
 
 
-def read_table(path: str | Path, fields: LabelFields) -> Table:
+def read_table(path: str | Path, fields: LabelFields) -> FeatureTable:
     """Read the layer that holds the labels.
 
     Raises
@@ -105,7 +105,7 @@ def read_table(path: str | Path, fields: LabelFields) -> Table:
         raise LabelsError(f"the layer '{layer}' of '{path}' has no feature: wanted labelled polygons or points")
     names = None if fields.name_field is None else columns[fields.name_field]
     colours = None if colour is None else columns[colour]
-    return Table(shapes, _crs(path, info["crs"]), columns[str(fields.field)], names, colours)
+    return FeatureTable(shapes, _crs(path, info["crs"]), columns[str(fields.field)], names, colours)
 
 
 def _chosen_layer(path: str | Path, fields: LabelFields) -> str:
@@ -165,7 +165,7 @@ def _crs(path: str | Path, text: str | None) -> Any:
 
 
 def in_pixels(
-    path: str | Path, table: Table, shape: tuple[int, int], place: Georeference, name: str
+    path: str | Path, table: FeatureTable, shape: tuple[int, int], place: Georeference, name: str
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Transform features to pixel coordinates: x in columns, y in rows, the scene's first pixel from 0 to 1.
 

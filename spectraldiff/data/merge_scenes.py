@@ -83,10 +83,10 @@ def differing_bands(scenes: Sequence[LabelledScene]) -> str:
     """Return one line if the band centres of the scenes differ; empty if they agree or are not known."""
     known = [scene for scene in scenes if scene.wavelengths is not None]
     for scene in known[1:]:
-        apart = np.abs(np.asarray(scene.wavelengths) - np.asarray(known[0].wavelengths))
-        if apart.max() > SAME_CENTRE:
+        difference = np.abs(np.asarray(scene.wavelengths) - np.asarray(known[0].wavelengths))
+        if difference.max() > SAME_CENTRE:
             return (
-                f"the bands of '{scene.name}' and '{known[0].name}' differ by up to {apart.max():.1f} nm: "
+                f"the bands of '{scene.name}' and '{known[0].name}' differ by up to {difference.max():.1f} nm: "
                 "the model treats them as equal"
             )
     return ""

@@ -105,8 +105,8 @@ def class_maps(scene: LabelledScene, reference: NDArray[Any], predicted: NDArray
     panel = (9.0, 9.0 * height / width) if wide else (3.3, 3.3 * height / width)
     rows, columns = (3, 1) if wide else (1, 3)
     names = ["No class", *short_names([c.name for c in scene.classes])]
-    beside = legend_columns(names, panel[0] * columns, 6 if wide else 5)
-    legend_rows = math.ceil(len(names) / beside)
+    columns_of_legend = legend_columns(names, panel[0] * columns, 6 if wide else 5)
+    legend_rows = math.ceil(len(names) / columns_of_legend)
     size = (panel[0] * columns + 0.2, (panel[1] + 0.25) * rows + 0.2 * legend_rows + 0.4)
     figure = new_figure(*size, title)
     images = (
@@ -118,7 +118,7 @@ def class_maps(scene: LabelledScene, reference: NDArray[Any], predicted: NDArray
         _show(figure.add_subplot(rows, columns, number), image, name)
     colours = [NO_CLASS, *(c.colour for c in scene.classes)]
     handles = [_swatch(*of) for of in zip(names, colours, strict=True)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=beside, handlelength=1.2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns_of_legend, handlelength=1.2)
     return figure
 
 
@@ -258,7 +258,7 @@ def reconstruction_strip(
     wavelengths: NDArray[np.float64] | None,
     title: str = "",
 ) -> Figure:
-    """Draw a denoising sequence in false colour beside the original, as the paper's Figs. 9 and 10 do.
+    """Draw a denoising sequence in false colour next to the original, as the paper's Figs. 9 and 10 do.
 
     Parameters
     ----------

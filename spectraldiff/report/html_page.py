@@ -1,4 +1,4 @@
-"""Pages of HTML that need nothing beside them: no script, no network, pictures inside.
+"""Pages of HTML that need no other file: no script, no network, pictures inside.
 
 The markup is in ``templates`` (Jinja2, which escapes all text, so that a class may be called ``<Oats & barley>``). Here
 is what fills them: tables, figures and pictures as plain values.
@@ -114,7 +114,7 @@ def raster(image: NDArray[np.uint8]) -> bytes:
 
 
 def is_wide(shape: Sequence[int]) -> bool:
-    """Whether pictures of (H, W) are shown below each other instead of beside each other."""
+    """Whether pictures of (H, W) are shown below each other instead of side by side."""
     return shape[1] > 2 * shape[0]
 
 

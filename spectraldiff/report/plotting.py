@@ -22,11 +22,11 @@ from matplotlib.textpath import text_to_path
 
 from spectraldiff_runtime.atomic import PartialFile, output_error
 
-# Okabe and Ito's colours, which people of any colour vision tell apart.
+# Okabe and Ito's colours, which people of any colour vision distinguish.
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#9AA0A6", "#222222"
 DPI = 150
 LONGEST = 32  # letters of a name in a picture
-SWATCH_INCHES = 0.48  # of a legend's entry: its swatch with the gaps beside it
+SWATCH_INCHES = 0.48  # of a legend's entry: its swatch with the gaps next to it
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.size": 9, "axes.titlesize": 9.5, "figure.titlesize": 11,
     "axes.labelsize": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": "#777777",

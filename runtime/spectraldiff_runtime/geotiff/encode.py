@@ -166,7 +166,7 @@ def _unwanted(raw: Path, target: Path, spec: RasterSpec) -> str | None:
     """Return what creation options did beyond storing the same raster in one file."""
     others = {path.name for path in target.parent.iterdir()} - {raw.name, target.name, sidecar_path(target).name}
     if others:
-        return f"it makes another file beside the raster, {Path(min(others)).suffix}"
+        return f"it makes another file next to the raster, {Path(min(others)).suffix}"
     with open_dataset(target) as raster:
         kept = raster.transform == spec.place.transform and raster.crs == rasterio.crs.CRS.from_user_input(
             spec.place.crs

@@ -63,7 +63,7 @@ def fit_bands(card: ModelCard, scene: Scene, *, explicit: bool, resample: bool, 
 
 
 def tolerance(wavelengths: NDArray[np.float64]) -> float:
-    """Return how far apart, in nm, a scene's and a model's centre may be: 2, or half the model's typical spacing."""
+    """Return how far a scene's centre may be from a model's, in nm: 2, or half the model's typical spacing."""
     spacing = float(np.median(np.abs(np.diff(wavelengths)))) if wavelengths.size > 1 else 0.0
     return max(CLOSE, 0.5 * spacing)
 

@@ -117,7 +117,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where things are: the legend beside the map, or below a wide one in columns."""
+    """Where things are: the legend right of the map, or below a wide one in columns."""
 
     size: tuple[int, int]
     map_at: tuple[int, int]

@@ -89,7 +89,7 @@ class Outputs:
         """
         named = [value for value in (confidence, probabilities, preview) if isinstance(value, str | Path)]
         if out is None and (named or percent):
-            raise UsageError("a file beside the class raster was asked for without `out`: name the class raster too")
+            raise UsageError("an additional file was requested without `out`: name the class raster too")
         if out is not None and (confidence is True or probabilities is True):
             raise UsageError("with `out`, confidence and probabilities are the names of files")
         requested = RequestedLayers(bool(confidence), bool(probabilities), _checked_confidence(min_confidence))

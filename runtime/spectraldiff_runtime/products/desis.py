@@ -1,4 +1,4 @@
-"""DESIS L1C and L2A: a GeoTIFF of the spectra with a metadata file beside it."""
+"""DESIS L1C and L2A: a GeoTIFF of the spectra with a metadata file next to it."""
 
 import re
 from pathlib import PurePosixPath
@@ -38,7 +38,7 @@ def _product(delivery: Delivery, name: str) -> RasterProduct:
     if not images:
         raise SceneError(
             f"'{delivery.root}' has the DESIS metadata '{short}' and no spectra: wanted {stem}-SPECTRAL_IMAGE.tif "
-            "beside them"
+            "next to them"
         )
     return RasterProduct(
         "DESIS",

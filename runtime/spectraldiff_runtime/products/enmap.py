@@ -1,4 +1,4 @@
-"""EnMAP L1C and L2A: a GeoTIFF of the spectra with a metadata file beside it."""
+"""EnMAP L1C and L2A: a GeoTIFF of the spectra with a metadata file next to it."""
 
 import re
 from pathlib import PurePosixPath
@@ -41,7 +41,7 @@ def _product(delivery: Delivery, name: str) -> RasterProduct:
     if not images:
         raise SceneError(
             f"'{delivery.root}' has the EnMAP metadata '{name}' and no spectra: wanted {PurePosixPath(name).name[:-13]}"
-            "-SPECTRAL_IMAGE.TIF beside them"
+            "-SPECTRAL_IMAGE.TIF next to them"
         )
     return RasterProduct(
         "EnMAP",

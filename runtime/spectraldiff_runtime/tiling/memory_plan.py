@@ -181,7 +181,7 @@ def _strip_size(card: ModelCard, scene: Scene, window: Window, tile: int, share:
     limit = max(share - kept, share / 2) / STRIPS_HELD
 
     def fitting(other: int, size: float) -> int:
-        """Return how many rows (or columns) beside the halo's fit, where there are `other` columns (or rows)."""
+        """Return how many rows (or columns) next to the halo's fit, where there are `other` columns (or rows)."""
         return int(size / ((other + rim) * pixel)) - rim
 
     rows = -(-tile // block_rows) * block_rows

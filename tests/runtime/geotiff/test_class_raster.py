@@ -112,7 +112,7 @@ def test_colours_of_a_raster_without_names(tmp_path):
     found = classes_of_values(path, range(1, 5))
     assert [(c.value, c.name) for c in found] == [(v, f"Class {v}") for v in range(1, 5)]
     assert (found[0].colour, found[3].colour) == ((10, 20, 30), palette(1)[0])
-    assert len({c.colour for c in found}) == 4  # 2 and 3 are black in the table: not told apart, so not meant
+    assert len({c.colour for c in found}) == 4  # 2 and 3 are black in the table: not distinguished, so not meant
     assert [c.value for c in classes_of_values(path, [2, 700])] == [2, 700]
 
 

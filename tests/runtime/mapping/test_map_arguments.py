@@ -35,12 +35,12 @@ def test_numbers_of_numpy_are_numbers(model, write_scene, cube, tmp_path, listin
         "window": ((1, 2, 20, 21), np.array([1, 2, 20, 21])), "percent": (True, np.bool_(True)),
         "form": (Format("GTiff", 64), Format("GTiff", np.int64(64))),
     }  # fmt: skip
-    out, beside = tmp_path / "classes.tif", {"confidence": tmp_path / "confidence.tif"}
-    map_scene(model, scene, out, **{name: plain for name, (plain, _) in options.items()}, **beside)
+    out, layers = tmp_path / "classes.tif", {"confidence": tmp_path / "confidence.tif"}
+    map_scene(model, scene, out, **{name: plain for name, (plain, _) in options.items()}, **layers)
     wanted = listing()
     numbers = {name: number for name, (_, number) in options.items()}
-    assert map_scene(model, scene, out, **numbers, **beside, resume=True).skipped
-    map_scene(model, scene, out, **numbers, **beside, overwrite=True)
+    assert map_scene(model, scene, out, **numbers, **layers, resume=True).skipped
+    map_scene(model, scene, out, **numbers, **layers, overwrite=True)
     assert listing() == wanted
     west, north = 480_000.0, 4_470_000.0
     bounds = np.array([west, north - 100, west + 60, north], np.float32)

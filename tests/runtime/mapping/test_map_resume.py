@@ -24,7 +24,7 @@ def test_a_finished_map_is_left_alone_with_resume(model, write_scene, tmp_path, 
 
 
 def copied(source, target):
-    """Put a map's raster, with what lies beside it, in the place of another."""
+    """Put a map's raster, with what lies next to it, in the place of another."""
     target.write_bytes(source.read_bytes())
 
 

@@ -331,7 +331,7 @@ def aviris_classic(folder: Path) -> Made:
 
 
 def aviris_3(folder: Path) -> Made:
-    """`AV3...RFL_ORT.nc`: float32 (wavelength, northing, easting), GDAL's GeoTransform beside the CRS."""
+    """`AV3...RFL_ORT.nc`: float32 (wavelength, northing, easting), GDAL's GeoTransform next to the CRS."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "AV320230926t201618_005_L2A_OE_main_27577724_RFL_ORT.nc"
     waves, valid = good_waves(), corner()

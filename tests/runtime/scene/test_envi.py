@@ -59,7 +59,7 @@ def test_every_type_and_byte_order(write_lines, kind, dtype, order, offset, inte
 @pytest.mark.parametrize("style", [str.upper, str.title, str.capitalize])
 @pytest.mark.parametrize("interleave", ["bil", "bsq"])
 def test_keys_in_any_case(tmp_path, style, interleave):
-    """GDAL reads keys in any case; what is read of the header beside it must not be another file."""
+    """GDAL reads keys in any case; what is read of the header next to it must not be another file."""
     values = values_of("u2")
     stored = values.transpose(1, 0, 2) if interleave == "bil" else values
     (tmp_path / "scene.img").write_bytes(b"x" * 7 + stored.astype(">u2").tobytes())

@@ -34,7 +34,7 @@ def test_reading_into_memory_of_any_order(laid_out_scene, cube, bands, part, ord
         assert scene.read(*part, out=out) is out
         np.testing.assert_array_equal(scene.read(*part), wanted)
     np.testing.assert_array_equal(out, wanted)
-    assert room.sum() == out.sum()  # nothing beside it was written
+    assert room.sum() == out.sum()  # nothing next to it was written
 
 
 def test_blocks_of_the_file(write_scene):

@@ -63,7 +63,7 @@ def test_what_float32_holds_is_taken(tiny_scene, reflectance):
         check_range(replace(reflectance, cube=reflectance.cube.astype(np.float64) * factor))
     check_range(tiny_scene)
     cube = reflectance.cube.astype(np.float64)
-    cube[2, 3, 4], cube[..., 1] = 1e-300, 0  # beside ordinary ones, and a band of zeros
+    cube[2, 3, 4], cube[..., 1] = 1e-300, 0  # next to ordinary ones, and a band of zeros
     check_range(replace(reflectance, cube=cube))
     cube[..., 1] = 1e-300
     with pytest.raises(SceneError, match=r"no value larger than 1e-300 in band 2, and float32"):

@@ -50,7 +50,7 @@ def test_classes_with_many_fields_are_on_both_sides_in_about_the_share_asked_for
 
 
 def test_two_small_fields_of_a_class_are_shared_out():
-    """A class of two fields, far apart, each of them smaller than a block: one trains, one tests."""
+    """A class of two distant fields, each of them smaller than a block: one trains, one tests."""
     labels = np.zeros((80, 80), np.uint8)
     labels[10:70, 30:50] = 1
     labels[2:6, 2:6] = labels[74:78, 74:78] = 2
