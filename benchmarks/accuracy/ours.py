@@ -49,11 +49,13 @@ def fit_ours(name: str, preset: Preset, problem: Problem, context: Context) -> O
     started = time.perf_counter()
     model, _ = load_model(run)
     report = context.report
-    predicted, _ = model.to(context.compute.device).predict(problem.scene, lambda done, n: report("mapping", done, n))
+    predicted, confidence = model.to(context.compute.device).predict(
+        problem.scene, lambda done, n: report("mapping", done, n)
+    )
     seconds = run.read_json("metrics.json")["seconds"]
     trained = sum(s for stage, s in seconds.items() if not stage.endswith("map"))
     chosen = {"smoothing iterations": float(model.smoothing.iterations), "temperature": float(model.temperature)}
-    return Outcome(predicted, trained, time.perf_counter() - started, chosen, 2 * model.halo + 1)
+    return Outcome(predicted, trained, time.perf_counter() - started, chosen, 2 * model.halo + 1, confidence)
 
 
 def _take_denoiser(run: RunFolder, preset: Preset, problem: Problem, context: Context) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.accuracy.methods import Method
 from benchmarks.accuracy.problem import Context, Problem, Report
 from benchmarks.accuracy.store import Result, Store
-from spectraldiff.accuracy.metrics import score
+from spectraldiff.accuracy.metrics import calibration, score
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.training.request import Request
 
@@ -75,7 +75,11 @@ def _run(store: Store, problem: Problem, method: Method, context: Context) -> Re
     reference = np.where(problem.split.test, problem.scene.labels, 0)
     accuracy = score(reference, outcome.map, len(problem.scene.classes))
     leakage = problem.leakage(outcome.window or method.window)
-    return store.write(method.name, problem.seed, _settings(problem, method), outcome, accuracy, leakage)
+    ece = None
+    if outcome.confidence is not None:
+        sure = (reference > 0) & (outcome.map > 0)
+        ece = calibration(outcome.confidence[sure], (outcome.map == reference)[sure]).ece
+    return store.write(method.name, problem.seed, _settings(problem, method), outcome, accuracy, leakage, ece)
 
 
 def _settings(problem: Problem, method: Method) -> dict[str, object]:

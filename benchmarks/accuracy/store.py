@@ -28,6 +28,8 @@ class Outcome:
         Parameters chosen by the method.
     window
         Side of the window that a class depends on, if the method chose it; otherwise that of `Method`.
+    confidence
+        (H, W) probability of the class, 0..1, of methods that give one.
     """
 
     map: NDArray[Any]
@@ -35,6 +37,7 @@ class Outcome:
     map_seconds: float
     chosen: Mapping[str, float]
     window: int | None = None
+    confidence: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class Result:
         Method and seed of the training.
     oa, aa, kappa, per_class
         See `spectraldiff.accuracy.metrics.Accuracy`.
+    macro_f1
+        Mean over classes of the harmonic mean of precision and recall.
+    ece
+        Expected calibration error of the confidence; None for a method without one.
     leakage
         Share of the test pixels whose window contains a training pixel.
     train_seconds, map_seconds
@@ -61,6 +68,8 @@ class Result:
     aa: float
     kappa: float
     per_class: tuple[float, ...]
+    macro_f1: float
+    ece: float | None
     leakage: float
     train_seconds: float
     map_seconds: float
@@ -77,6 +86,8 @@ class Result:
             aa=_number(found["aa"]),
             kappa=_number(found["kappa"]),
             per_class=tuple(_number(share) for share in found["per_class"]),
+            macro_f1=_number(values.get("macro_f1")),
+            ece=values.get("ece"),
             leakage=values["leakage"],
             train_seconds=values["train_seconds"],
             map_seconds=values["map_seconds"],
@@ -120,7 +131,14 @@ class Store:
         return result
 
     def write(
-        self, method: str, seed: int, settings: Mapping[str, Any], outcome: Outcome, accuracy: Accuracy, leakage: float
+        self,
+        method: str,
+        seed: int,
+        settings: Mapping[str, Any],
+        outcome: Outcome,
+        accuracy: Accuracy,
+        leakage: float,
+        ece: float | None = None,
     ) -> Result:
         """Write a result; the JSON file is written last and marks it as finished."""
         values = {
@@ -129,6 +147,8 @@ class Store:
             "settings": plain(settings),
             "chosen": dict(outcome.chosen),
             "accuracy": accuracy.as_dict(),
+            "macro_f1": accuracy.macro_f1,
+            "ece": ece,
             "leakage": leakage,
             "train_seconds": round(outcome.train_seconds, 2),
             "map_seconds": round(outcome.map_seconds, 2),

@@ -51,6 +51,14 @@ class Accuracy:
         return tuple(float(share) for share in _shares(hits, totals))
 
     @property
+    def macro_f1(self) -> float:
+        """The mean over the reference's classes of the harmonic mean of precision and recall, 0..1."""
+        hits = np.diagonal(self.confusion, offset=1)
+        totals = self.confusion.sum(axis=1) + self.confusion[:, 1:].sum(axis=0)
+        present = self.confusion.sum(axis=1) > 0
+        return float(_shares(2 * hits, totals)[present].mean())
+
+    @property
     def tested(self) -> int:
         """Number of classes that occur in the reference; `aa` is their mean."""
         return sum(share == share for share in self.per_class)

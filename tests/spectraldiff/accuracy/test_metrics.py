@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from spectraldiff.accuracy.metrics import calibration, score
 from spectraldiff_runtime.errors import LabelsError
@@ -141,3 +142,10 @@ def test_ends_of_the_scale_lie_in_the_outer_bins():
 def test_confidence_that_cannot_be_judged(confidence, correct, words):
     with pytest.raises(LabelsError, match=words):
         calibration(np.array(confidence, np.float64), np.array(correct, bool))
+
+
+def test_macro_f1_is_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(3)
+    truth, found = rng.integers(1, 5, 300), rng.integers(0, 6, 300)
+    wanted = f1_score(truth, found, labels=range(1, 5), average="macro", zero_division=0)
+    assert score(truth, found, 6).macro_f1 == pytest.approx(wanted)
