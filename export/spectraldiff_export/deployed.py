@@ -3,7 +3,7 @@
 It computes what `spectraldiff.models.classifier.Classifier` computes, with everything that is known beforehand folded
 into constants (in float64): normalisation, step and the denoiser's preconditioning are one affine a band; the U-Net is
 folded and lowered to 2-D convolutions in `spectraldiff_export.unet_2d`; PCA and the ViT's linear mapping are one
-matrix; the temperature is in the last layer.
+matrix, as are the linear members; temperature, weights and prior are in the last layers.
 
 A `FovealViT` slides over the tile as convolutions.  A `SpectralViT` slides row by row: all windows of a tile at once
 would need gigabytes of memory, and a row of windows stays in a processor's cache.  After its last attention only the
@@ -12,6 +12,7 @@ instead, and the tokens' weighted mean to the output.
 """
 
 import copy
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -21,8 +22,9 @@ from torch.nn import functional as F
 from spectraldiff.models.classifier import Classifier
 from spectraldiff.models.features import FeatureExtractor
 from spectraldiff.models.foveal_vit import FovealSlide, FovealViT
+from spectraldiff.models.linear_members import PixelContext, filtered
 from spectraldiff.models.padding import cropped
-from spectraldiff.models.score_smoothing import Smoothing
+from spectraldiff.models.score_smoothing import GUIDES, ScorePart, Smoothing
 from spectraldiff.models.vit import SpectralViT, TransformerBlock
 from spectraldiff_export.unet_2d import Trunk, inner
 from spectraldiff_runtime.classes import HIGHEST_UINT8
@@ -45,8 +47,8 @@ class DeployedClassifier(nn.Module):
     front
         From a raw tile to tokens (`TokenMap`) or, row by row, to rows of token windows (`TokenRows`).
     reader
-        From these (or one row of them) to class scores: `FovealSlide` (smoothed by `SmoothedSlide`) or
-        `RowClassifier`.
+        From these (or one row of them) to class scores: `FovealSlide`, `EnsembleSlide` (smoothed scores, linear
+        members) or `RowClassifier`.
     verdict
         `Verdict`: from all class scores to the three outputs.
     """
@@ -60,9 +62,9 @@ class DeployedClassifier(nn.Module):
         self.row_by_row = isinstance(vit, SpectralViT)
         with torch.no_grad():
             front = TokenMap(classifier)
-            self.front: nn.Module = TokenRows(front, vit.config.window) if self.row_by_row else front
-            self.reader = self._reader(vit, classifier.smoothing)
-            self.verdict: nn.Module = Verdict(vit.config.classes, self.row_by_row)
+            self.front: nn.Module = TokenRows(front, vit.config.window) if isinstance(vit, SpectralViT) else front
+            self.reader = self._reader(vit, classifier)
+            self.verdict: nn.Module = Verdict(classifier.classes, self.row_by_row)
         self.to(classifier.fill.dtype).eval().requires_grad_(False)
 
     def forward(self, tile: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,12 +86,17 @@ class DeployedClassifier(nn.Module):
         classes, confidence, probabilities = self.verdict(scores)
         return classes, confidence, probabilities
 
-    def _reader(self, vit: SpectralViT | FovealViT, smoothing: Smoothing) -> nn.Module:
-        if isinstance(vit, FovealViT):
-            return SmoothedSlide(vit, smoothing.iterations) if smoothing.iterations else FovealSlide(vit)
-        if smoothing.iterations:
-            raise ValueError("a classifier that slides row by row has no smoothing")
-        return RowClassifier(vit)
+    def _reader(self, vit: SpectralViT | FovealViT | None, classifier: Classifier) -> nn.Module:
+        iterations, linear = classifier.smoothing.iterations, classifier.linear
+        if isinstance(vit, SpectralViT):
+            if iterations or linear is not None:
+                raise ValueError("a classifier that slides row by row has no smoothing and no linear members")
+            return RowClassifier(vit)
+        if vit is not None and linear is None and not iterations:
+            return FovealSlide(vit)
+        contexts = () if linear is None else linear.contexts
+        guides = min(GUIDES, len(classifier.pca_components)) if iterations else 0
+        return EnsembleSlide(vit, classifier.vit_iterations, guides, contexts, iterations)
 
     def _by_row(self, rows: Tensor) -> Tensor:
         return torch.stack([self.reader(row) for row in rows.unbind(0)])
@@ -98,7 +105,7 @@ class DeployedClassifier(nn.Module):
 class TokenMap(nn.Module):
     """From a raw tile to the ViT's tokens: (N, B, h + 2 halo, w + 2 halo) to (N, C, T', T').
 
-    Where scores are smoothed, the guides follow: (N, C + G, T', T').
+    Where scores are smoothed, the guides follow, then the scores of linear members: (N, C + G + L K, T', T').
 
     Concatenated bands have a linear map of their own, whose tokens are added: the two tensors are never joined.  It
     comes after the trunk's projection and is no convolution, so it stays float32 where the trunk is lowered.
@@ -137,18 +144,46 @@ class TokenMap(nn.Module):
         return tokens + (self.band_map @ bands).view(tokens.shape)
 
 
-class SmoothedSlide(nn.Module):
-    """A `FovealSlide` and the smoothing of its scores: (N, C + G, H, W) to (N, H', W', K)."""
+class EnsembleSlide(nn.Module):
+    """All members of an ensemble on a map, and the smoothing of their scores: (N, C + G + L K, H, W) to (N, H', W', K).
 
-    def __init__(self, vit: FovealViT, iterations: int) -> None:
+    Parameters
+    ----------
+    vit
+        The attention members, whose C channels come first; None for none.
+    vit_iterations
+        Iterations of smoothing of their scores.
+    guides
+        G, channels that guide the smoothing.
+    contexts
+        Of the L groups of linear members, whose scores come last.
+    iterations
+        The most of all members.
+    """
+
+    def __init__(
+        self,
+        vit: FovealViT | None,
+        vit_iterations: int,
+        guides: int,
+        contexts: Sequence[PixelContext],
+        iterations: int,
+    ) -> None:
         super().__init__()
-        self.slide, self.smoothing = FovealSlide(vit), Smoothing(iterations)
-        self.width, self.rim = vit.embed.out_features, vit.config.radius
+        self.slide: nn.Module | None = None if vit is None else FovealSlide(vit)
+        self.width, self.radius = (0, 0) if vit is None else (vit.embed.out_features, vit.config.radius)
+        self.vit_iterations, self.guides, self.contexts = vit_iterations, guides, tuple(contexts)
+        self.smoothing = Smoothing(iterations)
 
     def forward(self, x: Tensor) -> Tensor:
-        scores = self.slide(x[:, : self.width]).permute(0, 3, 1, 2)  # (N, K, H', W')
-        guides = cropped(x[:, self.width :], self.rim)
-        return self.smoothing(scores, guides).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
+        parts, first = [], self.width + self.guides
+        if self.slide is not None:
+            scores = self.slide(x[:, : self.width]).permute(0, 3, 1, 2)  # (N, K, H - 2 r, W - 2 r)
+            parts.append(ScorePart(scores, self.radius, self.vit_iterations))
+        if self.contexts:
+            found = filtered(x[:, first:], self.contexts)
+            parts += [ScorePart(s, c.radius, c.iterations) for s, c in zip(found, self.contexts, strict=True)]
+        return self.smoothing.combined(parts, x[:, self.width : first]).permute(0, 2, 3, 1)
 
 
 class TokenRows(nn.Module):
@@ -293,17 +328,25 @@ def _input_affine(extractor: FeatureExtractor) -> tuple[Tensor, Tensor]:
 
 
 def _token_map(classifier: Classifier, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (C, D) and (C,) float64: PCA and the ViT's linear mapping as one, and the guides where there are any.
+    """Return (C, D) and (C,) float64: PCA and the ViT's linear mapping as one, then guides and linear members, if any.
 
     Concatenated bands arrive as the U-Net reads them and are mapped back here.
     """
-    embed, components = classifier.vit.embed, classifier.pca_components.double()
-    weight, offset = embed.weight.double(), embed.bias.double()
+    components, rows, offsets = classifier.pca_components.double(), [], []
+    if classifier.vit is not None:
+        rows.append(classifier.vit.embed.weight.double() @ components)
+        offsets.append(classifier.vit.embed.bias.double() - rows[-1] @ classifier.pca_mean.double())
     if classifier.smoothing.iterations:
-        guides = classifier.smoothing.guides(torch.eye(len(components)).to(weight)[..., None, None])[..., 0, 0].T
-        weight, offset = torch.cat([weight, guides]), torch.cat([offset, offset.new_zeros(len(guides))])
-    matrix = weight @ components  # (C, D)
-    bias = offset - matrix @ classifier.pca_mean.double()
+        chosen = classifier.smoothing.guides(torch.eye(len(components)).to(components)[..., None, None])[..., 0, 0].T
+        rows.append(chosen @ components)
+        offsets.append(-rows[-1] @ classifier.pca_mean.double())
+    if classifier.linear is not None:
+        weight, bias = classifier.linear.weight.double(), classifier.linear.bias.double()
+        prior = torch.zeros_like(bias)
+        prior[0] = classifier.prior.double()  # a constant passes all filters
+        rows.append(weight.flatten(0, 1) / classifier.temperature.double())
+        offsets.append((bias / classifier.temperature.double() + prior).flatten())
+    matrix, bias = torch.cat(rows), torch.cat(offsets)  # (C, D), (C,)
     if classifier.extractor.denoiser is not None and classifier.extractor.concat_bands:
         bands = len(classifier.fill)
         band_map = matrix[:, -bands:] / scale
@@ -311,12 +354,19 @@ def _token_map(classifier: Classifier, scale: Tensor, shift: Tensor) -> tuple[Te
     return matrix, bias
 
 
-def _tempered(classifier: Classifier) -> SpectralViT | FovealViT:
-    """Return a copy of the ViT whose scores are divided by the temperature."""
+def _tempered(classifier: Classifier) -> SpectralViT | FovealViT | None:
+    """Return a copy of the ViT whose scores are weighted, and divided by the temperature; None where there is none.
+
+    The prior is added to them where no linear member takes it.
+    """
+    if classifier.vit is None:
+        return None
     vit = copy.deepcopy(classifier.vit).eval()
-    last = cast("nn.Linear", vit.head[-1])
+    last, factor = cast("nn.Linear", vit.head[-1]), classifier.share.double() / classifier.temperature.double()
     for values in (last.weight, last.bias):
-        values.data = (values.data.double() / classifier.temperature.double()).to(values.dtype)
+        values.data = (values.data.double() * factor).to(values.dtype)
+    if classifier.linear is None:
+        last.bias.data = (last.bias.data.double() + classifier.prior.double()).to(last.bias.dtype)
     return vit
 
 

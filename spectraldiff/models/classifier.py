@@ -1,6 +1,7 @@
 """The trained model: from raw pixels to class scores, with all that it learned from its scene."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,48 @@ from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.diffusion import Denoiser, NoiseSchedule
 from spectraldiff.models.features import FeatureExtractor
 from spectraldiff.models.foveal_vit import FovealViT, new_vit
+from spectraldiff.models.linear_members import LinearMembers, PixelContext
 from spectraldiff.models.normaliser import Normaliser
-from spectraldiff.models.padding import cropped, mirrored
+from spectraldiff.models.padding import mirrored
 from spectraldiff.models.pca import PCA
 from spectraldiff.models.presets import Preset
-from spectraldiff.models.score_smoothing import Smoothing
+from spectraldiff.models.score_smoothing import RADIUS, ScorePart, Smoothing
 from spectraldiff.models.unet import DenoisingUNet
 from spectraldiff.models.vit import SpectralViT, ViTConfig
 
 # Output pixels along the side of the tiles of `predict`.
 TILE = 64
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The members of a classifier and how their scores are combined.
+
+    Attributes
+    ----------
+    vit
+        The attention members; None where the linear members are all.
+    linear
+        The closed-form members; None where there are none.
+    smoothing
+        With the most iterations of any member.
+    temperature
+        What scores are divided by, see `spectraldiff.training.calibration`.
+    share
+        What the ViT's scores are multiplied by: its weight in the ensemble.
+    vit_iterations
+        Iterations of smoothing of the ViT's scores; None for all.
+    prior
+        (K,) log prior of the classes that is added to the scores; None for 0.
+    """
+
+    vit: SpectralViT | FovealViT | None
+    linear: LinearMembers | None = None
+    smoothing: Smoothing = field(default_factory=lambda: Smoothing(0))
+    temperature: float = 1.0
+    share: float = 1.0
+    vit_iterations: int | None = None
+    prior: Tensor | None = None
 
 
 class Classifier(nn.Module):
@@ -39,18 +72,16 @@ class Classifier(nn.Module):
         None with raw features.
     pca
         The features' PCA.
-    vit
-        The classifier proper.
-    temperature
-        What its scores are divided by, see `spectraldiff.training.calibration`.
-    smoothing
-        What its scores pass through; none by default.
+    ensemble
+        The members and how their scores are combined.
     """
 
     fill: Tensor
     pca_mean: Tensor
     pca_components: Tensor
     temperature: Tensor
+    share: Tensor
+    prior: Tensor
 
     def __init__(
         self,
@@ -59,25 +90,37 @@ class Classifier(nn.Module):
         fill: Tensor,
         denoiser: Denoiser | None,
         pca: PCA,
-        vit: SpectralViT | FovealViT,
-        temperature: float = 1.0,
-        smoothing: Smoothing | None = None,
+        ensemble: Ensemble,
     ) -> None:
         super().__init__()
         self.preset = preset
         self.normaliser = normaliser
         self.extractor = extractor_for(preset, denoiser)
-        self.vit = vit
-        self.smoothing = smoothing or Smoothing(0)
+        self.vit, self.linear, self.smoothing = ensemble.vit, ensemble.linear, ensemble.smoothing
+        iterations = ensemble.vit_iterations
+        self.vit_iterations = self.smoothing.iterations if iterations is None else iterations
         self.register_buffer("fill", fill.float())
         self.register_buffer("pca_mean", pca.mean)
         self.register_buffer("pca_components", pca.components)
-        self.register_buffer("temperature", torch.tensor(temperature))
+        self.register_buffer("temperature", torch.tensor(ensemble.temperature))
+        self.register_buffer("share", torch.tensor(ensemble.share))
+        self.register_buffer("prior", torch.zeros(self.classes) if ensemble.prior is None else ensemble.prior.float())
 
     @property
     def halo(self) -> int:
         """Pixels around a pixel that its class depends on."""
-        return self.extractor.halo + self.vit.config.radius + self.smoothing.halo
+        contexts = [] if self.linear is None else [(one.radius, one.iterations) for one in self.linear.contexts]
+        if self.vit is not None:
+            contexts.append((self.vit.config.radius, self.vit_iterations))
+        return self.extractor.halo + max(radius + RADIUS * iterations for radius, iterations in contexts)
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        if self.vit is not None:
+            return self.vit.config.classes
+        assert self.linear is not None
+        return self.linear.bias.shape[1]
 
     @property
     def pca(self) -> PCA:
@@ -86,10 +129,17 @@ class Classifier(nn.Module):
 
     def forward(self, tile: Tensor) -> Tensor:
         """Map raw pixels (N, B, T, T) to class scores (N, K, T - 2 halo, T - 2 halo); their softmax is calibrated."""
-        features = self.pca(self.extractor(self.normaliser(tile)))  # (N, P, T', T')
-        tokens = self.vit.embed(features.movedim(1, -1)).movedim(-1, 1)  # (N, C, T', T')
-        guides = self.smoothing.guides(cropped(features, self.vit.config.radius))
-        return self.smoothing(self.vit.slide(tokens), guides) / self.temperature  # type: ignore[no-any-return]
+        features = self.extractor(self.normaliser(tile))  # (N, D, T', T')
+        components, parts = self.pca(features), []  # (N, P, T', T')
+        if self.vit is not None:
+            tokens = self.vit.embed(components.movedim(1, -1)).movedim(-1, 1)  # (N, C, T', T')
+            scores = self.vit.slide(tokens) * self.share
+            parts.append(ScorePart(scores, self.vit.config.radius, self.vit_iterations))
+        if self.linear is not None:
+            for scores, context in zip(self.linear(features), self.linear.contexts, strict=True):
+                parts.append(ScorePart(scores, context.radius, context.iterations))
+        total = self.smoothing.combined(parts, self.smoothing.guides(components))  # (N, K, T - 2 halo, T - 2 halo)
+        return total / self.temperature + self.prior[:, None, None]
 
     @torch.no_grad()
     def predict(
@@ -144,7 +194,16 @@ def new_denoiser(preset: Preset, bands: int, mean: Tensor, std: Tensor) -> Denoi
     return Denoiser(DenoisingUNet(preset.unet(bands)), schedule, process.parameterisation, mean, std)
 
 
-def empty_classifier(preset: Preset, bands: int, shape: ViTConfig, features: int, iterations: int = 0) -> Classifier:
+def empty_classifier(
+    preset: Preset,
+    bands: int,
+    shape: ViTConfig,
+    features: int,
+    iterations: int = 0,
+    *,
+    contexts: Sequence[PixelContext] = (),
+    vit_iterations: int | None = None,
+) -> Classifier:
     """Return a classifier of the right shape to load weights into.
 
     Parameters
@@ -154,9 +213,13 @@ def empty_classifier(preset: Preset, bands: int, shape: ViTConfig, features: int
     bands, features
         B, and D, the length of a feature vector before the PCA.
     shape
-        Of the classifier proper.
+        Of the ViT; its classes and components are those of the model.
     iterations
-        Of its smoothing.
+        Of the smoothing.
+    contexts
+        Of the linear members.
+    vit_iterations
+        Of the ViT's smoothing, all by default; below 0 where the model has no ViT.
     """
 
     def zeros() -> Tensor:
@@ -165,7 +228,10 @@ def empty_classifier(preset: Preset, bands: int, shape: ViTConfig, features: int
     denoiser = None if preset.raw else new_denoiser(preset, bands, zeros(), zeros())
     pca = PCA(torch.zeros(features), torch.zeros(shape.components, features), float("nan"))
     normaliser, smoothing = Normaliser(zeros(), zeros()), Smoothing(iterations)
-    return Classifier(preset, normaliser, zeros(), denoiser, pca, new_vit(shape), smoothing=smoothing)
+    vit = None if vit_iterations is not None and vit_iterations < 0 else new_vit(shape)
+    linear = LinearMembers(contexts, features, shape.classes) if contexts else None
+    ensemble = Ensemble(vit, linear, smoothing, vit_iterations=vit_iterations)
+    return Classifier(preset, normaliser, zeros(), denoiser, pca, ensemble)
 
 
 def class_facts(scene: LabelledScene) -> list[dict[str, Any]]:

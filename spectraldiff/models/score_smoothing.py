@@ -7,6 +7,7 @@ not across its edges.  Averaging scores averages log probabilities, up to what i
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,25 @@ from spectraldiff.models.padding import cropped
 RADIUS = 2  # pixels that an iteration reaches
 GUIDES = 40  # principal components that the similarity of two pixels is computed from
 MEDIAN = 1.5  # the median similarity of adjacent pixels is exp(-MEDIAN)
+
+
+@dataclass(frozen=True)
+class ScorePart:
+    """Scores that are one part of an ensemble's.
+
+    Attributes
+    ----------
+    scores
+        (N, K, H - 2 radius, W - 2 radius).
+    radius
+        Pixels of rim that they consumed.
+    iterations
+        Of smoothing that they still get.
+    """
+
+    scores: Tensor
+    radius: int
+    iterations: int
 
 
 class Smoothing(nn.Module):
@@ -69,6 +89,41 @@ class Smoothing(nn.Module):
         for iteration in range(self.iterations):
             found.append(added(neighbours(found[-1]) * cropped(weights, RADIUS * iteration), 2)[:, :, 0])
         return found
+
+    def combined(self, parts: Sequence[ScorePart], guides: Tensor) -> Tensor:
+        """Add scores up, each after its own iterations: smoothing is linear, so one chain serves all.
+
+        Parameters
+        ----------
+        parts
+            The scores; those with the most iterations have as many as this smoothing.
+        guides
+            (N, G, H, W), see `shares`, with a rim of `reach` of the parts; not read without iterations.
+
+        Returns
+        -------
+        Tensor
+            (N, K, H - 2 reach, W - 2 reach).
+        """
+        rim = reach(parts)
+        weights = shares(cropped(guides, rim - self.halo)) if self.iterations else guides
+        total: Tensor | None = None
+        for left in range(self.iterations, -1, -1):
+            for part in parts:
+                if part.iterations == left:
+                    own = cropped(part.scores, rim - part.radius - RADIUS * left)
+                    total = own if total is None else total + own
+            assert total is not None
+            if left:
+                kernel = cropped(weights, RADIUS * (self.iterations - left))
+                total = added(neighbours(total) * kernel, 2)[:, :, 0]
+        assert total is not None
+        return total
+
+
+def reach(parts: Sequence[ScorePart]) -> int:
+    """Return the pixels around a pixel that some parts depend on, beyond what features see."""
+    return max(part.radius + RADIUS * part.iterations for part in parts)
 
 
 def neighbours(x: Tensor, less_own: bool = False) -> Tensor:

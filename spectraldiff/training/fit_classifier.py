@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spectraldiff.data.scene import LabelledScene
-from spectraldiff.models.classifier import Classifier, extractor_for, filled
+from spectraldiff.models.classifier import Classifier, Ensemble, extractor_for, filled
 from spectraldiff.models.diffusion import Denoiser
 from spectraldiff.models.features import scene_features
 from spectraldiff.models.foveal_vit import FovealViT, new_vit
@@ -195,9 +195,11 @@ class ClassifierFit:
             self.data.fill,
             training_set.denoiser,
             training_set.pca,
-            trained,
-            held_out.temperature.value,
-            Smoothing(held_out.iterations, float(training_set.smoothing.sharpness)),
+            Ensemble(
+                trained,
+                smoothing=Smoothing(held_out.iterations, float(training_set.smoothing.sharpness)),
+                temperature=held_out.temperature.value,
+            ),
         )
         return model.to(self.compute.device).eval(), held_out.temperature
 

@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from spectraldiff.models.classifier import Classifier, empty_classifier
+from spectraldiff.models.linear_members import PixelContext
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.settings import Member, rebuilt
 from spectraldiff.models.vit import ViTConfig
@@ -61,8 +62,10 @@ def save_model(run: RunFolder, model: Classifier, facts: Mapping[str, Any]) -> N
         "features": model.pca_components.shape[1],
         "components": model.pca_components.shape[0],
         "smoothing": model.smoothing.iterations,
-        "members": [asdict(member) for member in model.vit.config.members],
-        "band_components": model.vit.config.band_components,
+        "members": [] if model.vit is None else [asdict(member) for member in model.vit.config.members],
+        "band_components": 0 if model.vit is None else model.vit.config.band_components,
+        "vit_iterations": None if model.vit is None else model.vit_iterations,
+        "linear": [] if model.linear is None else [asdict(context) for context in model.linear.contexts],
         "halo": model.halo,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "sha256": sha256,
@@ -86,19 +89,34 @@ def load_model(run: RunFolder) -> tuple[Classifier, dict[str, Any]]:
         )
     try:
         preset = Preset.from_json(facts["preset"])
-        shape = _shape(preset, facts)
-        model = empty_classifier(preset, facts["bands"], shape, facts["features"], facts["smoothing"])
-        model.load_state_dict(load_tensors(run, MODEL, facts.get("sha256")))
+        model = _empty(preset, facts)
+        tensors = load_tensors(run, MODEL, facts.get("sha256"))
+        defaults = {name: getattr(model, name) for name in ("share", "prior")}  # runs of before have none
+        model.load_state_dict({**defaults, **tensors})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(f"the run '{run.path}' is damaged ({reason}): train again, or restore it") from error
     return model.eval(), facts
 
 
+def _empty(preset: Preset, facts: Mapping[str, Any]) -> Classifier:
+    """Return the model of a run with no weights yet."""
+    iterations = facts.get("vit_iterations", facts["smoothing"])
+    return empty_classifier(
+        preset,
+        facts["bands"],
+        _shape(preset, facts),
+        facts["features"],
+        facts["smoothing"],
+        contexts=[PixelContext(**context) for context in facts.get("linear", ())],
+        vit_iterations=-1 if iterations is None else iterations,
+    )
+
+
 def _shape(preset: Preset, facts: Mapping[str, Any]) -> ViTConfig:
     """Return the shape of the classifier from the facts of a run."""
     components, classes = facts["components"], len(facts["classes"])
     if facts["format"] == FORMAT:
-        members = tuple(rebuilt(Member, values) for values in facts["members"])
+        members = tuple(rebuilt(Member, values) for values in facts["members"]) or preset.members()
         return preset.vit(components, classes, members, facts["band_components"])
     return preset.vit(components, classes, preset.members(facts["apart"]), facts["beside"])

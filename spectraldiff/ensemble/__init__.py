@@ -1,0 +1,1 @@
+"""The choice of the ensemble: closed-form members, held-out scores, and weights by held-out likelihood."""

@@ -1,0 +1,123 @@
+"""Folds of the training pixels that are held out as the map will be used.
+
+Test pixels lie next to training pixels, or in other fields, or in other parts of the scene: a choice of context is
+right only where held-out pixels are as far from the others as the pixels to be mapped are. Polygons or patches are held
+out whole; where pixels are free, they are held out in square blocks whose side gives the wanted distances.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+FOLDS = 5
+SIDES = (1, 2, 4, 8, 16, 32, 64)  # pixels along the side of a block
+QUANTILES = np.linspace(0.02, 0.98, 49)
+CLEARLY = 1e-3  # a larger block must fit the distances better by so much
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Which fold each training pixel is held out in.
+
+    Attributes
+    ----------
+    numbers
+        (n,) 0 .. J - 1.
+    units
+        What is held out whole, for people: ``"pixels"``, ``"polygons or patches"`` or ``"blocks of 8 x 8 pixels"``.
+    count
+        How many such units there are.
+    """
+
+    numbers: NDArray[np.int64]
+    units: str
+    count: int
+
+    def held_out(self) -> list[NDArray[np.bool_]]:
+        """Return the pixels of each fold, (n,) bool."""
+        return [self.numbers == fold for fold in np.unique(self.numbers)]
+
+
+def folds_of_groups(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> Folds | None:
+    """Return folds of whole groups; None where there are fewer than two.
+
+    Parameters
+    ----------
+    labels, groups
+        (n,) class from 0 and group of each training pixel.
+    seed
+        Makes every draw.
+    """
+    count = len(np.unique(groups))
+    if count < 2:
+        return None
+    return Folds(_balanced(labels, groups, np.random.default_rng(seed)), "polygons or patches", count)
+
+
+def folds_like(pixels: NDArray[np.int64], labels: NDArray[np.int64], target: NDArray[np.int64], seed: int) -> Folds:
+    """Return folds of blocks, as far from each other as the pixels to be mapped are from the training pixels.
+
+    Parameters
+    ----------
+    pixels
+        (n, 2) row and column of the training pixels.
+    labels
+        (n,) their classes, from 0.
+    target
+        (m, 2) the pixels to be mapped: test pixels, or a sample of the scene.
+    seed
+        Makes every draw.
+
+    Notes
+    -----
+    Distances are Chebyshev distances d to the next training pixel. The side is chosen whose quantiles of log(1 + d) of
+    held-out pixels are nearest to those of `target`.
+    """
+    generator, wanted = np.random.default_rng(seed), _quantiles(_nearest(target, pixels))
+    best, chosen = np.inf, Folds(np.arange(len(labels)) % 2, "pixels", len(labels))
+    for side in SIDES:
+        blocks = pixels // side
+        units = np.unique(blocks, axis=0, return_inverse=True)[1].ravel()
+        count = int(units.max()) + 1
+        if count < 2:
+            break
+        numbers = _balanced(labels, units, generator)
+        gap = float(np.abs(_quantiles(_distances(pixels, numbers)) - wanted).mean())
+        if gap < best - CLEARLY:
+            name = "pixels" if side == 1 else f"blocks of {side} x {side} pixels"
+            best, chosen = gap, Folds(numbers, name, count)
+    return chosen
+
+
+def _balanced(labels: NDArray[np.int64], units: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """Assign whole units to folds so that each class is spread evenly: the largest units first, greedily."""
+    numbers = np.unique(units, return_inverse=True)[1].ravel()
+    folds = min(FOLDS, int(numbers.max()) + 1)
+    counts = np.zeros((int(numbers.max()) + 1, int(labels.max()) + 1))
+    np.add.at(counts, (numbers, labels), 1)
+    shares = counts / np.maximum(counts.sum(0), 1)
+    filled, chosen = np.zeros((folds, shares.shape[1])), np.zeros(len(shares), np.int64)
+    for unit in np.argsort(-shares.max(1) + 1e-6 * generator.random(len(shares))):
+        cost = ((filled + shares[unit]) ** 2 - filled**2).sum(1) + 1e-9 * generator.random(folds)
+        chosen[unit] = int(np.argmin(cost))
+        filled[chosen[unit]] += shares[unit]
+    return np.asarray(np.unique(chosen[numbers], return_inverse=True)[1].ravel(), dtype=np.int64)
+
+
+def _nearest(pixels: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.asarray(cKDTree(others).query(pixels, p=np.inf)[0])
+
+
+def _distances(pixels: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return how far each pixel is from the pixels of other folds."""
+    found = np.zeros(len(pixels))
+    for fold in np.unique(numbers):
+        held = numbers == fold
+        found[held] = _nearest(pixels[held], pixels[~held])
+    return found
+
+
+def _quantiles(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.quantile(np.log1p(distances), QUANTILES))

@@ -1,0 +1,109 @@
+"""Weights of the ensemble's members: on a simplex, by the likelihood of held-out pixels, drawn to equal weights.
+
+Stacking (Wolpert, "Stacked generalization", 1992; Breiman, "Stacked regressions", 1996) of scores: the weighted mean of
+the members' scores is what their probabilities, each to the power of its weight, multiply to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+from spectraldiff.ensemble.held_out_loss import EXTRA_PIXEL, Scores, error_share, fit_temperature
+
+STRENGTH = 3.0  # of the Dirichlet prior to equal weights
+LEAST_WEIGHT = 0.02  # members below it are left out, and the others weighed anew
+SCALE_PRIOR = 0.05  # of the square of the logarithm of the common scale
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Members that are kept, and what they count.
+
+    Attributes
+    ----------
+    kept
+        Indices of the members, in rising order.
+    weights
+        (kept,) weights whose sum is 1.
+    temperature
+        What the weighted mean of the scores is divided by.
+    loss
+        Mean held-out loss.
+    """
+
+    kept: tuple[int, ...]
+    weights: NDArray[np.float64]
+    temperature: float
+    loss: float
+
+    def apply(self, scores: NDArray[np.float64]) -> Scores:
+        """Map the scores of all members, (M, n, K), to those of the ensemble, (n, K), without prior."""
+        return np.asarray(np.tensordot(self.weights, scores[list(self.kept)], 1) / self.temperature)
+
+
+def fit_stack(
+    scores: NDArray[np.float64],
+    priors: Scores,
+    labels: NDArray[np.int64],
+    pixels: float,
+    candidates: Sequence[int] | None = None,
+) -> Stack:
+    """Weigh members.
+
+    Parameters
+    ----------
+    scores
+        (M, n, K) held-out scores without prior, each member at its own temperature.
+    priors
+        (n, K) log priors.
+    labels
+        (n,) classes from 0.
+    pixels
+        As how many independent pixels the n count.
+    candidates
+        Indices of the members to choose from; all by default.
+    """
+    kept = list(range(len(scores)) if candidates is None else candidates)
+    while True:
+        weights = _weights(scores[kept], priors, labels, pixels)
+        low = int((weights < LEAST_WEIGHT).sum())
+        if not low or len(kept) == 1:
+            break
+        dropped = set(np.argsort(weights)[: max(1, low // 2)].tolist())
+        kept = [member for at, member in enumerate(kept) if at not in dropped]
+    mean = np.tensordot(weights, scores[kept], 1)
+    temperature, loss = fit_temperature(mean, priors, labels)
+    return Stack(tuple(kept), weights, temperature, loss)
+
+
+def _weights(
+    scores: NDArray[np.float64], priors: Scores, labels: NDArray[np.int64], pixels: float
+) -> NDArray[np.float64]:
+    """Return the weights of all members, (M,)."""
+    members, count, classes = scores.shape
+    share, at = error_share(count), np.arange(count)
+
+    def loss(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weights, scale = softmax(theta[:members]), np.exp(theta[members])
+        mean = np.tensordot(weights, scores, 1)
+        logs = log_softmax(scale * mean + priors, axis=1)
+        p = np.exp(logs)
+        likely = (1 - share) * p[at, labels] + share / classes
+        value = pixels * (-np.log(likely).mean() - EXTRA_PIXEL * logs.mean() / count)
+        value += -STRENGTH * np.log(weights * members).sum() + SCALE_PRIOR * theta[members] ** 2
+        pull = (1 - share) * p[at, labels] / likely
+        slope = p * pull[:, None]  # of the loss by the scores
+        slope[at, labels] -= pull
+        slope = pixels / count * (slope + EXTRA_PIXEL * (p - 1 / classes) / count)
+        of_weights = scale * np.tensordot(scores, slope, ([1, 2], [0, 1]))
+        of_theta = weights * (of_weights - (weights * of_weights).sum()) - STRENGTH * (1 - members * weights)
+        of_scale = scale * (slope * mean).sum() + 2 * SCALE_PRIOR * theta[members]
+        return float(value), np.append(of_theta, of_scale)
+
+    start, bounds = np.zeros(members + 1), [(-8.0, 8.0)] * members + [(-3.0, 3.0)]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 300})
+    return np.asarray(softmax(found.x[:members]))
