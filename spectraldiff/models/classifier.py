@@ -39,7 +39,7 @@ class Ensemble:
     smoothing
         With the most iterations of any member.
     temperature
-        What scores are divided by, see `spectraldiff.training.calibration`.
+        What scores are divided by, see `spectraldiff.ensemble.calibration`.
     share
         What the ViT's scores are multiplied by: its weight in the ensemble.
     vit_iterations

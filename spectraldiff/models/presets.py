@@ -10,6 +10,7 @@ from spectraldiff.models.settings import (
     DenoiserSettings,
     DiffusionSettings,
     FeatureSettings,
+    LinearMember,
     LoopSettings,
     Member,
     SmoothingSettings,
@@ -112,7 +113,7 @@ class Preset:
     def changed(self, **options: Any) -> "Preset":
         """Return the preset with those options of `sdiff train` that are not None.
 
-        The options are `features`, `timestep`, `layer`, `fall_back`, `components`, `diffusion_steps`,
+        The options are `features`, `timestep`, `layer`, `components`, `diffusion_steps`,
         `diffusion_batch` and `epochs`. With `epochs` there is no limit to the classifier's steps; with raw features,
         `components` are those of raw bands as well.
 
@@ -171,7 +172,6 @@ _OPTIONS: dict[str, Any] = {
     "features": lambda value: {"features": {"source": value}},
     "timestep": lambda value: {"features": {"timestep": value}},
     "layer": lambda value: {"features": {"layer": value}},
-    "fall_back": lambda value: {"features": {"fall_back": value}},
     "components": lambda value: {"components": {"most": value}},
     "diffusion_steps": lambda value: {"diffusion": {"steps": value}},
     "diffusion_batch": lambda value: {"diffusion": {"loop": {"batch": value}}},
@@ -199,7 +199,7 @@ PAPER = Preset(
         steps=30_000,  # open
         loop=LoopSettings(256, 1e-4, "constant", 0.0, 0.0, 0.999, 0.999, 3000),  # EMA and patience: open
     ),
-    features=FeatureSettings(source="diffusion", timestep=5, layer=1, concat_bands=False, fall_back=False),
+    features=FeatureSettings(source="diffusion", timestep=5, layer=1, concat_bands=False),
     components=ComponentSettings(
         least=1200,
         most=1200,  # open
@@ -226,6 +226,20 @@ PAPER = Preset(
     smoothing=SmoothingSettings(iterations=0),
 )
 
+# Candidates that were the best or near it on some scene, see docs/accuracy.md.
+_LINEAR = (
+    *(LinearMember("lda", "bands", window) for window in (1, 3, 5, 9)),
+    LinearMember("lda", "bands", iterations=2),
+    *(LinearMember("lda", "bands", window, noise=True) for window in (1, 3, 5)),
+    LinearMember("lda", "features", noise=True),
+    LinearMember("lda", "features", 15),
+    LinearMember("lda", "features", iterations=6),
+    *(LinearMember("logistic", "bands", window) for window in (1, 3, 5, 9, 15)),
+    LinearMember("logistic", "bands", iterations=6),
+    *(LinearMember("logistic", "features", window) for window in (1, 5, 9, 15, 21)),
+    *(LinearMember("logistic", "features", iterations=iterations) for iterations in (2, 6, 12)),
+)
+
 FAST = replaced(
     PAPER,
     name="fast",
@@ -243,7 +257,7 @@ FAST = replaced(
         "steps": 2000,
         "loop": LoopSettings(16, 2e-3, "cosine", 0.05, 0.01, 0.99, 0.995, 0),
     },
-    features={"timestep": 50, "layer": 2, "concat_bands": True, "fall_back": True},
+    features={"timestep": 50, "layer": 2, "concat_bands": True},
     components=ComponentSettings(least=200, most=350, bands=150, disjoint_least=30, discriminative=True),
     classifier={
         "members": (
@@ -259,6 +273,7 @@ FAST = replaced(
         "epochs": 40,
         "most_steps": 2500,
         "loop": LoopSettings(64, 1e-3, "cosine", 0.3, 0.05, 0.999, 0.99, 0),
+        "linear": _LINEAR,
     },
     smoothing={"iterations": 12},
 )

@@ -35,6 +35,38 @@ class Member:
     disjoint_only: bool = False
 
 
+@dataclass(frozen=True)
+class LinearMember:
+    """A closed-form candidate for the ensemble, see `spectraldiff.ensemble.linear_fit`.
+
+    Attributes
+    ----------
+    method
+        ``"lda"``, shrinkage linear discriminants; or ``"logistic"``, multinomial logistic regression.
+    source
+        What it reads: ``"features"``, the principal components of the features; or ``"bands"``: discriminants read
+        the standardised bands, regressions the principal components of the bands.
+    window, iterations
+        Its context: the mean of a square window, odd, or so many iterations of smoothing by similarity.
+    noise
+        Whether the discriminants' covariance is shrunk towards that of differences of neighbours, not the identity.
+    """
+
+    method: Literal["lda", "logistic"]
+    source: Source
+    window: int = 1
+    iterations: int = 0
+    noise: bool = False
+
+    @property
+    def title(self) -> str:
+        """What reports call it."""
+        method = "logistic regression" if self.method == "logistic" else "LDA (noise)" if self.noise else "LDA"
+        context = f"{self.window} x {self.window} mean" if self.window > 1 else "one pixel"
+        context = f"{self.iterations} smoothings" if self.iterations else context
+        return f"{method}, {self.source}, {context}"
+
+
 def members_used(members: Sequence[Member], disjoint: bool) -> tuple[Member, ...]:
     """Return the members that are used on a split, spatially disjoint or not."""
     return tuple(member for member in members if disjoint or not member.disjoint_only)
@@ -156,16 +188,12 @@ class FeatureSettings:
         t and layer index of the diffusion features.
     concat_bands
         Whether the normalised bands are concatenated to the diffusion features before the PCA.
-    fall_back
-        Whether raw bands replace diffusion features where training pixels that were held out are clearly likelier with
-        them, see `spectraldiff.training.calibration.HeldOut`.
     """
 
     source: Literal["diffusion", "raw"]
     timestep: int
     layer: int
     concat_bands: bool
-    fall_back: bool
 
 
 @dataclass(frozen=True)
@@ -212,9 +240,9 @@ class ClassifierSettings:
     Attributes
     ----------
     members
-        The ensemble.
+        The attention members.
     network
-        Shape of each member's network.
+        Shape of each attention member's network.
     noise
         Standard deviation of the noise added to the standardised features in training.
     balance
@@ -222,6 +250,8 @@ class ClassifierSettings:
         see `spectraldiff.training.tasks.ClassifierTask`.
     epochs, most_steps, loop
         Passes over the training pixels, training steps at most (0: no limit), and how.
+    linear
+        Closed-form candidates: held-out pixels weigh them against each other and against the attention members.
     """
 
     members: tuple[Member, ...]
@@ -231,11 +261,17 @@ class ClassifierSettings:
     epochs: int
     most_steps: int
     loop: LoopSettings
+    linear: tuple[LinearMember, ...] = ()
 
     @property
     def window(self) -> int:
         """Side of the largest window of a member."""
         return widest_window(self.members)
+
+    @property
+    def radius(self) -> int:
+        """Radius of the largest window of any member, the linear candidates' among them."""
+        return max(self.window, *(member.window for member in self.linear)) // 2 if self.linear else self.window // 2
 
     def steps(self, epoch: int) -> int:
         """Return the training steps, where an epoch has so many."""
@@ -250,7 +286,7 @@ class SmoothingSettings:
     Attributes
     ----------
     iterations
-        At most; the training chooses how many, see `spectraldiff.training.calibration`. 0 for none.
+        At most; the training chooses how many, see `spectraldiff.ensemble.calibration`. 0 for none.
     """
 
     iterations: int
@@ -275,8 +311,9 @@ def rebuilt(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
 def _value(kind: Any, value: Any) -> Any:
     if is_dataclass(kind):
         return rebuilt(kind, value)  # type: ignore[arg-type]
-    if kind == tuple[Member, ...]:
-        return tuple(rebuilt(Member, one) for one in value)
+    kinds: dict[Any, type[Any]] = {tuple[Member, ...]: Member, tuple[LinearMember, ...]: LinearMember}
+    if kind in kinds:
+        return tuple(rebuilt(kinds[kind], one) for one in value)
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -313,7 +350,7 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": flat["name"],
         "diffusion": {**process, **taken(steps="diffusion_steps", loop="diffusion"), "network": unet},
-        "features": taken("timestep", "layer", "fall_back", source="features", concat_bands="beside_raw"),
+        "features": taken("timestep", "layer", source="features", concat_bands="beside_raw"),
         "components": taken(
             least="least_components",
             most="components",

@@ -1,14 +1,18 @@
 """Fitting the classifier: features, components, held-out pixels, the ensemble, smoothing and temperature."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.ensemble.calibration import LEAST, HeldOut, Temperature, choose, smoothed_scores, too_few
+from spectraldiff.ensemble.context_inputs import mosaic_of
+from spectraldiff.ensemble.selection import Selection
 from spectraldiff.models.classifier import Classifier, Ensemble, extractor_for, filled
 from spectraldiff.models.diffusion import Denoiser
 from spectraldiff.models.features import scene_features
@@ -21,7 +25,6 @@ from spectraldiff.models.score_smoothing import Smoothing, sharpness
 from spectraldiff.models.vit import SpectralViT, ViTConfig
 from spectraldiff.splits.hold_out import groups_of, hold_out
 from spectraldiff.splits.split import Split
-from spectraldiff.training.calibration import LEAST, HeldOut, Temperature, choose, smoothed_scores, too_few
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.loop import Loop
 from spectraldiff.training.monitor import Monitor
@@ -69,6 +72,25 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """A fitted classifier.
+
+    Attributes
+    ----------
+    model
+        In evaluation mode.
+    temperature
+        Its last temperature.
+    selection
+        How its ensemble was chosen; None where nothing was.
+    """
+
+    model: Classifier
+    temperature: Temperature
+    selection: Selection | None = None
+
+
+@dataclass(frozen=True)
 class TrainingSet:
     """What a classifier learns from.
 
@@ -84,6 +106,8 @@ class TrainingSet:
         (n, 2) row and column on the mosaic and (n,) class from 0 of the training pixels.
     smoothing
         With the most iterations.
+    rim
+        Pixels around each scene of the mosaic.
     """
 
     name: str
@@ -95,6 +119,7 @@ class TrainingSet:
     pixels: Tensor
     labels: Tensor
     smoothing: Smoothing
+    rim: int
 
 
 class ClassifierFit:
@@ -125,35 +150,11 @@ class ClassifierFit:
         self.data, self.preset, self.seed, self.compute, self.monitor = data, preset, seed, compute, monitor
         self.run_loop, self.seconds = run_loop, seconds
 
-    def fit(self, preset: Preset, denoiser: Denoiser | None) -> tuple[Classifier, Temperature]:
-        """Fit a classifier to a preset's features; `denoiser` is None for raw bands."""
-        training_set = self._training_set(preset, denoiser)
+    def fit_attention(self, training_set: TrainingSet) -> Fitted:
+        """Fit the attention members alone, with their temperature and smoothing."""
         return self._classifier(training_set, self._held_out(training_set))
 
-    def choose(self, denoiser: Denoiser | None) -> tuple[Classifier, Temperature, str]:
-        """Fit a classifier to the preset's features, or to raw bands where held-out pixels are likelier with them.
-
-        Nothing is compared where the split is spatially disjoint: the few groups that are held out there say little.
-
-        Returns
-        -------
-        tuple
-            The classifier, its temperature, and one line that says that raw bands were chosen; else empty.
-        """
-        chosen = self._training_set(self.preset, denoiser)
-        held_out, remark = self._held_out(chosen), ""
-        if denoiser is not None and self.preset.features.fall_back and not self.data.disjoint:
-            raw = self._training_set(self.preset.changed(features="raw"), None)
-            raw_held_out = self._held_out(raw)
-            if held_out.worse(raw_held_out):
-                chosen, held_out = raw, raw_held_out
-                remark = (
-                    f"raw bands are mapped: {len(held_out.losses)} held-out training pixels are clearly likelier with "
-                    "them than with diffusion features"
-                )
-        return *self._classifier(chosen, held_out), remark
-
-    def _training_set(self, preset: Preset, denoiser: Denoiser | None) -> TrainingSet:
+    def training_set(self, preset: Preset, denoiser: Denoiser | None) -> TrainingSet:
         """Compute the features and reduce them."""
         name = "classifier" if preset == self.preset else "raw"
         self.monitor.stage("Features" if denoiser else "Raw bands", "tiles")
@@ -161,7 +162,7 @@ class ClassifierFit:
         data, disjoint, groups = self.data, self.data.disjoint, self.data.groups()
         # A buffer between training and test pixels promises that no test pixel sees beyond the window.
         most = 0 if any(split.buffered for split in data.splits) else preset.smoothing.iterations
-        rim = preset.classifier.window // 2 + Smoothing(most).halo
+        rim = preset.classifier.radius + Smoothing(most).halo
         features, pca = scene_features(
             extractor_for(preset, denoiser).eval(),
             data.pixels,
@@ -172,7 +173,7 @@ class ClassifierFit:
             0 if denoiser is None else preset.wanted_band_components(groups, disjoint),
         )
         pixels, labels = self._labelled(rim)
-        mosaic = _mosaic(features)
+        mosaic = mosaic_of(features)
         if preset.components.discriminative:
             kept = pca.discriminative(mosaic[pixels[:, 0], pixels[:, 1]], labels)
             if len(kept) < mosaic.shape[2]:  # else nothing is copied
@@ -182,13 +183,11 @@ class ClassifierFit:
         smoothing = Smoothing(most, sharpness(inner, data.valid)).to(self.compute.device)
         members = preset.members(disjoint)
         shape = preset.vit(mosaic.shape[2], len(data.scenes[0].classes), members, pca.band_components)
-        return TrainingSet(name, preset, denoiser, pca, shape, mosaic, pixels, labels, smoothing)
+        return TrainingSet(name, preset, denoiser, pca, shape, mosaic, pixels, labels, smoothing, rim)
 
-    def _classifier(self, training_set: TrainingSet, held_out: HeldOut) -> tuple[Classifier, Temperature]:
-        """Train the ensemble on all training pixels, and put the model together."""
-        title = "SpectralViT" if training_set.denoiser else "SpectralViT on raw bands"
-        every = torch.ones_like(training_set.labels, dtype=torch.bool)
-        trained = self._train_vit(training_set.name, title, training_set, every)
+    def _classifier(self, training_set: TrainingSet, held_out: HeldOut) -> Fitted:
+        """Train the attention members on all training pixels, and put the model together."""
+        trained = self.train_vit(training_set)
         model = Classifier(
             training_set.preset,
             self.data.normaliser,
@@ -201,10 +200,30 @@ class ClassifierFit:
                 temperature=held_out.temperature.value,
             ),
         )
-        return model.to(self.compute.device).eval(), held_out.temperature
+        return Fitted(model.to(self.compute.device).eval(), held_out.temperature)
+
+    def train_vit(self, training_set: TrainingSet) -> SpectralViT | FovealViT:
+        """Train the attention members on all training pixels."""
+        title = "SpectralViT" if training_set.denoiser else "SpectralViT on raw bands"
+        every = torch.ones_like(training_set.labels, dtype=torch.bool)
+        return self._train_vit(training_set.name, title, training_set, every)
+
+    def train_copy(self, training_set: TrainingSet, held: NDArray[np.bool_], number: int, of: int) -> Tensor:
+        """Train a copy of the attention members without the pixels of a fold, (n,) bool, and score these pixels.
+
+        Returns
+        -------
+        Tensor
+            (iterations + 1, m, K), see `spectraldiff.ensemble.calibration.smoothed_scores`.
+        """
+        raw = "" if training_set.name == "classifier" else " on raw bands"
+        out = torch.from_numpy(held).to(training_set.labels.device)
+        title = f"Calibration {number} of {of}{raw}"
+        copy = self._train_vit(f"{training_set.name} calibration {number}", title, training_set, ~out)
+        return smoothed_scores(copy, training_set.mosaic, training_set.pixels[out], training_set.smoothing)
 
     def _train_vit(self, name: str, title: str, training_set: TrainingSet, used: Tensor) -> SpectralViT | FovealViT:
-        """Train the ensemble on some of the pixels, (n,) bool; each training begins with the same weights."""
+        """Train the attention members on some of the pixels, (n,) bool; each training begins with the same weights."""
         torch.manual_seed(self.seed)
         settings = training_set.preset.classifier
         vit = new_vit(training_set.shape).to(self.compute.device)
@@ -230,14 +249,9 @@ class ClassifierFit:
         count = sum(int(fold.sum()) for fold in folds)
         if count < LEAST:
             return too_few(count)
-        scores, known, raw = [], [], "" if training_set.name == "classifier" else " on raw bands"
-        for number, fold in enumerate(folds, start=1):
-            out = torch.from_numpy(fold).to(training_set.labels.device)
-            title = f"Calibration {number} of {len(folds)}{raw}"
-            copy = self._train_vit(f"{training_set.name} calibration {number}", title, training_set, ~out)
-            scores.append(smoothed_scores(copy, training_set.mosaic, training_set.pixels[out], training_set.smoothing))
-            known.append(training_set.labels[out].cpu())
-        return choose(torch.cat(scores, 1), torch.cat(known))
+        scores = [self.train_copy(training_set, fold, at, len(folds)) for at, fold in enumerate(folds, start=1)]
+        labels = training_set.labels.cpu()
+        return choose(torch.cat(scores, 1), torch.cat([labels[torch.from_numpy(fold)] for fold in folds]))
 
     def _labelled(self, rim: int) -> tuple[Tensor, Tensor]:
         """Return row and column, (n, 2), on the mosaic, and class from 0, (n,), of the training pixels."""
@@ -248,9 +262,3 @@ class ClassifierFit:
             top += scene.labels.shape[0] + 2 * rim
         device = self.compute.device
         return torch.from_numpy(np.concatenate(pixels)).to(device), torch.from_numpy(np.concatenate(labels)).to(device)
-
-
-def _mosaic(features: Sequence[Tensor]) -> Tensor:
-    """Put the features of some scenes, (h, w, P) each, below each other; narrower ones get zeros at the right."""
-    width = max(one.shape[1] for one in features)
-    return torch.cat([nn.functional.pad(one, (0, 0, 0, width - one.shape[1])) for one in features])

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from spectraldiff.accuracy.mapped_scene import MappedScene
 from spectraldiff.accuracy.metrics import Accuracy, Calibration, calibration, score
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.ensemble.calibration import Temperature
+from spectraldiff.ensemble.selection import Selection
 from spectraldiff.models.classifier import class_facts
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.score_smoothing import Smoothing
@@ -22,7 +24,6 @@ from spectraldiff.report.run_report import Report, write_report
 from spectraldiff.splits.label_counts import count_labels, doubts
 from spectraldiff.splits.leakage import mean_leakage
 from spectraldiff.splits.split import Split
-from spectraldiff.training.calibration import Temperature
 from spectraldiff.training.compute import Compute
 from spectraldiff.wording import counted
 
@@ -95,8 +96,8 @@ class Result:
         Wall time of each stage.
     histories
         The loss of each step of each training loop.
-    remark
-        Why another model than the preset's was taken, in one line; else empty.
+    selection
+        How the ensemble was chosen; None where nothing was.
     """
 
     found: Evaluation
@@ -106,7 +107,7 @@ class Result:
     window: int
     seconds: Mapping[str, float]
     histories: Mapping[str, Sequence[float]]
-    remark: str = ""
+    selection: Selection | None = None
 
     @property
     def scenes(self) -> tuple[LabelledScene, ...]:
@@ -121,7 +122,7 @@ class Result:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the figures must know, one line each."""
-        return (*self.splits[0].notes, *(note for note in (self.temperature.note, self.remark) if note))
+        return (*self.splits[0].notes, *(note for note in (self.temperature.note,) if note))
 
 
 def metrics_of(result: Result, preset: Preset, compute: Compute) -> dict[str, Any]:
@@ -138,6 +139,7 @@ def metrics_of(result: Result, preset: Preset, compute: Compute) -> dict[str, An
         "calibration": result.found.calibration.as_dict(),
         "temperature": result.temperature.as_dict(),
         "smoothing": result.smoothing.iterations,
+        "ensemble": None if result.selection is None else result.selection.as_dict(),
         "losses": {name: sum(h[-100:]) / len(h[-100:]) for name, h in histories.items() if h},
         "steps": {name: len(h) for name, h in histories.items()},
         "seconds": {name: round(s, 1) for name, s in result.seconds.items()},

@@ -15,10 +15,10 @@ from spectraldiff.report import figures
 from spectraldiff.splits.leakage import with_leakage
 from spectraldiff.splits.split import Split
 from spectraldiff.training import run_folder
-from spectraldiff.training.calibration import Temperature
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.export_samples import sample_tiles
-from spectraldiff.training.fit_classifier import ClassifierFit, TrainingData
+from spectraldiff.training.fit_classifier import ClassifierFit, Fitted, TrainingData
+from spectraldiff.training.fit_ensemble import fit_model
 from spectraldiff.training.loop import ADVICE, Loop
 from spectraldiff.training.monitor import Monitor, _Saver
 from spectraldiff.training.results import (
@@ -86,16 +86,20 @@ class Training:
         command
             The line that makes this run again, for its report.
         """
-        model, temperature, remark = self._classifier_fit().choose(self.train_denoiser())
+        fitted = self.train_classifier(self.preset, self.train_denoiser())
+        model = fitted.model
         raw_model = None
         if compare_raw and not model.preset.raw:  # calibrations made for the choice are in the state
-            raw_model, _ = self.train_classifier(self.preset.changed(features="raw"), None)
+            raw_model = self.train_classifier(self.preset.changed(features="raw"), None).model
         # Not before: a training depends on whether the split is spatially disjoint, which follows from the leakage.
         window = 2 * model.halo + 1
         self._update_leakage(window)
         found = self.evaluate(model, "map")
         raw_accuracy = None if raw_model is None else self.evaluate(raw_model, "raw map").accuracy
-        result = Result(found, raw_accuracy, temperature, model.smoothing, window, self.seconds, self.histories, remark)
+        result = Result(
+            found, raw_accuracy, fitted.temperature, model.smoothing, window, self.seconds, self.histories,
+            fitted.selection,
+        )  # fmt: skip
         self.write(model, result, command)
         return result
 
@@ -116,9 +120,9 @@ class Training:
         assert isinstance(trained, Denoiser)
         return trained
 
-    def train_classifier(self, preset: Preset, denoiser: Denoiser | None) -> tuple[Classifier, Temperature]:
-        """Train a classifier on a preset's features, see `spectraldiff.training.fit_classifier.ClassifierFit.fit`."""
-        return self._classifier_fit().fit(preset, denoiser)
+    def train_classifier(self, preset: Preset, denoiser: Denoiser | None) -> Fitted:
+        """Train a classifier on a preset's features, see `spectraldiff.training.fit_ensemble.fit_model`."""
+        return fit_model(self._classifier_fit(), preset, denoiser)
 
     def _classifier_fit(self) -> ClassifierFit:
         return ClassifierFit(self.data, self.preset, self.seed, self.compute, self.monitor, self._train, self.seconds)

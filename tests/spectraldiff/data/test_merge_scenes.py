@@ -11,10 +11,10 @@ import torch
 from spectraldiff.accuracy.metrics import score
 from spectraldiff.data.merge_scenes import alike, differing_bands, with_common_classes
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.ensemble.calibration import too_few
 from spectraldiff.models.normaliser import common_normaliser, normaliser_of
 from spectraldiff.splits.draw import Geometry, make_splits
 from spectraldiff.splits.label_counts import count_labels, doubts
-from spectraldiff.training.calibration import too_few
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.data_digest import check_unchanged, data_digests
 from spectraldiff.training.export_samples import sample_tiles

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.ensemble.calibration import HeldOut
 from spectraldiff.models.features import FeatureExtractor
 from spectraldiff.models.presets import FAST, PAPER
 from spectraldiff.models.settings import replaced
 from spectraldiff.splits.hold_out import groups_of
-from spectraldiff.training.calibration import HeldOut
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.request import Request
 from spectraldiff.training.run_folder import create_run

@@ -28,7 +28,6 @@ from spectraldiff.splits.hold_out import ENOUGH, SHARE
 TILE = 32  # pixels along the side of the tiles that held-out pixels are classified in
 LEAST = 5  # held-out pixels that a temperature is fitted to
 HIGHEST = 10.0  # the temperature is from a tenth to ten
-CLEARLY = 2.0  # standard errors
 
 
 @dataclass(frozen=True)
@@ -64,19 +63,10 @@ class HeldOut:
         Fitted to them.
     iterations
         Of smoothing, chosen by them.
-    losses
-        (n,) negative log-likelihood of each at that temperature, after those iterations; in the same order for all
-        classifiers of a training.
     """
 
     temperature: Temperature
     iterations: int
-    losses: Tensor
-
-    def worse(self, other: "HeldOut") -> bool:
-        """Whether the other makes the held-out pixels likelier, by more than `CLEARLY` standard errors."""
-        gain = self.losses - other.losses
-        return len(gain) > 1 and bool(gain.mean() > CLEARLY * gain.std() / len(gain) ** 0.5)
 
 
 @torch.no_grad()
@@ -139,8 +129,7 @@ def choose(scores: Tensor, labels: Tensor) -> HeldOut:
     losses = torch.tensor([_loss(one / t, labels) for one, t in zip(scores, found, strict=True)], dtype=torch.float64)
     likelihoods = torch.softmax(-losses * len(labels), 0)
     iterations = round((1 - SHARE) * float((likelihoods * torch.arange(len(scores))).sum()))
-    of_each = F.cross_entropy(scores[iterations] / found[iterations], labels, reduction="none")
-    return HeldOut(Temperature(found[iterations], len(labels)), iterations, of_each)
+    return HeldOut(Temperature(found[iterations], len(labels)), iterations)
 
 
 def fit_temperature(scores: Tensor, labels: Tensor) -> float:
@@ -175,4 +164,4 @@ def too_few(pixels: int) -> HeldOut:
         f"confidences are not calibrated: {pixels} training pixels can be held out for that (a fifth of each "
         f"class of {ENOUGH} or more) and {LEAST} are wanted; label more"
     )
-    return HeldOut(Temperature(note=note), 0, torch.zeros(0))
+    return HeldOut(Temperature(note=note), 0)

@@ -1,0 +1,216 @@
+"""What linear members read at the training pixels: feature vectors after a mean over a window, or after smoothing."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from spectraldiff.models.linear_members import PixelContext, mean_filter
+from spectraldiff.models.padding import cropped, mirrored
+from spectraldiff.models.pca import PCA, fit_pca
+from spectraldiff.models.score_smoothing import RADIUS, Smoothing, shares
+
+# Names of the feature maps that linear members read.
+COMPONENTS, BANDS, BAND_COMPONENTS = "components", "bands", "band components"
+TILE = 64  # pixels along the side of the tiles that training pixels are read in
+NOISE_TILES = 16  # tiles that the noise covariance is taken from, at most
+QUIET = 0.75  # share of the pairs of neighbours, the most similar ones, that count as noise
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A map of feature vectors, and how they follow from the extractor's features.
+
+    Attributes
+    ----------
+    values
+        (H, W, P) mosaic of all scenes with their rims.
+    weight, offset
+        (P, D) and (P,) float64: values = weight @ features + offset.
+    """
+
+    values: Tensor
+    weight: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+    def fold(
+        self, weight: NDArray[np.float64], bias: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return weight (K, D) and bias (K,) on the extractor's features of linear scores of this map's values."""
+        return weight.T @ self.weight, bias + self.offset @ weight
+
+
+@dataclass
+class ContextInputs:
+    """Reads feature maps at some pixels in any context; what was read is kept.
+
+    Attributes
+    ----------
+    maps
+        Feature maps of the same height and width, by name.
+    pixels
+        (n, 2) row and column on the mosaic.
+    guides
+        (H, W, G) guides of the smoothing.
+    valid
+        (H, W) bool, pixels of the mosaic that are pixels of a scene with data.
+    """
+
+    maps: dict[str, FeatureMap]
+    pixels: Tensor
+    guides: Tensor
+    valid: Tensor
+    _kept: dict[tuple[str, PixelContext], NDArray[np.float64]] = field(default_factory=dict)
+
+    def read(self, name: str, contexts: Sequence[PixelContext]) -> list[NDArray[np.float64]]:
+        """Return the feature vectors, (n, P) float64, of a map in each of some contexts."""
+        missing = [context for context in contexts if (name, context) not in self._kept]
+        if missing:
+            found = self._read(self.maps[name].values, missing)
+            self._kept |= {(name, context): values for context, values in zip(missing, found, strict=True)}
+        return [self._kept[name, context] for context in contexts]
+
+    def noise(self, name: str, window: int) -> NDArray[np.float64]:
+        """Return the noise covariance, (P, P), of a map's means over a window: half that of neighbours' differences.
+
+        It needs no labels: pixels side by side are mostly of one class. The largest quarter of the differences is left
+        out. Tiles are spread evenly over the scenes.
+        """
+        corners = [corner for corner in self._corners() if self._inner(self.valid, corner).any()]
+        chosen = corners[:: max(1, len(corners) // NOISE_TILES)][:NOISE_TILES]
+        pairs = [pair for corner in chosen for pair in self._pairs(name, window, corner)]
+        differences = np.concatenate(pairs)
+        size = (differences**2).mean(1)
+        quiet = differences[size <= np.quantile(size, QUIET)]
+        return np.asarray(quiet.T @ quiet / (2 * len(quiet)))
+
+    def _corners(self) -> list[tuple[int, int]]:
+        height, width = self.valid.shape
+        return [(row, column) for row in range(0, height, TILE) for column in range(0, width, TILE)]
+
+    def _inner(self, x: Tensor, corner: tuple[int, int]) -> Tensor:
+        return x[corner[0] : corner[0] + TILE, corner[1] : corner[1] + TILE]
+
+    def _pairs(self, name: str, window: int, corner: tuple[int, int]) -> Iterator[NDArray[np.float64]]:
+        """Yield the differences of pixels side by side, both with data, of a tile."""
+        radius = window // 2
+        values = self._inner(self.maps[name].values, corner).movedim(-1, 0)[None]
+        if min(values.shape[2:]) <= 2 * radius + 1:
+            return
+        mean = mean_filter(values, window)[0].movedim(0, -1)  # (h, w, P)
+        valid = cropped(self._inner(self.valid, corner), radius)
+        for axis in (0, 1):
+            size = valid.shape[axis] - 1
+            both = valid.narrow(axis, 0, size) & valid.narrow(axis, 1, size)
+            found = mean.narrow(axis, 0, size)[both] - mean.narrow(axis, 1, size)[both]
+            yield found.double().cpu().numpy()
+
+    def _read(self, values: Tensor, contexts: Sequence[PixelContext]) -> list[NDArray[np.float64]]:
+        found = [np.empty((len(self.pixels), values.shape[2])) for _ in contexts]
+        tiles = torch.div(self.pixels, TILE, rounding_mode="floor")
+        for tile in torch.unique(tiles, dim=0):
+            inside = (tiles == tile).all(1)
+            read = self._tile(values, self.pixels[inside], contexts)
+            at = inside.cpu().numpy()
+            for own, part in zip(found, read, strict=True):
+                own[at] = part.double().cpu().numpy()
+        return found
+
+    def _tile(self, values: Tensor, pixels: Tensor, contexts: Sequence[PixelContext]) -> list[Tensor]:
+        """Return the values, (m, P) each, at pixels that lie near each other."""
+        rim = max(context.radius + RADIUS * context.iterations for context in contexts)
+        first, last = pixels.amin(0), pixels.amax(0)
+        rows, columns = (slice(int(f) - rim, int(g) + rim + 1) for f, g in zip(first, last, strict=True))
+        part = values[rows, columns].movedim(-1, 0)[None]  # (1, P, h, w)
+        at = pixels - first
+        most = max(context.iterations for context in contexts)
+        smoothed = [part]
+        if most:
+            guides = self.guides[rows, columns].movedim(-1, 0)[None]
+            weights = shares(cropped(guides, rim - RADIUS * most))[0, 0]  # (25, h', w')
+            smoothed = [cropped(part, rim - RADIUS * most)]
+            for step in range(most):
+                smoothed.append(_smooth(smoothed[-1], cropped(weights, RADIUS * step)))
+        found = []
+        for context in contexts:
+            if context.iterations:
+                one = cropped(smoothed[context.iterations], RADIUS * (most - context.iterations))
+            else:
+                one = mean_filter(cropped(part, rim - context.radius), context.window)
+            found.append(one[0, :, at[:, 0], at[:, 1]].T)
+        return found
+
+
+def _smooth(x: Tensor, weights: Tensor) -> Tensor:
+    """Smooth (1, P, h, w) once by the shares, (25, h - 4, w - 4), of the 5 x 5 pixels around each pixel."""
+    side = 2 * RADIUS + 1
+    height, width = weights.shape[1:]
+    total = torch.zeros(*x.shape[:2], height, width, dtype=x.dtype, device=x.device)
+    for index in range(side**2):
+        row, column = divmod(index, side)
+        total.addcmul_(x[:, :, row : row + height, column : column + width], weights[index])
+    return total
+
+
+def component_map(values: Tensor, pca: PCA) -> FeatureMap:
+    """Return the components of the features as a feature map, without those of the bands alone."""
+    first = len(pca.components) - pca.band_components
+    weight = pca.components[:first].double().cpu().numpy()
+    return FeatureMap(values[..., :first], weight, -weight @ pca.mean.double().cpu().numpy())
+
+
+def band_maps(
+    scenes: Sequence[Tensor], valid: Sequence[Tensor], rim: int, features: int, components: int
+) -> dict[str, FeatureMap]:
+    """Return the standardised bands, and their principal components, as feature maps.
+
+    Parameters
+    ----------
+    scenes
+        (B, H, W) normalised pixels each.
+    valid
+        (H, W) bool each.
+    rim
+        Pixels to add on each side of a scene.
+    features
+        D, of which the bands are the last B.
+    components
+        Principal components at most.
+    """
+    bands = len(scenes[0])
+    pca = fit_pca((one[:, known].T for one, known in zip(scenes, valid, strict=True)), components)
+    known = torch.cat([one[:, inside].T for one, inside in zip(scenes, valid, strict=True)]).double()
+    mean, deviation = known.mean(0), known.std(0)
+    scale = torch.where(deviation > 0, 1 / deviation.clamp_min(1e-12), torch.zeros_like(deviation))
+    raw = mosaic_of([mirrored(one, rim).movedim(0, -1) for one in scenes])
+    standard = torch.diag(scale)
+    maps = {}
+    principal = pca.components.double(), pca.mean.double()
+    for name, (weight, centre) in {BANDS: (standard, mean), BAND_COMPONENTS: principal}.items():
+        values = (raw - centre.float()) @ weight.float().T
+        whole = np.zeros((len(weight), features))
+        whole[:, features - bands :] = weight.cpu().numpy()
+        maps[name] = FeatureMap(values, whole, -(weight @ centre).cpu().numpy())
+    return maps
+
+
+def mosaic_of(maps: Sequence[Tensor]) -> Tensor:
+    """Put maps, (h, w, P) each, below each other; narrower ones get zeros at the right."""
+    width = max(one.shape[1] for one in maps)
+    return torch.cat([F.pad(one, (0, 0, 0, width - one.shape[1])) for one in maps])
+
+
+def guides_of(components: Tensor, smoothing: Smoothing) -> Tensor:
+    """Return the guides, (H, W, G), of a mosaic of components (H, W, P)."""
+    return smoothing.guides(components.movedim(-1, 0)[None])[0].movedim(0, -1)
+
+
+def padded_valid(valid: Sequence[Tensor], rim: int) -> Tensor:
+    """Return where the mosaic of some scenes, each with a rim, holds pixels with data, (H, W) bool."""
+    padded = [F.pad(one, (rim,) * 4) for one in valid]
+    width = max(one.shape[1] for one in padded)
+    return torch.cat([F.pad(one, (0, width - one.shape[1])) for one in padded])

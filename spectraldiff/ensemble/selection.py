@@ -1,0 +1,251 @@
+"""The choice of the ensemble: which members, in which context, with which weights.
+
+Each candidate says what it makes of pixels that were held out of it, fold by fold. The linear members are weighed
+against each other first, then all of them together against the attention members, whose copies cost more and are
+trained on fewer folds. So where pixels are few, both kinds count about half; where they are many, the likelier kind
+does. Members of no weight leave the model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spectraldiff.ensemble.context_inputs import BAND_COMPONENTS, BANDS, COMPONENTS, ContextInputs
+from spectraldiff.ensemble.held_out_loss import Scores, fit_temperature
+from spectraldiff.ensemble.linear_fit import Labelled, LinearFit, fit_lda, fit_logistic
+from spectraldiff.ensemble.stack import Stack, fit_stack
+from spectraldiff.models.linear_members import LinearMembers, PixelContext
+from spectraldiff.models.settings import LinearMember
+
+ATTENTION = "attention members"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A member of the ensemble, or one that was left out.
+
+    Attributes
+    ----------
+    title
+        What reports call it.
+    loss
+        Mean held-out loss, see `spectraldiff.ensemble.held_out_loss`.
+    weight
+        In the ensemble, 0 .. 1; 0 where it was left out.
+    """
+
+    title: str
+    loss: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class AttentionScores:
+    """What copies of the attention members say of pixels that were held out of them.
+
+    Attributes
+    ----------
+    pixels
+        (m,) indices of the pixels among the training pixels.
+    scores
+        (m, K) without prior, after `iterations` of smoothing.
+    iterations
+        Of smoothing.
+    """
+
+    pixels: NDArray[np.int64]
+    scores: Scores
+    iterations: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The ensemble that was chosen.
+
+    Attributes
+    ----------
+    members
+        All candidates, the heaviest first.
+    linear
+        The linear members of some weight, merged; their weights are in their scores. None for none.
+    share
+        What the scores of the attention members are multiplied by; 0 where they were left out.
+    iterations
+        Of smoothing of the attention members' scores.
+    temperature
+        The last one, of the whole ensemble; it is in all scores already.
+    held_out
+        (n, K) scores without prior of the training pixels by members of other folds; NaN where a pixel was held out of
+        the linear members alone.
+    units, folds
+        What was held out whole, and in how many folds.
+    pixels
+        Held-out pixels that the weights were fitted to.
+    """
+
+    members: tuple[Candidate, ...]
+    linear: LinearMembers | None
+    share: float
+    iterations: int
+    temperature: float
+    held_out: Scores
+    units: str
+    folds: int
+    pixels: int
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values."""
+        members = [{"title": m.title, "loss": round(m.loss, 4), "weight": round(m.weight, 4)} for m in self.members]
+        return {"members": members, "held_out": self.units, "folds": self.folds, "pixels": self.pixels}
+
+    def lines(self) -> list[str]:
+        """Return what was chosen and why, one sentence each."""
+        kept = [member for member in self.members if member.weight > 0]
+        best = min(self.members, key=lambda member: member.loss)
+        names = "; ".join(f"{member.title} {100 * member.weight:.0f} %" for member in kept)
+        return [
+            f"{len(kept)} of {len(self.members)} candidate members have a weight: {names}.",
+            f"The weights follow from {self.pixels:,} training pixels, held out as {self.units} in {self.folds} folds.",
+            f"The best single candidate there is {best.title} (held-out loss {best.loss:.3f}).",
+        ]
+
+
+def read_all(candidates: Sequence[LinearMember], inputs: ContextInputs) -> None:
+    """Read what all candidates read: the contexts of a feature map are computed together."""
+    for name in dict.fromkeys(map_name(member) for member in candidates):
+        inputs.read(name, [context_of(member) for member in candidates if map_name(member) == name])
+
+
+def fit_linear(member: LinearMember, inputs: ContextInputs, labelled: Labelled) -> LinearFit:
+    """Fit a linear candidate, with its held-out scores."""
+    name = map_name(member)
+    (x,) = inputs.read(name, [context_of(member)])
+    if member.method == "logistic":
+        return fit_logistic(x, labelled)
+    return fit_lda(x, labelled, inputs.noise(name, member.window) if member.noise else None)
+
+
+def map_name(member: LinearMember) -> str:
+    """Return the feature map that a member reads."""
+    if member.source == "features":
+        return COMPONENTS
+    return BANDS if member.method == "lda" else BAND_COMPONENTS
+
+
+def context_of(member: LinearMember) -> PixelContext:
+    """Return a member's context."""
+    return PixelContext(member.window, member.iterations)
+
+
+def choose_linear(
+    fits: Sequence[tuple[LinearMember, LinearFit]], labelled: Labelled, pixels: float
+) -> tuple[Stack, Scores]:
+    """Weigh the linear members; return their stack and its held-out scores, (n, K)."""
+    scores = np.stack([fit.held_out for _, fit in fits])
+    stack = fit_stack(scores, labelled.priors(), labelled.labels, pixels)
+    return stack, stack.apply(scores)
+
+
+def choose(
+    fits: Sequence[tuple[LinearMember, LinearFit]],
+    inputs: ContextInputs,
+    labelled: Labelled,
+    attention: AttentionScores | None,
+    pixels: float,
+    units: str,
+) -> Selection:
+    """Weigh all members.
+
+    Parameters
+    ----------
+    fits
+        The linear candidates.
+    inputs
+        Their feature maps.
+    labelled
+        The training pixels.
+    attention
+        Held-out scores of the attention members; None where there are none.
+    pixels
+        As how many independent pixels the training pixels count.
+    units
+        What was held out whole.
+    """
+    stack, linear = choose_linear(fits, labelled, pixels)
+    mix = _Mix.alone(linear) if attention is None else _Mix.of(linear, attention, labelled, pixels)
+    weights = {i: float(w) * mix.linear for i, w in zip(stack.kept, stack.weights, strict=True) if mix.linear}
+    members = [Candidate(m.title, fit.loss, weights.get(i, 0.0)) for i, (m, fit) in enumerate(fits)]
+    if attention is not None:
+        members.append(Candidate(ATTENTION, mix.attention_loss, mix.attention))
+    members.sort(key=lambda member: (-member.weight, member.loss))
+    factors = {i: weight / stack.temperature / mix.temperature for i, weight in weights.items()}
+    return Selection(
+        members=tuple(members),
+        linear=_merge(fits, inputs, factors, labelled),
+        share=mix.attention / mix.attention_temperature / mix.temperature,
+        iterations=0 if attention is None else attention.iterations,
+        temperature=mix.temperature,
+        held_out=mix.held_out,
+        units=units,
+        folds=len(labelled.folds),
+        pixels=mix.pixels,
+    )
+
+
+@dataclass(frozen=True)
+class _Mix:
+    """The weights of the linear members together and of the attention members, and their held-out scores."""
+
+    linear: float
+    attention: float
+    temperature: float
+    held_out: Scores
+    pixels: int
+    attention_loss: float = float("nan")
+    attention_temperature: float = 1.0
+
+    @classmethod
+    def alone(cls, linear: Scores) -> "_Mix":
+        """Return the linear members alone; their stack has its temperature."""
+        return cls(1.0, 0.0, 1.0, linear, len(linear))
+
+    @classmethod
+    def of(cls, linear: Scores, attention: AttentionScores, labelled: Labelled, pixels: float) -> "_Mix":
+        """Weigh both; `pixels` is as how many independent ones all training pixels count."""
+        at = attention.pixels
+        priors, labels = labelled.priors()[at], labelled.labels[at]
+        temperature, loss = fit_temperature(attention.scores, priors, labels)
+        both = np.stack([linear[at], attention.scores / temperature])
+        stack = fit_stack(both, priors, labels, pixels * len(at) / len(linear))
+        weights = dict(zip(stack.kept, stack.weights.tolist(), strict=True))
+        if 1 not in weights:
+            return cls(1.0, 0.0, 1.0, linear, len(linear), loss)
+        held_out = np.full_like(linear, np.nan)
+        held_out[at] = stack.apply(both)
+        return cls(weights.get(0, 0.0), weights[1], stack.temperature, held_out, len(at), loss, temperature)
+
+
+def _merge(
+    fits: Sequence[tuple[LinearMember, LinearFit]],
+    inputs: ContextInputs,
+    weights: dict[int, float],
+    labelled: Labelled,
+) -> LinearMembers | None:
+    """Return the weighted linear members as linear maps of the extractor's features, one for each context."""
+    if not weights:
+        return None
+    total: dict[PixelContext, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+    for index, weight in weights.items():
+        member, fit = fits[index]
+        matrix, bias = inputs.maps[map_name(member)].fold(fit.weight * weight, fit.bias * weight)
+        before = total.get(context_of(member), (np.zeros_like(matrix), np.zeros_like(bias)))
+        total[context_of(member)] = before[0] + matrix, before[1] + bias
+    contexts = sorted(total)
+    features = total[contexts[0]][0].shape[1]
+    found = LinearMembers(contexts, features, labelled.classes)
+    found.weight = torch.from_numpy(np.stack([total[context][0] for context in contexts])).float()
+    found.bias = torch.from_numpy(np.stack([total[context][1] for context in contexts])).float()
+    return found

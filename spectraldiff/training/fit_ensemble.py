@@ -1,0 +1,203 @@
+"""Fitting an ensemble: linear candidates and attention members, weighed by pixels that were held out of them."""
+
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spectraldiff.ensemble.calibration import LEAST, Temperature
+from spectraldiff.ensemble.calibration import choose as choose_smoothing
+from spectraldiff.ensemble.context_inputs import (
+    BAND_COMPONENTS,
+    COMPONENTS,
+    ContextInputs,
+    band_maps,
+    component_map,
+    guides_of,
+    padded_valid,
+)
+from spectraldiff.ensemble.folds import Folds, folds_like, folds_of_groups
+from spectraldiff.ensemble.held_out_loss import log_priors
+from spectraldiff.ensemble.linear_fit import Labelled, LinearFit
+from spectraldiff.ensemble.selection import AttentionScores, Selection, choose, context_of, fit_linear, read_all
+from spectraldiff.models.classifier import Classifier, Ensemble
+from spectraldiff.models.diffusion import Denoiser
+from spectraldiff.models.linear_members import LinearMembers
+from spectraldiff.models.pca import PCA
+from spectraldiff.models.presets import Preset
+from spectraldiff.models.score_smoothing import Smoothing
+from spectraldiff.models.settings import LinearMember
+from spectraldiff.splits.hold_out import PLENTY, groups_of
+from spectraldiff.splits.split import BY_POLYGON
+from spectraldiff.training.fit_classifier import ClassifierFit, Fitted, TrainingSet
+
+MOST_PIXELS = 10_000  # training pixels that linear members are fitted to
+TARGETS = 5_000  # pixels to be mapped whose distances folds are made for
+
+
+def fit_model(fit: ClassifierFit, preset: Preset, denoiser: Denoiser | None) -> Fitted:
+    """Fit a preset's classifier: its whole ensemble, or the attention members where there are no other candidates.
+
+    Parameters
+    ----------
+    fit
+        Trains attention members.
+    preset
+        What is trained.
+    denoiser
+        None for raw bands.
+    """
+    training_set = fit.training_set(preset, denoiser)
+    if preset.classifier.linear and len(training_set.labels) >= LEAST:
+        return EnsembleFit(fit, training_set).fit()
+    return fit.fit_attention(training_set)
+
+
+class EnsembleFit:
+    """Fits all candidates of a training set and puts the chosen ones together.
+
+    Parameters
+    ----------
+    fit
+        Trains attention members.
+    training_set
+        What is learnt from.
+    """
+
+    def __init__(self, fit: ClassifierFit, training_set: TrainingSet) -> None:
+        self.parent, self.training_set = fit, training_set
+        self.labels: NDArray[np.int64] = training_set.labels.cpu().numpy()
+        self.classes = len(fit.data.scenes[0].classes)
+        self.folds = self._folds()
+        self.chosen = self._chosen()
+
+    def fit(self) -> Fitted:
+        """Fit, weigh and put together."""
+        inputs, labelled = self._inputs(), self._labelled()
+        fits = self._linear(inputs, labelled)
+        attention = self._attention()
+        selection = choose(fits, inputs, labelled, attention, self._independent(), self.folds.units)
+        model = self._model(selection, inputs).to(self.parent.compute.device).eval()
+        return Fitted(model, Temperature(selection.temperature, selection.pixels), selection)
+
+    def _folds(self) -> Folds:
+        """Return folds whose held-out pixels are as far from the others as the pixels to be mapped are."""
+        data, seed = self.parent.data, self.parent.seed
+        if any(split.name.endswith(BY_POLYGON) for split in data.splits):
+            folds = folds_of_groups(self.labels, groups_of(data.scenes, data.splits), seed)
+            if folds is not None:
+                return folds
+        pixels, top, targets = self.training_set.pixels.cpu().numpy(), self.training_set.rim, []
+        for scene, split in zip(data.scenes, data.splits, strict=True):
+            targets.append(np.argwhere(split.test) + np.array([top, self.training_set.rim]))
+            top += scene.labels.shape[0] + 2 * self.training_set.rim
+        target = np.concatenate(targets)
+        return folds_like(pixels, self.labels, target[:: max(1, len(target) // TARGETS)], seed)
+
+    def _chosen(self) -> NDArray[np.int64]:
+        """Return the training pixels that linear members are fitted to: all, or evenly many of each class's."""
+        count = len(self.labels)
+        if count <= MOST_PIXELS:
+            return np.arange(count)
+        order = np.argsort(self.labels, kind="stable")  # every k-th pixel, class by class
+        at = np.linspace(0, count - 1, MOST_PIXELS).round().astype(np.int64)
+        return np.sort(order[at])
+
+    def _labelled(self) -> Labelled:
+        folds = [held[self.chosen] for held in self.folds.held_out()]
+        return Labelled(self.labels[self.chosen], folds, self.classes)
+
+    def _independent(self) -> float:
+        """Return as how many independent pixels the training pixels count: fewer where places are held out whole."""
+        count = float(len(self.chosen))
+        return float(np.sqrt(count * self.folds.count)) if self.parent.data.disjoint else count
+
+    def _inputs(self) -> ContextInputs:
+        own, data = self.training_set, self.parent.data
+        maps = {COMPONENTS: component_map(own.mosaic, own.pca)}
+        features = own.pca.components.shape[1]
+        maps |= band_maps(data.pixels, data.valid, own.rim, features, own.preset.components.bands)
+        chosen = torch.from_numpy(self.chosen).to(own.pixels.device)
+        guides = guides_of(own.mosaic, own.smoothing)
+        return ContextInputs(maps, own.pixels[chosen], guides, padded_valid(data.valid, own.rim))
+
+    def _candidates(self) -> list[LinearMember]:
+        """Return the linear candidates whose context fits what the split and the preset allow.
+
+        With raw bands, the features are the bands: a regression on either is the same one.
+        """
+        own = self.training_set
+        found: dict[object, LinearMember] = {}
+        for member in own.preset.classifier.linear:
+            context = context_of(member)
+            if context.iterations > own.smoothing.iterations or context.radius + own.smoothing.halo > own.rim:
+                continue
+            source = "bands" if own.denoiser is None and member.method == "logistic" else member.source
+            found.setdefault((member.method, source, context, member.noise), member)
+        return list(found.values())
+
+    def _linear(self, inputs: ContextInputs, labelled: Labelled) -> list[tuple[LinearMember, LinearFit]]:
+        candidates, monitor = self._candidates(), self.parent.monitor
+        monitor.stage("Linear members", "members")
+        started, fits = time.perf_counter(), []
+        read_all(candidates, inputs)
+        for done, member in enumerate(candidates):
+            monitor.progress(done, len(candidates))
+            fits.append((member, fit_linear(member, inputs, labelled)))
+        monitor.progress(len(candidates), len(candidates))
+        self.parent.seconds[f"{self.training_set.name} linear members"] = time.perf_counter() - started
+        return fits
+
+    def _attention(self) -> AttentionScores:
+        """Train copies of the attention members without a fold each, until enough pixels are held out."""
+        held_out, folds = self.folds.held_out(), []
+        for held in held_out:
+            folds.append(held)
+            if sum(int(one.sum()) for one in folds) >= PLENTY:
+                break
+        parts, offsets = [], []
+        power = 1 - self.training_set.preset.classifier.balance  # of the class sizes that the loss has left
+        for number, held in enumerate(folds, start=1):
+            parts.append(self.parent.train_copy(self.training_set, held, number, len(folds)))
+            offsets.append(np.tile(power * log_priors(self.labels[~held], self.classes), (int(held.sum()), 1)))
+        scores, pixels = torch.cat(parts, 1), np.concatenate([np.flatnonzero(held) for held in folds])
+        found = choose_smoothing(scores, torch.from_numpy(self.labels[pixels]))
+        free = scores[found.iterations].numpy() - np.concatenate(offsets)
+        places = np.full(len(self.labels), -1)
+        places[self.chosen] = np.arange(len(self.chosen))
+        used = places[pixels] >= 0
+        return AttentionScores(places[pixels][used], free[used], found.iterations)
+
+    def _model(self, selection: Selection, inputs: ContextInputs) -> Classifier:
+        own, data = self.training_set, self.parent.data
+        prior = log_priors(self.labels, self.classes)
+        vit = self.parent.train_vit(own) if selection.share else None
+        total = prior.copy()
+        if vit is not None:
+            total -= selection.share * (1 - own.preset.classifier.balance) * prior
+        levels = [context.iterations for context in selection.linear.contexts] if selection.linear else []
+        levels += [selection.iterations] if vit is not None else []
+        ensemble = Ensemble(
+            vit,
+            selection.linear,
+            Smoothing(max(levels), float(own.smoothing.sharpness)),
+            share=selection.share,
+            vit_iterations=selection.iterations if vit is not None else 0,
+            prior=torch.from_numpy(total),
+        )
+        if vit is None and selection.linear is not None and own.denoiser is not None:
+            bands = len(data.fill)
+            if not max(levels) and not selection.linear.weight[..., :-bands].any():
+                return self._on_bands(selection.linear, ensemble, inputs)
+        return Classifier(own.preset, data.normaliser, data.fill, own.denoiser, own.pca, ensemble)
+
+    def _on_bands(self, linear: LinearMembers, ensemble: Ensemble, inputs: ContextInputs) -> Classifier:
+        """Return a model without the denoiser, which no member reads."""
+        data = self.parent.data
+        bands = len(data.fill)
+        linear.weight = linear.weight[..., -bands:].contiguous()
+        weight = torch.from_numpy(inputs.maps[BAND_COMPONENTS].weight[:, -bands:])
+        pca = PCA(torch.zeros(bands), weight.float(), float("nan"))
+        preset = self.training_set.preset.changed(features="raw")
+        return Classifier(preset, data.normaliser, data.fill, None, pca, ensemble)
