@@ -21,6 +21,8 @@ from spectraldiff.models.linear_members import LinearMembers, PixelContext
 from spectraldiff.models.settings import LinearMember
 
 ATTENTION = "attention members"
+import os
+ATTENTION_SHARE = float(os.environ.get("ASHARE", "0.25"))
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ class _Mix:
         priors, labels = labelled.priors()[at], labelled.labels[at]
         temperature, loss = fit_temperature(attention.scores, priors, labels)
         both = np.stack([linear[at], attention.scores / temperature])
-        stack = fit_stack(both, priors, labels, pixels * len(at) / len(linear))
+        stack = fit_stack(both, priors, labels, pixels * len(at) / len(linear), (1 - ATTENTION_SHARE, ATTENTION_SHARE))
         weights = dict(zip(stack.kept, stack.weights.tolist(), strict=True))
         if 1 not in weights:
             return cls(1.0, 0.0, 1.0, linear, len(linear), loss)

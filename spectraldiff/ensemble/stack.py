@@ -50,7 +50,7 @@ def fit_stack(
     priors: Scores,
     labels: NDArray[np.int64],
     pixels: float,
-    candidates: Sequence[int] | None = None,
+    centre: Sequence[float] | None = None,
 ) -> Stack:
     """Weigh members.
 
@@ -64,12 +64,13 @@ def fit_stack(
         (n,) classes from 0.
     pixels
         As how many independent pixels the n count.
-    candidates
-        Indices of the members to choose from; all by default.
+    centre
+        (M,) weights that the prior draws to, their sum 1; equal ones by default.
     """
-    kept = list(range(len(scores)) if candidates is None else candidates)
+    kept = list(range(len(scores)))
+    share = np.full(len(kept), 1 / len(kept)) if centre is None else np.asarray(centre)
     while True:
-        weights = _weights(scores[kept], priors, labels, pixels)
+        weights = _weights(scores[kept], priors, labels, pixels, share[kept] / share[kept].sum())
         low = int((weights < LEAST_WEIGHT).sum())
         if not low or len(kept) == 1:
             break
@@ -81,7 +82,7 @@ def fit_stack(
 
 
 def _weights(
-    scores: NDArray[np.float64], priors: Scores, labels: NDArray[np.int64], pixels: float
+    scores: NDArray[np.float64], priors: Scores, labels: NDArray[np.int64], pixels: float, centre: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the weights of all members, (M,)."""
     members, count, classes = scores.shape
@@ -94,16 +95,16 @@ def _weights(
         p = np.exp(logs)
         likely = (1 - share) * p[at, labels] + share / classes
         value = pixels * (-np.log(likely).mean() - EXTRA_PIXEL * logs.mean() / count)
-        value += -STRENGTH * np.log(weights * members).sum() + SCALE_PRIOR * theta[members] ** 2
+        value += -STRENGTH * members * (centre * np.log(weights / centre)).sum() + SCALE_PRIOR * theta[members] ** 2
         pull = (1 - share) * p[at, labels] / likely
         slope = p * pull[:, None]  # of the loss by the scores
         slope[at, labels] -= pull
         slope = pixels / count * (slope + EXTRA_PIXEL * (p - 1 / classes) / count)
         of_weights = scale * np.tensordot(scores, slope, ([1, 2], [0, 1]))
-        of_theta = weights * (of_weights - (weights * of_weights).sum()) - STRENGTH * (1 - members * weights)
+        of_theta = weights * (of_weights - (weights * of_weights).sum()) - STRENGTH * members * (centre - weights)
         of_scale = scale * (slope * mean).sum() + 2 * SCALE_PRIOR * theta[members]
         return float(value), np.append(of_theta, of_scale)
 
-    start, bounds = np.zeros(members + 1), [(-8.0, 8.0)] * members + [(-3.0, 3.0)]
+    start, bounds = np.append(np.log(centre), 0.0), [(-8.0, 8.0)] * members + [(-3.0, 3.0)]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 300})
     return np.asarray(softmax(found.x[:members]))
