@@ -87,13 +87,13 @@ def tiny_preset() -> Preset:
     return replaced(
         FAST,
         diffusion={"network": network, "steps": 25, "loop": {"batch": 4}},
-        features={"fall_back": False},
         components={"most": 10, "bands": 6},
         classifier={
             "members": tuple(replace(member, window=9) for member in FAST.classifier.members),
             "network": {"width": 16, "heads": 2, "mlp": 24},
             "epochs": 15,
             "loop": {"batch": 16},
+            "linear": (),
         },
         smoothing={"iterations": 2},
     )

@@ -88,7 +88,6 @@ def _changed(name: str, preset: Preset) -> Preset:
         return preset.changed(features="raw")
     if name == PRODUCT:
         return preset
-    preset = preset.changed(fall_back=False)  # raw bands are not compared with themselves
     if name == "spectraldiff":
         return preset
     for cell, (layer, timestep) in grid_cells().items():

@@ -22,7 +22,7 @@ from spectraldiff.training.trainer import Training
 
 CLAIM = "settings.json"
 # Settings that may differ between trainings that share a denoiser, each set to one value.
-FREE = {"timestep": 1, "layer": 0, "fall_back": False}
+FREE = {"timestep": 1, "layer": 0}
 
 
 class _Progress(Monitor):

@@ -21,8 +21,8 @@ from spectraldiff.models.linear_members import LinearMembers, PixelContext
 from spectraldiff.models.settings import LinearMember
 
 ATTENTION = "attention members"
-import os
-ATTENTION_SHARE = float(os.environ.get("ASHARE", "0.25"))
+# Weight of the attention members that the prior draws to: of few pixels, linear members say more.
+ATTENTION_SHARE = 0.1
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,6 @@ import pytest
 import torch
 
 from spectraldiff.accuracy.metrics import calibration
-from spectraldiff.models.foveal_vit import FovealViT
-from spectraldiff.models.padding import cropped
-from spectraldiff.models.score_smoothing import Smoothing
-from spectraldiff.models.settings import Member
-from spectraldiff.models.vit import ViTConfig
-from spectraldiff.splits.hold_out import PLENTY, groups_of, hold_out, patches
-from spectraldiff.splits.split import Split
-from spectraldiff.training import fit_classifier
 from spectraldiff.ensemble.calibration import (
     HIGHEST,
     HeldOut,
@@ -31,7 +23,7 @@ from spectraldiff.models.settings import Member
 from spectraldiff.models.vit import ViTConfig
 from spectraldiff.splits.hold_out import PLENTY, groups_of, hold_out, patches
 from spectraldiff.splits.split import Split
-from spectraldiff.training import trainer
+from spectraldiff.training import fit_classifier
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.run_folder import RunFolder, create_run
 from spectraldiff.training.run_model import load_model
