@@ -51,7 +51,7 @@ TITLES = {
     "spectraldiff": "SpectralDiff",
 }
 ABLATION = ("raw", "spectraldiff")
-PRODUCT = "product"  # what a user gets: SpectralDiff, or raw bands if the training falls back to them
+PRODUCT = "product"  # what a user gets
 
 
 def method_named(name: str, preset: Preset, bands: int) -> Method:

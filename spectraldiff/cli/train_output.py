@@ -115,8 +115,8 @@ def summarise(folder: "RunFolder", result: "Result", seconds: float) -> None:
     leaked = "" if leakage is None else f": {100 * leakage:.0f} % of the test pixels have a training pixel in reach"
     typer.echo(f"Split {metrics['split']}, seed {metrics['seed']}{leaked}", err=True)
     typer.echo(f"Confidence and accuracy differ by {100 * found.calibration.ece:.2f} % on average (ECE)", err=True)
-    for line in [] if result.selection is None else result.selection.lines():
-        typer.echo(line, err=True)
+    if result.selection is not None:
+        typer.echo(result.selection.summary(), err=True)
     stages = sum(result.seconds.values())
     before = ", with what was done before it was interrupted" if stages > seconds else ""
     typer.echo(

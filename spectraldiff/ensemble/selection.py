@@ -23,6 +23,7 @@ from spectraldiff.models.settings import LinearMember
 ATTENTION = "attention members"
 # Weight of the attention members that the prior draws to: of few pixels, linear members say more.
 ATTENTION_SHARE = 0.1
+NAMED = 3  # members that a summary names
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,23 @@ class Selection:
         members = [{"title": m.title, "loss": round(m.loss, 4), "weight": round(m.weight, 4)} for m in self.members]
         return {"members": members, "held_out": self.units, "folds": self.folds, "pixels": self.pixels}
 
+    @property
+    def kept(self) -> tuple[Candidate, ...]:
+        """The members of the model, the heaviest first."""
+        return tuple(member for member in self.members if member.weight > 0)
+
+    def summary(self) -> str:
+        """Return how many candidates were kept, and the heaviest ones, in one short line."""
+        named = [f"{member.title} {100 * member.weight:.0f} %" for member in self.kept[:NAMED]]
+        more = ["..."] if len(self.kept) > NAMED else []
+        return f"Ensemble: {len(self.kept)} of {len(self.members)} candidates; {'; '.join(named + more)}"
+
     def lines(self) -> list[str]:
         """Return what was chosen and why, one sentence each."""
-        kept = [member for member in self.members if member.weight > 0]
         best = min(self.members, key=lambda member: member.loss)
-        names = "; ".join(f"{member.title} {100 * member.weight:.0f} %" for member in kept)
         return [
-            f"{len(kept)} of {len(self.members)} candidate members have a weight: {names}.",
+            f"{len(self.kept)} of {len(self.members)} candidates are members of the model; "
+            f"{self.kept[0].title} has the highest weight, {100 * self.kept[0].weight:.0f} %.",
             f"The weights follow from {self.pixels:,} training pixels, held out as {self.units} in {self.folds} folds.",
             f"The best single candidate there is {best.title} (held-out loss {best.loss:.3f}).",
         ]

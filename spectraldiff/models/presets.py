@@ -161,11 +161,17 @@ class Preset:
             A field is missing or unknown.
         """
         try:
-            return rebuilt(cls, nested(values) if "beside_raw" in values else values)
+            return rebuilt(cls, nested(values) if "beside_raw" in values else _without_fall_back(values))
         except (TypeError, KeyError) as error:
             raise RunError(
                 f"the preset in the run does not fit this version of SpectralDiff ({error.args[0]}): train again"
             ) from None
+
+
+def _without_fall_back(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out a setting that presets no longer have."""
+    features = {name: value for name, value in values["features"].items() if name != "fall_back"}
+    return {**values, "features": features}
 
 
 _OPTIONS: dict[str, Any] = {

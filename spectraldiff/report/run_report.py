@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from spectraldiff.accuracy.metrics import Accuracy, Calibration
 from spectraldiff.report import figures, html_page, sections
 from spectraldiff.report.html_page import Figure, Table, percent
 from spectraldiff_runtime.classes import LandCoverClass
+
+if TYPE_CHECKING:  # it imports PyTorch, which a report does without
+    from spectraldiff.ensemble.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Report:
         The share of test pixels whose window holds a training pixel, 0..1; None where it is not known.
     window
         Side of that window, in pixels.
+    selection
+        How the ensemble was chosen; None where nothing was.
     histories
         The loss of each step, by what the curve is called: ``{"denoiser, L1 on the noise": [...]}``.
     seconds
@@ -53,6 +58,7 @@ class Report:
     raw_accuracy: Accuracy | None = None
     calibration: Calibration | None = None
     leakage: float | None = None
+    selection: "Selection | None" = None
     histories: Mapping[str, Sequence[float]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, object] = field(default_factory=dict)
@@ -90,6 +96,7 @@ def write_report(path: Path, report: Report) -> None:
         classes=_class_table(report),
         confusion=figures.confusion_matrix.png(report.accuracy, report.classes),
         confidence=sections.confidence(report.calibration, [m.confidence for m in report.scenes], "test"),
+        ensemble=None if report.selection is None else _ensemble(report.selection),
         curves={
             name: figures.loss_curve.png(list(enumerate(values, start=1)), name)
             for name, values in report.histories.items()
@@ -167,6 +174,19 @@ def _class_table(report: Report) -> Table:
         rows = [[*row, percent(share)] for row, share in zip(rows, raw.per_class, strict=True)]
         foot.append(percent(raw.aa))
     return Table(columns, rows, foot, sections.class_caption(accuracy))
+
+
+def _ensemble(selection: "Selection") -> dict[str, Any]:
+    """Say in a paragraph and a table which members were chosen, and why."""
+    rows: list[list[str | LandCoverClass]] = [
+        [member.title, f"{member.loss:.3f}", percent(member.weight) if member.weight else html_page.ABSENT]
+        for member in selection.members
+    ]
+    caption = "Candidates by their weight. A candidate without weight is no part of the model."
+    return {
+        "words": " ".join(selection.lines()),
+        "table": Table(["Member", "Held-out loss", "Weight, %"], rows, caption=caption),
+    }
 
 
 def _origin(report: Report) -> dict[str, Any]:

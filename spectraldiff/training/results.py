@@ -206,6 +206,7 @@ def write_run_report(path: Path, result: Result, preset: Preset, compute: Comput
         raw_accuracy=result.raw_accuracy,
         calibration=found.calibration,
         leakage=mean_leakage(result.splits),
+        selection=result.selection,
         histories=titles,
         seconds=result.seconds,
         facts=_recipe(result, preset, compute),

@@ -223,13 +223,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return steps
 
 
-def test_raw_bands_are_never_compared_with_themselves(problem: Problem, brief: Preset, tmp_path: Path) -> None:
-    """Falling back on raw bands is the product's; both share a denoiser."""
-    product = brief.changed(fall_back=True)
-    for name, wanted in (("spectraldiff", False), ("layer0-t200", False), (PRODUCT, True)):
-        method = method_named(name, product, 12)
-        assert method.settings["preset"]["features"]["fall_back"] == wanted
-        method.fit(problem, Context(tmp_path))
+def test_the_default_and_the_cells_of_the_grid_share_a_denoiser(
+    problem: Problem, brief: Preset, tmp_path: Path
+) -> None:
+    for name in ("spectraldiff", "layer0-t200", PRODUCT):
+        method_named(name, brief, 12).fit(problem, Context(tmp_path))
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("denoiser")] == ["denoiser-seed0"]
 
 

@@ -1,16 +1,12 @@
-"""What a training chooses by itself: how many components, which members, diffusion features or raw bands."""
+"""What a training chooses by itself: how many components, and which members."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 from spectraldiff.data.scene import LabelledScene
-from spectraldiff.ensemble.calibration import HeldOut
-from spectraldiff.models.features import FeatureExtractor
 from spectraldiff.models.presets import FAST, PAPER
 from spectraldiff.models.settings import replaced
 from spectraldiff.splits.hold_out import groups_of
@@ -47,7 +43,7 @@ def test_a_training_takes_as_many_components_as_pixels(
     split = replace(tiny_request, split="per-class:2").make_split(tiny_scene)
     assert 2 < split.train.sum() < 12
     training = Training(create_run(tmp_path / "run"), tiny_scene, split, wanted, 0, Compute())
-    model, _ = training.train_classifier(wanted, training.train_denoiser())
+    model = training.train_classifier(wanted, training.train_denoiser()).model
     assert model.pca_components.shape[0] == split.train.sum()
 
 
@@ -63,18 +59,16 @@ def test_a_training_on_a_spatially_disjoint_split_takes_as_many_components_as_gr
         train[row : row + 2, column : column + 2] = tiny_scene.labels[row : row + 2, column : column + 2] == value
     split = replace(tiny_request.make_split(tiny_scene), train=train, leakage=0.0)
     assert split.spatially_disjoint
-    model, _ = Training(create_run(tmp_path / "run"), tiny_scene, split, wanted, 0, Compute()).train_classifier(
-        wanted, None
-    )
+    training = Training(create_run(tmp_path / "run"), tiny_scene, split, wanted, 0, Compute())
+    model = training.train_classifier(wanted, None).model
     assert model.pca_components.shape[0] == len(np.unique(groups_of((tiny_scene,), (split,))))
 
 
 def test_spatially_disjoint_splits_have_members_that_read_bands_alone(
-    tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path
 ) -> None:
-    """They are part of the model in the run folder, and it never falls back on raw bands."""
-    monkeypatch.setattr(HeldOut, "worse", lambda self, other: True)
-    preset = tiny_request.preset.changed(diffusion_steps=1, epochs=1, fall_back=True)
+    """They are part of the model in the run folder."""
+    preset = tiny_request.preset.changed(diffusion_steps=1, epochs=1)
     request = replace(tiny_request, preset=preset, split="disjoint")
     run = create_run(tmp_path / "run")
     training = Training(run, tiny_scene, request.make_split(tiny_scene), preset, 0, Compute())
@@ -90,7 +84,7 @@ def test_spatially_disjoint_splits_have_members_that_read_bands_alone(
     test = training.splits[0].test
     oa = float((predicted == tiny_scene.labels)[test].mean())
     assert oa == pytest.approx(run.read_json("metrics.json")["accuracy"]["oa"])
-    raw, _ = training.train_classifier(preset.changed(features="raw"), None)
+    raw = training.train_classifier(preset.changed(features="raw"), None).model
     assert raw.vit.config.band_components == 0
     assert len(raw.vit.config.members) == len(shape.members)  # as much effort
 
@@ -107,57 +101,9 @@ def test_components_in_which_classes_do_not_differ_are_left_out(
     for wanted in (False, True):
         run = create_run(tmp_path / f"run-{wanted}")
         training = Training(run, scene, tiny_request.make_split(scene), preset, 0, Compute())
-        model, _ = training.train_classifier(replaced(preset, components={"discriminative": wanted}), None)
+        model = training.train_classifier(replaced(preset, components={"discriminative": wanted}), None).model
         kept.append(len(model.pca_components))
         assert model.vit.config.components == kept[-1]
         assert model.predict(scene)[0].min() > 0
     assert kept[0] == 200
     assert 1 <= kept[1] < 60
-
-
-@pytest.mark.parametrize("clearly", [True, False])
-def test_raw_bands_are_mapped_where_held_out_pixels_are_clearly_likelier_with_them(
-    tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clearly: bool
-) -> None:
-    compared = []
-
-    def worse(self: HeldOut, other: HeldOut) -> bool:
-        compared.append((len(self.losses), len(other.losses)))
-        return clearly
-
-    monkeypatch.setattr(HeldOut, "worse", worse)
-    preset = tiny_request.preset.changed(diffusion_steps=1, epochs=1, fall_back=True)
-    run = create_run(tmp_path / "run")
-    result = Training(run, tiny_scene, tiny_request.make_split(tiny_scene), preset, 0, Compute()).finish(True)
-    assert len(compared) == 1
-    assert compared[0][0] == compared[0][1] > 0
-    model, _ = load_model(run)
-    assert model.preset.features.source == ("raw" if clearly else "diffusion")
-    assert (model.extractor.denoiser is None) == clearly
-    assert (result.raw_accuracy is None) == clearly  # it would be that of the map
-    metrics = run.read_json("metrics.json")
-    assert metrics["features"] == model.preset.features.source
-    told = [note for note in metrics["notes"] if note.startswith("raw bands are mapped")]
-    assert len(told) == clearly
-    assert ("aw bands are mapped" in (run.path / "report.html").read_text("utf-8")) == clearly
-
-
-def test_features_that_say_nothing_give_way_to_raw_bands(
-    tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Diffusion features are noise here, and the bands separate all classes."""
-    forward = FeatureExtractor.forward
-
-    def noise(self: FeatureExtractor, x: Tensor) -> Tensor:
-        y = forward(self, x)
-        return (
-            y if self.denoiser is None else torch.randn(y.shape, generator=torch.Generator().manual_seed(y.shape[-1]))
-        )
-
-    monkeypatch.setattr(FeatureExtractor, "forward", noise)
-    preset = tiny_request.preset.changed(diffusion_steps=1, epochs=6, fall_back=True)
-    split = replace(tiny_request, split="per-class:20").make_split(tiny_scene)
-    training = Training(create_run(tmp_path / "run"), tiny_scene, split, preset, 0, Compute())
-    result = training.finish()
-    assert result.remark
-    assert result.found.accuracy.oa > 0.5
