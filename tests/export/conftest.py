@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from spectraldiff.models.classifier import Classifier, empty_classifier
 from spectraldiff.models.foveal_vit import FovealViT
+from spectraldiff.models.linear_members import PixelContext
 from spectraldiff.models.pca import fit_pca
 from spectraldiff.models.presets import FAST, PAPER, Preset
 from spectraldiff.models.settings import Member, replaced
@@ -51,8 +52,10 @@ TWO = (Member(9), Member(3))
 # As many channels as processors order in blocks.
 BLOCKS = {"stem_channels": 16, "channels": (32, 16, 48)}
 SOLID = {"resample_kernel": (4, 3, 3)}
-# Presets of all kinds, and the numbers of bands to try them with.
-KINDS: dict[str, tuple[Preset, int]] = {
+CONTEXTS = (PixelContext(), PixelContext(1, 2), PixelContext(3), PixelContext(7))
+# Presets of all kinds, the numbers of bands to try them with, the contexts of linear members, and the iterations of
+# smoothing of the attention members, where they are not all; below 0 there are no attention members.
+KINDS: dict[str, tuple[Preset, int] | tuple[Preset, int, tuple[PixelContext, ...], int]] = {
     "fast": (small(FAST, 6, layer=2), 12),
     "fast, layer 0, no timestep to speak of": (small(FAST, layer=0, timestep=1), 7),
     "fast, concatenated bands": (small(FAST, concat_bands=True), 7),
@@ -72,16 +75,22 @@ KINDS: dict[str, tuple[Preset, int]] = {
     ),
     "raw": (small(FAST, source="raw"), 12),
     "raw, foveal": (small(FAST, 3, (Member(15), Member(9)), 9, 1, {"heads": 1}, source="raw"), 5),
+    "foveal, linear members": (small(FAST, 6, TWO, 3, 2, layer=2, concat_bands=True), 12, CONTEXTS, 1),
+    "foveal, one linear member of one pixel": (small(FAST, 3, TWO, 3), 7, CONTEXTS[:1], 0),
+    "linear members alone": (small(FAST, 3, TWO, 3, 2, concat_bands=True), 7, CONTEXTS, -1),
+    "raw, linear members alone, without smoothing": (small(FAST, source="raw"), 12, CONTEXTS[2:], -1),
     "raw, one block": (small(FAST, transformer={"depth": 1, "heads": 1}, source="raw"), 5),
 }
 
 
-def make_classifier(preset: Preset, bands: int, seed: int = 0) -> Classifier:
+def make_classifier(
+    preset: Preset, bands: int, contexts: Sequence[PixelContext] = (), vit_iterations: int | None = None
+) -> Classifier:
     """Return a classifier as if trained: every weight, statistic and constant is random, band 2 is constant.
 
     It has all the smoothing iterations that the preset allows, and all members.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     unet = preset.unet(bands)
     channels, positions = unet.feature_shape(preset.features.layer)
     features = bands if preset.raw else channels * positions + bands * preset.features.concat_bands
@@ -89,7 +98,15 @@ def make_classifier(preset: Preset, bands: int, seed: int = 0) -> Classifier:
     members = preset.members(disjoint=True)
     alone = 4 if any(member.source == "bands" for member in members) else 0
     shape = preset.vit(components + alone, CLASSES, members, alone)
-    classifier = empty_classifier(preset, bands, shape, features, preset.smoothing.iterations)
+    classifier = empty_classifier(
+        preset,
+        bands,
+        shape,
+        features,
+        preset.smoothing.iterations,
+        contexts=contexts,
+        vit_iterations=vit_iterations,
+    )
     normaliser, extractor = classifier.normaliser, classifier.extractor
     normaliser.low.uniform_(200, 3000)
     normaliser.high.copy_(normaliser.low).add_(torch.rand(bands) * 4000 + 100)
@@ -101,8 +118,14 @@ def make_classifier(preset: Preset, bands: int, seed: int = 0) -> Classifier:
     for norm in (m for m in classifier.modules() if isinstance(m, nn.BatchNorm3d | nn.LayerNorm)):
         norm.weight.data.uniform_(0.5, 1.5)
         norm.bias.data.normal_(0, 0.3)
-    classifier.vit.cls.data.normal_(0, 0.5)
-    classifier.vit.position.data.normal_(0, 0.5)
+    if classifier.vit is not None:
+        classifier.vit.cls.data.normal_(0, 0.5)
+        classifier.vit.position.data.normal_(0, 0.5)
+    if classifier.linear is not None:
+        classifier.linear.weight.normal_()
+        classifier.linear.bias.normal_()
+        classifier.prior.normal_()
+        classifier.share.fill_(0.7)
     classifier.temperature.fill_(1.7)
     classifier.smoothing.sharpness.fill_(0.3)
     if isinstance(classifier.vit, FovealViT):
@@ -119,17 +142,38 @@ def calibrated(classifier: Classifier) -> Classifier:
     classifier.extractor.train()(classifier.normaliser(tiles))
     classifier.eval()
     features = classifier.extractor(classifier.normaliser(tiles)).movedim(1, -1).flatten(0, 2)
-    alone = classifier.vit.config.band_components
+    alone = 0 if classifier.vit is None else classifier.vit.config.band_components
     pca = fit_pca(iter([features]), len(classifier.pca_components) - alone, len(classifier.fill), alone)
     classifier.pca_mean.copy_(pca.mean)
     first = len(pca.components) - pca.band_components
     classifier.pca_components[:first] = pca.components[:first]
     classifier.pca_components[len(classifier.pca_components) - alone :][: pca.band_components] = pca.components[first:]
-    scores, last = classifier(tiles) * classifier.temperature, classifier.vit.head[-1]
+    if classifier.vit is not None:
+        spread_out(classifier.vit.head[-1], scores_of(classifier, tiles, classifier.linear))
+    if classifier.linear is not None:
+        linear, features = classifier.linear, classifier.extractor(classifier.normaliser(tiles))
+        for number, scores in enumerate(linear(features)):
+            spread = 1.5 / scores.std((0, 2, 3))
+            linear.weight[number] *= spread[:, None]
+            linear.bias[number] = (linear.bias[number] - scores.mean((0, 2, 3))) * spread
+    return classifier
+
+
+def scores_of(classifier: Classifier, tiles: Tensor, linear: nn.Module | None) -> Tensor:
+    """Return the scores of the attention members alone."""
+    share, classifier.linear = classifier.share.clone(), None
+    classifier.share.fill_(1)
+    scores = (classifier(tiles) - classifier.prior[:, None, None]) * classifier.temperature
+    classifier.share.copy_(share)
+    classifier.linear = linear
+    return scores
+
+
+def spread_out(last: nn.Linear, scores: Tensor) -> None:
+    """Change a last layer so that its scores vary about 0."""
     spread = 1.5 / scores.std((0, 2, 3))
     last.weight *= spread[:, None]
     last.bias.copy_((last.bias - scores.mean((0, 2, 3))) * spread)
-    return classifier
 
 
 def make_tiles(classifier: Classifier, count: int, side: int, seed: int = 1) -> Tensor:

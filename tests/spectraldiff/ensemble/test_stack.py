@@ -1,0 +1,71 @@
+"""Weights by held-out likelihood: their gradient, and what they do with good, equal and useless members."""
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+
+from spectraldiff.ensemble import stack
+from spectraldiff.ensemble.stack import fit_stack
+
+COUNT, CLASSES = 300, 4
+
+
+def members(*noises: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return scores (M, n, K) with so much noise each, log priors of 0, and labels drawn from the scores without."""
+    generator = np.random.default_rng(0)
+    truth = 3 * generator.standard_normal((COUNT, CLASSES))
+    labels = (truth + generator.gumbel(size=truth.shape)).argmax(1)
+    scores = np.stack([truth + noise * generator.standard_normal(truth.shape) for noise in noises])
+    return scores, np.zeros_like(truth), labels
+
+
+def test_the_gradient_is_that_of_differences(monkeypatch: pytest.MonkeyPatch):
+    found = []
+
+    def minimise(loss, start, **options):
+        found.append(loss)
+        return minimize(loss, start, **options)
+
+    minimize = stack.minimize
+    monkeypatch.setattr(stack, "minimize", minimise)
+    scores, priors, labels = members(1.0, 2.0, 4.0)
+    fit_stack(scores, priors - 0.1 * np.arange(CLASSES), labels, 40.0, (0.5, 0.3, 0.2))
+    loss = found[0]
+    for theta in (np.zeros(4), np.array([0.7, -1.2, 0.1, 0.4])):
+        slope = approx_fprime(theta, lambda values: loss(values)[0], 1e-6)
+        np.testing.assert_allclose(loss(theta)[1], slope, rtol=1e-4, atol=1e-4)
+
+
+def test_equal_members_have_equal_weights_and_better_ones_higher():
+    scores, priors, labels = members(1.0, 1.0)
+    scores[1] = scores[0]
+    np.testing.assert_allclose(fit_stack(scores, priors, labels, COUNT).weights, [0.5, 0.5], atol=1e-3)
+    found = fit_stack(*members(0.5, 4.0), COUNT)
+    assert found.kept == (0, 1)
+    assert found.weights[0] > 0.8
+    assert found.weights.sum() == pytest.approx(1)
+
+
+def test_members_that_mislead_leave_where_pixels_are_many():
+    scores, priors, labels = members(0.5, 0.5, 1.0)
+    scores[2] = np.roll(scores[2], 1, axis=1)  # each class has the score of another one
+    found = fit_stack(scores, priors, labels, 100_000.0)
+    assert found.kept == (0, 1)
+    assert len(found.weights) == 2
+    alone = fit_stack(scores[:2], priors, labels, 100_000.0)
+    np.testing.assert_allclose(found.weights, alone.weights, atol=1e-3)
+
+
+def test_of_no_pixels_the_weights_are_those_of_the_prior():
+    scores, priors, labels = members(0.5, 4.0)
+    np.testing.assert_allclose(fit_stack(scores, priors, labels, 1e-6).weights, [0.5, 0.5], atol=1e-3)
+    found = fit_stack(scores, priors, labels, 1e-6, (0.9, 0.1)).weights
+    np.testing.assert_allclose(found, [0.9, 0.1], atol=1e-3)
+
+
+def test_the_loss_is_no_higher_than_that_of_the_best_member():
+    scores, priors, labels = members(1.5, 1.5, 1.5)
+    found = fit_stack(scores, priors, labels, COUNT)
+    assert found.loss < min(fit_stack(scores[[one]], priors, labels, COUNT).loss for one in range(3))
+    mean = np.tensordot(found.weights, scores[list(found.kept)], 1) / found.temperature
+    np.testing.assert_allclose(found.apply(scores), mean)
