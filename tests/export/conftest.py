@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spectraldiff.models.classifier import Classifier, empty_classifier
 from spectraldiff.models.foveal_vit import FovealViT
 from spectraldiff.models.linear_members import PixelContext
+from spectraldiff.models.padding import cropped
 from spectraldiff.models.pca import fit_pca
 from spectraldiff.models.presets import FAST, PAPER, Preset
 from spectraldiff.models.settings import Member, replaced
@@ -148,32 +149,22 @@ def calibrated(classifier: Classifier) -> Classifier:
     first = len(pca.components) - pca.band_components
     classifier.pca_components[:first] = pca.components[:first]
     classifier.pca_components[len(classifier.pca_components) - alone :][: pca.band_components] = pca.components[first:]
+    features = classifier.extractor(classifier.normaliser(tiles))
     if classifier.vit is not None:
-        spread_out(classifier.vit.head[-1], scores_of(classifier, tiles, classifier.linear))
+        components = classifier.pca(features)
+        scores = classifier.vit.slide(classifier.vit.embed(components.movedim(1, -1)).movedim(-1, 1))
+        guides = cropped(classifier.smoothing.guides(components), classifier.vit.config.radius)
+        scores, last = classifier.smoothing(scores, guides), classifier.vit.head[-1]
+        spread = 1.5 / scores.std((0, 2, 3))
+        last.weight *= spread[:, None]
+        last.bias.copy_((last.bias - scores.mean((0, 2, 3))) * spread)
     if classifier.linear is not None:
-        linear, features = classifier.linear, classifier.extractor(classifier.normaliser(tiles))
+        linear = classifier.linear
         for number, scores in enumerate(linear(features)):
             spread = 1.5 / scores.std((0, 2, 3))
             linear.weight[number] *= spread[:, None]
             linear.bias[number] = (linear.bias[number] - scores.mean((0, 2, 3))) * spread
     return classifier
-
-
-def scores_of(classifier: Classifier, tiles: Tensor, linear: nn.Module | None) -> Tensor:
-    """Return the scores of the attention members alone."""
-    share, classifier.linear = classifier.share.clone(), None
-    classifier.share.fill_(1)
-    scores = (classifier(tiles) - classifier.prior[:, None, None]) * classifier.temperature
-    classifier.share.copy_(share)
-    classifier.linear = linear
-    return scores
-
-
-def spread_out(last: nn.Linear, scores: Tensor) -> None:
-    """Change a last layer so that its scores vary about 0."""
-    spread = 1.5 / scores.std((0, 2, 3))
-    last.weight *= spread[:, None]
-    last.bias.copy_((last.bias - scores.mean((0, 2, 3))) * spread)
 
 
 def make_tiles(classifier: Classifier, count: int, side: int, seed: int = 1) -> Tensor:

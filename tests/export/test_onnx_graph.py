@@ -104,6 +104,42 @@ def test_onnx_runtime_agrees_at_every_size(exported, tiles_for):
         np.testing.assert_array_equal(classes, probabilities.argmax(1) + 1)
 
 
+LINEAR = [
+    "foveal, linear members",
+    "foveal, one linear member of one pixel",
+    "linear members alone",
+    "raw, linear members alone, without smoothing",
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", LINEAR)
+def test_ensembles_agree_and_are_the_same_in_tiles_and_batches(kind, classifier_of, onnx_of, tiles_for, tmp_path):
+    classifier, path = classifier_of(kind), tmp_path / "model.onnx"
+    path.write_bytes(onnx_of(kind))
+    model, halo = Model.open(path, "cpu", threads=1), classifier.halo
+    tiles = tiles_for(classifier, 2, 24)
+    whole = model.run(tiles.numpy(), probabilities=True).probabilities
+    wanted = classifier(tiles).softmax(1).numpy()
+    assert np.unique(wanted.argmax(1)).size > 1
+    assert wanted.std() > 0.1
+    np.testing.assert_allclose(whole, wanted, rtol=0, atol=3e-5)
+    for number, row, column, side in ((0, 0, 0, 12), (1, 12, 12, 12), (1, 5, 9, 8)):
+        rows, columns = (slice(first, first + side + 2 * halo) for first in (row, column))
+        tile = tiles[number : number + 1, :, rows, columns].contiguous().numpy()
+        part = model.run(tile, probabilities=True).probabilities[0]
+        same = whole[number, :, row : row + side, column : column + side]
+        np.testing.assert_allclose(part, same, rtol=0, atol=2e-6)
+        np.testing.assert_array_equal(part.argmax(0), same.argmax(0))
+
+
+@pytest.mark.parametrize("kind", LINEAR[2:])
+def test_a_model_of_linear_members_alone_has_no_attention(kind, graph_of):
+    found = operators(graph_of(kind).graph)
+    assert not {"LayerNormalization", "Gelu", "Scan"} & set(found)
+    assert found["Softmax"] == 1
+
+
 def test_the_same_model_gives_the_same_bytes(small, small_onnx, card_for):
     assert onnx_bytes(DeployedClassifier(small), card_for(small).to_json()) == small_onnx
 
