@@ -3,7 +3,7 @@
 Each candidate says what it makes of pixels that were held out of it, fold by fold. The linear members are weighed
 against each other first, then all of them together against the attention members, whose copies cost more and are
 trained on fewer folds. So where pixels are few, both kinds count about half; where they are many, the likelier kind
-does. Members of no weight leave the model.
+does. Members that make up next to nothing of the scores leave the model.
 """
 
 from collections.abc import Sequence
@@ -36,13 +36,14 @@ class Candidate:
         What reports call it.
     loss
         Mean held-out loss, see `spectraldiff.ensemble.held_out_loss`.
-    weight
-        In the ensemble, 0 .. 1; 0 where it was left out.
+    share
+        How much of the ensemble's scores it makes up, 0 .. 1; 0 where it was left out. See
+        `spectraldiff.ensemble.stack.Stack`.
     """
 
     title: str
     loss: float
-    weight: float
+    share: float
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Selection:
     Attributes
     ----------
     members
-        All candidates, the heaviest first.
+        All candidates, those with the largest share first.
     linear
         The linear members of some weight, merged; their weights are in their scores. None for none.
     share
@@ -101,17 +102,17 @@ class Selection:
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values."""
-        members = [{"title": m.title, "loss": round(m.loss, 4), "weight": round(m.weight, 4)} for m in self.members]
+        members = [{"title": m.title, "loss": round(m.loss, 4), "share": round(m.share, 4)} for m in self.members]
         return {"members": members, "held_out": self.units, "folds": self.folds, "pixels": self.pixels}
 
     @property
     def kept(self) -> tuple[Candidate, ...]:
-        """The members of the model, the heaviest first."""
-        return tuple(member for member in self.members if member.weight > 0)
+        """The members of the model, those with the largest share first."""
+        return tuple(member for member in self.members if member.share > 0)
 
     def summary(self) -> str:
-        """Return how many candidates were kept, and the heaviest ones, in one short line."""
-        named = [f"{member.title} {100 * member.weight:.0f} %" for member in self.kept[:NAMED]]
+        """Return how many candidates were kept, and those with the largest share, in one short line."""
+        named = [f"{member.title} {100 * member.share:.0f} %" for member in self.kept[:NAMED]]
         more = ["..."] if len(self.kept) > NAMED else []
         return f"Ensemble: {len(self.kept)} of {len(self.members)} candidates; {'; '.join(named + more)}"
 
@@ -120,7 +121,7 @@ class Selection:
         best = min(self.members, key=lambda member: member.loss)
         return [
             f"{len(self.kept)} of {len(self.members)} candidates are members of the model; "
-            f"{self.kept[0].title} has the highest weight, {100 * self.kept[0].weight:.0f} %.",
+            f"{self.kept[0].title} makes up the most of its scores, {100 * self.kept[0].share:.0f} %.",
             f"The weights follow from {self.pixels:,} training pixels, held out as {self.units} in {self.folds} folds.",
             f"The best single candidate there is {best.title} (held-out loss {best.loss:.3f}).",
         ]
@@ -190,10 +191,11 @@ def choose(
     stack, linear = choose_linear(fits, labelled, pixels)
     mix = _Mix.alone(linear) if attention is None else _Mix.of(linear, attention, labelled, pixels)
     weights = {i: float(w) * mix.linear for i, w in zip(stack.kept, stack.weights, strict=True) if mix.linear}
-    members = [Candidate(m.title, fit.loss, weights.get(i, 0.0)) for i, (m, fit) in enumerate(fits)]
+    shares = dict(zip(stack.kept, (stack.shares * (1 - mix.attention_share)).tolist(), strict=True))
+    members = [Candidate(m.title, fit.loss, shares.get(i, 0.0)) for i, (m, fit) in enumerate(fits)]
     if attention is not None:
-        members.append(Candidate(ATTENTION, mix.attention_loss, mix.attention))
-    members.sort(key=lambda member: (-member.weight, member.loss))
+        members.append(Candidate(ATTENTION, mix.attention_loss, mix.attention_share))
+    members.sort(key=lambda member: (-member.share, member.loss))
     factors = {i: weight / stack.temperature / mix.temperature for i, weight in weights.items()}
     return Selection(
         members=tuple(members),
@@ -217,6 +219,7 @@ class _Mix:
     temperature: float
     held_out: Scores
     pixels: int
+    attention_share: float = 0.0
     attention_loss: float = float("nan")
     attention_temperature: float = 1.0
 
@@ -235,10 +238,11 @@ class _Mix:
         stack = fit_stack(both, priors, labels, pixels * len(at) / len(linear), (1 - ATTENTION_SHARE, ATTENTION_SHARE))
         weights = dict(zip(stack.kept, stack.weights.tolist(), strict=True))
         if 1 not in weights:
-            return cls(1.0, 0.0, 1.0, linear, len(linear), loss)
+            return cls(1.0, 0.0, 1.0, linear, len(linear), 0.0, loss)
         held_out = np.full_like(linear, np.nan)
         held_out[at] = stack.apply(both)
-        return cls(weights.get(0, 0.0), weights[1], stack.temperature, held_out, len(at), loss, temperature)
+        weight, share = weights[1], float(stack.shares[-1])
+        return cls(1 - weight, weight, stack.temperature, held_out, len(at), share, loss, temperature)
 
 
 def _merge(

@@ -16,6 +16,7 @@ from spectraldiff.ensemble.held_out_loss import EXTRA_PIXEL, Scores, error_share
 
 STRENGTH = 3.0  # of the Dirichlet prior to equal weights
 LEAST_WEIGHT = 0.02  # members below it are left out, and the others weighed anew
+LEAST_SHARE = 0.02  # members with a smaller share of the scores are left out in the end
 SCALE_PRIOR = 0.05  # of the square of the logarithm of the common scale
 
 
@@ -29,6 +30,9 @@ class Stack:
         Indices of the members, in rising order.
     weights
         (kept,) weights whose sum is 1.
+    shares
+        (kept,) how much of the ensemble's scores each member makes up: its weight times the spread of its scores, their
+        sum 1. A member that says little of any class has flat scores, and a small share at any weight.
     temperature
         What the weighted mean of the scores is divided by.
     loss
@@ -37,6 +41,7 @@ class Stack:
 
     kept: tuple[int, ...]
     weights: NDArray[np.float64]
+    shares: NDArray[np.float64]
     temperature: float
     loss: float
 
@@ -76,9 +81,17 @@ def fit_stack(
             break
         dropped = set(np.argsort(weights)[: max(1, low // 2)].tolist())
         kept = [member for at, member in enumerate(kept) if at not in dropped]
-    mean = np.tensordot(weights, scores[kept], 1)
-    temperature, loss = fit_temperature(mean, priors, labels)
-    return Stack(tuple(kept), weights, temperature, loss)
+    strong = _shares(weights, scores[kept]) >= LEAST_SHARE
+    kept, weights = [member for member, one in zip(kept, strong, strict=True) if one], weights[strong]
+    weights = weights / weights.sum()
+    temperature, loss = fit_temperature(np.tensordot(weights, scores[kept], 1), priors, labels)
+    return Stack(tuple(kept), weights, _shares(weights, scores[kept]), temperature, loss)
+
+
+def _shares(weights: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of each member, (M,), in the spread of the weighted scores (M, n, K) over the classes."""
+    spread = weights * (scores - scores.mean(2, keepdims=True)).std((1, 2))
+    return np.asarray(spread / spread.sum() if spread.any() else weights)
 
 
 def _weights(

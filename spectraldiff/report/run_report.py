@@ -179,13 +179,13 @@ def _class_table(report: Report) -> Table:
 def _ensemble(selection: "Selection") -> dict[str, Any]:
     """Say in a paragraph and a table which members were chosen, and why."""
     rows: list[list[str | LandCoverClass]] = [
-        [member.title, f"{member.loss:.3f}", percent(member.weight) if member.weight else html_page.ABSENT]
+        [member.title, f"{member.loss:.3f}", percent(member.share) if member.share else html_page.ABSENT]
         for member in selection.members
     ]
-    caption = "Candidates by their weight. A candidate without weight is no part of the model."
+    caption = "All candidates, by their share of the ensemble's scores. Those without are no part of the model."
     return {
         "words": " ".join(selection.lines()),
-        "table": Table(["Member", "Held-out loss", "Weight, %"], rows, caption=caption),
+        "table": Table(["Member", "Held-out loss", "Share, %"], rows, caption=caption),
     }
 
 
