@@ -19,6 +19,7 @@ from spectraldiff.accuracy.assessment import Assessment
 from spectraldiff.accuracy.mapped_scene import MappedScene
 from spectraldiff.accuracy.metrics import calibration, score
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.ensemble.selection import Candidate, Selection
 from spectraldiff.report import html_page
 from spectraldiff.report.accuracy_report import AccuracyReport, write_accuracy_report
 from spectraldiff.report.run_report import Report, write_report
@@ -41,6 +42,23 @@ PROBE = """<script>addEventListener("load", () => {
     text: document.body.innerText,
   });
 });</script></body>"""
+
+
+SELECTION = Selection(
+    (
+        Candidate("LDA, bands, one pixel", 0.123, 0.75),
+        Candidate("attention members", 0.2, 0.25),
+        Candidate("odd", 0.9, 0),
+    ),
+    linear=None,
+    share=0.25,
+    iterations=2,
+    temperature=1.0,
+    held_out=np.zeros((0, 4)),
+    units="blocks of 8 x 8 pixels",
+    folds=5,
+    pixels=40,
+)
 
 
 class Tags(HTMLParser):
@@ -88,6 +106,7 @@ def report(parts) -> Report:
         window=5,
         calibration=calibration(confidence[sure], (predicted == scene.labels)[sure]),
         leakage=0.375,
+        selection=SELECTION,
         histories={"Denoiser, L1 on the noise": [1 / (i + 1) for i in range(50)]},
         seconds={"diffusion": 312.4, "map": 2.0},
         facts={"Preset": "fast"},
@@ -154,6 +173,9 @@ def test_run_says_what_it_reached(run_page, report):
         "5 min 12 s",
         "5 min 14 s",
         ">Class Oats is small.</p>",
+        "2 of 3 candidates are members of the model; LDA, bands, one pixel makes up the most of its scores, 75 %.",
+        'LDA, bands, one pixel</th><td class="number">0.123</td><td class="number">75.00</td>',
+        f'odd</th><td class="number">0.900</td><td class="number">{html_page.ABSENT}</td>',
     ):
         assert words in text
     assert "raw bands" not in text
@@ -177,6 +199,7 @@ def test_run_with_little_to_say(tmp_path, report):
     assert "No test pixel has a training pixel in its window" in text
     assert "Found on raw bands, %" in text
     assert "Calibration" not in text
+    assert "<h2>Ensemble</h2>" not in text
 
 
 def test_accuracy_says_what_was_left_out_and_how_sure_it_is(accuracy_page, assessment):
@@ -267,7 +290,7 @@ def browse(tmp_path: Path, path: Path, width: int, *options: str) -> str:
 @pytest.mark.parametrize(
     ("name", "title", "images", "tables"),
     [
-        ("run_page", "Field & <stream>: land-cover map", 6, [5, 6, 1, 3, 1]),
+        ("run_page", "Field & <stream>: land-cover map", 6, [5, 6, 4, 1, 3, 1]),
         ("accuracy_page", "Accuracy of map.tif", 4, [6, 6]),
     ],
 )
