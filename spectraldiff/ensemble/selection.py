@@ -121,7 +121,7 @@ class Selection:
         best = min(self.members, key=lambda member: member.loss)
         return [
             f"{len(self.kept)} of {len(self.members)} candidates are members of the model; "
-            f"{self.kept[0].title} makes up the most of its scores, {100 * self.kept[0].share:.0f} %.",
+            f"the largest share of its scores, {100 * self.kept[0].share:.0f} %, is that of {self.kept[0].title}.",
             f"The weights follow from {self.pixels:,} training pixels, held out as {self.units} in {self.folds} folds.",
             f"The best single candidate there is {best.title} (held-out loss {best.loss:.3f}).",
         ]

@@ -115,7 +115,7 @@ def test_what_is_said_is_short():
     text = " ".join(found.lines())
     for said in (
         "4 of 5 candidates",
-        "member 0 makes up",
+        "50 %, is that of member 0.",
         "1,234 training pixels",
         "polygons or patches in 5 folds",
         "0.050",

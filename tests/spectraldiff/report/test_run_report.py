@@ -173,7 +173,7 @@ def test_run_says_what_it_reached(run_page, report):
         "5 min 12 s",
         "5 min 14 s",
         ">Class Oats is small.</p>",
-        "2 of 3 candidates are members of the model; LDA, bands, one pixel makes up the most of its scores, 75 %.",
+        "2 of 3 candidates are members of the model; the largest share of its scores, 75 %, is that of LDA, bands, one",
         'LDA, bands, one pixel</th><td class="number">0.123</td><td class="number">75.00</td>',
         f'odd</th><td class="number">0.900</td><td class="number">{html_page.ABSENT}</td>',
     ):
