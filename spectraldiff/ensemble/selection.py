@@ -22,7 +22,8 @@ from spectraldiff.models.settings import LinearMember
 
 ATTENTION = "attention members"
 # Weight of the attention members that the prior draws to: of few pixels, linear members say more.
-ATTENTION_SHARE = 0.1
+CENTRE = 0.9, 0.1
+CERTAINTY = 30.0  # as how many pixels that prior counts
 NAMED = 3  # members that a summary names
 
 
@@ -235,7 +236,7 @@ class _Mix:
         priors, labels = labelled.priors()[at], labelled.labels[at]
         temperature, loss = fit_temperature(attention.scores, priors, labels)
         both = np.stack([linear[at], attention.scores / temperature])
-        stack = fit_stack(both, priors, labels, pixels * len(at) / len(linear), (1 - ATTENTION_SHARE, ATTENTION_SHARE))
+        stack = fit_stack(both, priors, labels, pixels * len(at) / len(linear), CENTRE, CERTAINTY)
         weights = dict(zip(stack.kept, stack.weights.tolist(), strict=True))
         if 1 not in weights:
             return cls(1.0, 0.0, 1.0, linear, len(linear), 0.0, loss)

@@ -56,6 +56,7 @@ def fit_stack(
     labels: NDArray[np.int64],
     pixels: float,
     centre: Sequence[float] | None = None,
+    strength: float | None = None,
 ) -> Stack:
     """Weigh members.
 
@@ -69,13 +70,15 @@ def fit_stack(
         (n,) classes from 0.
     pixels
         As how many independent pixels the n count.
-    centre
-        (M,) weights that the prior draws to, their sum 1; equal ones by default.
+    centre, strength
+        (M,) weights that the prior draws to, their sum 1, equal ones by default; and as how many pixels it counts,
+        `STRENGTH` a member by default.
     """
     kept = list(range(len(scores)))
     share = np.full(len(kept), 1 / len(kept)) if centre is None else np.asarray(centre)
     while True:
-        weights = _weights(scores[kept], priors, labels, pixels, share[kept] / share[kept].sum())
+        pull = share[kept] / share[kept].sum() * (STRENGTH * len(kept) if strength is None else strength)
+        weights = _weights(scores[kept], priors, labels, pixels, pull)
         low = int((weights < LEAST_WEIGHT).sum())
         if not low or len(kept) == 1:
             break
@@ -95,7 +98,7 @@ def _shares(weights: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArra
 
 
 def _weights(
-    scores: NDArray[np.float64], priors: Scores, labels: NDArray[np.int64], pixels: float, centre: NDArray[np.float64]
+    scores: NDArray[np.float64], priors: Scores, labels: NDArray[np.int64], pixels: float, pull: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the weights of all members, (M,)."""
     members, count, classes = scores.shape
@@ -108,16 +111,16 @@ def _weights(
         p = np.exp(logs)
         likely = (1 - share) * p[at, labels] + share / classes
         value = pixels * (-np.log(likely).mean() - EXTRA_PIXEL * logs.mean() / count)
-        value += -STRENGTH * members * (centre * np.log(weights / centre)).sum() + SCALE_PRIOR * theta[members] ** 2
-        pull = (1 - share) * p[at, labels] / likely
-        slope = p * pull[:, None]  # of the loss by the scores
-        slope[at, labels] -= pull
+        value += -(pull * np.log(weights)).sum() + SCALE_PRIOR * theta[members] ** 2
+        own = (1 - share) * p[at, labels] / likely
+        slope = p * own[:, None]  # of the loss by the scores
+        slope[at, labels] -= own
         slope = pixels / count * (slope + EXTRA_PIXEL * (p - 1 / classes) / count)
         of_weights = scale * np.tensordot(scores, slope, ([1, 2], [0, 1]))
-        of_theta = weights * (of_weights - (weights * of_weights).sum()) - STRENGTH * members * (centre - weights)
+        of_theta = weights * (of_weights - (weights * of_weights).sum()) - (pull - pull.sum() * weights)
         of_scale = scale * (slope * mean).sum() + 2 * SCALE_PRIOR * theta[members]
         return float(value), np.append(of_theta, of_scale)
 
-    start, bounds = np.append(np.log(centre), 0.0), [(-8.0, 8.0)] * members + [(-3.0, 3.0)]
+    start, bounds = np.append(np.log(pull / pull.sum()), 0.0), [(-8.0, 8.0)] * members + [(-3.0, 3.0)]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 300})
     return np.asarray(softmax(found.x[:members]))
