@@ -98,10 +98,7 @@ def load(case: Case, folder: Path) -> LabelledScene:
         labels = labels if case.test is None else np.maximum(labels, _raster(folder / case.test))
         return replace(scene, labels=labels.astype(scene.labels.dtype))
     path, labels_path = folder / case.scene, folder / str(case.labels)
-    try:
-        return LabelledScene.from_files(path, labels_path)
-    except SceneError:
-        return LabelledScene.from_files(path, labels_path, bands=_bands_with_data(path))
+    return LabelledScene.from_files(path, labels_path, bands=_bands_with_data(path))
 
 
 def _bands_with_data(path: Path) -> tuple[int, ...]:

@@ -1,5 +1,7 @@
 """The benchmark of scenes: its simple methods, its table, and one small case from files to table."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
@@ -62,3 +64,14 @@ def test_an_own_scene_with_a_raster_of_training_pixels(tmp_path, tiny_files, cap
     said = capsys.readouterr().err.splitlines()
     assert [line.partition(": ")[2].partition(" OA")[0] for line in said] == ["LDA, one pixel", "LDA, 5 x 5 mean"]
     assert all(float(line.split("OA ")[1].split(",")[0]) > 95 for line in said)
+
+
+def test_bands_without_data_are_left_out(tmp_path, tiny_scene):
+    scene = replace(tiny_scene, cube=tiny_scene.cube.copy())
+    scene.cube[..., 3] = 0
+    scene.write(tmp_path / "scene.tif", labels=tmp_path / "labels.tif")
+    with rasterio.open(tmp_path / "scene.tif", "r+") as dataset:
+        dataset.nodata = 0
+    found = scenes.load(scenes.Case("own", "per-class:5", "scene.tif", "labels.tif"), tmp_path)
+    assert found.cube.shape[2] == tiny_scene.cube.shape[2] - 1
+    assert found.valid.all()
