@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from spectraldiff.cli.train_output import summarise
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.ensemble.folds import Folds
 from spectraldiff.ensemble.selection import ATTENTION, Selection
@@ -128,8 +129,10 @@ def test_polygons_of_different_looks_are_held_out_whole(preset: Preset, tmp_path
     assert best > 10 * too_good
 
 
-def test_a_run_with_linear_members_is_read_as_it_was_written(preset: Preset, tmp_path: Path) -> None:
-    """Also its report and its metrics say what was chosen."""
+def test_a_run_with_linear_members_is_read_as_it_was_written(
+    preset: Preset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its report, its metrics and a line on the terminal say what was chosen."""
     scene = blocky()
     run = create_run(tmp_path / "run")
     result = Training(run, scene, make_split(scene.labels, "per-class:20", 0), preset, 0, Compute()).finish()
@@ -146,6 +149,11 @@ def test_a_run_with_linear_members_is_read_as_it_was_written(preset: Preset, tmp
     assert [member["title"] for member in told["members"]] == [m.title for m in result.selection.members]
     page = (run.path / "report.html").read_text("utf-8")
     assert all(member.title in page for member in result.selection.members)
+    capsys.readouterr()
+    summarise(run, result, 60.0)
+    assert [line for line in capsys.readouterr().err.splitlines() if "candidates" in line] == [
+        result.selection.summary()
+    ]
 
 
 def test_weights_members_and_prior_make_the_model(preset: Preset, tmp_path: Path) -> None:
