@@ -16,7 +16,7 @@ from spectraldiff.ensemble.held_out_loss import EXTRA_PIXEL, Scores, error_share
 
 STRENGTH = 3.0  # of the Dirichlet prior to equal weights
 LEAST_WEIGHT = 0.02  # members below it are left out, and the others weighed anew
-LEAST_SHARE = 0.02  # members with a smaller share of the scores are left out in the end
+NEGLIGIBLE = 0.02  # share of the scores that the members have together that are left out in the end
 SCALE_PRIOR = 0.05  # of the square of the logarithm of the common scale
 
 
@@ -84,11 +84,19 @@ def fit_stack(
             break
         dropped = set(np.argsort(weights)[: max(1, low // 2)].tolist())
         kept = [member for at, member in enumerate(kept) if at not in dropped]
-    strong = _shares(weights, scores[kept]) >= LEAST_SHARE
+    strong = _not_negligible(_shares(weights, scores[kept]))
     kept, weights = [member for member, one in zip(kept, strong, strict=True) if one], weights[strong]
     weights = weights / weights.sum()
     temperature, loss = fit_temperature(np.tensordot(weights, scores[kept], 1), priors, labels)
     return Stack(tuple(kept), weights, _shares(weights, scores[kept]), temperature, loss)
+
+
+def _not_negligible(shares: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which members stay, (M,) bool: the smallest ones go as long as they make up `NEGLIGIBLE` together."""
+    order = np.argsort(shares)
+    found = np.ones(len(shares), np.bool_)
+    found[order[np.cumsum(shares[order]) <= NEGLIGIBLE]] = False
+    return found
 
 
 def _shares(weights: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:

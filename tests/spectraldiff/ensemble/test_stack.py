@@ -69,3 +69,17 @@ def test_the_loss_is_no_higher_than_that_of_the_best_member():
     assert found.loss < min(fit_stack(scores[[one]], priors, labels, COUNT).loss for one in range(3))
     mean = np.tensordot(found.weights, scores[list(found.kept)], 1) / found.temperature
     np.testing.assert_allclose(found.apply(scores), mean)
+
+
+def test_members_that_together_make_up_next_to_nothing_leave():
+    """Their scores are flat: the weights alone would keep them."""
+    scores, priors, labels = members(0.5, 0.5, 1.0, 1.0, 1.0)
+    scores[2] *= 0.001
+    scores[3] *= 0.025
+    scores[4] *= 0.025
+    found = fit_stack(scores, priors, labels, COUNT)
+    assert found.kept in {(0, 1, 3), (0, 1, 4)}  # both flat ones would be more than two percent
+    assert found.shares.sum() == pytest.approx(1)
+    assert found.shares[-1] < 0.05
+    assert found.weights.sum() == pytest.approx(1)
+    assert found.weights[-1] > 0.1
