@@ -20,10 +20,19 @@ class TrainOptions:
     preset
         ``"fast"`` or ``"paper"``: networks and their training.
     split
-        The training pixels: ``"paper"``, ``"per-class:N"``, ``"fraction:F"``, ``"disjoint"``, ``"disjoint:F"`` or
-        ``"file:TRAIN.tif"``. None: the paper's counts where it has some, else ``"fraction:0.1"``.
+        The training pixels: ``"folds"``, ``"folds:N"``, ``"paper"``, ``"per-class:N"``, ``"fraction:F"``,
+        ``"disjoint"``, ``"disjoint:F"`` or ``"file:TRAIN.tif"``. None: ``"folds"`` for own labels; for benchmark scenes
+        the paper's counts where it has some, else ``"fraction:0.1"``.
     split_by
         Where labels are polygons, a split draws whole ones (``"polygon"``) or pixels (``"pixel"``).
+    final
+        The pixels that train the model that is kept: ``"all"`` that are labelled, or the split's (``"train"``). None:
+        all with folds, else the split's.
+    test
+        Independent test labels: a vector file, with the labels' field, or a raster. None for none.
+    prior
+        Shares of the classes that the map assumes: ``"training"``, those of the training pixels, ``"equal"``, or the
+        name of a CSV file of class and share.
     seed
         0..2**32 - 1: of the split, the weights and every draw.
     features
@@ -43,6 +52,9 @@ class TrainOptions:
     preset: str = "fast"
     split: str | None = None
     split_by: str = "polygon"
+    final: str | None = None
+    test: str | None = None
+    prior: str = "training"
     seed: int = 0
     features: str = "diffusion"
     compare_raw: bool = False
@@ -55,6 +67,8 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         _check_choice("split_by", self.split_by, ("polygon", "pixel"))
+        if self.final is not None:
+            _check_choice("final", self.final, ("all", "train"))
         _check_choice("features", self.features, ("diffusion", "raw"))
         seed = as_int("seed", self.seed)
         if not 0 <= seed < 2**32:

@@ -104,6 +104,7 @@ def assess(
     left_out = {"excluded": 0, "nodata": 0}
     if exclude is not None:
         left_out["excluded"] = _drop(truth, read_on_grid("the pixels to exclude", exclude, predicted.shape, place) > 0)
+        _check_some_left(truth, exclude, left_out["excluded"])
     sure = None if confidence is None else read_confidence(confidence, predicted.shape, place)
     if not count_nodata:
         left_out["nodata"] = _drop(truth, nodata if sure is None else nodata & ~(sure > 0))
@@ -127,6 +128,14 @@ def _drop(truth: NDArray[Any], where: NDArray[np.bool_]) -> int:
     dropped = int((where & (truth > 0)).sum())
     truth[where] = 0
     return dropped
+
+
+def _check_some_left(truth: NDArray[Any], exclude: Path, excluded: int) -> None:
+    if excluded and not truth.any():
+        raise LabelsError(
+            f"'{exclude}' excludes all {excluded:,} labelled pixels: wanted labels that the model has not trained on; "
+            "where it has trained on all, the accuracy by folds is in the run's report"
+        )
 
 
 def _check_left(truth: NDArray[Any], without_data: int) -> None:

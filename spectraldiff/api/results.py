@@ -74,8 +74,10 @@ class TrainedRun:
 
         accuracy, percent = self.metrics["accuracy"], html_page.percent_or_absent
         rows = [
-            [one["name"], f"{one['training']:,}", f"{one['test']:,}", percent(share)]
-            for one, share in zip(self.metrics["labels"], accuracy["per_class"], strict=True)
+            [one["name"], f"{one['training']:,}", f"{sum(row):,}", percent(share)]
+            for one, share, row in zip(
+                self.metrics["labels"], accuracy["per_class"], accuracy["confusion"], strict=True
+            )
         ]
         names = ("map.png", "map_1.png")
         picture = next((p for name in names if (p := self.path / FIGURES / name).is_file()), None)
@@ -84,7 +86,7 @@ class TrainedRun:
             title=f"Run {self.path}",
             line=f"OA {percent(accuracy['oa'])} %, AA {percent(accuracy['aa'])} %, split {self.metrics['split']}",
             png=None if picture is None else picture.read_bytes(),
-            table=html_page.Table(["Class", "Training", "Test", "Found, %"], rows),
+            table=html_page.Table(["Class", "Training", "Scored", "Found, %"], rows),
         )
 
 

@@ -28,6 +28,9 @@ def train(
     preset: str = TRAIN.preset,
     split: str | None = TRAIN.split,
     split_by: str = TRAIN.split_by,
+    final: str | None = TRAIN.final,
+    test: PathLike | None = None,
+    prior: PathLike = TRAIN.prior,
     seed: int = TRAIN.seed,
     features: str = TRAIN.features,
     compare_raw: bool = TRAIN.compare_raw,
@@ -52,10 +55,18 @@ def train(
     preset
         ``"fast"``, minutes on a laptop, or ``"paper"``, as published.
     split
-        Training pixels: ``"paper"``, ``"per-class:N"``, ``"fraction:F"``, ``"disjoint"``, ``"disjoint:F"`` or
-        ``"file:TRAIN.tif"``; None is ``"paper"`` where it gives counts, else ``"fraction:0.1"``.
+        Training pixels: ``"folds"`` or ``"folds:N"`` (all labels train), ``"paper"``, ``"per-class:N"``,
+        ``"fraction:F"``, ``"disjoint"``, ``"disjoint:F"`` or ``"file:TRAIN.tif"``; None is ``"folds"`` for own labels,
+        and for benchmark scenes ``"paper"`` where it gives counts, else ``"fraction:0.1"``.
     split_by
         Where labels are polygons, ``"polygon"`` draws whole ones and ``"pixel"`` pixels.
+    final
+        Pixels that train the model that is kept: ``"all"`` that are labelled, or the split's (``"train"``). None: all
+        with folds, else the split's.
+    test
+        Independent test labels, a vector file (with the labels' field) or a raster.
+    prior
+        Shares of the classes that the map assumes: ``"training"``, ``"equal"``, or a CSV file of class and share.
     seed
         0..2**32 - 1: of the split, the weights and every draw.
     features
@@ -91,6 +102,9 @@ def train(
         preset=preset,
         split=split,
         split_by=split_by,
+        final=final,
+        test=None if test is None else str(test),
+        prior=str(prior),
         seed=seed,
         features=features,
         compare_raw=compare_raw,

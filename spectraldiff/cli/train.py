@@ -44,6 +44,13 @@ class SplitBy(StrEnum):
     PIXEL = "pixel"
 
 
+class FinalPixels(StrEnum):
+    """Which pixels train the model that is kept."""
+
+    ALL = "all"
+    TRAIN = "train"
+
+
 # The defaults, as Typer takes them.
 PRESET, FEATURES = PresetName(TRAIN.preset), FeatureKind(TRAIN.features)
 SPLIT_BY, SEED = SplitBy(TRAIN.split_by), TRAIN.seed
@@ -117,16 +124,39 @@ def train(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Training pixels: paper, per-class:N, fraction:F, disjoint or disjoint:F (spatially disjoint from "
-            "the test pixels), or file:TRAIN.tif (its nonzero pixels). By default paper where it gives counts, else "
-            "fraction:0.1.",
+            help="Training pixels: folds or folds:N (all labels train; the accuracy is that of held-out polygons or "
+            "patches), paper, per-class:N, fraction:F, disjoint or disjoint:F (spatially disjoint from the test "
+            "pixels), or file:TRAIN.tif (its nonzero pixels). By default folds for your own labels; for benchmark "
+            "scenes paper where it gives counts, else fraction:0.1.",
             show_default=False,
         ),
     ] = None,
     split_by: Annotated[
         SplitBy,
-        typer.Option(help="Where labels are polygons, per-class:N and fraction:F draw whole ones, or pixels."),
+        typer.Option(help="Where labels are polygons, folds, per-class:N and fraction:F draw whole ones, or pixels."),
     ] = SPLIT_BY,
+    final: Annotated[
+        FinalPixels | None,
+        typer.Option(
+            help="Pixels that train the model that is kept: all labelled ones, or the split's training pixels. By "
+            "default all with folds, else train.",
+            show_default=False,
+        ),
+    ] = None,
+    test: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own independent test labels: a vector file, with the same --field, or a raster.",
+            show_default=False,
+        ),
+    ] = None,
+    prior: Annotated[
+        str,
+        typer.Option(
+            help="Shares of the classes that the map assumes: training (those of the training pixels), equal, or a CSV "
+            "file of class,share."
+        ),
+    ] = TRAIN.prior,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Seeds the split, the weights and every draw.")
     ] = SEED,
@@ -181,6 +211,9 @@ def train(
         preset=preset.value,
         split=split,
         split_by=split_by.value,
+        final=None if final is None else final.value,
+        test=test,
+        prior=prior,
         seed=seed,
         features=features.value,
         compare_raw=compare_raw,

@@ -10,6 +10,7 @@ from spectraldiff_runtime.cli.options import warn
 from spectraldiff_runtime.messages import sdiff
 
 if TYPE_CHECKING:
+    from spectraldiff.accuracy.metrics import Accuracy
     from spectraldiff.data.scene import LabelledScene
     from spectraldiff.splits.label_counts import ClassLabels
     from spectraldiff.splits.split import Split
@@ -27,6 +28,8 @@ def describe(scenes: "Sequence[LabelledScene]", splits: "Sequence[Split]") -> No
             f"{height} x {width} pixels, {counted(bands, 'band')}, {counted(len(scene.classes), 'class', 'classes')}"
         )
         sides = f"{split.train.sum():,} training and {counted(int(split.test.sum()), 'test pixel')}"
+        if split.measured:
+            sides = f"{counted(int(split.train.sum()), 'training pixel')}, accuracy by {split.measured}"
         typer.echo(f"{scene.name}: {shape}; {sides} ({split_text([split])})", err=True)
     labelled = [scene.labels > 0 for scene in scenes]
     dropped = sum(int((one & ~scene.valid).sum()) for one, scene in zip(labelled, scenes, strict=True))
@@ -43,16 +46,18 @@ def describe(scenes: "Sequence[LabelledScene]", splits: "Sequence[Split]") -> No
 
 
 def split_text(splits: "Sequence[Split]") -> str:
-    """Name the split, its seed and the leakage of all its scenes."""
+    """Name the split, its seed and, where pixels test, the leakage of all its scenes."""
     from spectraldiff.splits.leakage import mean_leakage
 
+    if splits[0].measured:
+        return f"{splits[0].name}, seed {splits[0].seed}"
     leakage = mean_leakage(splits)
     share = "not known" if leakage is None else f"{100 * leakage:.0f} %"
     return f"{splits[0].name}, seed {splits[0].seed}, leakage {share}"
 
 
 def label_table(counts: "Sequence[ClassLabels]") -> None:
-    """Print one row a class: labelled, training and test pixels, and polygons where they are known."""
+    """Print one row a class: labelled, training and, if any, test pixels, and polygons where they are known."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -60,10 +65,11 @@ def label_table(counts: "Sequence[ClassLabels]") -> None:
     polygons = any(c.polygons is not None for c in counts)
     table = Table(box=None, pad_edge=False)
     table.add_column("Class")
-    for title in ["Labelled", "Training", "Test"] + ["Polygons"] * polygons:
+    tests = any(c.test for c in counts)
+    for title in ["Labelled", "Training"] + ["Test"] * tests + ["Polygons"] * polygons:
         table.add_column(title, justify="right")
     for c in counts:
-        numbers = [c.labelled, c.training, c.test] + ([c.polygons or 0] if polygons else [])
+        numbers = [c.labelled, c.training] + [c.test] * tests + [c.polygons or 0] * polygons
         table.add_row(Text(c.name), *(f"{number:,}" for number in numbers))
     Console(stderr=True, highlight=False).print(table)
 
@@ -97,20 +103,30 @@ def summarise(folder: "RunFolder", result: "Result", seconds: float) -> None:
     from spectraldiff.training.run_folder import REPORT
 
     table = Table(box=None, pad_edge=False)
-    for title in ("Test pixels", "OA", "AA", "kappa x 100"):
-        table.add_column(title, justify="left" if title == "Test pixels" else "right")
+    scored = "Held-out pixels" if result.measured else "Test pixels"
+    for title in (scored, "OA", "AA", "kappa x 100"):
+        table.add_column(title, justify="left" if title == scored else "right")
     metrics = folder.read_json("metrics.json")
     found = result.found
+    rows: list[tuple[str, Accuracy | None]]
     rows = [("with diffusion features", found.accuracy), ("on raw bands", result.raw_accuracy)]
     if metrics["features"] == "raw":
         rows = [("on raw bands", found.accuracy)]
     if len(found.of_scenes) > 1:
         rows += [(scene["name"], own) for scene, own in zip(metrics["scenes"], found.of_scenes, strict=True)]
+    rows.append((f"with {result.prior.other.title}", found.other))
+    if result.test is not None:
+        rows.append(("the map on independent test labels", result.test.score(found.maps[0].predicted)))
     for name, accuracy in rows:
         if accuracy is not None:
             figures = (accuracy.oa, accuracy.aa, accuracy.kappa)
             table.add_row(Text(name), *(f"{100 * value:.2f}" for value in figures))
     Console(stderr=True, highlight=False).print(table)
+    if result.measured:
+        typer.echo(f"Accuracy by {result.measured}; {result.trained_on}", err=True)
+    elif result.trained_on:
+        typer.echo(f"Accuracy by the split; {result.trained_on}", err=True)
+    typer.echo(f"The map assumes {result.prior.title}", err=True)
     leakage = metrics["leakage"]
     leaked = "" if leakage is None else f": {100 * leakage:.0f} % of the test pixels have a training pixel in reach"
     typer.echo(f"Split {metrics['split']}, seed {metrics['seed']}{leaked}", err=True)

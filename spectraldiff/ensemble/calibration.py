@@ -132,6 +132,25 @@ def choose(scores: Tensor, labels: Tensor) -> HeldOut:
     return HeldOut(Temperature(found[iterations], len(labels)), iterations)
 
 
+def cross_calibrated(scores: Tensor, labels: Tensor, folds: Tensor) -> Tensor:
+    """Return the scores of each pixel with smoothing and temperature that the other folds' pixels choose, (n, K).
+
+    Parameters
+    ----------
+    scores, labels
+        As of `choose`.
+    folds
+        (n,) the fold of each pixel.
+    """
+    found = torch.empty_like(scores[0])
+    for fold in sorted(set(folds.tolist())):
+        held = folds == fold
+        rest = int((~held).sum())
+        chosen = too_few(rest) if rest < LEAST else choose(scores[:, ~held], labels[~held])
+        found[held] = scores[chosen.iterations][held] / chosen.temperature.value
+    return found
+
+
 def fit_temperature(scores: Tensor, labels: Tensor) -> float:
     """Return the temperature with the least negative log-likelihood, from 1 / `HIGHEST` to `HIGHEST`.
 

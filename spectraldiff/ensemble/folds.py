@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-FOLDS = 5
+from spectraldiff.splits.folds import balanced
+
 SIDES = (1, 2, 4, 8, 16, 32, 64)  # pixels along the side of a block
 QUANTILES = np.linspace(0.02, 0.98, 49)
 CLEARLY = 1e-3  # a larger block must fit the distances better by so much
@@ -53,7 +54,7 @@ def folds_of_groups(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: 
     count = len(np.unique(groups))
     if count < 2:
         return None
-    return Folds(_balanced(labels, groups, np.random.default_rng(seed)), "polygons or patches", count)
+    return Folds(balanced(labels, groups, np.random.default_rng(seed)), "polygons or patches", count)
 
 
 def folds_like(pixels: NDArray[np.int64], labels: NDArray[np.int64], target: NDArray[np.int64], seed: int) -> Folds:
@@ -83,27 +84,12 @@ def folds_like(pixels: NDArray[np.int64], labels: NDArray[np.int64], target: NDA
         count = int(units.max()) + 1
         if count < 2:
             break
-        numbers = _balanced(labels, units, generator)
+        numbers = balanced(labels, units, generator)
         gap = float(np.abs(_quantiles(_distances(pixels, numbers)) - wanted).mean())
         if gap < best - CLEARLY:
             name = "pixels" if side == 1 else f"blocks of {side} x {side} pixels"
             best, chosen = gap, Folds(numbers, name, count)
     return chosen
-
-
-def _balanced(labels: NDArray[np.int64], units: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
-    """Assign whole units to folds so that each class is spread evenly: the largest units first, greedily."""
-    numbers = np.unique(units, return_inverse=True)[1].ravel()
-    folds = min(FOLDS, int(numbers.max()) + 1)
-    counts = np.zeros((int(numbers.max()) + 1, int(labels.max()) + 1))
-    np.add.at(counts, (numbers, labels), 1)
-    shares = counts / np.maximum(counts.sum(0), 1)
-    filled, chosen = np.zeros((folds, shares.shape[1])), np.zeros(len(shares), np.int64)
-    for unit in np.argsort(-shares.max(1) + 1e-6 * generator.random(len(shares))):
-        cost = ((filled + shares[unit]) ** 2 - filled**2).sum(1) + 1e-9 * generator.random(folds)
-        chosen[unit] = int(np.argmin(cost))
-        filled[chosen[unit]] += shares[unit]
-    return np.asarray(np.unique(chosen[numbers], return_inverse=True)[1].ravel(), dtype=np.int64)
 
 
 def _nearest(pixels: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float64]:

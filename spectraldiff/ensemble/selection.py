@@ -65,6 +65,11 @@ class AttentionScores:
     scores: Scores
     iterations: int
 
+    def of(self, chosen: NDArray[np.bool_]) -> "AttentionScores":
+        """Return the scores of some of the training pixels, (n,) bool, which are counted anew."""
+        used, places = chosen[self.pixels], np.cumsum(chosen) - 1
+        return AttentionScores(places[self.pixels[used]], self.scores[used], self.iterations)
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -155,13 +160,55 @@ def context_of(member: LinearMember) -> PixelContext:
     return PixelContext(member.window, member.iterations)
 
 
-def choose_linear(
-    fits: Sequence[tuple[LinearMember, LinearFit]], labelled: Labelled, pixels: float
-) -> tuple[Stack, Scores]:
-    """Weigh the linear members; return their stack and its held-out scores, (n, K)."""
-    scores = np.stack([fit.held_out for _, fit in fits])
-    stack = fit_stack(scores, labelled.priors(), labelled.labels, pixels)
-    return stack, stack.apply(scores)
+def weigh(
+    scores: NDArray[np.float64],
+    attention: AttentionScores | None,
+    priors: Scores,
+    labels: NDArray[np.int64],
+    pixels: float,
+) -> tuple[Stack, "Mix"]:
+    """Weigh the linear members against each other, and all of them against the attention members.
+
+    Parameters
+    ----------
+    scores
+        (M, n, K) held-out scores of the linear candidates.
+    attention
+        Those of the attention members; None where there are none.
+    priors, labels
+        (n, K) log priors and (n,) classes from 0.
+    pixels
+        As how many independent pixels the n count.
+    """
+    stack = fit_stack(scores, priors, labels, pixels)
+    linear = stack.apply(scores)
+    return stack, Mix.alone(linear) if attention is None else Mix.of(linear, attention, priors, labels, pixels)
+
+
+def cross_fitted(
+    fits: Sequence[tuple[LinearMember, LinearFit]],
+    labelled: Labelled,
+    attention: AttentionScores | None,
+    pixels: float,
+) -> Scores:
+    """Return scores, (n, K) without prior, of each pixel by members and weights that never saw its fold.
+
+    Parameters
+    ----------
+    fits, labelled, attention, pixels
+        As of `choose`.
+    """
+    scores, priors = np.stack([fit.held_out for _, fit in fits]), labelled.priors()
+    found = np.full(scores.shape[1:], np.nan)
+    own = np.full_like(found, np.nan)
+    if attention is not None:
+        own[attention.pixels] = attention.scores
+    for held in labelled.folds:
+        rest = ~held
+        some = None if attention is None else attention.of(rest)
+        stack, mix = weigh(scores[:, rest], some, priors[rest], labelled.labels[rest], pixels * float(rest.mean()))
+        found[held] = mix.apply(stack.apply(scores[:, held]), own[held])
+    return found
 
 
 def choose(
@@ -189,8 +236,8 @@ def choose(
     units
         What was held out whole.
     """
-    stack, linear = choose_linear(fits, labelled, pixels)
-    mix = _Mix.alone(linear) if attention is None else _Mix.of(linear, attention, labelled, pixels)
+    scores = np.stack([fit.held_out for _, fit in fits])
+    stack, mix = weigh(scores, attention, labelled.priors(), labelled.labels, pixels)
     weights = {i: float(w) * mix.linear for i, w in zip(stack.kept, stack.weights, strict=True) if mix.linear}
     shares = dict(zip(stack.kept, (stack.shares * (1 - mix.attention_share)).tolist(), strict=True))
     members = [Candidate(m.title, fit.loss, shares.get(i, 0.0)) for i, (m, fit) in enumerate(fits)]
@@ -212,7 +259,7 @@ def choose(
 
 
 @dataclass(frozen=True)
-class _Mix:
+class Mix:
     """The weights of the linear members together and of the attention members, and their held-out scores."""
 
     linear: float
@@ -225,15 +272,22 @@ class _Mix:
     attention_temperature: float = 1.0
 
     @classmethod
-    def alone(cls, linear: Scores) -> "_Mix":
+    def alone(cls, linear: Scores) -> "Mix":
         """Return the linear members alone; their stack has its temperature."""
         return cls(1.0, 0.0, 1.0, linear, len(linear))
 
     @classmethod
-    def of(cls, linear: Scores, attention: AttentionScores, labelled: Labelled, pixels: float) -> "_Mix":
+    def of(
+        cls,
+        linear: Scores,
+        attention: AttentionScores,
+        priors: Scores,
+        labels: NDArray[np.int64],
+        pixels: float,
+    ) -> "Mix":
         """Weigh both; `pixels` is as how many independent ones all training pixels count."""
         at = attention.pixels
-        priors, labels = labelled.priors()[at], labelled.labels[at]
+        priors, labels = priors[at], labels[at]
         temperature, loss = fit_temperature(attention.scores, priors, labels)
         both = np.stack([linear[at], attention.scores / temperature])
         stack = fit_stack(both, priors, labels, pixels * len(at) / len(linear), CENTRE, CERTAINTY)
@@ -244,6 +298,12 @@ class _Mix:
         held_out[at] = stack.apply(both)
         weight, share = weights[1], float(stack.shares[-1])
         return cls(1 - weight, weight, stack.temperature, held_out, len(at), share, loss, temperature)
+
+    def apply(self, linear: Scores, attention: Scores) -> Scores:
+        """Return the scores of the whole ensemble, (n, K), from those of both kinds of members."""
+        if not self.attention:
+            return linear
+        return (self.linear * linear + self.attention * attention / self.attention_temperature) / self.temperature
 
 
 def _merge(

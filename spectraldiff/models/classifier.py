@@ -141,7 +141,6 @@ class Classifier(nn.Module):
         total = self.smoothing.combined(parts, self.smoothing.guides(components))  # (N, K, T - 2 halo, T - 2 halo)
         return total / self.temperature + self.prior[:, None, None]
 
-    @torch.no_grad()
     def predict(
         self, scene: LabelledScene, report: Callable[[int, int], None] = lambda done, total: None
     ) -> tuple[NDArray[Any], NDArray[np.float32]]:
@@ -150,22 +149,35 @@ class Classifier(nn.Module):
         The probabilities are (H, W) float32, 0..1; both are 0 where the scene has no data.  This is the deployed
         computation in float32: mirrored edges, missing pixels filled, tile by tile.
         """
+        return self.predict_both(scene, torch.zeros_like(self.prior), report)[:2]
+
+    @torch.no_grad()
+    def predict_both(
+        self,
+        scene: LabelledScene,
+        offset: Tensor,
+        report: Callable[[int, int], None] = lambda done, total: None,
+    ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[Any]]:
+        """Return what `predict` does, and the class map with an offset, (K,), added to the scores: another prior's."""
         padded = mirrored(filled(scene, self.fill), self.halo)
         height, width = scene.labels.shape
         classes = np.zeros((height, width), scene.labels.dtype)
-        confidence = np.zeros((height, width), np.float32)
+        confidence, others = np.zeros((height, width), np.float32), np.zeros_like(classes)
+        offset = offset.to(self.fill.device, torch.float32)[:, None, None]
         corners = [(r, c) for r in range(0, height, TILE) for c in range(0, width, TILE)]
         for done, (row, column) in enumerate(corners, start=1):
             side = TILE + 2 * self.halo
             tile = square(padded[:, row : row + side, column : column + side], side)
-            best, found = self(tile[None].to(self.fill.device))[0].softmax(0).max(0)
+            scores = self(tile[None].to(self.fill.device))[0]
+            best, found = scores.softmax(0).max(0)
             rows, columns = (slice(at, at + TILE) for at in (row, column))
             h, w = classes[rows, columns].shape
             classes[rows, columns] = found[:h, :w].cpu().numpy() + 1
+            others[rows, columns] = (scores + offset).argmax(0)[:h, :w].cpu().numpy() + 1
             confidence[rows, columns] = best[:h, :w].cpu().numpy()
             report(done, len(corners))
-        classes[~scene.valid], confidence[~scene.valid] = 0, 0
-        return classes, confidence
+        classes[~scene.valid], confidence[~scene.valid], others[~scene.valid] = 0, 0, 0
+        return classes, confidence, others
 
 
 def extractor_for(preset: Preset, denoiser: Denoiser | None) -> FeatureExtractor:

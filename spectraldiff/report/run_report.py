@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from spectraldiff.accuracy.independent_test import IndependentLabels
 from spectraldiff.accuracy.mapped_scene import MappedScene
 from spectraldiff.accuracy.metrics import Accuracy, Calibration
+from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
 from spectraldiff.report import figures, html_page, sections
 from spectraldiff.report.html_page import Figure, Table, percent
 from spectraldiff_runtime.classes import LandCoverClass
@@ -37,6 +40,14 @@ class Report:
         Side of that window, in pixels.
     selection
         How the ensemble was chosen; None where nothing was.
+    prior
+        The shares of the classes that the map assumes.
+    other
+        `accuracy` if the other prior was assumed; None where it is not known.
+    trained_on
+        What trained the model that is kept where that is all labels; else empty.
+    test
+        Independent test labels; None where there are none.
     histories
         The loss of each step, by what the curve is called: ``{"denoiser, L1 on the noise": [...]}``.
     seconds
@@ -59,6 +70,10 @@ class Report:
     calibration: Calibration | None = None
     leakage: float | None = None
     selection: "Selection | None" = None
+    prior: Prior = OF_TRAINING_PIXELS
+    other: Accuracy | None = None
+    trained_on: str = ""
+    test: IndependentLabels | None = None
     histories: Mapping[str, Sequence[float]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, object] = field(default_factory=dict)
@@ -69,6 +84,16 @@ class Report:
     def classes(self) -> tuple[LandCoverClass, ...]:
         """The K classes."""
         return self.scenes[0].scene.classes
+
+    @property
+    def measured(self) -> str:
+        """How the accuracy is measured where folds are held out, such as ``"5 folds of polygons"``; else empty."""
+        return self.scenes[0].split.measured
+
+    @property
+    def tested(self) -> str:
+        """What the scored pixels are called: ``"test"`` or ``"held-out"``."""
+        return "held-out" if self.measured else "test"
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -82,20 +107,21 @@ def write_report(path: Path, report: Report) -> None:
     names = ", ".join(mapped.scene.name for mapped in report.scenes)
     height, width, bands = report.scenes[0].scene.cube.shape
     size = f"{height:,} \N{MULTIPLICATION SIGN} {width:,} pixels, " if len(report.scenes) == 1 else ""
-    tested = f"accuracy on {report.accuracy.pixels:,} labelled pixels that were never trained on"
     content = html_page.render(
         "run.html",
         title=f"{names}: land-cover map",
-        subtitle=f"{size}{bands} bands; {tested}",
+        subtitle=f"{size}{bands} bands; {_measured(report)}",
         headline=_headline(report),
         notes=report.notes,
         maps=_maps(report),
         shares=html_page.shares(report.classes, [m.predicted for m in report.scenes]),
         split=_split(report),
-        leakage="" if report.leakage is None else _leak(report.leakage, report.window),
+        split_words=_split_words(report),
+        prior=_prior(report),
+        test=None if report.test is None else _test(report.test, report.scenes[0].predicted),
         classes=_class_table(report),
         confusion=figures.confusion_matrix.png(report.accuracy, report.classes),
-        confidence=sections.confidence(report.calibration, [m.confidence for m in report.scenes], "test"),
+        confidence=sections.confidence(report.calibration, [m.confidence for m in report.scenes], report.tested),
         ensemble=None if report.selection is None else _ensemble(report.selection),
         curves={
             name: figures.loss_curve.png(list(enumerate(values, start=1)), name)
@@ -127,6 +153,59 @@ def _maps(report: Report) -> list[dict[str, Any]]:
     ]
 
 
+def _measured(report: Report) -> str:
+    """Say on which pixels the accuracy was measured, and what the model has trained on."""
+    kept = f"; {report.trained_on}" if report.trained_on else ""
+    if report.measured:
+        return f"accuracy by {report.measured}{kept}"
+    return f"accuracy on {report.accuracy.pixels:,} labelled pixels that were never trained on{kept}"
+
+
+def _split_words(report: Report) -> str:
+    """Say in plain words what the split means for the figures."""
+    if report.measured:
+        return (
+            f"The figures are those of {report.measured}: each labelled pixel was classified by models, and with "
+            "weights, that had not seen its fold. The model of the map has then trained on all labelled pixels, so "
+            "that it has seen more than any of those; the map's classes there say nothing of its accuracy."
+        )
+    words = "" if report.leakage is None else _leak(report.leakage, report.window)
+    if report.trained_on:
+        first = "The figures are those of a model of the training pixels alone; the map's model was trained anew"
+        words = f"{first}: {report.trained_on}. {words}"
+    return words
+
+
+def _prior(report: Report) -> dict[str, Any]:
+    """Say which shares of the classes the map assumes, and what others would give."""
+    each = [(report.prior, report.accuracy), (report.prior.other, report.other)]
+    rows: list[list[str | LandCoverClass]] = [
+        [prior.title, percent(one.oa), percent(one.aa)] for prior, one in each if one is not None
+    ]
+    words = (
+        f"The map assumes {report.prior.title}. A map has the fewest errors in all where its prior is the classes' "
+        "shares of the area; equal shares find more pixels of rare classes and fewer of common ones."
+    )
+    return {"words": words, "table": Table(["Prior", "OA, %", "AA, %"], rows)}
+
+
+def _test(test: IndependentLabels, predicted: NDArray[Any]) -> dict[str, Any]:
+    """Return the accuracy of the map on independent test labels."""
+    accuracy = test.score(predicted)
+    rows: list[list[str | LandCoverClass]] = [
+        [c, f"{int(pixels):,}", percent(recall), percent(users)]
+        for c, pixels, recall, users in zip(
+            test.classes, accuracy.confusion.sum(axis=1), accuracy.per_class, accuracy.users, strict=True
+        )
+    ]
+    foot = ["All; means", f"{accuracy.pixels:,}", percent(accuracy.aa), percent(sections.mean(accuracy.users))]
+    caption = sections.class_caption(accuracy)
+    return {
+        "headline": sections.headline(accuracy, None),
+        "table": Table(["Class", "Test", "Found, %", "Right, %"], rows, foot, caption),
+    }
+
+
 def _split(report: Report) -> dict[str, object]:
     split = report.scenes[0].split
     train = sum(int(m.split.train.sum()) for m in report.scenes)
@@ -134,7 +213,7 @@ def _split(report: Report) -> dict[str, object]:
         "Split": split.name,
         "Seed": split.seed,
         "Training pixels": f"{train:,}",
-        "Test pixels": f"{report.accuracy.pixels:,}",
+        f"{report.tested.capitalize()} pixels": f"{report.accuracy.pixels:,}",
     }
     if report.leakage is not None:
         rows["Leakage"] = f"{100 * report.leakage:.1f} % of the test pixels"
@@ -160,7 +239,7 @@ def _class_table(report: Report) -> Table:
     """One row a class; the foot has totals and means."""
     train = sum(np.bincount(m.scene.labels[m.split.train], minlength=len(report.classes) + 1) for m in report.scenes)
     accuracy, raw = report.accuracy, report.raw_accuracy
-    columns = ["Class", "Training", "Test", "Found, %", "Right, %"]
+    columns = ["Class", "Training", report.tested.capitalize(), "Found, %", "Right, %"]
     rows: list[list[str | LandCoverClass]] = [
         [c, f"{int(np.asarray(train)[c.value]):,}", f"{pixels:,}", percent(recall), percent(users)]
         for c, pixels, recall, users in zip(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from spectraldiff.splits.by_polygon import by_polygon
 from spectraldiff.splits.disjoint import draw_disjoint
+from spectraldiff.splits.folds import draw_folds, seen_share
 from spectraldiff.splits.leakage import with_leakage
 from spectraldiff.splits.mosaic import cut, joined, joined_groups
 from spectraldiff.splits.overlap import near_trained_elsewhere
@@ -43,12 +44,15 @@ class Geometry:
         Where each scene lies, for scenes that overlap (`spectraldiff.splits.overlap`): the leakage counts the training
         pixels of other scenes, ``disjoint`` tests no pixel within `buffer` of one, and a split by polygon none that one
         covers.
+    by_pixel
+        Whether ``folds`` holds out pixels, not whole polygons or patches.
     """
 
     groups: Sequence[NDArray[Any] | None] = ()
     window: int | None = None
     buffer: int = 0
     georeferences: Sequence[Georeference] = ()
+    by_pixel: bool = False
 
 
 PIXELS = Geometry()
@@ -85,6 +89,8 @@ def make_splits(
     labels
         (H, W) each, 0 = unlabelled, 1..K. Mask out pixels that cannot be used by setting them to 0.
     spec
+        ``folds`` or ``folds:N``: all train, none tests; in N folds (5) whole polygons or patches are held out
+        (`spectraldiff.splits.folds`).
         ``paper``: Table I's counts for `dataset`. ``per-class:N``: N pixels of each class, half of a class that has no
         more, which a note names. ``fraction:F``: the share F (0 < F < 1) of each class, at least one pixel and never
         all. The rest tests. ``disjoint`` or ``disjoint:F``:
@@ -112,11 +118,13 @@ def make_splits(
     wanted = parse_spec(spec, dataset)
     if seed < 0:
         raise UsageError(f"the seed is {seed}; give a whole number from 0 upwards")
-    each, gap = [np.asarray(one) for one in labels], geometry.buffer + (geometry.window or 0)
+    each, gap = [np.asarray(one) for one in labels], geometry.buffer + (geometry.window or int(wanted.form == "folds"))
     mosaic = joined(each, gap)
     if not mosaic.any():
         raise LabelsError("the labels are 0 everywhere; give labels with at least two classes")
     polygons = joined_groups(each, geometry.groups or [None] * len(each), gap)
+    if wanted.form == "folds":
+        return _with_folds(each, mosaic, polygons, wanted, seed, classes, geometry, gap)
     name, (train, test), notes = _draw(mosaic, wanted, seed, classes, polygons, marked, geometry.buffer)
     shapes = [one.shape for one in each]
     trains, tests = cut(train, shapes, gap), cut(test, shapes, gap)
@@ -158,6 +166,48 @@ def _draw(
         train = marked_pixels(labels, marked, spec.file, titles)
         return f"file:{Path(spec.file).name}", (train, (labels != 0) & ~train), ()
     return spec.text, draw_disjoint(labels, spec.share, buffer, generator), ()
+
+
+def _with_folds(
+    labels: Sequence[NDArray[Any]],
+    mosaic: NDArray[Any],
+    polygons: NDArray[Any] | None,
+    spec: Spec,
+    seed: int,
+    classes: Sequence[LandCoverClass],
+    geometry: Geometry,
+    gap: int,
+) -> tuple[Split, ...]:
+    """Return splits whose labelled pixels all train, each held out in a fold."""
+    generator, by_pixel = np.random.Generator(np.random.PCG64(seed)), geometry.by_pixel
+    drawn = draw_folds(mosaic, polygons, spec.number, generator, Titles(classes), by_pixel=by_pixel)
+    if drawn.count < 2:
+        raise LabelsError("no class has two labelled pixels, so none can be held out for the accuracy: label more")
+    folds, trains = cut(drawn.numbers, [one.shape for one in labels], gap), [one != 0 for one in labels]
+    notes = drawn.notes
+    if len(labels) > 1 and geometry.georeferences:
+        folds, left_out = _outside_other_folds(folds, trains, geometry.georeferences)
+        notes += left_out
+    seen = seen_share(joined(folds, gap), mosaic != 0, geometry.window or 1)
+    name = f"folds:{drawn.count} by {drawn.units}"
+    sides = zip(trains, folds, strict=True)
+    return tuple(Split(name, seed, a, np.zeros_like(a), None, notes, f, seen < 0.5) for a, f in sides)
+
+
+def _outside_other_folds(
+    folds: Sequence[NDArray[np.uint8]], trains: Sequence[NDArray[np.bool_]], georeferences: Sequence[Georeference]
+) -> tuple[list[NDArray[np.uint8]], tuple[str, ...]]:
+    """Score no pixel that another scene's training pixel of another fold covers; return the folds, and a note."""
+    kept = [one.copy() for one in folds]
+    for fold in np.unique(np.concatenate([one.ravel() for one in folds])):
+        others = [train & (one != fold) for train, one in zip(trains, folds, strict=True)]
+        for index, one in enumerate(kept):
+            near = near_trained_elsewhere(index, others, georeferences, 0) if fold else None
+            if near is not None:
+                one[near & (one == fold)] = 0
+    left_out = sum(int((a > 0).sum() - (b > 0).sum()) for a, b in zip(folds, kept, strict=True))
+    note = f"not scored, since a training pixel of another scene and fold covers them: {counted(left_out, 'pixel')}"
+    return kept, (note,) if left_out else ()
 
 
 def _outside_training(

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spectraldiff.splits.folds import FOLDS
 from spectraldiff_runtime.errors import UsageError
 
-FORMS = "paper, per-class:N, fraction:F, disjoint, disjoint:F or file:TRAIN.tif"
+FORMS = "folds, folds:N, paper, per-class:N, fraction:F, disjoint, disjoint:F or file:TRAIN.tif"
 DISJOINT_SHARE = 0.3
+MOST_FOLDS = 50
 # Training pixels of each class, Table I of the paper.
 INDIAN_PINES = (3, 146, 77, 21, 33, 72, 7, 37, 2, 88, 275, 49, 23, 140, 41, 10)
 PAVIA_UNIVERSITY = (340, 918, 105, 147, 64, 258, 67, 198, 41)
@@ -54,6 +56,8 @@ def parse_spec(spec: str, dataset: str | None) -> Spec:
     if form == "fraction":
         share = _share(spec, argument)
         return Spec(spec, form, share, rule=lambda counts: {v: _part(int(counts[v]), share) for v in _present(counts)})
+    if form == "folds":
+        return Spec(spec, form, number=_fold_count(spec, argument) if colon else FOLDS)
     if form == "disjoint":
         return Spec(spec, form, _share(spec, argument) if colon else DISJOINT_SHARE)
     if form == "file" and argument:
@@ -84,6 +88,12 @@ def _whole_number(spec: str, text: str) -> int:
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise UsageError(f"the split {spec!r} has no whole number above 0 after the colon; give per-class:20, say")
+
+
+def _fold_count(spec: str, text: str) -> int:
+    if text.isdecimal() and 2 <= int(text) <= MOST_FOLDS:
+        return int(text)
+    raise UsageError(f"the split {spec!r} has no whole number from 2 to {MOST_FOLDS} after the colon: give folds:5")
 
 
 def _share(spec: str, text: str) -> float:

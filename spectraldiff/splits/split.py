@@ -28,6 +28,11 @@ class Split:
         None where the window is not known or nothing tests.
     notes
         What a reader of the accuracy must know, one line each.
+    folds
+        (H, W) the fold, from 1, in which a training pixel is held out and scored; 0 for none. None for splits with test
+        pixels; else nothing tests, and all labelled pixels train.
+    apart
+        Whether most held-out pixels have no training pixel of another fold in their windows.
     """
 
     name: str
@@ -36,11 +41,30 @@ class Split:
     test: NDArray[np.bool_]
     leakage: float | None = None
     notes: tuple[str, ...] = ()
+    folds: NDArray[np.uint8] | None = None
+    apart: bool = False
 
     @property
     def spatially_disjoint(self) -> bool:
         """Whether most test pixels are in other polygons than the training pixels, or have none in their windows."""
-        return self.name.endswith(BY_POLYGON) or (self.leakage is not None and self.leakage < 0.5)
+        return self.name.endswith(BY_POLYGON) or self.apart or (self.leakage is not None and self.leakage < 0.5)
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """The pixels that the accuracy is measured on: those that test, or those that a fold holds out, (H, W)."""
+        return self.test if self.folds is None else self.folds > 0
+
+    @property
+    def units(self) -> str:
+        """What folds hold out whole, such as ``"polygons"``; empty without folds."""
+        name = self.name.rpartition(" by ")[2]
+        return "" if self.folds is None else "patches" if name == "patch" else f"{name}s"
+
+    @property
+    def measured(self) -> str:
+        """How the accuracy is measured where folds are held out, such as ``"5 folds of polygons"``; else empty."""
+        count = self.name.partition(":")[2].partition(" ")[0]
+        return "" if self.folds is None else f"{count} folds of {self.units}"
 
     @property
     def buffered(self) -> bool:

@@ -10,8 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spectraldiff.data.scene import LabelledScene
-from spectraldiff.ensemble.calibration import LEAST, HeldOut, Temperature, choose, smoothed_scores, too_few
+from spectraldiff.ensemble.calibration import (
+    LEAST,
+    HeldOut,
+    Temperature,
+    choose,
+    cross_calibrated,
+    smoothed_scores,
+    too_few,
+)
 from spectraldiff.ensemble.context_inputs import mosaic_of
+from spectraldiff.ensemble.held_out_loss import log_priors
+from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
 from spectraldiff.ensemble.selection import Selection
 from spectraldiff.models.classifier import Classifier, Ensemble, extractor_for, filled
 from spectraldiff.models.diffusion import Denoiser
@@ -43,6 +53,8 @@ class TrainingData:
         Of all scenes together; `fill` is their mean spectrum.
     pixels, valid
         (B, H, W) normalised pixels and (H, W) bool of each scene, on the training device.
+    prior
+        The shares of the classes that the map assumes.
     """
 
     scenes: tuple[LabelledScene, ...]
@@ -51,6 +63,7 @@ class TrainingData:
     fill: Tensor
     pixels: tuple[Tensor, ...]
     valid: tuple[Tensor, ...]
+    prior: Prior = OF_TRAINING_PIXELS
 
     @classmethod
     def of(cls, scenes: tuple[LabelledScene, ...], splits: tuple[Split, ...], device: torch.device) -> "TrainingData":
@@ -65,6 +78,16 @@ class TrainingData:
     def disjoint(self) -> bool:
         """Whether most test pixels of a scene are spatially disjoint from its training pixels."""
         return any(split.spatially_disjoint for split in self.splits)
+
+    @property
+    def folded(self) -> bool:
+        """Whether all labelled pixels train, and folds of them are held out for the accuracy."""
+        return all(split.folds is not None for split in self.splits)
+
+    def fold_numbers(self) -> NDArray[np.int64]:
+        """Return the fold, from 1, that holds out each training pixel, (n,); 0 for none."""
+        found = [split.folds[split.train] for split in self.splits if split.folds is not None]
+        return np.concatenate(found).astype(np.int64)
 
     def groups(self) -> int:
         """Return the number of training pixels or, on disjoint splits, of the groups that they form."""
@@ -83,11 +106,15 @@ class Fitted:
         Its last temperature.
     selection
         How its ensemble was chosen; None where nothing was.
+    held_out
+        (n, K) scores of the training pixels, prior included, by models that never saw their folds; NaN for pixels that
+        were not scored so. None where the split has test pixels.
     """
 
     model: Classifier
     temperature: Temperature
     selection: Selection | None = None
+    held_out: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +162,8 @@ class ClassifierFit:
         Runs a training loop, by its name and title, and returns the trained network.
     seconds
         Gets the wall time of each stage.
+    prefix
+        Of the names of all stages.
     """
 
     def __init__(
@@ -146,17 +175,19 @@ class ClassifierFit:
         monitor: Monitor,
         run_loop: Callable[[str, str, Loop], nn.Module],
         seconds: dict[str, float],
+        prefix: str = "",
     ) -> None:
         self.data, self.preset, self.seed, self.compute, self.monitor = data, preset, seed, compute, monitor
-        self.run_loop, self.seconds = run_loop, seconds
+        self.run_loop, self.seconds, self.prefix = run_loop, seconds, prefix
 
     def fit_attention(self, training_set: TrainingSet) -> Fitted:
         """Fit the attention members alone, with their temperature and smoothing."""
-        return self._classifier(training_set, self._held_out(training_set))
+        held_out, scores = self._held_out(training_set)
+        return self._classifier(training_set, held_out, scores)
 
     def training_set(self, preset: Preset, denoiser: Denoiser | None) -> TrainingSet:
         """Compute the features and reduce them."""
-        name = "classifier" if preset == self.preset else "raw"
+        name = self.prefix + ("classifier" if preset == self.preset else "raw")
         self.monitor.stage("Features" if denoiser else "Raw bands", "tiles")
         started = time.perf_counter()
         data, disjoint, groups = self.data, self.data.disjoint, self.data.groups()
@@ -185,9 +216,14 @@ class ClassifierFit:
         shape = preset.vit(mosaic.shape[2], len(data.scenes[0].classes), members, pca.band_components)
         return TrainingSet(name, preset, denoiser, pca, shape, mosaic, pixels, labels, smoothing, rim)
 
-    def _classifier(self, training_set: TrainingSet, held_out: HeldOut) -> Fitted:
-        """Train the attention members on all training pixels, and put the model together."""
-        trained = self.train_vit(training_set)
+    def _classifier(self, training_set: TrainingSet, held_out: HeldOut, scores: NDArray[np.float64] | None) -> Fitted:
+        """Train the attention members on all training pixels, and put the model together.
+
+        They have learnt the training pixels' shares of the classes: another prior's are added instead.
+        """
+        trained, labels = self.train_vit(training_set), training_set.labels.cpu().numpy()
+        classes = training_set.shape.classes
+        prior = self.data.prior.logs(labels, classes) - log_priors(labels, classes)
         model = Classifier(
             training_set.preset,
             self.data.normaliser,
@@ -198,9 +234,11 @@ class ClassifierFit:
                 trained,
                 smoothing=Smoothing(held_out.iterations, float(training_set.smoothing.sharpness)),
                 temperature=held_out.temperature.value,
+                prior=torch.from_numpy(prior),
             ),
         )
-        return Fitted(model.to(self.compute.device).eval(), held_out.temperature)
+        found = None if scores is None else scores + prior
+        return Fitted(model.to(self.compute.device).eval(), held_out.temperature, held_out=found)
 
     def train_vit(self, training_set: TrainingSet) -> SpectralViT | FovealViT:
         """Train the attention members on all training pixels."""
@@ -216,7 +254,7 @@ class ClassifierFit:
         Tensor
             (iterations + 1, m, K), see `spectraldiff.ensemble.calibration.smoothed_scores`.
         """
-        raw = "" if training_set.name == "classifier" else " on raw bands"
+        raw = " on raw bands" if training_set.name.endswith("raw") else ""
         out = torch.from_numpy(held).to(training_set.labels.device)
         title = f"Calibration {number} of {of}{raw}"
         copy = self._train_vit(f"{training_set.name} calibration {number}", title, training_set, ~out)
@@ -242,16 +280,34 @@ class ClassifierFit:
         assert isinstance(trained, SpectralViT | FovealViT)
         return trained
 
-    def _held_out(self, training_set: TrainingSet) -> HeldOut:
-        """Fit temperature and smoothing to pixels that copies of the classifier are not trained on."""
+    def _held_out(self, training_set: TrainingSet) -> tuple[HeldOut, NDArray[np.float64] | None]:
+        """Fit temperature and smoothing to pixels that copies of the classifier are not trained on.
+
+        With folds, the scores of these pixels come with it, (n, K), see `Fitted.held_out`.
+        """
+        if self.data.folded:
+            return self._folded(training_set)
         groups = groups_of(self.data.scenes, self.data.splits)
         folds = hold_out(training_set.labels.cpu().numpy(), groups, self.seed)
         count = sum(int(fold.sum()) for fold in folds)
         if count < LEAST:
-            return too_few(count)
+            return too_few(count), None
         scores = [self.train_copy(training_set, fold, at, len(folds)) for at, fold in enumerate(folds, start=1)]
         labels = training_set.labels.cpu()
-        return choose(torch.cat(scores, 1), torch.cat([labels[torch.from_numpy(fold)] for fold in folds]))
+        chosen = choose(torch.cat(scores, 1), torch.cat([labels[torch.from_numpy(fold)] for fold in folds]))
+        return chosen, None
+
+    def _folded(self, training_set: TrainingSet) -> tuple[HeldOut, NDArray[np.float64]]:
+        numbers = self.data.fold_numbers()
+        folds = [fold for fold in np.unique(numbers) if fold]
+        scores = [
+            self.train_copy(training_set, numbers == fold, at, len(folds)) for at, fold in enumerate(folds, start=1)
+        ]
+        pixels = np.concatenate([np.flatnonzero(numbers == fold) for fold in folds])
+        labels, joined = training_set.labels.cpu()[torch.from_numpy(pixels)], torch.cat(scores, 1)
+        found = np.full((len(numbers), training_set.shape.classes), np.nan)
+        found[pixels] = cross_calibrated(joined, labels, torch.from_numpy(numbers[pixels])).numpy()
+        return too_few(len(pixels)) if len(pixels) < LEAST else choose(joined, labels), found
 
     def _labelled(self, rim: int) -> tuple[Tensor, Tensor]:
         """Return row and column, (n, 2), on the mosaic, and class from 0, (n,), of the training pixels."""

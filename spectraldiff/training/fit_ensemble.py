@@ -20,7 +20,15 @@ from spectraldiff.ensemble.context_inputs import (
 from spectraldiff.ensemble.folds import Folds, folds_like, folds_of_groups
 from spectraldiff.ensemble.held_out_loss import log_priors
 from spectraldiff.ensemble.linear_fit import Labelled, LinearFit
-from spectraldiff.ensemble.selection import AttentionScores, Selection, choose, context_of, fit_linear, read_all
+from spectraldiff.ensemble.selection import (
+    AttentionScores,
+    Selection,
+    choose,
+    context_of,
+    cross_fitted,
+    fit_linear,
+    read_all,
+)
 from spectraldiff.models.classifier import Classifier, Ensemble
 from spectraldiff.models.diffusion import Denoiser
 from spectraldiff.models.linear_members import LinearMembers
@@ -79,11 +87,19 @@ class EnsembleFit:
         attention = self._attention()
         selection = choose(fits, inputs, labelled, attention, self._independent(), self.folds.units)
         model = self._model(selection, inputs).to(self.parent.compute.device).eval()
-        return Fitted(model, Temperature(selection.temperature, selection.pixels), selection)
+        held_out = None
+        if self.parent.data.folded:
+            held_out = np.full((len(self.labels), self.classes), np.nan)
+            scores = cross_fitted(fits, labelled, attention, self._independent())
+            held_out[self.chosen] = scores + self.parent.data.prior.logs(self.labels, self.classes)
+        return Fitted(model, Temperature(selection.temperature, selection.pixels), selection, held_out)
 
     def _folds(self) -> Folds:
         """Return folds whose held-out pixels are as far from the others as the pixels to be mapped are."""
         data, seed = self.parent.data, self.parent.seed
+        if data.folded:
+            numbers = np.unique(np.maximum(data.fold_numbers(), 1), return_inverse=True)[1]
+            return Folds(numbers, data.splits[0].units, data.groups())
         if any(split.name.endswith(BY_POLYGON) for split in data.splits):
             folds = folds_of_groups(self.labels, groups_of(data.scenes, data.splits), seed)
             if folds is not None:
@@ -128,10 +144,13 @@ class EnsembleFit:
         With raw bands, the features are the bands: a regression on either is the same one.
         """
         own = self.training_set
+        # A buffer between training and test pixels is as wide as the attention members' window.
+        buffered = any(split.buffered for split in self.parent.data.splits)
+        most = own.preset.classifier.window // 2 if buffered else own.rim
         found: dict[object, LinearMember] = {}
         for member in own.preset.classifier.linear:
             context = context_of(member)
-            if context.iterations > own.smoothing.iterations or context.radius + own.smoothing.halo > own.rim:
+            if context.iterations > own.smoothing.iterations or context.radius + own.smoothing.halo > most:
                 continue
             source = "bands" if own.denoiser is None and member.method == "logistic" else member.source
             found.setdefault((member.method, source, context, member.noise), member)
@@ -150,11 +169,14 @@ class EnsembleFit:
         return fits
 
     def _attention(self) -> AttentionScores:
-        """Train copies of the attention members without a fold each, until enough pixels are held out."""
-        held_out, folds = self.folds.held_out(), []
-        for held in held_out:
+        """Train copies of the attention members without a fold each, until enough pixels are held out.
+
+        All folds are held out where the accuracy is measured on them.
+        """
+        folds: list[NDArray[np.bool_]] = []
+        for held in self.folds.held_out():
             folds.append(held)
-            if sum(int(one.sum()) for one in folds) >= PLENTY:
+            if not self.parent.data.folded and sum(int(one.sum()) for one in folds) >= PLENTY:
                 break
         parts, offsets = [], []
         power = 1 - self.training_set.preset.classifier.balance  # of the class sizes that the loss has left
@@ -171,11 +193,11 @@ class EnsembleFit:
 
     def _model(self, selection: Selection, inputs: ContextInputs) -> Classifier:
         own, data = self.training_set, self.parent.data
-        prior = log_priors(self.labels, self.classes)
         vit = self.parent.train_vit(own) if selection.share else None
-        total = prior.copy()
+        total = self.parent.data.prior.logs(self.labels, self.classes)
         if vit is not None:
-            total -= selection.share * (1 - own.preset.classifier.balance) * prior
+            learnt = log_priors(self.labels, self.classes)
+            total -= selection.share * (1 - own.preset.classifier.balance) * learnt
         levels = [context.iterations for context in selection.linear.contexts] if selection.linear else []
         levels += [selection.iterations] if vit is not None else []
         ensemble = Ensemble(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from spectraldiff.accuracy.independent_test import IndependentLabels, read_independent
 from spectraldiff.data.label_raster import check_grids, read_labels
 from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff.data.merge_scenes import alike, with_common_classes
@@ -16,6 +17,7 @@ from spectraldiff.data.scene import LabelledScene, check_class_count
 from spectraldiff.data.source import SceneSource, check_exists, whole_path
 from spectraldiff.data.value_checks import check_data, check_range, scale_doubts, value_doubts
 from spectraldiff.datasets import registry
+from spectraldiff.ensemble.prior import EQUAL, OF_TRAINING, Prior, Shares, prior_of, read_shares
 from spectraldiff.models.classifier import empty_classifier
 from spectraldiff.models.presets import PRESETS, Preset, preset_named
 from spectraldiff.options import TrainOptions
@@ -23,6 +25,7 @@ from spectraldiff.splits.draw import Geometry, make_splits
 from spectraldiff.splits.spec import PAPER_COUNTS, parse_spec
 from spectraldiff.splits.split import Split
 from spectraldiff.wording import counted
+from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, RunError, UsageError
 from spectraldiff_runtime.geo.georeference import Georeference, crs_of
 from spectraldiff_runtime.messages import ranges, sdiff
@@ -54,6 +57,13 @@ class Request:
         See `spectraldiff.splits.draw.make_splits`.
     split_by
         ``"polygon"`` draws whole polygons where labels come from polygons, ``"pixel"`` never does.
+    final
+        ``"all"``: the model that is kept trains on all labelled pixels; ``"train"``: on the split's training pixels,
+        which are all with folds.
+    test
+        Independent test labels, a file; None for none.
+    prior, shares
+        The classes' shares that the map assumes, see `spectraldiff.ensemble.prior.prior_of`; `shares` are a file's.
     preset
         Everything else.
     compare_raw
@@ -82,6 +92,10 @@ class Request:
     layer_name: str | None = None
     name_field: str | None = None
     split_by: str = "polygon"
+    final: str = "train"
+    test: str | None = None
+    prior: str = OF_TRAINING
+    shares: Shares | None = None
     threads: int | None = None
     device: str = "auto"
     used_threads: int | None = None
@@ -150,12 +164,14 @@ class Request:
             spec = parse_spec(self.split, self.dataset)
             if spec.form == "file":
                 check_exists(spec.file, "a raster of the pixels that train", LabelsError)
+            if self.test is not None:
+                check_exists(self.test, "independent test labels, in a vector file or a raster", LabelsError)
 
     def make_splits(self, scenes: Sequence[LabelledScene]) -> tuple[Split, ...]:
         """Draw the training and test pixels of each scene; pixels without data are in neither."""
         spec = parse_spec(self.split, self.dataset)
         halo = self._halo(scenes[0].cube.shape[2]) if spec.form == "disjoint" else 0
-        by_polygon = self.split_by == "polygon" and spec.rule is not None
+        by_polygon = self.split_by == "polygon" and (spec.rule is not None or spec.form == "folds")
         return make_splits(
             [np.where(scene.valid, scene.labels, 0).astype(scene.labels.dtype) for scene in scenes],
             self.split,
@@ -168,8 +184,24 @@ class Request:
                 window=self.preset.classifier.window,
                 buffer=halo,
                 georeferences=[Georeference.of(scene.crs, scene.transform) for scene in scenes],
+                by_pixel=self.split_by == "pixel",
             ),
         )
+
+    def final_splits(self, scenes: Sequence[LabelledScene]) -> tuple[Split, ...] | None:
+        """Return the splits whose training pixels train the model that is kept; None for those of `make_splits`."""
+        folded = parse_spec(self.split, self.dataset).form == "folds"
+        return None if folded or self.final != "all" else replace(self, split="folds").make_splits(scenes)
+
+    def prior_of(self, classes: Sequence[LandCoverClass]) -> Prior:
+        """Return the shares of some classes that the map assumes."""
+        return prior_of(self.prior, self.shares, classes)
+
+    def test_labels(self, scenes: Sequence[LabelledScene], splits: Sequence[Split]) -> IndependentLabels | None:
+        """Read the independent test labels, without the training pixels of `splits`; None where there are none."""
+        if self.test is None:
+            return None
+        return read_independent(self.test, scenes[0], splits[0].train, self.source.fields)
 
     def make_split(self, scene: LabelledScene) -> Split:
         """Draw the training and test pixels of one scene, as `make_splits`."""
@@ -193,6 +225,9 @@ class Request:
             "--nodata": None if self.nodata == NODATA_OF_FILE else "none" if self.nodata is None else self.nodata,
             "--split": self.split,
             "--split-by": None if self.split_by == "polygon" else self.split_by,
+            "--final": None if self.final == _usual_final(self.split) else self.final,
+            "--test": self.test,
+            "--prior": None if self.prior == OF_TRAINING else self.prior,
             "--seed": self.seed,
             "--preset": self.preset.name,
             **_changes(self.preset),
@@ -240,6 +275,7 @@ class Request:
         if not needed <= set(values) <= {f.name for f in fields(cls)}:
             raise RunError("the run was begun by another version of SpectralDiff: train again")
         bands, pairs, nodata = values.get("bands"), values.get("pairs", ()), values.get("nodata", NODATA_OF_FILE)
+        shares = values.get("shares")
         return cls(
             **{
                 **values,
@@ -247,6 +283,7 @@ class Request:
                 "bands": bands if bands is None or bands == ALL_BANDS else tuple(bands),
                 "nodata": float(nodata) if nodata in ("nan", "inf", "-inf") else nodata,
                 "pairs": tuple((scene, labels) for scene, labels in pairs),
+                "shares": None if shares is None else tuple((name, float(share)) for name, share in shares),
                 "resumed": tuple(values.get("resumed", ())),
             }
         )
@@ -273,8 +310,29 @@ def _marked(path: str, scenes: Sequence[LabelledScene]) -> NDArray[Any] | None:
     return marked
 
 
+def _usual_final(split: str) -> str:
+    """Return the pixels that train the model that is kept where nothing is asked for."""
+    return "all" if split.partition(":")[0] == "folds" else "train"
+
+
+def _check_final(final: str | None, split: str) -> str:
+    """Return the pixels that train the model that is kept; UsageError where the split leaves no choice."""
+    usual = _usual_final(split)
+    if final == "train" and usual == "all":
+        raise UsageError(
+            f"--final train with the split {split}: wanted a split with test pixels, such as --split fraction:0.5; "
+            "with folds all labels train"
+        )
+    return final or usual
+
+
 def default_split(dataset: str | None) -> str:
-    """Return the split used when none is asked for: the paper's where it has one, else a tenth of each class."""
+    """Return the split used when none is asked for: folds of own labels, so that all of them train.
+
+    Of benchmark scenes the paper's where it has one, else a tenth of each class.
+    """
+    if dataset is None:
+        return "folds"
     return "paper" if dataset in PAPER_COUNTS else "fraction:0.1"
 
 
@@ -302,10 +360,17 @@ def new_request(source: SceneSource, options: TrainOptions) -> Request:
         )
     split = options.split or default_split(source.dataset)
     spec = parse_spec(split, source.dataset)
+    if options.test is not None and (source.dataset is not None or source.pairs):
+        raise UsageError("--test is for one scene of your own: leave it out, and score the maps with `sdiff evaluate`")
+    shares = None if options.prior in (OF_TRAINING, EQUAL) else read_shares(options.prior)
     return Request(
         preset=preset_named(options.preset).changed(**options.changes),
         split=f"file:{whole_path(spec.file)}" if spec.file else split,
         split_by=options.split_by,
+        final=_check_final(options.final, split),
+        test=None if options.test is None else whole_path(options.test),
+        prior=options.prior if shares is None else whole_path(options.prior),
+        shares=shares,
         seed=options.seed,
         compare_raw=options.compare_raw,
         dataset=source.dataset,

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spectraldiff.accuracy.mapped_scene import MappedScene
+from spectraldiff.accuracy.independent_test import IndependentLabels
+from spectraldiff.accuracy.mapped_scene import MappedScene, Predictions
 from spectraldiff.accuracy.metrics import Accuracy, Calibration, calibration, score
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.ensemble.calibration import Temperature
+from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
 from spectraldiff.ensemble.selection import Selection
 from spectraldiff.models.classifier import class_facts
 from spectraldiff.models.presets import Preset
@@ -31,6 +33,7 @@ PACKAGES = ("spectraldiff", "torch", "numpy", "scikit-learn")
 LOSSES = {
     "diffusion": "L1 on the noise",
     "classifier": "cross-entropy",
+    "final classifier": "cross-entropy",
     "raw": "cross-entropy, raw bands",
 }
 
@@ -44,31 +47,37 @@ class Evaluation:
     maps
         A map of each scene, with its confidence.
     accuracy
-        On the test pixels of all scenes together.
+        On the test pixels of all scenes together; with folds, on the held-out pixels.
     of_scenes
         `accuracy` of each scene by itself; None for a scene without test pixels.
     calibration
         Confidence against accuracy on the test pixels of all scenes that have a class.
+    other
+        `accuracy` if the other prior was assumed; None where it is not known.
     """
 
     maps: tuple[MappedScene, ...]
     accuracy: Accuracy
     of_scenes: tuple[Accuracy | None, ...]
     calibration: Calibration
+    other: Accuracy | None = None
 
 
 def evaluated(maps: Sequence[MappedScene]) -> Evaluation:
-    """Score maps on the test pixels of their scenes."""
-    tests = [np.where(m.split.test, m.scene.labels, 0) for m in maps]
+    """Score predictions on the pixels of the scenes that test, or that folds held out."""
+    tests = [m.reference for m in maps]
+    judged = [m.judged or Predictions(m.predicted, m.confidence) for m in maps]
     classes = len(maps[0].scene.classes)
-    truth, predicted = _flat(tests), _flat([m.predicted for m in maps])
-    confidence = _flat([m.confidence for m in maps])
+    truth, predicted = _flat(tests), _flat([one.classes for one in judged])
+    confidence = _flat([one.confidence for one in judged])
     sure = (truth > 0) & (predicted > 0)
+    others = [one.other for one in judged]
     return Evaluation(
         tuple(maps),
         score(truth, predicted, classes),
-        tuple(score(t, m.predicted, classes) if t.any() else None for t, m in zip(tests, maps, strict=True)),
+        tuple(score(t, one.classes, classes) if t.any() else None for t, one in zip(tests, judged, strict=True)),
         calibration(confidence[sure], (predicted == truth)[sure]),
+        None if any(one is None for one in others) else score(truth, _flat(others), classes),
     )
 
 
@@ -98,6 +107,12 @@ class Result:
         The loss of each step of each training loop.
     selection
         How the ensemble was chosen; None where nothing was.
+    prior
+        The shares of the classes that the map assumes.
+    final
+        The splits whose training pixels trained the model that is kept; None for the measured one.
+    test
+        Independent test labels; None where there are none.
     """
 
     found: Evaluation
@@ -108,6 +123,9 @@ class Result:
     seconds: Mapping[str, float]
     histories: Mapping[str, Sequence[float]]
     selection: Selection | None = None
+    prior: Prior = OF_TRAINING_PIXELS
+    final: Sequence[Split] | None = None
+    test: IndependentLabels | None = None
 
     @property
     def scenes(self) -> tuple[LabelledScene, ...]:
@@ -120,9 +138,27 @@ class Result:
         return tuple(m.split for m in self.found.maps)
 
     @property
+    def measured(self) -> str:
+        """How the accuracy is measured where folds are held out, such as ``"5 folds of polygons"``; else empty."""
+        return self.splits[0].measured
+
+    @property
+    def kept_pixels(self) -> int:
+        """The pixels that trained the model that is kept."""
+        return sum(int(split.train.sum()) for split in self.final or self.splits)
+
+    @property
+    def trained_on(self) -> str:
+        """Say what trained the model that is kept where that is all labels; else empty."""
+        if self.final is None and not self.measured:
+            return ""
+        return f"the model has trained on all {self.kept_pixels:,} labelled pixels"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the figures must know, one line each."""
-        return (*self.splits[0].notes, *(note for note in (self.temperature.note,) if note))
+        test = () if self.test is None else self.test.notes
+        return (*self.splits[0].notes, *(note for note in (self.temperature.note,) if note), *test)
 
 
 def metrics_of(result: Result, preset: Preset, compute: Compute) -> dict[str, Any]:
@@ -130,12 +166,15 @@ def metrics_of(result: Result, preset: Preset, compute: Compute) -> dict[str, An
     raw, histories = result.raw_accuracy, result.histories
     return {
         **split_facts(result.splits),
+        **kept_facts(result),
         "notes": list(result.notes),
         "labels": [one.as_dict() for one in count_labels(result.scenes, result.splits)],
         "scenes": scene_facts(result.scenes, result.splits, result.found.of_scenes),
         "features": preset.features.source,
         "accuracy": result.found.accuracy.as_dict(),
         "raw_accuracy": None if raw is None else raw.as_dict(),
+        "prior": prior_facts(result),
+        "test": None if result.test is None else result.test.facts(result.found.maps[0].predicted),
         "calibration": result.found.calibration.as_dict(),
         "temperature": result.temperature.as_dict(),
         "smoothing": result.smoothing.iterations,
@@ -166,7 +205,10 @@ def model_facts(result: Result) -> dict[str, Any]:
         "dtype": str(scene.cube.dtype),
         "accuracy": {
             **split_facts(result.splits),
-            "test_pixels": accuracy.pixels,
+            **kept_facts(result),
+            "test_pixels": 0 if result.measured else accuracy.pixels,
+            "scored_pixels": accuracy.pixels,
+            "prior": result.prior.name,
             **{k: accuracy.as_dict()[k] for k in ("oa", "aa", "kappa")},
             "ece": result.found.calibration.ece,
             "temperature": result.temperature.value,
@@ -207,6 +249,10 @@ def write_run_report(path: Path, result: Result, preset: Preset, compute: Comput
         calibration=found.calibration,
         leakage=mean_leakage(result.splits),
         selection=result.selection,
+        prior=result.prior,
+        other=found.other,
+        trained_on=result.trained_on,
+        test=result.test,
         histories=titles,
         seconds=result.seconds,
         facts=_recipe(result, preset, compute),
@@ -237,10 +283,23 @@ def _recipe(result: Result, preset: Preset, compute: Compute) -> dict[str, objec
     }
 
 
+def prior_facts(result: Result) -> dict[str, Any]:
+    """Return the prior that the map assumes, and the accuracy under it and under the other one, as plain values."""
+    each = {result.prior.name: result.found.accuracy, result.prior.other.name: result.found.other}
+    figures = {name: None if one is None else {"oa": one.oa, "aa": one.aa} for name, one in each.items()}
+    return {"assumed": result.prior.name, "shares": result.prior.shares, "accuracy": figures}
+
+
+def kept_facts(result: Result) -> dict[str, Any]:
+    """Return whether all labels trained the model that is kept, and how many pixels did, as plain values."""
+    return {"final": "all" if result.trained_on else "train", "final_pixels": result.kept_pixels}
+
+
 def split_facts(splits: Sequence[Split]) -> dict[str, Any]:
     """Return how the accuracy was measured, as plain values; `leakage` is that of all scenes together."""
     return {
         "split": splits[0].name,
+        "measured": splits[0].measured or "test pixels",
         "seed": splits[0].seed,
         "leakage": mean_leakage(splits),
         "train_pixels": sum(int(split.train.sum()) for split in splits),
@@ -260,6 +319,7 @@ def scene_facts(
                 "shape": list(scene.cube.shape),
                 "train_pixels": int(split.train.sum()),
                 "test_pixels": int(split.test.sum()),
+                "scored_pixels": 0 if accuracy is None else accuracy.pixels,
                 "leakage": split.leakage,
                 **{key: figures.get(key) for key in ("oa", "aa", "kappa")},
             }

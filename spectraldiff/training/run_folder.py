@@ -193,13 +193,17 @@ def numbered(name: str, index: int, count: int) -> str:
 def write_pixels(
     run: RunFolder, scenes: LabelledScene | Sequence[LabelledScene], splits: Split | Sequence[Split]
 ) -> None:
-    """Write the labels of the training and of the test pixels as class rasters into the run folder."""
+    """Write the labels of the training and of the test pixels as class rasters into the run folder.
+
+    Where no pixel of any scene tests, as with folds, there is no raster of test pixels.
+    """
     scenes, splits = (
         [scenes] if isinstance(scenes, LabelledScene) else scenes,
         [splits] if isinstance(splits, Split) else splits,
     )
     for index, (scene, split) in enumerate(zip(scenes, splits, strict=True)):
-        for name, mask in ((TRAIN_PIXELS, split.train), (TEST_PIXELS, split.test)):
+        sides = [(TRAIN_PIXELS, split.train), (TEST_PIXELS, split.test)]
+        for name, mask in sides if any(one.test.any() for one in splits) else sides[:1]:
             labels = np.where(mask, scene.labels, 0).astype(scene.labels.dtype)
             path = run.path / numbered(name, index, len(scenes))
             write_class_raster(path, labels, scene.classes, crs=scene.crs, transform=scene.transform)

@@ -29,7 +29,7 @@ from spectraldiff.training.run_folder import (
     open_run,
     write_pixels,
 )
-from spectraldiff.training.trainer import Training
+from spectraldiff.training.trainer import Aims, Training
 from spectraldiff_runtime.errors import RunError, UsageError
 from spectraldiff_runtime.messages import resume_command, sdiff
 from spectraldiff_runtime.validation import as_int_or_none
@@ -102,14 +102,19 @@ def train(
         request.check_files()
         scenes = request.prepared(scenes)
     scenes = (replace(scenes[0], remarks=(*scenes[0].remarks, *request.resumed)), *scenes[1:])
-    splits = request.make_splits(scenes)
+    splits, final = request.make_splits(scenes), request.final_splits(scenes)
+    kept = final or splits
+    prior, test = request.prior_of(scenes[0].classes), request.test_labels(scenes, kept)
     if folder is not None:
         _check_unchanged(folder, scenes, splits)
     _show(scenes, splits, monitor)
-    folder = folder or _new_run(request, scenes, splits, place)
+    _warn(() if test is None else test.notes, monitor)
+    folder = folder or _new_run(request, scenes, splits, kept, place)
     with _held(folder, request, monitor):
         monitor.message(f"Training the preset '{request.preset.name}' on {compute.device} into '{folder.path}'")
-        training = Training(folder, scenes, splits, request.preset, request.seed, compute, monitor)
+        training = Training(
+            folder, scenes, splits, request.preset, request.seed, compute, monitor, Aims(prior, final, test)
+        )
         result = training.finish(request.compare_raw, request.command())
     _warn((result.temperature.note, request.fewer_components(folder.read_json(FACTS))), monitor)
     return folder, result
@@ -171,10 +176,19 @@ def _warn(lines: Iterable[str], monitor: Monitor) -> None:
         monitor.warn(line)
 
 
-def _new_run(request: Request, scenes: Sequence[LabelledScene], splits: Sequence[Split], place: RunPlace) -> RunFolder:
-    """Make the run folder, with what was asked for and the pixels of both sides."""
+def _new_run(
+    request: Request,
+    scenes: Sequence[LabelledScene],
+    splits: Sequence[Split],
+    kept: Sequence[Split],
+    place: RunPlace,
+) -> RunFolder:
+    """Make the run folder, with what was asked for and the pixels of both sides; `kept` train the model that is kept.
+
+    A split of its own for these leaves no pixels that never trained.
+    """
     folder = create_run(place.run or next_run(place.runs_dir, scenes[0].name, request.preset.name))
-    write_pixels(folder, scenes, splits)
+    write_pixels(folder, scenes, kept)
     folder.write_json(DATA, data_digest.data_digests(scenes, splits))
     folder.write_json(REQUEST, request.to_json())
     return folder

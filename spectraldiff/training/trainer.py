@@ -2,12 +2,17 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from spectraldiff.accuracy.mapped_scene import MappedScene
+from spectraldiff.accuracy.independent_test import IndependentLabels
+from spectraldiff.accuracy.mapped_scene import MappedScene, Predictions, held_out_predictions
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
 from spectraldiff.models.classifier import Classifier, new_denoiser
 from spectraldiff.models.diffusion import Denoiser
 from spectraldiff.models.presets import Preset
@@ -36,6 +41,27 @@ from spectraldiff.training.run_model import load_state, save_model, save_tensors
 from spectraldiff.training.tasks import DiffusionTask
 from spectraldiff_runtime.geo.georeference import Georeference
 
+FINAL = "final "  # before the names of the stages that train a model anew on all labels
+
+
+@dataclass(frozen=True)
+class Aims:
+    """What is asked of a training besides its split and preset.
+
+    Attributes
+    ----------
+    prior
+        The shares of the classes that the map assumes.
+    final
+        The splits whose training pixels train the model that is kept; None for the measured one.
+    test
+        Independent test labels.
+    """
+
+    prior: Prior = OF_TRAINING_PIXELS
+    final: Sequence[Split] | None = None
+    test: IndependentLabels | None = None
+
 
 class Training:
     """A training in a run folder; made again with the same arguments, it goes on where it was cut off.
@@ -54,6 +80,8 @@ class Training:
         Where and how to compute.
     monitor
         Told of the progress; nobody by default.
+    aims
+        What else is asked of the model.
     """
 
     def __init__(
@@ -65,8 +93,9 @@ class Training:
         seed: int,
         compute: Compute,
         monitor: Monitor | None = None,
+        aims: Aims | None = None,
     ) -> None:
-        self.run, self.preset = run, preset
+        self.run, self.preset, self.aims = run, preset, aims or Aims()
         self.scenes = (scenes,) if isinstance(scenes, LabelledScene) else tuple(scenes)
         self.splits = (splits,) if isinstance(splits, Split) else tuple(splits)
         self.name = name_of(self.scenes)
@@ -74,7 +103,7 @@ class Training:
         self.state = load_state(run)
         self.seconds = {k.removesuffix(".seconds"): float(v) for k, v in self.state.items() if k.endswith(".seconds")}
         self.histories: dict[str, list[float]] = {}
-        self.data = TrainingData.of(self.scenes, self.splits, compute.device)
+        self.data = replace(TrainingData.of(self.scenes, self.splits, compute.device), prior=self.aims.prior)
 
     def finish(self, compare_raw: bool = False, command: str = "") -> Result:
         """Run what is left of the training and write the finished run folder.
@@ -86,21 +115,23 @@ class Training:
         command
             The line that makes this run again, for its report.
         """
-        fitted = self.train_classifier(self.preset, self.train_denoiser())
+        denoiser = self.train_denoiser()
+        fitted = self.train_classifier(self.preset, denoiser)
         model = fitted.model
-        raw_model = None
+        kept = self._refitted(denoiser) or fitted
+        raw = None
         if compare_raw and not model.preset.raw:  # calibrations made for the choice are in the state
-            raw_model = self.train_classifier(self.preset.changed(features="raw"), None).model
+            raw = self.train_classifier(self.preset.changed(features="raw"), None)
         # Not before: a training depends on whether the split is spatially disjoint, which follows from the leakage.
         window = 2 * model.halo + 1
         self._update_leakage(window)
-        found = self.evaluate(model, "map")
-        raw_accuracy = None if raw_model is None else self.evaluate(raw_model, "raw map").accuracy
+        found = self.evaluate(fitted, "map", kept.model)
+        raw_accuracy = None if raw is None else self.evaluate(raw, "raw map").accuracy
         result = Result(
-            found, raw_accuracy, fitted.temperature, model.smoothing, window, self.seconds, self.histories,
-            fitted.selection,
+            found, raw_accuracy, kept.temperature, kept.model.smoothing, window, self.seconds, self.histories,
+            kept.selection, self.aims.prior, self.aims.final, self.aims.test,
         )  # fmt: skip
-        self.write(model, result, command)
+        self.write(kept.model, result, command)
         return result
 
     def train_denoiser(self) -> Denoiser | None:
@@ -124,8 +155,18 @@ class Training:
         """Train a classifier on a preset's features, see `spectraldiff.training.fit_ensemble.fit_model`."""
         return fit_model(self._classifier_fit(), preset, denoiser)
 
-    def _classifier_fit(self) -> ClassifierFit:
-        return ClassifierFit(self.data, self.preset, self.seed, self.compute, self.monitor, self._train, self.seconds)
+    def _refitted(self, denoiser: Denoiser | None) -> Fitted | None:
+        """Return the model that is kept where other pixels train it than the measured one; else None."""
+        if self.aims.final is None:
+            return None
+        fit = self._classifier_fit(tuple(self.aims.final), FINAL)
+        return fit_model(fit, self.preset, denoiser)
+
+    def _classifier_fit(self, splits: tuple[Split, ...] | None = None, prefix: str = "") -> ClassifierFit:
+        data = replace(self.data, splits=splits or self.data.splits)
+        return ClassifierFit(
+            data, self.preset, self.seed, self.compute, self.monitor, self._train, self.seconds, prefix
+        )
 
     def _train(self, name: str, title: str, loop: Loop) -> nn.Module:
         """Run a loop from the state on disk, keeping that state up to date."""
@@ -164,14 +205,22 @@ class Training:
         self.state[f"{name}.seconds"] = torch.tensor(self.seconds[name], dtype=torch.float64)
         save_tensors(self.run, run_folder.STATE, self.state)
 
-    def evaluate(self, model: Classifier, name: str) -> Evaluation:
-        """Map the whole scenes as the deployed model will, and score the test pixels: all of them, and each scene's."""
+    def evaluate(self, fitted: Fitted, name: str, kept: Classifier | None = None) -> Evaluation:
+        """Map the whole scenes as the deployed model will, and score test pixels: all of them, and each scene's.
+
+        With folds, held-out predictions are scored; the map is by the model that has seen all labels. So it is with
+        another model that is `kept`.
+        """
+        offset = self._offset()
         self.monitor.stage(f"Whole-scene {name}", "tiles")
-        started = time.perf_counter()
-        maps = [
-            MappedScene(scene, split, *model.predict(scene, self.monitor.progress))
-            for scene, split in zip(self.scenes, self.splits, strict=True)
-        ]
+        started, maps = time.perf_counter(), []
+        judged = held_out_predictions(self.scenes, self.splits, fitted.held_out, offset)
+        for scene, split, own in zip(self.scenes, self.splits, judged, strict=True):
+            predicted = Predictions(*fitted.model.predict_both(scene, torch.from_numpy(offset), self.monitor.progress))
+            drawn = predicted
+            if kept not in (None, fitted.model):
+                drawn = Predictions(*kept.predict_both(scene, torch.from_numpy(offset), self.monitor.progress))
+            maps.append(MappedScene(scene, split, drawn.classes, drawn.confidence, own or predicted))
         self.seconds[name] = time.perf_counter() - started
         found = evaluated(maps)
         for index in range(len(maps)):
@@ -179,6 +228,13 @@ class Training:
         confusion = "confusion.png" if name == "map" else "raw_confusion.png"
         figures.confusion_matrix(self.run.path / run_folder.FIGURES / confusion, found.accuracy, self.scenes[0].classes)
         return found
+
+    def _offset(self) -> NDArray[np.float64]:
+        """Return what the other prior, which reports compare with, adds to the scores, (K,)."""
+        labels = np.concatenate([s.labels[p.train] for s, p in zip(self.scenes, self.splits, strict=True)])
+        labels, classes = labels.astype(np.int64) - 1, len(self.scenes[0].classes)
+        prior = self.aims.prior
+        return prior.other.logs(labels, classes) - prior.logs(labels, classes)
 
     def _update_leakage(self, window: int) -> None:
         """Compute the leakage again: features and smoothing reach farther than the classifier's window does."""

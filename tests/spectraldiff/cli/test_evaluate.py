@@ -263,7 +263,7 @@ def failure(capsys, arguments) -> str:
         (LABELS[:, :3], PLACE, "2 rows x 3 columns"),
         (LABELS, {**PLACE, "crs": "EPSG:32615"}, "EPSG:32615"),
         (LABELS, {**PLACE, "transform": (20.0, 0.0, 500260.0, 0.0, -20.0, 4480260.0)}, "(500260, 4480260)"),
-        (np.ones_like(LABELS), PLACE, "the labels are 0 at every pixel"),
+        (np.ones_like(LABELS), PLACE, "labelled pixels: wanted labels that the model has not trained on"),
     ],
 )
 def test_pixels_to_exclude_that_do_not_match(capsys, rasters, tmp_path, values, place, words):

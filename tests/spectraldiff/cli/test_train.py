@@ -72,7 +72,7 @@ def test_raw_is_trained_beside(tiny_files, tmp_path, capsys):
 
 
 def test_quiet_is_quiet(tiny_files, tmp_path, capsys):
-    options = ["--epochs", "1", "--run", str(tmp_path / "run"), "-q", "--features", "raw"]
+    options = ["--epochs", "1", "--run", str(tmp_path / "run"), "-q", *RAW, "--split", "per-class:20"]
     assert run(["train", str(tiny_files[0]), "--labels", str(tiny_files[1]), *options]) == 0
     printed = capsys.readouterr()
     assert printed.out == printed.err == ""
@@ -214,7 +214,7 @@ def test_several_scenes_in_one_training(tiny_files, tiny_scene, tmp_path, capsys
     assert [one["name"] for one in report["labels"]] == [c.name for c in tiny_scene.classes]
     assert sum(one["labelled"] for one in report["labels"]) == 2 * (tiny_scene.labels > 0).sum()
     assert len(report["scenes"]) == 2
-    assert report["accuracy"]["pixels"] == sum(one["test_pixels"] for one in report["scenes"])
+    assert report["accuracy"]["pixels"] == sum(one["scored_pixels"] for one in report["scenes"])
     assert (tmp_path / "run" / "train_pixels_2.tif").is_file()
 
 

@@ -29,6 +29,8 @@ def refusals(tmp_path, tiny_files, scene):
     vectors = str(vector_labels(tmp_path / "labels.gpkg", scene))
     base = ["train", scene_file, "--labels", labels]
     resume = ["--resume", str(tmp_path / "taken")]
+    shares = tmp_path / "shares.csv"
+    shares.write_text(f"{scene.classes[0].name},1\n")
     (tmp_path / "link.tif").symlink_to(scene_file)
     return {
         "nothing": (["train"], 2, "--dataset NAME"),
@@ -72,6 +74,14 @@ def refusals(tmp_path, tiny_files, scene):
         "field of a raster": ([*base, "--field", "cover"], 2, "--field is for vector files"),
         "field of a data set": (["train", "--dataset", "ksc", "--field", "x"], 2, "--field is for your own scene"),
         "split file missing": ([*base, "--split", "file:none.tif"], 1, "none.tif' does not exist"),
+        "one fold": ([*base, "--split", "folds:1"], 2, "2 to 50"),
+        "final of folds": ([*base, "--final", "train"], 2, "wanted a split with test pixels"),
+        "test of a data set": (["train", "--dataset", "ksc", "--test", scene_file], 2, "--test is for one scene"),
+        "test missing": ([*base, "--test", "no.gpkg"], 1, "no.gpkg' does not exist: wanted independent test labels"),
+        "test that trains": ([*base, "--test", labels], 1, "labels no pixel with data that does not train"),
+        "prior missing": ([*base, "--prior", "uniform"], 2, "wanted training, equal, or a CSV file of class,share"),
+        "prior of another scene": ([*base, "--prior", str(shares)], 1, "no share of class 2"),
+        "resume with a prior": (["train", *resume, "--prior", "equal"], 2, "leave out --prior"),
         "disjoint of nothing": ([*base, "--split", "disjoint:0"], 2, "between 0 and 1"),
         "resume with a scene": ([*base, *resume], 2, "leave out the scene and --labels"),
         "resume with a pair": (["train", *resume, "--pair", "a", "b"], 2, "leave out --pair"),
@@ -95,7 +105,8 @@ CASES = [
     "resume with options", "no field", "unknown field", "field of a raster", "field of a data set",
     "bands of a data set", "split file missing", "disjoint of nothing", "vector labels missing",
     "labels of a pair missing", "scene twice", "scene twice by a link", "resume with a scene", "resume with a pair",
-    "resume with a layer", "resume with a seed",
+    "resume with a layer", "resume with a seed", "one fold", "final of folds", "test of a data set", "test missing",
+    "test that trains", "prior missing", "prior of another scene", "resume with a prior",
 ]  # fmt: skip
 
 

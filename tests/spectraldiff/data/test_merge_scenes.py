@@ -179,7 +179,7 @@ def test_windows_of_the_second_scene_are_its_own(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("spectraldiff.training.fit_classifier.ClassifierTask", watch)
-    monkeypatch.setattr(ClassifierFit, "_held_out", lambda self, training_set: too_few(0))
+    monkeypatch.setattr(ClassifierFit, "_held_out", lambda self, training_set: (too_few(0), None))
     training = Training(create_run(tmp_path / "run"), halves, splits, preset, 0, Compute())
     with pytest.raises(KeyboardInterrupt):
         training.train_classifier(preset, None)

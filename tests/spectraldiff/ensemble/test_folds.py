@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from spectraldiff.ensemble.folds import FOLDS, folds_like, folds_of_groups
+from spectraldiff.ensemble.folds import folds_like, folds_of_groups
+from spectraldiff.splits.folds import FOLDS
 
 
 @pytest.mark.parametrize("seed", range(3))

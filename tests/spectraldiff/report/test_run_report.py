@@ -290,7 +290,7 @@ def browse(tmp_path: Path, path: Path, width: int, *options: str) -> str:
 @pytest.mark.parametrize(
     ("name", "title", "images", "tables"),
     [
-        ("run_page", "Field & <stream>: land-cover map", 6, [5, 6, 4, 1, 3, 1]),
+        ("run_page", "Field & <stream>: land-cover map", 6, [5, 6, 2, 4, 1, 3, 1]),
         ("accuracy_page", "Accuracy of map.tif", 4, [6, 6]),
     ],
 )

@@ -124,8 +124,8 @@ def test_labels_that_are_0_everywhere():
     [
         ("paper", None, "no training counts for your own scene"),
         ("paper", "salinas", "no training counts for the data set 'salinas', only for indian-pines"),
-        ("disjointed", None, "give paper, per-class:N, fraction:F, disjoint"),
-        ("paper:3", "houston", "give paper, per-class:N, fraction:F, disjoint"),
+        ("disjointed", None, "folds:N, paper, per-class:N, fraction:F, disjoint"),
+        ("paper:3", "houston", "folds:N, paper, per-class:N, fraction:F, disjoint"),
         ("per-class:0", None, "whole number above 0"),
         ("per-class:x", None, "whole number above 0"),
         ("per-class", None, "whole number above 0"),
@@ -134,7 +134,7 @@ def test_labels_that_are_0_everywhere():
         ("fraction:", None, "between 0 and 1"),
         ("disjoint:2", None, "between 0 and 1"),
         ("disjoint:", None, "between 0 and 1"),
-        ("file:", None, "give paper"),
+        ("file:", None, "folds:N, paper"),
         ("file:train.tif", None, "for one scene"),
     ],
 )

@@ -369,7 +369,8 @@ def test_sources_exclude_each_other() -> None:
     check_source("houston", None, None)
     check_source(None, "a.tif", "b.tif")
     assert default_split("houston") == "paper"
-    assert default_split("ksc") == default_split(None) == "fraction:0.1"
+    assert default_split("ksc") == "fraction:0.1"
+    assert default_split(None) == "folds"
 
 
 def test_run_files_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
