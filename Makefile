@@ -1,5 +1,5 @@
 # `make demo` runs the main job on Indian Pines; `make test` runs lint, types, import rules and all tests, `make check` the
-# same without the tests that train; `make coverage` counts the lines that tests run; `make bench` prints the tables.
+# same without the tests that train or kill processes; `make coverage` counts the lines that tests run; `make bench` prints the tables.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -33,7 +33,7 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 check: lint
-	$(PYTEST) -m "not training"
+	$(PYTEST) -m "not training and not processes"
 
 test: lint
 	$(PYTEST) --durations 20

@@ -44,7 +44,7 @@ def title_of(name: str) -> str:
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Return all that decides the result of one of `SIMPLE`, apart from scene, split and seed."""
+    """Return all that decides the result of one of `SIMPLE`, except scene, split and seed."""
     kind, side = SIMPLE[name]
     return {"side": side, **SETTINGS[kind]}
 

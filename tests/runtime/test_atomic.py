@@ -11,6 +11,8 @@ import pytest
 from spectraldiff_runtime.atomic import PartialFile, check_distinct, commit, output_error
 from spectraldiff_runtime.errors import OutputError
 
+pytestmark = pytest.mark.processes
+
 
 class Broken(PartialFile):
     """An output that cannot be finished."""

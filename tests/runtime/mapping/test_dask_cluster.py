@@ -15,6 +15,8 @@ from spectraldiff_runtime.errors import MissingExtraError, UsageError
 from spectraldiff_runtime.mapping import dask_cluster
 from spectraldiff_runtime.mapping.dask_cluster import ClusterError, ClusterOptions, WindowCluster, _Task
 
+pytestmark = pytest.mark.processes
+
 pytest.importorskip("distributed")
 
 

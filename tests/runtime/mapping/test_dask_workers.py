@@ -19,6 +19,8 @@ from spectraldiff_runtime.mapping import dask_cluster
 from spectraldiff_runtime.mapping.dask_cluster import ClusterError, ClusterOptions, WindowCluster
 from spectraldiff_runtime.mapping.dask_workers import LOGGERS
 
+pytestmark = pytest.mark.processes
+
 pytest.importorskip("distributed")
 ARRIVAL_LIMIT = 60.0
 

@@ -22,6 +22,8 @@ from spectraldiff_runtime.output import journal
 from spectraldiff_runtime.scene.raster import RasterScene
 from spectraldiff_runtime.signals import SIGNALS
 
+pytestmark = pytest.mark.processes
+
 LAYERS = {"--out": "classes.tif", "--confidence": "confidence.tif", "--probabilities": "p.tif", "--preview": "map.png"}
 UNFINISHED = "classes.tif.unfinished"
 PROMPT = 2.0  # seconds that a map may take to end

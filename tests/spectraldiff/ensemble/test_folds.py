@@ -1,4 +1,4 @@
-"""Folds: groups whole, classes spread evenly, blocks as far apart as the pixels to be mapped."""
+"""Folds: groups whole, classes spread evenly, blocks at the distances of the pixels to be mapped."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def grid(side: int, step: int = 1) -> np.ndarray:
 
 @pytest.mark.parametrize("gap", [1, 4, 16])
 def test_blocks_are_as_large_as_the_pixels_to_be_mapped_are_far(gap: int):
-    """Targets lie in a strip beside the training pixels, so far as pixels of a block lie from other blocks."""
+    """Targets lie in a strip next to the training pixels, so far as pixels of a block lie from other blocks."""
     pixels = grid(96)
     labels = (pixels[:, 1] // 8) % 3
     rows, beyond = np.mgrid[:96, :gap].reshape(2, -1)

@@ -14,13 +14,13 @@ from spectraldiff.ensemble.linear_fit import ABSENT, Labelled, LinearFit, fit_ld
 CLASSES, SIZE = 3, 6
 
 
-def problem(counts: tuple[int, ...] = (40, 40, 40), apart: float = 1.5) -> tuple[np.ndarray, Labelled]:
+def problem(counts: tuple[int, ...] = (40, 40, 40), distance: float = 1.5) -> tuple[np.ndarray, Labelled]:
     """Return feature vectors, and labels in four folds that have a quarter of each class."""
     generator = np.random.default_rng(0)
     labels = np.repeat(np.arange(CLASSES), counts)
     spread = np.diag([3, 2, 1, 1, 0.5, 0.1]) @ np.linalg.qr(generator.standard_normal((SIZE, SIZE)))[0]
     x = (
-        apart * generator.standard_normal((CLASSES, SIZE))[labels]
+        distance * generator.standard_normal((CLASSES, SIZE))[labels]
         + generator.standard_normal((len(labels), 6)) @ spread
     )
     numbers = np.concatenate([np.arange(count) % 4 for count in counts])
@@ -123,7 +123,7 @@ def test_scores_of_the_regression_are_without_prior(monkeypatch: pytest.MonkeyPa
     """The log prior is added in the training, where pixels of a class are few."""
     monkeypatch.setattr(linear_fit, "PENALTIES", (0.01,))
     monkeypatch.setattr(linear_fit, "ITERATIONS", 1000)
-    x, labelled = problem((60, 20, 8), apart=0.5)
+    x, labelled = problem((60, 20, 8), distance=0.5)
     labels, priors = labelled.labels, log_priors(labelled.labels, CLASSES)
 
     def loss(values: np.ndarray) -> float:
