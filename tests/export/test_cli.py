@@ -4,12 +4,15 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from spectraldiff.training.run_folder import RunFolder
 from spectraldiff.training.run_model import load_model
+from spectraldiff_export import cli
 from spectraldiff_runtime import Model, map_scene
 
 
@@ -133,3 +136,14 @@ def test_a_missing_extra_is_named(runs, sdiff, tmp_path, monkeypatch):
     assert (code, stderr.count("\n")) == (1, 1)
     assert "onnxscript" in stderr
     assert "pip install 'spectraldiff[train]'" in stderr
+
+
+def test_the_summary_names_the_agreement_of_a_lower_precision(capsys: pytest.CaptureFixture[str]) -> None:
+    card = SimpleNamespace(name="s", preset="fast", bands=3, classes=(1, 2), halo=4, precision="fp16")
+    checked = SimpleNamespace(near_ties=2, pixels=1000, probability=1e-5)
+    agreement = SimpleNamespace(oa=0.991, oa_fp32=0.9912, equal_classes=0.998, pixels=1000)
+    found = SimpleNamespace(card=card, verification=checked, path="m.onnx", size=1e6, agreement=agreement)
+    cli._summarise(cast("Any", found))
+    said = capsys.readouterr().err
+    assert "2 near-ties decided otherwise" in said
+    assert "In fp16 and in fp32 the same class at 99.80 % of 1,000 pixels, OA 99.10 and 99.12 there" in said
