@@ -86,7 +86,7 @@ def draw_folds(
         kind, alone = BLOCKS if kind != PIXELS else kind, []
     notes = [f"in one {kind} only, so held out block by block and optimistic: {_listed(alone, titles)}"] * bool(alone)
     if kind == BLOCKS:
-        notes = ["each class is in one patch, so blocks of it are held out beside each other: accuracy is optimistic"]
+        notes = ["each class is in one patch, so blocks of it are held out next to each other: accuracy is optimistic"]
     notes += [f"one labelled pixel only, so no accuracy: {_listed(single, titles)}"] * bool(single)
     return DrawnFolds(found.reshape(labels.shape), int(numbers.max(initial=0)), kind, tuple(notes))
 

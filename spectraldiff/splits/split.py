@@ -31,7 +31,7 @@ class Split:
     folds
         (H, W) the fold, from 1, in which a training pixel is held out and scored; 0 for none. None for splits with test
         pixels; else nothing tests, and all labelled pixels train.
-    apart
+    distant
         Whether most held-out pixels have no training pixel of another fold in their windows.
     """
 
@@ -42,12 +42,12 @@ class Split:
     leakage: float | None = None
     notes: tuple[str, ...] = ()
     folds: NDArray[np.uint8] | None = None
-    apart: bool = False
+    distant: bool = False
 
     @property
     def spatially_disjoint(self) -> bool:
         """Whether most test pixels are in other polygons than the training pixels, or have none in their windows."""
-        return self.name.endswith(BY_POLYGON) or self.apart or (self.leakage is not None and self.leakage < 0.5)
+        return self.name.endswith(BY_POLYGON) or self.distant or (self.leakage is not None and self.leakage < 0.5)
 
     @property
     def scored(self) -> NDArray[np.bool_]:
