@@ -78,11 +78,13 @@ class ContextInputs:
         """Return the noise covariance, (P, P), of a map's means over a window: half that of neighbours' differences.
 
         It needs no labels: pixels side by side are mostly of one class. The largest quarter of the differences is left
-        out. Tiles are spread evenly over the scenes.
+        out. Tiles are spread evenly over the scenes. Without any pixels side by side it is the identity.
         """
         corners = [corner for corner in self._corners() if self._inner(self.valid, corner).any()]
         chosen = corners[:: max(1, len(corners) // NOISE_TILES)][:NOISE_TILES]
         pairs = [pair for corner in chosen for pair in self._pairs(name, window, corner)]
+        if not any(len(pair) for pair in pairs):  # no two pixels with data lie side by side
+            return np.eye(self.maps[name].values.shape[2])
         differences = np.concatenate(pairs)
         size = (differences**2).mean(1)
         quiet = differences[size <= np.quantile(size, QUIET)]

@@ -128,3 +128,11 @@ def test_scores_of_a_map_are_folded_into_scores_of_features():
     member = generator.standard_normal((3, 4)), generator.standard_normal(4)
     matrix, bias = FeatureMap(torch.from_numpy(values), weight, offset).fold(*member)
     np.testing.assert_allclose(features @ matrix.T + bias, values @ member[0] + member[1])
+
+
+def test_without_pixels_side_by_side_the_noise_is_the_identity(inputs: ContextInputs):
+    lonely = torch.zeros_like(inputs.valid)
+    lonely[RIM::2, RIM::2] = True
+    for valid in (lonely, torch.zeros_like(inputs.valid)):
+        found = ContextInputs(inputs.maps, inputs.pixels, inputs.guides, valid).noise("map", 1)
+        np.testing.assert_array_equal(found, np.eye(3))
