@@ -144,6 +144,8 @@ def describe_product(file: str, product: "Product") -> dict[str, Any]:
             "bad_bands_nm": [None if np.isnan(bad[band]) else round(bad[band], 2) for band in sorted(bad)],
             "note": scene.note,
             "clouds_percent": product.clouds,
+            "cloudy_pixels": None if scene.clouds is None else scene.clouds.pixels,
+            "warnings": list(scene.warnings),
         }
 
 

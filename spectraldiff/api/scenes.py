@@ -8,6 +8,7 @@ from spectraldiff.api.results import OpenedScene
 from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff.data.source import SceneSource, whole_path
 from spectraldiff_runtime.cli.options import training_package
+from spectraldiff_runtime.scene.clouds import KEEP, CloudChoice, cloud_choice
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import ALL_BANDS, BandChoice
 
@@ -24,6 +25,7 @@ def open_labelled(
     bands: BandChoice = None,
     nodata: Nodata = NODATA_OF_FILE,
     scaled: bool = False,
+    clouds: CloudChoice = KEEP,
 ) -> OpenedScene:
     """Read a scene and its labels.
 
@@ -43,6 +45,8 @@ def open_labelled(
         Value of pixels without data, None for none, or ``"file"`` for the raster's own.
     scaled
         Whether the raster's scale and offset are applied; maps of the model apply them, too.
+    clouds
+        Whether pixels that the product marks as cloudy are used (``"keep"``) or count as without data (``"drop"``).
 
     Raises
     ------
@@ -62,6 +66,7 @@ def open_labelled(
         bands=bands if bands is None or bands == ALL_BANDS else tuple(bands),
         nodata=nodata,
         scaled=scaled,
+        clouds=cloud_choice(clouds),
     )
     source.check_files()
     # A class of its own is enough here: `train` counts those of all its scenes.

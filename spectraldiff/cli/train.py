@@ -11,6 +11,8 @@ from typer.core import TyperCommand
 
 from spectraldiff.options import RUNS, TRAIN, TrainOptions
 from spectraldiff_runtime.cli.options import (
+    CloudPixels,
+    Clouds,
     DataDir,
     Device,
     Json,
@@ -183,6 +185,7 @@ def train(
     scaled: Annotated[
         bool, typer.Option("--scaled", help="Apply your scene's scale and offset; maps of the model do so too.")
     ] = False,
+    clouds: Clouds = CloudPixels.KEEP,
     device: Annotated[
         Device | None,
         typer.Option(help="Where to train; auto by default, with --resume what was asked before.", show_default=False),
@@ -240,6 +243,7 @@ def train(
         bands=None if bands is None else parse_bands(bands),
         nodata=parse_nodata(nodata),
         scaled=scaled,
+        clouds=clouds.value,
         data_dir=None if data_dir is None else str(data_dir),
     )
     if resume is None:

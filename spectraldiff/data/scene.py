@@ -24,6 +24,7 @@ from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geotiff.encode import ArrayRaster
 from spectraldiff_runtime.geotiff.spec import class_spec
 from spectraldiff_runtime.products.recognise import open_scene
+from spectraldiff_runtime.scene.clouds import KEEP, CloudChoice, Clouds
 from spectraldiff_runtime.scene.lookup_grid import LookupGrid
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import BandChoice
@@ -131,10 +132,10 @@ class LabelledScene:
         scene_path: str | Path,
         labels_path: str | Path,
         *,
-        name: str | None = None,
         bands: BandChoice = None,
         nodata: Nodata = NODATA_OF_FILE,
         scaled: bool = False,
+        clouds: CloudChoice = KEEP,
         fields: LabelFields | None = None,
         least: int = 2,
     ) -> "LabelledScene":
@@ -148,14 +149,14 @@ class LabelledScene:
             Polygons or points in a vector file, in any CRS; or a raster with one band of whole numbers 0..65535, its
             nodata value counted as 0, on any grid in the scene's CRS (`spectraldiff.data.label_reader`). Names and
             colours come from the file if it has them, else they are "Class 1", ... and default colours.
-        name
-            Defaults to the scene's file name without suffix.
         bands
             Numbers of the bands to use, from 1; by default all but those that the raster calls bad.
         nodata
             ``"file"`` for the raster's own values, a number to use instead, or None for none.
         scaled
             Apply the raster's scale and offset; the cube is then float32, with NaN for pixels without data.
+        clouds
+            Whether pixels that the product marks as cloudy are used (``"keep"``) or count as without data (``"drop"``).
         fields
             Fields and layer of a vector file.
         least
@@ -170,17 +171,18 @@ class LabelledScene:
         LabelsError
             The labels do not fit the scene, have other values, or have too few classes.
         """
-        with open_scene(scene_path, bands, nodata, scaled=scaled) as raster:
+        with open_scene(scene_path, bands, nodata, scaled=scaled, clouds=clouds) as raster:
             cube = np.empty((raster.height, raster.width, len(raster.bands)), raster.dtype)
             raster.read(0, raster.height, 0, raster.width, out=cube.transpose(2, 0, 1))
             missing = _missing(raster, cube)
             place, wavelengths, value = raster.georeference, raster.wavelengths, raster.nodata
             numbers, tags, names, grid = raster.bands, raster.tags, raster.band_names, getattr(raster, "grid", None)
-            sensor, said, count, fwhm = raster.sensor, raster.note, raster.count, raster.fwhm
+            sensor, said, count, fwhm = raster.sensor, (raster.note, *raster.warnings), raster.count, raster.fwhm
+            marked = getattr(raster, "clouds", None)
         own = _labels_of(labels_path, cube.shape[:2], place, grid, str(scene_path), fields)
         check_class_count([own.labels], own.classes, [labels_path], least, own.remarks)
         return cls(
-            name=name or Path(scene_path).stem,
+            name=Path(scene_path).stem,
             cube=cube,
             labels=own.labels,
             classes=own.classes,
@@ -194,7 +196,11 @@ class LabelledScene:
             attribution=tags.get("ATTRIBUTION", ""),
             note=tags.get("NOTE", ""),
             groups=own.groups,
-            remarks=(*filter(None, [said]), *own.remarks, *renumbered(own, labels_path)),
+            remarks=(
+                *filter(None, [*said, _cloud_remark(marked, own.labels)]),
+                *own.remarks,
+                *renumbered(own, labels_path),
+            ),
             numbers=numbers,
             file_bands=count,
             fwhm=fwhm,
@@ -315,6 +321,13 @@ def _labels_of(
     groups = None if own.groups is None else np.where(labels != 0, grid.highest(own.groups, shape), 0)
     said = f"pixels of the scene that lie under two classes on the map, left unlabelled: {clashes:,}"
     return replace(own, labels=labels, groups=groups, remarks=(*own.remarks, *([said] if clashes else ())))
+
+
+def _cloud_remark(clouds: Clouds | None, labels: NDArray[Any]) -> str:
+    """Say how many pixels of a scene, and how many labelled ones, are cloudy; empty where nothing says so."""
+    if clouds is None:
+        return ""
+    return f"{clouds.note} (labelled: {int(np.count_nonzero(labels[clouds.cloudy])):,})"
 
 
 def _missing(raster: Any, cube: NDArray[Any]) -> NDArray[np.bool_] | None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from spectraldiff.data.label_vectors import LabelFields, is_vector
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff_runtime.errors import LabelsError, SceneError, SpectralDiffError, UsageError
+from spectraldiff_runtime.scene.clouds import KEEP, CloudChoice
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 
 # Names that only GDAL knows: /vsizip/a.zip/a.tif, s3://bucket/a.tif, NETCDF:"a.nc":b. One letter is a Windows drive.
@@ -30,7 +31,7 @@ class SceneSource:
         More scenes, each with its labels.
     fields
         What to read of vector files.
-    bands, nodata, scaled
+    bands, nodata, scaled, clouds
         As `LabelledScene.from_files` takes them.
     """
 
@@ -42,6 +43,7 @@ class SceneSource:
     bands: tuple[int, ...] | Literal["all"] | None = None
     nodata: Nodata = NODATA_OF_FILE
     scaled: bool = False
+    clouds: CloudChoice = KEEP
     data_dir: str | None = None
 
     @property
@@ -57,6 +59,7 @@ class SceneSource:
             "--bands": self.bands is not None,
             "--nodata": self.nodata != NODATA_OF_FILE,
             "--scaled": self.scaled,
+            "--clouds": self.clouds != KEEP,
         }
         return [option for option, is_given in given.items() if is_given] + self.fields.options
 
@@ -74,7 +77,7 @@ class SceneSource:
         first, *more = sources
         if more and any(source.dataset is not None for source in sources):
             raise UsageError("a benchmark scene is among several: train on it alone, or write it and open its files")
-        ways = [(s.fields, s.bands, s.nodata, s.scaled) for s in sources]
+        ways = [(s.fields, s.bands, s.nodata, s.scaled, s.clouds) for s in sources]
         if any(way != ways[0] for way in ways):
             raise UsageError("the scenes were opened with different options: open all with the same ones")
         return replace(first, pairs=tuple(pair for source in sources for pair in source.files)[len(first.files[:1]) :])
@@ -101,7 +104,7 @@ class SceneSource:
     def read(self, least: int = 2) -> list[LabelledScene]:
         """Read own files, each with at least `least` classes; the errors are those of `LabelledScene.from_files`."""
         options: dict[str, Any] = {"bands": self.bands, "nodata": self.nodata, "scaled": self.scaled}
-        options |= {"fields": self.fields, "least": least}
+        options |= {"clouds": self.clouds, "fields": self.fields, "least": least}
         return [LabelledScene.from_files(*pair, **options) for pair in self.files]
 
 

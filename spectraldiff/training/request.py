@@ -29,6 +29,7 @@ from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, RunError, UsageError
 from spectraldiff_runtime.geo.georeference import Georeference, crs_of
 from spectraldiff_runtime.messages import ranges, sdiff
+from spectraldiff_runtime.scene.clouds import KEEP, CloudChoice
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import ALL_BANDS
 
@@ -51,7 +52,7 @@ class Request:
         More scenes with their labels.
     field, layer_name, name_field
         What to read of vector files, see `spectraldiff.data.label_vectors.LabelFields`.
-    bands, nodata, scaled
+    bands, nodata, scaled, clouds
         As `LabelledScene.from_files` takes them, for own rasters.
     split, seed
         See `spectraldiff.splits.draw.make_splits`.
@@ -87,6 +88,7 @@ class Request:
     bands: tuple[int, ...] | Literal["all"] | None = None
     nodata: Nodata = NODATA_OF_FILE
     scaled: bool = False
+    clouds: CloudChoice = KEEP
     pairs: tuple[tuple[str, str], ...] = ()
     field: str | None = None
     layer_name: str | None = None
@@ -149,6 +151,7 @@ class Request:
             bands=self.bands,
             nodata=self.nodata,
             scaled=self.scaled,
+            clouds=self.clouds,
             data_dir=self.data_dir,
         )
 
@@ -223,6 +226,7 @@ class Request:
             "--name-field": self.name_field,
             "--bands": ranges(self.bands) if isinstance(self.bands, tuple) else self.bands,
             "--nodata": None if self.nodata == NODATA_OF_FILE else "none" if self.nodata is None else self.nodata,
+            "--clouds": None if self.clouds == KEEP else self.clouds,
             "--split": self.split,
             "--split-by": None if self.split_by == "polygon" else self.split_by,
             "--final": None if self.final == _usual_final(self.split) else self.final,
@@ -377,6 +381,7 @@ def new_request(source: SceneSource, options: TrainOptions) -> Request:
         bands=source.bands,
         nodata=source.nodata,
         scaled=source.scaled,
+        clouds=source.clouds,
         pairs=tuple((whole_path(scene), whole_path(labels)) for scene, labels in source.pairs),
         field=source.fields.field,
         name_field=source.fields.name_field,

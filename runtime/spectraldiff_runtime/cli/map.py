@@ -10,6 +10,8 @@ import typer
 
 from spectraldiff_runtime.cli.map_output import print_profile, progress, rate, summarise
 from spectraldiff_runtime.cli.options import (
+    CloudPixels,
+    Clouds,
     Json,
     Overwrite,
     Quiet,
@@ -19,6 +21,7 @@ from spectraldiff_runtime.cli.options import (
     parse_nodata,
     parse_options,
     parse_size,
+    parse_values,
     print_json,
     warn,
 )
@@ -95,8 +98,15 @@ def map(
         ),
     ] = None,
     mask: Annotated[
-        Path | None,
-        typer.Option(help="Map inside the polygons of this vector file only: aoi.gpkg.", show_default=False),
+        str | None,
+        typer.Option(
+            help="Map inside the polygons of this vector file only (aoi.gpkg), or where this raster is not 0.",
+            show_default=False,
+        ),
+    ] = None,
+    mask_values: Annotated[
+        str | None,
+        typer.Option(help="Values of a raster as --mask that are wanted: 1,2.", metavar="VALUES", show_default=False),
     ] = None,
     nodata: Annotated[
         str | None,
@@ -105,6 +115,7 @@ def map(
     bands: Annotated[
         str | None, typer.Option(help="Bands to use, counted from 1: 1-100,110-200; or all.", show_default=False)
     ] = None,
+    clouds: Clouds = CloudPixels.KEEP,
     resample_bands: Annotated[
         bool, typer.Option("--resample-bands", help="Interpolate bands to the model's wavelengths.")
     ] = False,
@@ -156,13 +167,14 @@ def map(
     chosen = None if bands is None else parse_bands(bands)
     missing = parse_nodata(nodata)
     asked = parse_options(creation or [])
+    wanted = None if mask_values is None else parse_values("--mask-values", mask_values)
     from spectraldiff_runtime.geotiff.spec import Format
     from spectraldiff_runtime.model.engine import Model
 
     targets = _targets(
         scenes, out, out_dir, {"confidence": confidence, "probabilities": probabilities, "preview": preview}
     )
-    inputs = [model] if mask is None else [model, mask]
+    inputs = [model] if mask is None else [model, Path(mask)]
     if out_dir is None:
         targets[0].check(inputs, overwrite or resume)
     engine = Model.open(model, device, threads)
@@ -173,9 +185,11 @@ def map(
         "bounds": bounds,
         "bounds_crs": bounds_crs,
         "mask": mask,
+        "mask_values": wanted,
         "bands": chosen,
         "resample_bands": resample_bands,
         "nodata": missing,
+        "clouds": clouds.value,
         "max_memory": size,
         "tile": tile,
         "batch": batch,
@@ -354,7 +368,8 @@ def _announce(model: "Model", scene: "Scene", region: "Region", plan: "Plan", ve
     """Say what runs where."""
     card = model.card
     typer.echo(f"Mapping '{scene.name}' with the {card.preset} model of {card.name} on {model.device}", err=True)
-    for note in filter(None, (getattr(scene, "note", ""), model.note)):
+    found = getattr(scene, "clouds", None)
+    for note in filter(None, (getattr(scene, "note", ""), "" if found is None else found.note, model.note)):
         typer.echo(f"  {note}", err=True)
     if verbose:
         window = region.window

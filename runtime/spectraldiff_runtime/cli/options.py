@@ -34,6 +34,18 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class CloudPixels(StrEnum):
+    """What becomes of cloudy pixels."""
+
+    KEEP = "keep"
+    DROP = "drop"
+
+
+Clouds = Annotated[
+    CloudPixels,
+    typer.Option(help="Pixels that the product marks as cloudy: keep them, or drop them as if they had no data."),
+]
+
 OUR_PACKAGES = ("spectraldiff", "spectraldiff_export", "spectraldiff_runtime")
 
 
@@ -150,6 +162,23 @@ def parse_nodata(text: str | None) -> float | Literal["file"] | None:
         return float(text)
     except ValueError:
         raise UsageError(f"--nodata has '{text}': wanted a number or 'none'") from None
+
+
+def parse_values(option: str, text: str) -> tuple[float, ...]:
+    """Parse ``"1,2"`` to numbers.
+
+    Raises
+    ------
+    UsageError
+        The text is no list of finite numbers.
+    """
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(map(math.isfinite, values)):
+        raise UsageError(f"{option} has '{text}': wanted numbers such as 1,2")
+    return values
 
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)

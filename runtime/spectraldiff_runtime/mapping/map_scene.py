@@ -27,6 +27,7 @@ from spectraldiff_runtime.output.block import Block as Block
 from spectraldiff_runtime.output.file_sink import FileSink, is_up_to_date
 from spectraldiff_runtime.output.pixel_counts import count_values
 from spectraldiff_runtime.output.sinks import ArraySink, Outputs, Sink, WriteOptions
+from spectraldiff_runtime.scene.clouds import KEEP, CloudChoice
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import BandChoice, Scene
 from spectraldiff_runtime.tiling.memory_plan import DEFAULT_MEMORY
@@ -50,9 +51,11 @@ def map_scene(
     bounds: Box | None = None,
     bounds_crs: str | None = None,
     mask: str | Path | None = None,
+    mask_values: Sequence[float] | None = None,
     bands: BandChoice = None,
     resample_bands: bool = False,
     nodata: Nodata = NODATA_OF_FILE,
+    clouds: CloudChoice = KEEP,
     max_memory: int = DEFAULT_MEMORY,
     tile: int | None = None,
     batch: int | None = None,
@@ -85,11 +88,16 @@ def map_scene(
         Pixels of a lower confidence, 0..1, become 0.
     window, bounds, bounds_crs, mask
         The part to map: (column, row, width, height) in pixels; or (west, south, east, north) in the scene's CRS or
-        another one; and a vector file whose polygons hold the wanted pixels.
+        another one; and a vector file whose polygons hold the wanted pixels, or a raster of one band, placed by its
+        georeference, in which they are not 0.
+    mask_values
+        The values of a raster as `mask` that are wanted, in place of all but 0.
     bands, nodata
         As in `RasterScene`; an array has no nodata value but the one given here.
     resample_bands
         Whether bands are interpolated to the model's wavelengths where the scene has others.
+    clouds
+        What becomes of pixels that the scene's product marks as cloudy: ``"keep"``, or ``"drop"``, as if without data.
     max_memory
         Bytes that the process may hold; tiles, batches and strips follow from it.
     tile, batch
@@ -117,8 +125,8 @@ def map_scene(
         With nothing written; what a full disk stopped, or what ran with `resume`, is kept for the next run.
     """
     request = MapRequest(
-        SourceOptions.of(bands, nodata, resample_bands),
-        RegionOptions(window, bounds, bounds_crs, mask),
+        SourceOptions.of(bands, nodata, resample_bands, clouds),
+        RegionOptions.of(window, bounds, bounds_crs, mask, mask_values),
         Outputs.of(out, confidence, probabilities, preview, percent, min_confidence),
         WriteOptions.of(form, overwrite, resume),
         ComputeOptions.of(max_memory, tile, batch, cluster),
@@ -238,4 +246,5 @@ def _result(
         seconds,
         scene.georeference.hectares_per_pixel,
         tuple(stage.as_dict(seconds) for stage in stages),
+        clouds=None if (clouds := getattr(scene, "clouds", None)) is None else clouds.facts(),
     )

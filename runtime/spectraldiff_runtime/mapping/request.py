@@ -1,6 +1,6 @@
 """The options of `map_scene`, grouped by what they concern; each group checks its own values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +11,22 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import UsageError
 from spectraldiff_runtime.geo.bounds import choose_window
-from spectraldiff_runtime.geo.polygon_mask import PolygonMask
+from spectraldiff_runtime.geo.masks import Mask, open_mask
+from spectraldiff_runtime.geo.raster_mask import Grid
 from spectraldiff_runtime.geo.reprojection import Box
 from spectraldiff_runtime.mapping.band_matching import fit_bands
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.output.sinks import Outputs, WriteOptions
+from spectraldiff_runtime.products.product import no_cloud_mask
 from spectraldiff_runtime.products.recognise import open_scene
 from spectraldiff_runtime.scene.array import ArrayScene
+from spectraldiff_runtime.scene.clouds import DROP, KEEP, CloudChoice, cloud_choice
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import ALL_BANDS, BandChoice, Scene, chosen_bands
 from spectraldiff_runtime.tiling.memory_plan import GpuBudget, make_plan
 from spectraldiff_runtime.tiling.plan import Plan
-from spectraldiff_runtime.validation import as_int, as_int_or_none, as_tuple, nodata_value
+from spectraldiff_runtime.validation import as_float, as_int, as_int_or_none, as_tuple, nodata_value
 from spectraldiff_runtime.window import Window
 
 if TYPE_CHECKING:
@@ -32,18 +35,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """How a scene is read: bands in use (None: all good ones), nodata value, and whether bands are interpolated."""
+    """How a scene is read: bands in use (None: all good ones), nodata value, whether bands are interpolated, clouds."""
 
     bands: BandChoice
     nodata: Nodata
     resample: bool
+    clouds: CloudChoice = KEEP
 
     @classmethod
-    def of(cls, bands: BandChoice, nodata: Nodata, resample: bool) -> "SourceOptions":
+    def of(cls, bands: BandChoice, nodata: Nodata, resample: bool, clouds: CloudChoice = KEEP) -> "SourceOptions":
         """Check and convert what the user gave; UsageError for anything that is no number."""
         if bands is not None and not (isinstance(bands, str) and bands == ALL_BANDS):
             bands = as_tuple("bands", bands, as_int, "whole numbers, counted from 1, or 'all'")
-        return cls(bands, nodata_value(nodata), bool(resample))
+        return cls(bands, nodata_value(nodata), bool(resample), cloud_choice(clouds))
 
     def open(
         self, scene: str | Path | NDArray[Any] | Scene, card: ModelCard, warn: Callable[[str], None]
@@ -51,6 +55,8 @@ class SourceOptions:
         """Open a scene of any kind with the bands that the model needs."""
         if isinstance(scene, str | Path):
             return self.open_raster(scene, card, warn)
+        if self.clouds == DROP:
+            raise no_cloud_mask("an array")
         if isinstance(scene, np.ndarray):
             return nullcontext(self._fitted(self._array_scene(scene), card, warn))
         if not hasattr(scene, "read"):
@@ -65,7 +71,7 @@ class SourceOptions:
         self, path: str | Path, card: ModelCard, warn: Callable[[str], None]
     ) -> AbstractContextManager[Scene]:
         """Open a product or raster with the bands that the model needs; it is closed if they are not there."""
-        scene = open_scene(path, self.bands, self.nodata, scaled=card.scaled)
+        scene = open_scene(path, self.bands, self.nodata, scaled=card.scaled, clouds=self.clouds)
         try:
             fitted: Any = self._fitted(scene, card, warn)
         except BaseException:
@@ -89,7 +95,7 @@ class Region:
     """The pixels of a scene to map: a window, and within it those inside a mask."""
 
     window: Window
-    mask: PolygonMask | None = None
+    mask: Mask | None = None
 
     def touches(self, window: Window) -> bool:
         """Whether `window` may contain a pixel to map."""
@@ -117,6 +123,24 @@ class RegionOptions:
     bounds: Box | None = None
     bounds_crs: str | None = None
     mask: str | Path | None = None
+    mask_values: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        window: tuple[int, int, int, int] | None,
+        bounds: Box | None,
+        bounds_crs: str | None,
+        mask: str | Path | None,
+        mask_values: Sequence[float] | None = None,
+    ) -> "RegionOptions":
+        """Check and convert what the user gave; UsageError for values that are no numbers, or without a mask."""
+        if mask_values is None:
+            return cls(window, bounds, bounds_crs, mask)
+        if mask is None:
+            raise UsageError("--mask-values was given without --mask: wanted both; add --mask QUALITY.tif")
+        values = as_tuple("mask_values", mask_values, as_float, "numbers")
+        return cls(window, bounds, bounds_crs, mask, values)
 
     def find(self, scene: Scene) -> Region:
         """Return the region in the scene's pixels; a mask alone gives the smallest window that contains it.
@@ -124,10 +148,10 @@ class RegionOptions:
         Raises
         ------
         SceneError, UsageError
-            As `choose_window` and `PolygonMask`.
+            As `choose_window` and `open_mask`.
         """
         height, width, place, name = scene.height, scene.width, scene.georeference, scene.name
-        mask = None if self.mask is None else PolygonMask(self.mask, place, height, width, name)
+        mask = None if self.mask is None else open_mask(self.mask, self.mask_values, Grid(place, height, width, name))
         if self.window is None and self.bounds is None and mask is not None:
             return Region(mask.window, mask)
         window = choose_window(

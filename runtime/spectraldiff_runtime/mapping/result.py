@@ -36,6 +36,9 @@ class MapResult:
         One entry for each stage: what it did and what it waited for.
     skipped
         Whether the map was there already, so that nothing was done.
+    clouds
+        ``pixels`` of the scene that are cloudy, in its own rows and columns, and whether they were ``dropped``; None
+        where the scene has no cloud mask.
     """
 
     classes: NDArray[Any] | None
@@ -50,6 +53,7 @@ class MapResult:
     hectares_per_pixel: float | None
     profile: tuple[Mapping[str, Any], ...] = ()
     skipped: bool = False
+    clouds: Mapping[str, Any] | None = None
 
     @property
     def pixels_per_second(self) -> float:
@@ -71,6 +75,7 @@ class MapResult:
             "pixels_per_second": self.pixels_per_second,
             "unclassified_pixels": self.pixels[0],
             "skipped": self.skipped,
+            "clouds": None if self.clouds is None else dict(self.clouds),
             "classes": [self._row(c) for c in self.legend],
             "profile": list(self.profile),
         }

@@ -10,6 +10,7 @@ from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.output.block import Block, RequestedLayers
 from spectraldiff_runtime.output.gathered_sink import GatheredSink
 from spectraldiff_runtime.output.sinks import Sink
+from spectraldiff_runtime.scene.clouds import Clouds
 from spectraldiff_runtime.scene.lookup_grid import LookupGrid
 from spectraldiff_runtime.scene.protocol import Scene
 from spectraldiff_runtime.window import Window
@@ -46,6 +47,12 @@ class OnMap:
     def files(self) -> tuple[Path, ...]:
         """The local files that the scene is read from."""
         return tuple(getattr(self.scene, "files", ()))
+
+    @property
+    def clouds(self) -> Clouds | None:
+        """The scene's, in its own rows and columns."""
+        clouds: Clouds | None = getattr(self.scene, "clouds", None)
+        return clouds
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the scene's."""

@@ -4,6 +4,7 @@ import re
 from pathlib import PurePosixPath
 
 from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.products.clouds import CloudLayer
 from spectraldiff_runtime.products.delivery import Delivery
 from spectraldiff_runtime.products.metadata_xml import Metadata, as_number
 from spectraldiff_runtime.products.product import RasterProduct
@@ -48,8 +49,15 @@ def _product(delivery: Delivery, name: str) -> RasterProduct:
         LEVELS[level],
         as_number(metadata.anywhere("cloudCoverage", "cloudCover")),
         _bands(delivery, name, metadata),
+        cloud_layers=_clouds(delivery, stem),
         physical=level != "L2A",  # gains of radiance belong to each scene
     )
+
+
+def _clouds(delivery: Delivery, stem: str) -> tuple[CloudLayer, ...]:
+    """Return the mask, of whose bands the sixth marks clouds over land and the seventh clouds over water."""
+    found = delivery.matching(re.escape(stem) + r"-QL_QUALITY-2\.(TIF|TIFF|VRT|JP2)")
+    return tuple(CloudLayer(delivery.gdal_name(name), (1,), delivery.local(name), (6, 7)) for name in found[:1])
 
 
 def _level(name: str, metadata: Metadata) -> str:

@@ -9,12 +9,15 @@ import rasterio
 
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.geo.georeference import Georeference
+from spectraldiff_runtime.products.clouds import CloudLayer
 from spectraldiff_runtime.products.hdf5_file import fill_value, nanometres, numbers, text
 from spectraldiff_runtime.products.hdf5_scene import Cube, Hdf5Layout
 from spectraldiff_runtime.products.product import Hdf5Product
 from spectraldiff_runtime.scene.lookup_grid import LookupGrid
 
 CUBE = "reflectance"
+# Bands of the mask: cloud, cirrus and dilated cloud; by their names, and by their places where they have none.
+CLOUD_NAMES, CLOUD_BANDS = ("sensor_band_parameters/mask_bands", r"(cloud|cirrus).*flag"), (1, 2, 5)
 
 
 def recognise(path: Path, file: h5py.File) -> Hdf5Product | None:
@@ -25,7 +28,17 @@ def recognise(path: Path, file: h5py.File) -> Hdf5Product | None:
     if not isinstance(file.get(CUBE), h5py.Dataset):
         raise SceneError(f"'{path}' is another file of EMIT ('{title}'): wanted the L2A reflectance, EMIT_L2A_RFL_*.nc")
     date = text(file.attrs.get("time_coverage_start"))
-    return Hdf5Product("EMIT", "L2A", date, str(path), "surface reflectance", None, _layout(file))
+    return Hdf5Product(
+        "EMIT", "L2A", date, str(path), "surface reflectance", None, _layout(file), cloud_layers=_clouds(path)
+    )
+
+
+def _clouds(path: Path) -> tuple[CloudLayer, ...]:
+    """Return the mask in the file next to the reflectance: clouds, cirrus and what lies close to clouds."""
+    mask = path.with_name(path.name.replace("_L2A_RFL_", "_L2A_MASK_"))
+    if mask == path or not mask.is_file():
+        return ()
+    return (CloudLayer(str(mask), (1,), mask, CLOUD_BANDS, "mask", CLOUD_NAMES),)
 
 
 def is_emit(tags: Mapping[str, str]) -> bool:

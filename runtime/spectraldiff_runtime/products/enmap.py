@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.products.clouds import CloudLayer
 from spectraldiff_runtime.products.delivery import Delivery
 from spectraldiff_runtime.products.metadata_xml import Metadata
 from spectraldiff_runtime.products.product import RasterProduct
@@ -51,8 +52,18 @@ def _product(delivery: Delivery, name: str) -> RasterProduct:
         LEVELS[level],
         metadata.optional_number("specific/qualityFlag/cloudCover"),
         _bands(delivery, name, metadata),
+        cloud_layers=_clouds(delivery, stem),
         physical=level != "L2A",  # gains of radiance belong to each scene
     )
+
+
+def _clouds(delivery: Delivery, stem: str) -> tuple[CloudLayer, ...]:
+    """Return the masks of clouds (1) and of cirrus (1 thin, 2 medium, 3 thick); 255 lies outside of the scene."""
+    layers = []
+    for kind, values in (("CLOUD", (1,)), ("CIRRUS", (1, 2, 3))):
+        found = delivery.matching(rf"{stem}-QL_QUALITY_{kind}(_COG)?\.(TIF|TIFF|VRT|BSQ|BIL|BIP|JP2)")
+        layers += [CloudLayer(delivery.gdal_name(name), values, delivery.local(name)) for name in found[:1]]
+    return tuple(layers)
 
 
 def _level(name: str, metadata: Metadata) -> str:

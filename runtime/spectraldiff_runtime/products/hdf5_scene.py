@@ -15,6 +15,7 @@ from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.products.hdf5_file import HDF5_ERRORS, open_hdf5, reason
 from spectraldiff_runtime.scene.band_metadata import known_for_all, left_out
+from spectraldiff_runtime.scene.clouds import Clouds, hide_clouds
 from spectraldiff_runtime.scene.lookup_grid import LookupGrid
 from spectraldiff_runtime.scene.nodata import (
     NODATA_OF_FILE,
@@ -102,6 +103,8 @@ class Hdf5Scene:
     SceneError
         The file is damaged or cut short, or its data sets differ in size or type.
     """
+
+    clouds: Clouds | None = None
 
     def __init__(
         self,
@@ -227,6 +230,8 @@ class Hdf5Scene:
     def mask(self, row0: int, row1: int, col0: int, col1: int) -> NDArray[np.bool_] | None:
         """Return where the file says that there is data, (h, w); None where it has no such layer.
 
+        Clouds that are left out have none.
+
         Raises
         ------
         SceneError
@@ -234,10 +239,11 @@ class Hdf5Scene:
         """
         padding = self.layout.padding
         if padding is None:
-            return None
+            return hide_clouds(self.clouds, None, row0, row1, col0, col1)
         with self._reading(row0, row1):
             values = self._file[padding.name][row0:row1, col0:col1]
-        return np.asarray(values != 0 if padding.where_zero else values == 0)
+        known = np.asarray(values != 0 if padding.where_zero else values == 0)
+        return hide_clouds(self.clouds, known, row0, row1, col0, col1)
 
     @contextmanager
     def _reading(self, row0: int, row1: int) -> Iterator[None]:
@@ -262,6 +268,7 @@ class Hdf5Scene:
             "nodata": [None if value is None else repr(float(value)) for value in missing],
             "scaled": self.scaled,
             "resampled": None,
+            "clouds": self.clouds is not None and self.clouds.dropped,
             "files": [{"name": name, "size": s.st_size, "mtime_ns": s.st_mtime_ns} for name, s in facts],
         }
 

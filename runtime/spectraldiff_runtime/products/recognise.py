@@ -8,7 +8,8 @@ from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.products import aviris, desis, emit, enmap, neon, prisma, tanager
 from spectraldiff_runtime.products.delivery import Delivery
 from spectraldiff_runtime.products.hdf5_file import described, is_hdf5
-from spectraldiff_runtime.products.product import Hdf5Product, Product
+from spectraldiff_runtime.products.product import Hdf5Product, Product, no_cloud_mask
+from spectraldiff_runtime.scene.clouds import DROP, KEEP, CloudChoice
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import BandChoice
 from spectraldiff_runtime.scene.raster import RasterScene
@@ -92,20 +93,37 @@ def _inside(delivery: Delivery) -> list[Product]:
                 "and name that file"
             )
         return []
-    paths = [delivery.root / name for name in names]
-    return [product for path in paths if is_hdf5(path) and (product := _in_hdf5(path)) is not None]
+    found: list[Product] = []
+    refused: list[SceneError] = []
+    for path in (delivery.root / name for name in names):
+        try:
+            product = _in_hdf5(path) if is_hdf5(path) else None
+        except SceneError as error:  # such as EMIT's mask next to the reflectance
+            refused.append(error)
+            continue
+        found += [] if product is None else [product]
+    if refused and not found:
+        raise refused[0]
+    return found
 
 
 def open_scene(
-    path: str | Path, bands: BandChoice = None, nodata: Nodata = NODATA_OF_FILE, *, scaled: bool = False
+    path: str | Path,
+    bands: BandChoice = None,
+    nodata: Nodata = NODATA_OF_FILE,
+    *,
+    scaled: bool = False,
+    clouds: CloudChoice = KEEP,
 ) -> Any:
     """Open a product, or any other raster, as a scene that is a context manager.
 
-    The parameters and errors are those of `RasterScene`, and of `recognise`.
+    The parameters and errors are those of `RasterScene`, of `recognise`, and of `Product.open`.
     """
     product = recognise(path)
     if product is not None:
-        return product.open(bands, nodata, scaled=scaled)
+        return product.open(bands, nodata, scaled=scaled, clouds=clouds)
+    if clouds == DROP:
+        raise no_cloud_mask(f"'{path}'")
     scene = RasterScene(path, bands, nodata, scaled=scaled)
     if emit.is_emit(scene.tags):
         scene.close()

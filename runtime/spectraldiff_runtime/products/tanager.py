@@ -9,6 +9,7 @@ import rasterio
 
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.geo.georeference import Georeference
+from spectraldiff_runtime.products.clouds import CloudLayer
 from spectraldiff_runtime.products.hdf5_file import fill_value, nanometres, number, numbers, text
 from spectraldiff_runtime.products.hdf5_scene import Cube, Hdf5Layout, Padding
 from spectraldiff_runtime.products.product import Hdf5Product
@@ -31,17 +32,11 @@ def recognise(path: Path, file: h5py.File) -> Hdf5Product | None:
         raise SceneError(f"'{path}' is Tanager without surface reflectance: wanted *_ortho_sr_hdf5.h5 of the scene")
     date = re.match(r"(20\d{2})(\d{2})(\d{2})_(\d{2})(\d{2})(\d{2})", path.name)
     when = "{}-{}-{}T{}:{}:{}".format(*date.groups()) if date else ""
-    return Hdf5Product("Tanager", "L2A", when, str(path), "surface reflectance", _clouds(file), _layout(file))
-
-
-def _clouds(file: h5py.File) -> float | None:
-    """Return the percentage of pixels with data that the product takes for clouds."""
-    if f"{FIELDS}/beta_cloud_mask" not in file:
-        return None
-    clouds = file[f"{FIELDS}/beta_cloud_mask"][()] > 0
-    padding = file.get(f"{FIELDS}/nodata_pixels")
-    seen = np.ones(clouds.shape, np.bool_) if padding is None else padding[()] == 0
-    return float(100 * clouds[seen].mean()) if seen.any() else None
+    masks = [f"{FIELDS}/beta_{kind}_mask" for kind in ("cloud", "cirrus")]
+    layers = tuple(CloudLayer(str(path), (1,), path, dataset=name) for name in masks if name in file)
+    return Hdf5Product(
+        "Tanager", "L2A", when, str(path), "surface reflectance", None, _layout(file), cloud_layers=layers
+    )
 
 
 def _layout(file: h5py.File) -> Hdf5Layout:

@@ -30,6 +30,7 @@ from spectraldiff_runtime.scene.band_metadata import (
     read_scaling,
 )
 from spectraldiff_runtime.scene.band_metadata import read_wavelengths as read_wavelengths
+from spectraldiff_runtime.scene.clouds import Clouds, hide_clouds
 from spectraldiff_runtime.scene.envi import open_bil, size_warning
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE as NODATA_OF_FILE
 from spectraldiff_runtime.scene.nodata import Nodata as Nodata
@@ -76,6 +77,8 @@ class RasterScene:
         Numbers and centres (nm, or NaN) of the bands that were left out because the header calls them bad.
     note
         What a user may want to know of the bands in use.
+    clouds
+        Where the product that it is part of marks clouds; None where it does not.
     warnings
         What a user should be warned of: why the file may be another than its header describes, and a nodata value
         that was given and cannot occur.
@@ -86,6 +89,8 @@ class RasterScene:
         The raster is missing, unreadable, complex or cut short, its bands differ in type, or its list of
         bad bands or its scale makes no sense.
     """
+
+    clouds: Clouds | None = None
 
     def __init__(
         self,
@@ -247,13 +252,15 @@ class RasterScene:
     def mask(self, row0: int, row1: int, col0: int, col1: int) -> NDArray[np.bool_] | None:
         """Return where the file's mask and alpha band say that there is data, (h, w); None if it has neither.
 
+        Clouds that are left out have none.
+
         Raises
         ------
         SceneError
             As `read`.
         """
         if not self._masks and not self._alpha:
-            return None
+            return hide_clouds(self.clouds, None, row0, row1, col0, col1)
         window = RasterioWindow(col0, row0, col1 - col0, row1 - row0)
         good = np.ones((row1 - row0, col1 - col0), np.bool_)
         with self._reading(row0, row1):
@@ -261,7 +268,7 @@ class RasterScene:
                 good &= (self._dataset.read_masks(list(self._masks), window=window) != 0).all(axis=0)
             if self._alpha:
                 good &= (self._dataset.read(self._alpha, window=window) != 0).all(axis=0)
-        return good
+        return hide_clouds(self.clouds, good, row0, row1, col0, col1)
 
     @contextmanager
     def _reading(self, row0: int, row1: int) -> Iterator[None]:
@@ -291,6 +298,7 @@ class RasterScene:
             "nodata": [None if value is None else repr(float(value)) for value in missing],
             "scaled": self.scaled,
             "resampled": None,
+            "clouds": self.clouds is not None and self.clouds.dropped,
             "files": [{"name": name, "size": s.st_size, "mtime_ns": s.st_mtime_ns} for name, s in facts],
         }
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.geo.georeference import Georeference
+from spectraldiff_runtime.scene.clouds import Clouds
 from spectraldiff_runtime.scene.lookup_grid import LookupGrid
 from spectraldiff_runtime.scene.nodata import NodataOfBands, native_nodata, nodata_of_each
 from spectraldiff_runtime.scene.protocol import Scene
@@ -112,6 +113,12 @@ class ResampledScene:
         """Where the source lies on a map, if it is in sensor geometry."""
         grid: LookupGrid | None = getattr(self.source, "grid", None)
         return grid
+
+    @property
+    def clouds(self) -> Clouds | None:
+        """Where the source's product marks clouds."""
+        clouds: Clouds | None = getattr(self.source, "clouds", None)
+        return clouds
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -22,6 +22,7 @@ BAD = (4, 8)  # numbers of the two
 VNIR, SWIR = np.array([0.0, 610.0, 550.0, 500.0, 450.0, 400.0]), np.array([0.0, 700.0, 650.0, 600.0])
 CHUNKS = {"emit": (10, 12, 4), "neon": (12, 7, 4), "tanager": (1, 16, 16), "aviris-3": (3, 16, 16)}
 TILE = 16
+SEED = 3  # another gives another scene
 UTM33 = "EPSG:32633"
 PLACE = rasterio.Affine(30.0, 0.0, 300_000.0, 0.0, -30.0, 5_800_000.0)
 
@@ -43,7 +44,9 @@ class Made:
     waves
         Centres of all bands, NaN for none; `bad` are the numbers of those that are left out.
     crs, transform
-        Where it lies; of EMIT, the grid.
+        Where it lies; of EMIT, the grid, whose lookup table is `extra`.
+    cloudy
+        (H, W), True where the product marks clouds on data; None where it does not.
     """
 
     path: Path
@@ -57,6 +60,7 @@ class Made:
     fwhm: np.ndarray
     sensor: str
     extra: Any = None
+    cloudy: np.ndarray | None = None
 
 
 def good_waves() -> np.ndarray:
@@ -67,7 +71,7 @@ def good_waves() -> np.ndarray:
 def values(bands: int, kind: str = "int16", size: tuple[int, int] | None = None) -> np.ndarray:
     """A scene (H, W, B) with patches, so that classes form areas."""
     height, width = size or (HEIGHT, WIDTH)
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(SEED)
     coarse = rng.integers(0, 1000, (-(-height // 4), -(-width // 4), bands))
     fine = coarse.repeat(4, axis=0).repeat(4, axis=1)[:height, :width]
     return (fine + rng.integers(1, 60, fine.shape)).astype(kind)
@@ -78,6 +82,14 @@ def corner() -> np.ndarray:
     valid = np.ones((HEIGHT, WIDTH), bool)
     valid[:5, :6] = False
     return valid
+
+
+def cloudy(shape: tuple[int, int], part: int | None = None) -> np.ndarray:
+    """Where there are clouds: a box, of which the upper (0) and lower (1) part are clouds of two kinds."""
+    clouds = np.zeros(shape, bool)
+    top, bottom = {None: (11, 16), 0: (11, 14), 1: (14, 16)}[part]
+    clouds[top:bottom, 24:33] = True
+    return clouds
 
 
 def write_tif(path: Path, cube: np.ndarray, crs: str = UTM33, transform: Any = PLACE, **options: Any) -> Path:
@@ -121,10 +133,13 @@ def enmap(folder: Path, level: str = "L2A", gains: Sequence[float] | None = None
         f"<swirProductQuality><expectedChannelsList>6,7,9</expectedChannelsList></swirProductQuality>"
         f"<bandCharacterisation>{described}</bandCharacterisation></specific></level_X>"
     )
-    write_tif(folder / f"{stem}-QL_QUALITY_CLOUD.TIF", np.zeros((HEIGHT, WIDTH, 1), "uint8"))
+    for kind, part, value in (("CLOUD", 0, 1), ("CIRRUS", 1, 2), ("CLOUDSHADOW", None, 1)):
+        layer = np.where(valid, cloudy(valid.shape, part) * value, 255).astype("uint8")
+        write_tif(folder / f"{stem}-QL_QUALITY_{kind}.TIF", layer[..., None])
     physical = cube * gain
     return Made(
         folder / f"{stem}-SPECTRAL_IMAGE.TIF", cube, physical, valid, WAVES, BAD, UTM33, PLACE, widths, "EnMAP",
+        cloudy=cloudy(valid.shape) & valid,
     )  # fmt: skip
 
 
@@ -154,8 +169,12 @@ def desis(folder: Path) -> Made:
         f"<interiorOrientation>{orientation}</interiorOrientation><bandCharacterisation>{described}"
         "</bandCharacterisation></specific></hsi_doc>"
     )
-    image = folder / f"{stem}-SPECTRAL_IMAGE.tif"
-    return Made(image, cube, cube * 1e-4, valid, waves, (), UTM33, PLACE, widths, "DESIS")
+    flags = np.zeros((*valid.shape, 10), "uint8")  # shadow, land, snow, haze (2), clouds (2), water, aerosol, vapour
+    flags[..., 1] = flags[..., 8] = 1
+    flags[..., 5], flags[..., 6] = cloudy(valid.shape, 0), cloudy(valid.shape, 1)
+    write_tif(folder / f"{stem}-QL_QUALITY-2.tif", flags)
+    image, clouds = folder / f"{stem}-SPECTRAL_IMAGE.tif", cloudy(valid.shape)
+    return Made(image, cube, cube * 1e-4, valid, waves, (), UTM33, PLACE, widths, "DESIS", cloudy=clouds)
 
 
 def prisma(folder: Path, level: str = "L2D") -> Made:
@@ -231,7 +250,28 @@ def emit(folder: Path) -> Made:
             time_coverage_start=np.bytes_("2023-01-01T10:10:10+0000"),
             easternmost_longitude=np.array([10.5]), westernmost_longitude=np.array([10.6]),
         )  # fmt: skip
-    return Made(path, cube, cube, valid, WAVES, BAD, "EPSG:4326", transform, widths, "EMIT", (glt_y, glt_x))
+    clouds = cloudy(valid.shape)
+    _emit_mask(folder / path.name.replace("_RFL_", "_MASK_"), valid)
+    return Made(path, cube, cube, valid, WAVES, BAD, "EPSG:4326", transform, widths, "EMIT", (glt_y, glt_x), clouds)
+
+
+def _emit_mask(path: Path, valid: np.ndarray) -> None:
+    """`EMIT_L2A_MASK_...nc`: float32 flags of the same pixels; water is no cloud."""
+    names = [
+        "Cloud flag",
+        "Cirrus flag",
+        "Water flag",
+        "Spacecraft Flag",
+        "Dilated Cloud Flag",
+        "AOD550",
+        "H2O (g cm-2)",
+    ]
+    flags = np.zeros((*valid.shape, len(names)), "float32")
+    flags[..., 0], flags[..., 4], flags[..., 2] = cloudy(valid.shape, 0), cloudy(valid.shape, 1), 1
+    with h5py.File(path, "w") as file:
+        file["mask"], file["sensor_band_parameters/mask_bands"] = flags, names
+        file["location/glt_x"] = np.zeros((2, 2), "int32")
+        file.attrs.update(instrument=np.bytes_("EMIT"), title=np.bytes_("EMIT L2A Masks 60 m V001"))
 
 
 def neon(folder: Path) -> Made:
@@ -277,17 +317,18 @@ def tanager(folder: Path) -> Made:
         data.attrs.update(wavelengths=WAVES, fwhm=widths, good_wavelengths=good, wavelengths_units="nm")
         data.attrs["_FillValue"] = np.float32(-9999)
         fields["nodata_pixels"] = (~hidden).astype("uint8")
-        clouds = np.zeros(valid.shape, "uint8")
-        clouds[:6, :8] = 1
-        clouds[5, 4:8] = 0  # 14 pixels of them have data
-        fields["beta_cloud_mask"] = clouds
+        for kind, part in (("cloud", 0), ("cirrus", 1)):
+            layer = np.where(valid, cloudy(valid.shape, part), 255)
+            layer[:5, :3] = 1  # outside of the scene
+            fields[f"beta_{kind}_mask"] = layer.astype("uint8")
         file["HDFEOS/GRIDS/HYP"].attrs["epsg_code"] = np.int64(32633)
         file["HDFEOS INFORMATION/StructMetadata.0"] = np.bytes_(
             f'GROUP=GridStructure\n\tGROUP=GRID_1\n\t\tGridName="HYP"\n\t\tXDim={WIDTH}\n\t\tYDim={HEIGHT}\n'
             f"\t\tUpperLeftPointMtrs=({PLACE.c:.6f},{PLACE.f:.6f})\n\t\tLowerRightMtrs=({right:.6f},{bottom:.6f})\n"
             "\t\tProjection=HE5_GCTP_UTM\n\t\tZoneCode=33\n\tEND_GROUP=GRID_1\nEND_GROUP=GridStructure\nEND\n"
         )
-    return Made(path, cube, cube, hidden, WAVES, BAD, UTM33, PLACE, widths, "Tanager")
+    clouds = cloudy(valid.shape) & hidden
+    return Made(path, cube, cube, hidden, WAVES, BAD, UTM33, PLACE, widths, "Tanager", cloudy=clouds)
 
 
 def aviris_ng(folder: Path, name: str = "ang20180814t224053_corr_v2r2_img") -> Made:

@@ -343,7 +343,6 @@ def test_facts_of_the_products(tmp_path):
     }  # fmt: skip
     assert found["enmap"].clouds == 7.5
     assert found["prisma"].clouds == pytest.approx(3.0)
-    assert found["tanager"].clouds == pytest.approx(100 * 14 / builders.tanager(tmp_path / "more").valid.sum())
 
 
 def test_a_band_that_looks_like_alpha_is_a_band(tmp_path):

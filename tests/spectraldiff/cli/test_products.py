@@ -78,6 +78,27 @@ def test_labels_of_both_kinds_lie_on_the_same_pixels(name, tmp_path):
         assert f"{len(made.bad)} of {len(made.waves)} bands were left out" in vector.remarks[0]
 
 
+def test_clouds_are_left_out_of_training(tmp_path):
+    for name in ("enmap", "emit"):
+        made = builders.ALL[name](tmp_path / name)
+        labels = polygons(tmp_path / f"{name}.gpkg", made)
+        kept = LabelledScene.from_files(made.path, labels, fields=LabelFields("cover"))
+        scene = LabelledScene.from_files(made.path, labels, fields=LabelFields("cover"), clouds="drop")
+        np.testing.assert_array_equal(kept.valid, made.valid)
+        np.testing.assert_array_equal(scene.valid, made.valid & ~made.cloudy)
+        labelled = np.count_nonzero(kept.labels[made.cloudy])
+        assert labelled
+        for one, fate in ((kept, "kept; --clouds drop leaves them out"), (scene, "left out")):
+            assert one.remarks[1].endswith(f"cloudy by the product's mask: {fate} (labelled: {labelled})")
+
+
+def test_a_training_keeps_its_choice_of_clouds(tiny_request):
+    kept = Request.from_json(json.loads(json.dumps(replace(tiny_request, clouds="drop").to_json())))
+    assert kept.source.clouds == "drop"
+    assert "--clouds drop" in kept.command()
+    assert "--clouds" in kept.source.options
+
+
 def test_pixels_under_two_classes_are_left_unlabelled(tmp_path):
     made = builders.emit(tmp_path / "product")
     glt_y, glt_x = made.extra

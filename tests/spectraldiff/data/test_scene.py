@@ -65,9 +65,9 @@ def test_scene_without_georeference_nodata_and_wavelengths(small_scene, tmp_path
         cube=small_scene.cube.astype(np.float32),
     )  # fmt: skip
     scene.write(tmp_path / "s.tif", labels=tmp_path / "l.tif")
-    found = LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "l.tif", name="other")
+    found = LabelledScene.from_files(tmp_path / "s.tif", tmp_path / "l.tif")
     assert (found.wavelengths, found.crs, found.transform, found.nodata) == (None, None, None, -9999.0)
-    assert found.name == "other"
+    assert found.name == "s"
 
 
 def test_geotiff_carries_wavelengths_for_other_programs(small_scene, tmp_path):
