@@ -7,10 +7,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import rasterio
+from rasterio import shutil
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
 
 from spectraldiff_runtime.errors import SceneError
 
@@ -43,6 +47,28 @@ def check_plain(path: str | Path) -> None:
     kind = file_mode(path)
     if kind is not None and not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
         raise SceneError(f"'{path}' is a pipe or a device: wanted a file; copy what it gives to one first")
+
+
+def decoded(content: bytes) -> str:
+    """Return the text of bytes: UTF-8, with or without a byte order mark, or else Latin-1."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def described(dataset: Any) -> ElementTree.Element:
+    """Return all that GDAL knows of an open raster, as it writes it into a VRT; without bands where XML cannot say it.
+
+    rasterio does not pass on some of it, such as category names, and nothing that is not UTF-8.
+    """
+    with MemoryFile(ext=".vrt") as file:
+        shutil.copy(dataset, file.name, driver="VRT")
+        text = decoded(file.read())
+    try:
+        return ElementTree.fromstring(text)  # noqa: S314 (GDAL wrote it)
+    except ElementTree.ParseError:  # a text with a control character
+        return ElementTree.Element("VRTDataset")
 
 
 def file_mode(path: str | Path) -> int | None:

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from spectraldiff.accuracy.area_adjusted import AreaAdjusted, area_adjusted
 from spectraldiff.accuracy.class_matching import match_classes, read_reference
 from spectraldiff.accuracy.metrics import Accuracy, Calibration, calibration, score
-from spectraldiff.data.label_raster import check_grids, read_labels
+from spectraldiff.data.label_raster import ClassRaster, check_grids, read_class_raster, read_marks
 from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.geo.georeference import Georeference
-from spectraldiff_runtime.geotiff.class_raster import classes_of_values, read_classes
-from spectraldiff_runtime.scene.open import open_dataset
+from spectraldiff_runtime.geotiff.class_raster import read_classes
 from spectraldiff_runtime.scene.raster import RasterScene
 
 
@@ -43,6 +42,8 @@ class Assessment:
         Area of a pixel; None if pixels have different areas in the map's CRS.
     notes
         Notes for the user, one line each.
+    values
+        The value that each class has in the map; None for those that only the reference has.
     """
 
     classes: tuple[LandCoverClass, ...]
@@ -54,12 +55,14 @@ class Assessment:
     left_out: Mapping[str, int]
     hectares: float | None
     notes: tuple[str, ...]
+    values: tuple[int | None, ...]
 
     def as_dict(self) -> dict[str, object]:
         """Return the figures in types that `json` writes."""
         return {
             **self.accuracy.as_dict(),
             "classes": [c.name for c in self.classes],
+            "values": list(self.values),
             **{f"{reason}_pixels": count for reason, count in self.left_out.items()},
             "area_adjusted": None if self.adjusted is None else self.adjusted.as_dict(),
             "calibration": None if self.calibration is None else self.calibration.as_dict(),
@@ -96,11 +99,10 @@ def assess(
     SceneError, LabelsError, UsageError
         A file cannot be read or does not fit the map, or no pixel is left to score.
     """
-    predicted, nodata, place = read_map(classes)
+    ours = read_class_raster(classes)
+    predicted, nodata, place = ours.labels, ours.missing, ours.place
     found = read_reference(labels, predicted.shape, place, fields or LabelFields())
-    named = read_classes(classes)
-    highest = max(int(predicted.max()), *(c.value for c in named), 0)
-    truth, known, notes = match_classes(found, classes_of_values(classes, range(1, highest + 1)))
+    truth, known, notes = match_classes(found, ours.classes, ours.numbers)
     left_out = {"excluded": 0, "nodata": 0}
     if exclude is not None:
         left_out["excluded"] = _drop(truth, read_on_grid("the pixels to exclude", exclude, predicted.shape, place) > 0)
@@ -119,8 +121,18 @@ def assess(
         sure,
         left_out,
         place.hectares_per_pixel,
-        (*found.remarks, *notes),
+        (*ours.remarks, *_other_values(ours), *found.remarks, *notes),
+        (*ours.numbers, *[None] * (len(known) - len(ours.numbers))),
     )
+
+
+def _other_values(ours: ClassRaster) -> list[str]:
+    """Say that the map's classes have other values than their places among them."""
+    other = [(number, c) for number, c in zip(ours.numbers, ours.classes, strict=True) if number not in (0, c.value)]
+    if not other:
+        return []
+    number, c = other[0]
+    return [f"the map's classes are numbered 1 to {len(ours.numbers)}: its value {number} is {c.value} '{c.name}'"]
 
 
 def _drop(truth: NDArray[Any], where: NDArray[np.bool_]) -> int:
@@ -161,18 +173,9 @@ def _calibrated(
     return calibration(confidence[scored], (truth == predicted)[scored])
 
 
-def read_map(path: Path) -> tuple[NDArray[Any], NDArray[np.bool_], Georeference]:
-    """Read a class map: values (H, W), 0..K; pixels without data by nodata value or mask; georeference."""
-    values, place = read_labels(path)
-    with open_dataset(path) as dataset:
-        nodata = dataset.read_masks(1) == 0
-    values[nodata] = 0
-    return values, nodata, place
-
-
 def read_on_grid(name: str, path: Path, shape: tuple[int, ...], place: Georeference) -> NDArray[Any]:
-    """Read labels, (H, W), that must be on the map's grid."""
-    values, found = read_labels(path)
+    """Read a raster of marks, (H, W), that must be on the map's grid."""
+    values, found = read_marks(path)
     check_grids(name, values.shape, found, "the map", shape, place)
     return values
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def read_reference(path: Path, shape: tuple[int, int], place: Georeference, fiel
 
 
 def match_classes(
-    reference: OwnLabels, ours: Sequence[LandCoverClass]
+    reference: OwnLabels, ours: Sequence[LandCoverClass], numbers: Sequence[int] | None = None
 ) -> tuple[NDArray[Any], tuple[LandCoverClass, ...], list[str]]:
     """Give the reference the map's values: by name if they have a name in common, else by number.
 
@@ -62,6 +62,8 @@ def match_classes(
         What `read_reference` returned.
     ours
         The classes 1..K of the map, each with its own name or "Class 1", ...
+    numbers
+        (K,) the value that each of them has in the map; None for 1..K.
 
     Returns
     -------
@@ -79,11 +81,11 @@ def match_classes(
     """
     pixels = np.bincount(reference.labels.ravel(), minlength=len(reference.classes) + 1)
     theirs = [(c, n) for c, n in zip(reference.classes, reference.numbers, strict=True) if pixels[c.value]]
-    map_names = _MapNames(ours)
+    map_names = _MapNames(ours, [c.value for c in ours] if numbers is None else numbers)
     named = [c.name for c, _ in theirs if _number_in(c.name) is None]
     by_name = any(map_names.find(name) for name in named)
     by_number = bool(named) and not by_name
-    if by_number and not all(number for _, number in theirs):
+    if by_number and any(number is None for _, number in theirs):
         wanted = ", ".join(c.name for c in ours if _number_in(c.name) is None) or "none at all"
         raise LabelsError(
             f"the reference names the classes {', '.join(named)} and the map {wanted}: wanted the map's names, or a "
@@ -94,7 +96,7 @@ def match_classes(
     table = np.zeros(len(reference.classes) + 1, np.uint16)
     for c, number in theirs:
         value = map_names.find(c.name)
-        if not value and number and (not by_name or _number_in(c.name) is not None):
+        if not value and number is not None and (not by_name or _number_in(c.name) is not None):
             value = map_names.called(number)
             if not value:
                 unknown.append(number)
@@ -110,20 +112,21 @@ def match_classes(
     _check_known(unknown, map_names)
     if by_number and map_names.named:
         notes.insert(0, "map and reference have no class name in common: classes were matched by value")
-    notes += _read_as_names(theirs, table, classes)
+    notes += _read_as_names(theirs, table, classes, map_names.values)
     return table[reference.labels], _unlike(classes, len(ours)), notes
 
 
 class _MapNames:
     """The classes of a map by their names and numbers."""
 
-    def __init__(self, classes: Sequence[LandCoverClass]) -> None:
+    def __init__(self, classes: Sequence[LandCoverClass], values: Sequence[int]) -> None:
+        self.values = dict(zip(values, (c.value for c in classes), strict=True))
         self._exact = _only_once((c.name.strip(), c.value) for c in classes)
         self._folded = _only_once((folded(c.name), c.value) for c in classes)
         numbers = [_number_in(c.name) for c in classes]
         self._numbers = {n: c.value for n, c in zip(numbers, classes, strict=True) if n is not None}
         self.named = {c.value for n, c in zip(numbers, classes, strict=True) if n is None}
-        self.highest = max(len(classes), *self._numbers, 0)
+        self.highest = max([*self.values, *self._numbers], default=0)
 
     def find(self, name: str) -> int:
         """Return the value of the class with that name, ignoring case if that is unambiguous; 0 for none."""
@@ -131,7 +134,8 @@ class _MapNames:
 
     def called(self, number: int) -> int:
         """Return the value of the class named by this number, else of the named class with this value; 0 for none."""
-        return self._numbers.get(number) or (number if number in self.named else 0)
+        value = self._numbers.get(number) or self.values.get(number, 0)
+        return value if number in self._numbers or value in self.named else 0
 
 
 def _only_once(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
@@ -157,15 +161,19 @@ def _check_known(unknown: Sequence[int], names: _MapNames) -> None:
 
 
 def _read_as_names(
-    theirs: Sequence[tuple[LandCoverClass, int]], table: NDArray[Any], classes: Sequence[LandCoverClass]
+    theirs: Sequence[tuple[LandCoverClass, int | None]],
+    table: NDArray[Any],
+    classes: Sequence[LandCoverClass],
+    values: Mapping[int, int],
 ) -> list[str]:
-    """Return a note if a number was read as a class name but could also be the value of another class."""
-    other = [(number, int(table[c.value])) for c, number in theirs if 0 < number <= len(classes)]
-    for number, value in other:
-        if number != value and _number_in(classes[value - 1].name) == number:
+    """Return a note if a number was read as a class name but is also the value of another class of the map."""
+    value_of = {c: number for number, c in values.items()}
+    for theirs_class, number in theirs:
+        ours = int(table[theirs_class.value])
+        if number is not None and values.get(number, ours) != ours and _number_in(classes[ours - 1].name) == number:
             return [
-                f"the reference's numbers were read as the map's class names: {number} as '{classes[value - 1].name}', "
-                f"which has the value {value} in the map"
+                f"the reference's numbers were read as the map's class names: {number} as '{classes[ours - 1].name}', "
+                f"which has the value {value_of.get(ours, ours)} in the map"
             ]
     return []
 

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,12 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 
-from spectraldiff.data.label_raster import labels_on_grid
+from spectraldiff.data.label_raster import LARGEST, labels_on_grid
 from spectraldiff.data.label_vectors import FeatureTable, LabelFields, in_pixels, is_vector, read_table
 from spectraldiff_runtime.classes import HIGHEST, Colour, LandCoverClass, class_dtype, clean_name, with_colours
 from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.geo.georeference import Georeference
-from spectraldiff_runtime.geotiff.class_raster import classes_of_values, read_classes
 
-FEW = 16  # up to this many unused values are kept as classes
-LARGEST = 2**53  # whole numbers beyond are not distinguished
 ALL_ONES = (255, 65535)  # values that software often writes into unlabelled pixels
 
 
@@ -40,14 +37,14 @@ class OwnLabels:
     remarks
         Notes for the user on how the labels were read, one line each.
     numbers
-        The number of each class in the file, 0 if the file has a text.
+        The number of each class in the file, None if the file has a text.
     """
 
     labels: NDArray[Any]
     classes: tuple[LandCoverClass, ...]
     groups: NDArray[np.int32] | None = None
     remarks: tuple[str, ...] = ()
-    numbers: tuple[int, ...] = ()
+    numbers: tuple[int | None, ...] = ()
 
 
 def read_own_labels(
@@ -76,27 +73,14 @@ def read_own_labels(
     """
     if is_vector(path):
         return read_vector_labels(path, shape, place, name, fields or LabelFields())
-    labels, remark = labels_on_grid(path, shape, place)
-    return _of_raster(path, labels, (remark,) if remark else ())
-
-
-def _of_raster(path: str | Path, labels: NDArray[Any], remarks: tuple[str, ...]) -> OwnLabels:
-    """Find the classes of a label raster: all values from 1, or only the used ones if most values are unused."""
-    named = [c.value for c in read_classes(path)]
-    used = sorted({*named, *np.unique(labels).tolist()} - {0})
-    highest = max(used, default=0)
-    if highest - len(used) <= max(len(used), FEW):
-        values = range(1, highest + 1)
-        return OwnLabels(labels, classes_of_values(path, values), None, remarks, tuple(values))
-    table = np.zeros(highest + 1, class_dtype(len(used)))
-    table[used] = np.arange(1, len(used) + 1)
-    classes = tuple(replace(c, value=value) for value, c in enumerate(classes_of_values(path, used), start=1))
-    return OwnLabels(table[labels], classes, None, remarks, tuple(used))
+    found = labels_on_grid(path, shape, place)
+    return OwnLabels(found.labels, found.classes, None, found.remarks, found.numbers)
 
 
 def renumbered(own: OwnLabels, path: str | Path) -> tuple[str, ...]:
     """Return a remark if the classes of the model have other values than the file's; empty if they are equal."""
-    other = [(number, c) for number, c in zip(own.numbers, own.classes, strict=True) if number not in (0, c.value)]
+    pairs = zip(own.numbers, own.classes, strict=True)
+    other = [(number, c) for number, c in pairs if number not in (None, 0, c.value)]  # of 0 the reader speaks
     if not other:
         return ()
     number, c = other[0]
@@ -104,10 +88,9 @@ def renumbered(own: OwnLabels, path: str | Path) -> tuple[str, ...]:
         f"maps of the model have the values 1 to {len(own.classes)}, not the numbers in '{path}': {number} becomes "
         f"{c.value} '{c.name}'"
     )
-    if own.numbers[-1] in ALL_ONES and not is_vector(path):
-        remark += (
-            f"; if {own.numbers[-1]} means unlabelled, declare it as nodata: gdal_edit.py -a_nodata {own.numbers[-1]}"
-        )
+    highest = max(number for number, _ in other if number is not None)
+    if highest in ALL_ONES and not is_vector(path):
+        remark += f"; if {highest} means unlabelled, declare it as nodata: gdal_edit.py -a_nodata {highest}"
     return (remark,)
 
 
@@ -144,9 +127,9 @@ def read_vector_labels(
     return _numbered(drawing, present, _colours(keys, titles, table, path), numbers, tuple(remarks))
 
 
-def _number(key: int | str) -> int:
-    """Return the number of a class; 0 for a text."""
-    return int(key) if isinstance(key, int) or re.fullmatch("[0-9]{1,9}", key) else 0
+def _number(key: int | str) -> int | None:
+    """Return the number of a class; None for a text."""
+    return int(key) if isinstance(key, int) or re.fullmatch("[0-9]{1,9}", key) else None
 
 
 def _class_keys(values: NDArray[Any], path: str | Path, field: str) -> list[Any]:
@@ -154,7 +137,7 @@ def _class_keys(values: NDArray[Any], path: str | Path, field: str) -> list[Any]
     if values.dtype.kind not in "OUbiuf":
         raise LabelsError(f"the field '{field}' of '{path}' holds {values.dtype}: wanted text or whole numbers")
     if values.dtype.kind in "OUb":
-        return [_text(value) for value in values]
+        return [_text_key(value) for value in values]
     numbers = values.astype(np.float64)
     finite = np.isfinite(numbers)
     known = numbers[finite]
@@ -165,6 +148,12 @@ def _class_keys(values: NDArray[Any], path: str | Path, field: str) -> list[Any]
             "wanted text, or whole numbers with 0 for unlabelled and classes from 1"
         )
     return [int(value) if good and value > 0 else None for value, good in zip(numbers, finite, strict=True)]
+
+
+def _text_key(value: Any) -> str | None:
+    """Return the text of a field as a class; None for no class, which the number 0 is as a text, too."""
+    text = _text(value)
+    return None if text is None or re.fullmatch(r"[+-]?0+(\.0*)?", text) else text
 
 
 def _text(value: Any) -> str | None:
@@ -286,7 +275,7 @@ def _numbered(
     drawing: _Drawing,
     present: list[str],
     colours: dict[str, Colour],
-    numbers: dict[str, int],
+    numbers: dict[str, int | None],
     remarks: tuple[str, ...],
 ) -> OwnLabels:
     """Give the present classes numbers from 1, and colours."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff.accuracy.independent_test import IndependentLabels, read_independent
-from spectraldiff.data.label_raster import check_grids, read_labels
+from spectraldiff.data.label_raster import check_grids, read_marks
 from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff.data.merge_scenes import alike, with_common_classes
 from spectraldiff.data.scene import LabelledScene, check_class_count
@@ -307,7 +307,7 @@ def _marked(path: str, scenes: Sequence[LabelledScene]) -> NDArray[Any] | None:
     if len(scenes) > 1:
         return None
     scene = scenes[0]
-    marked, place = read_labels(path)
+    marked, place = read_marks(path)
     own = Georeference.of(scene.crs, scene.transform)
     own = replace(own, crs=crs_of(own))
     check_grids(f"the training pixels '{path}'", marked.shape, place, "the scene", scene.labels.shape, own)

@@ -1,21 +1,92 @@
 """Class rasters with names and colours: written from arrays, and read back."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from spectraldiff_runtime.atomic import sidecar_path
 from spectraldiff_runtime.classes import HIGHEST, Colour, LandCoverClass, clean_name, palette, with_colours
-from spectraldiff_runtime.geotiff.sidecar import read_sidecar_names
+from spectraldiff_runtime.geotiff.sidecar import read_band_names
 
 BLACK: Colour = (0, 0, 0)
 
+# What files call a value that is no class.
+NO_CLASS = re.compile(
+    r"0|background|mask(ed)?|missing|n/?a|nil|no[ _-]?(class|data)|none|not[ _-](classified|labell?ed)|null|"
+    r"un(assigned|classified|defined|labell?ed)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What a class raster says of its values.
+
+    Attributes
+    ----------
+    names
+        Names by value; values that have none are not there.
+    colours
+        Colours by value, from the colour table.
+    nodata
+        The value that marks missing pixels, exact also where float64 is not; None for none.
+    """
+
+    names: Mapping[int, str]
+    colours: Mapping[int, Colour]
+    nodata: float | None
+
+    @property
+    def named(self) -> list[int]:
+        """The values from 1 that have a name, in rising order."""
+        return sorted(value for value in self.names if value > 0)
+
+    @property
+    def zero(self) -> str:
+        """The name of the value 0 if it is that of a class; else empty."""
+        name = self.names.get(0, "")
+        return "" if NO_CLASS.fullmatch(name) else name
+
+    def classes(self, values: Sequence[int]) -> tuple[LandCoverClass, ...]:
+        """Return the classes that some values stand for.
+
+        Names and colours are the raster's where it has them, else "Class 1", ... and `with_colours`. A black that
+        the colour table gives to several of them is its word for no colour.
+        """
+        found = [self.colours.get(value) for value in values]
+        unset = BLACK if found.count(BLACK) > 1 else None
+        chosen = with_colours([None if colour == unset else colour for colour in found])
+        titles = [self.names.get(value) or f"Class {value}" for value in values]
+        return tuple(LandCoverClass(*facts) for facts in zip(values, titles, chosen, strict=True))
+
+
+def read_legend(path: str | Path) -> Legend:
+    """Read names, colours and nodata of a class raster.
+
+    Names come from the first of these that has any: what GDAL knows (its sidecar, also inside an archive, a VRT, the
+    header of an ENVI file), a raster attribute table, our tag ``CLASS_NAMES``.
+
+    Raises
+    ------
+    SceneError
+        The file is missing or no raster.
+    """
+    from spectraldiff_runtime.scene.open import open_dataset
+
+    with open_dataset(path) as dataset:
+        found = read_band_names(dataset)
+        tags, colours = dataset.tags(), _colours_of(dataset)
+    named = found.names or dict(enumerate(_tag_names(tags)))
+    names = {value: clean_name(name) for value, name in named.items() if value >= 0 and clean_name(name)}
+    return Legend(names, {value: (c[0], c[1], c[2]) for value, c in colours.items()}, found.nodata)
+
 
 def read_classes(path: str | Path) -> list[LandCoverClass]:
-    """Read the classes of a class raster: names from sidecar or tags, colours from the colour table.
+    """Read the classes that a class raster names, see `read_legend`.
 
     Returns
     -------
@@ -28,45 +99,11 @@ def read_classes(path: str | Path) -> list[LandCoverClass]:
     SceneError
         The file is missing or no raster.
     """
-    names, colours = _names_and_colours(path)
-    spare = palette(len(names) - 1) if names else []
-    named = [(value, name) for value, name in enumerate(names) if value and name]
-    return [LandCoverClass(v, n, colours.get(v, spare[v - 1])) for v, n in named]
-
-
-def classes_of_values(path: str | Path, values: Sequence[int]) -> tuple[LandCoverClass, ...]:
-    """Return the classes that these values (from 1) of a class raster stand for.
-
-    Names and colours come from the raster where it has them, else "Class 1", ... and `with_colours`. A black that
-    the colour table gives to several of them is its word for no colour.
-
-    Raises
-    ------
-    SceneError
-        The file is missing or no raster.
-    """
-    names, colours = _names_and_colours(path)
-    found = [colours.get(value) for value in values]
-    unset = BLACK if found.count(BLACK) > 1 else None
-    chosen = with_colours([None if colour == unset else colour for colour in found])
-    titles = [(names[v] if v < len(names) else "") or f"Class {v}" for v in values]
-    return tuple(LandCoverClass(*facts) for facts in zip(values, titles, chosen, strict=True))
-
-
-def _names_and_colours(path: str | Path) -> tuple[list[str], dict[int, Colour]]:
-    """Return a raster's names, the one of a value at its index, and the colours of its table by value."""
-    from spectraldiff_runtime.scene.envi import envi_tags
-    from spectraldiff_runtime.scene.open import open_dataset
-
-    with open_dataset(path) as dataset:
-        names = _names_of(Path(path), dataset.tags(), envi_tags(dataset))
-        return names, {value: (found[0], found[1], found[2]) for value, found in _colours_of(dataset).items()}
-
-
-def _names_of(path: Path, tags: Mapping[str, str], envi: Mapping[str, str]) -> list[str]:
-    """Return names by value from the first place that has any: sidecar, our tag, ENVI header."""
-    names = read_sidecar_names(sidecar_path(path)) or _tag_names(tags) or _envi_names(envi)
-    return [clean_name(name) for name in names]
+    legend = read_legend(path)
+    spare = palette(min(max(legend.named, default=0), HIGHEST))
+    return [
+        LandCoverClass(v, legend.names[v], legend.colours.get(v, spare[(v - 1) % len(spare)])) for v in legend.named
+    ]
 
 
 def _tag_names(tags: Mapping[str, str]) -> list[str]:
@@ -75,11 +112,6 @@ def _tag_names(tags: Mapping[str, str]) -> list[str]:
     except json.JSONDecodeError:
         return []
     return [str(name) for name in names[: HIGHEST + 1]] if isinstance(names, list) else []
-
-
-def _envi_names(tags: Mapping[str, str]) -> list[str]:
-    text = tags.get("class_names", "").strip().strip("{}")
-    return text.split(",")[: HIGHEST + 1] if text else []
 
 
 def _colours_of(dataset: Any) -> dict[int, tuple[int, ...]]:

@@ -6,7 +6,7 @@ Every function takes an open rasterio dataset and speaks of all its bands, in th
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window
 
-from spectraldiff_runtime.scene.envi import envi_header, envi_tags, header_text
+from spectraldiff_runtime.gdal import GDAL_ERRORS, described
+from spectraldiff_runtime.scene.envi import envi_tags
 
 MICROMETRES = re.compile(r"um|µm|μm|micromet(er|re)s?|microns?", re.IGNORECASE)
+# What alpha bands hold where a pixel is opaque, besides the largest value of their type.
+FULL = {255, 32767, 65535}
+LOOKED_AT = 2**26  # pixels
+
 NANOMETRES = re.compile(r"nm|nanomet(er|re)s?", re.IGNORECASE)
 
 
@@ -62,8 +68,8 @@ def known_for_all(values: NDArray[np.float64] | None, at: NDArray[np.intp]) -> N
     return None if values is None or np.isnan(values[at]).any() else values[at]
 
 
-def read_wavelengths(dataset: Any) -> NDArray[np.float64] | None:
-    """Return the centre wavelengths of all bands of an open rasterio dataset.
+def read_wavelengths(dataset: Any, alpha: Collection[int] | None = None) -> NDArray[np.float64] | None:
+    """Return the centre wavelengths of all bands of an open rasterio dataset; `alpha` are its alpha bands, if known.
 
     Per-band tags ``wavelength`` and ``wavelength_units`` come first, then GDAL's
     ``CENTRAL_WAVELENGTH_UM`` (which GDAL rounds to whole nanometres for ENVI files), then the ENVI
@@ -74,22 +80,24 @@ def read_wavelengths(dataset: Any) -> NDArray[np.float64] | None:
     ndarray of shape (B,), float64, or None
         Nanometres, in band order (NaN for an alpha band); None unless every other band has one.
     """
-    numbers = range(1, dataset.count + 1)
+    numbers, alpha = range(1, dataset.count + 1), alpha_bands(dataset) if alpha is None else alpha
     tags = [dataset.tags(band) for band in numbers]
     envi = envi_tags(dataset)
     unit = envi.get("wavelength_units")
     per_band = [_nanometres(t.get("wavelength"), t.get("wavelength_units", unit)) for t in tags]
-    found = _complete(dataset, per_band)
+    found = _complete(dataset.count, alpha, per_band)
     if found is None:
         imagery = [dataset.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM") for band in numbers]
-        found = _complete(dataset, [_nanometres(text, "um") for text in imagery])
+        found = _complete(dataset.count, alpha, [_nanometres(text, "um") for text in imagery])
     if found is None:
-        found = _complete(dataset, [_nanometres(text, unit) for text in _listed(envi.get("wavelength", ""))])
+        found = _complete(
+            dataset.count, alpha, [_nanometres(text, unit) for text in _listed(envi.get("wavelength", ""))]
+        )
     return found
 
 
-def read_fwhm(dataset: Any) -> NDArray[np.float64] | None:
-    """Return the full widths at half maximum of all bands.
+def read_fwhm(dataset: Any, alpha: Collection[int] | None = None) -> NDArray[np.float64] | None:
+    """Return the full widths at half maximum of all bands; `alpha` are its alpha bands, if known.
 
     The ENVI header's list ``fwhm`` comes first (in the unit of its wavelengths), then GDAL's ``FWHM_UM``,
     which GDAL rounds to whole nanometres for ENVI files.
@@ -99,13 +107,13 @@ def read_fwhm(dataset: Any) -> NDArray[np.float64] | None:
     ndarray of shape (B,), float64, or None
         Nanometres, in band order (NaN for an alpha band); None unless every other band has one.
     """
-    envi = envi_tags(dataset)
+    envi, alpha = envi_tags(dataset), alpha_bands(dataset) if alpha is None else alpha
     factor = _factor(envi.get("wavelength_units"), _listed(envi.get("wavelength", "")))
     widths = [_positive(text) for text in _listed(envi.get("fwhm", ""))]
-    found = _complete(dataset, [None if factor is None or w is None else w * factor for w in widths])
+    found = _complete(dataset.count, alpha, [None if factor is None or w is None else w * factor for w in widths])
     if found is None:
         imagery = [dataset.tags(band, ns="IMAGERY").get("FWHM_UM") for band in range(1, dataset.count + 1)]
-        found = _complete(dataset, [_nanometres(text, "um") for text in imagery])
+        found = _complete(dataset.count, alpha, [_nanometres(text, "um") for text in imagery])
     return found
 
 
@@ -130,14 +138,13 @@ def read_bad_bands(dataset: Any) -> tuple[int, ...]:
 
 
 def read_band_names(dataset: Any) -> tuple[str, ...]:
-    """Return the names of all bands, empty where they have none; of an ENVI header also such that are not UTF-8."""
+    """Return the names of all bands, empty where they have none; also such that are not UTF-8."""
     try:
         return tuple(name or "" for name in dataset.descriptions)
     except UnicodeDecodeError:  # rasterio reads UTF-8 only
-        headers = [Path(file) for file in dataset.files if file.lower().endswith(".hdr") and Path(file).is_file()]
-        listed = envi_header(header_text(headers[0])).get("band names", "") if headers else ""
-        names = tuple(name.strip() for name in listed.split(","))
-        return names if len(names) == dataset.count else ("",) * dataset.count
+        bands = described(dataset).findall("VRTRasterBand")
+        names = {band.get("band", ""): band.findtext("Description", "").strip() for band in bands}
+        return tuple(names.get(str(number), "") for number in range(1, dataset.count + 1))
 
 
 def read_scaling(dataset: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -160,8 +167,50 @@ def read_scaling(dataset: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]
 
 
 def alpha_bands(dataset: Any) -> tuple[int, ...]:
-    """Return the numbers of the bands that say how opaque a pixel is: no spectral bands."""
+    """Return the numbers of the bands that say how opaque a pixel is: no spectral bands.
+
+    The file calls them alpha, which GDAL does by itself to the fourth of four bands, and they hold nothing but 0 and
+    one full value. Of bands with more than `LOOKED_AT` pixels, blocks from all parts are looked at.
+    """
+    return tuple(band for band in marked_alpha(dataset) if _is_opacity(dataset, band))
+
+
+def marked_alpha(dataset: Any) -> tuple[int, ...]:
+    """Return the numbers of the bands that the file calls alpha, whatever they hold."""
     return tuple(band for band, kind in enumerate(dataset.colorinterp, start=1) if kind == ColorInterp.alpha)
+
+
+def alpha_note(alpha: Sequence[int]) -> str:
+    """Say what the alpha bands of a file are for."""
+    return "; ".join(f"band {band} is an alpha band: its zeros are pixels without data" for band in alpha)
+
+
+def alpha_warnings(name: str, marked: Sequence[int], alpha: Sequence[int]) -> tuple[str, ...]:
+    """Return a warning for each band that a file calls alpha and that is none."""
+    return tuple(
+        f"band {band} of '{name}' is called alpha and holds other values than 0 and full: it is taken as a band like "
+        "the others; leave it out with --bands"
+        for band in marked
+        if band not in alpha
+    )
+
+
+def _is_opacity(dataset: Any, band: int) -> bool:
+    height, width = dataset.block_shapes[band - 1]
+    down, across = -(-dataset.height // height), -(-dataset.width // width)
+    step = max(1, -(-dataset.height * dataset.width // LOOKED_AT))
+    full = FULL | ({np.iinfo(dataset.dtypes[band - 1]).max} if np.dtype(dataset.dtypes[band - 1]).kind in "iu" else {1})
+    found: set[float] = set()
+    for block in range(0, down * across, step):
+        row, column = block // across * height, block % across * width
+        part = Window(column, row, min(width, dataset.width - column), min(height, dataset.height - row))
+        try:
+            found |= set(np.unique(dataset.read(band, window=part)).tolist()) - {0}
+        except GDAL_ERRORS:  # whoever reads the scene says so
+            return True
+        if len(found) > 1 or not found <= full:
+            return False
+    return True
 
 
 def mask_bands(dataset: Any) -> tuple[int, ...]:
@@ -181,10 +230,9 @@ def _listed(text: str) -> list[str]:
     return [item.strip() for item in inner.split(",")] if inner else []
 
 
-def _complete(dataset: Any, values: list[float | None]) -> NDArray[np.float64] | None:
+def _complete(count: int, alpha: Collection[int], values: list[float | None]) -> NDArray[np.float64] | None:
     """Return one value for each band, or None where a band that is no alpha band lacks one."""
-    alpha = alpha_bands(dataset)
-    if len(values) != dataset.count or not set(range(1, dataset.count + 1)) - set(alpha):
+    if len(values) != count or not set(range(1, count + 1)) - set(alpha):
         return None
     known = [math.nan if band in alpha else value for band, value in enumerate(values, start=1)]
     return None if None in known else np.array(known, dtype=np.float64)

@@ -130,17 +130,17 @@ def check_envi_size(path: str | Path, dataset: Any) -> None:
         )
 
 
-def size_warning(path: str | Path, dataset: Any) -> str:
-    """Return a warning if the file's size does not match its header; else an empty string.
+def size_warnings(path: str | Path, dataset: Any) -> tuple[str, ...]:
+    """Return a warning if the file's size does not match its header; else nothing.
 
     A file may well end with bytes that belong to no pixel, so this is no error.
     """
     sizes = _envi_sizes(path, dataset) if dataset.driver == "ENVI" else None
     if sizes is None or sizes[0] == sizes[1]:
-        return ""
+        return ()
     return (
         f"'{path}' has {sizes[0]:,} bytes and its header wants {sizes[1]:,}: "
-        "check samples, lines, bands, data type and header offset in it"
+        "check samples, lines, bands, data type and header offset in it",
     )
 
 
@@ -152,15 +152,6 @@ def _envi_sizes(path: str | Path, dataset: Any) -> tuple[int, int] | None:
         return None
     values = dataset.count * dataset.height * dataset.width
     return data.stat().st_size, header_offset(header) + values * np.dtype(dataset.dtypes[0]).itemsize
-
-
-def header_text(path: Path) -> str:
-    """Return the text of a header: UTF-8, with or without a byte order mark, or else Latin-1."""
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
 
 
 def envi_header(text: str) -> dict[str, str]:

@@ -21,8 +21,11 @@ from spectraldiff_runtime.scene.array import ArrayScene as ArrayScene
 from spectraldiff_runtime.scene.band_metadata import (
     BandFacts,
     alpha_bands,
+    alpha_note,
+    alpha_warnings,
     known_for_all,
     left_out,
+    marked_alpha,
     mask_bands,
     read_bad_bands,
     read_band_names,
@@ -31,7 +34,7 @@ from spectraldiff_runtime.scene.band_metadata import (
 )
 from spectraldiff_runtime.scene.band_metadata import read_wavelengths as read_wavelengths
 from spectraldiff_runtime.scene.clouds import Clouds, hide_clouds
-from spectraldiff_runtime.scene.envi import open_bil, size_warning
+from spectraldiff_runtime.scene.envi import open_bil, size_warnings
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE as NODATA_OF_FILE
 from spectraldiff_runtime.scene.nodata import Nodata as Nodata
 from spectraldiff_runtime.scene.nodata import NodataOfBands, native_nodata, nodata_of_each, nodata_warnings, one_nodata
@@ -107,6 +110,8 @@ class RasterScene:
             self._lines = open_bil(self._dataset)
             self._describe_file(nodata)
             self._choose(self._good_bands(bands) if bands is None or isinstance(bands, str) else bands)
+            if bands is None or isinstance(bands, str):
+                self._add_alpha_note()
             if nodata != NODATA_OF_FILE:
                 self.warnings += nodata_warnings(nodata, self._stored, self.name)
         except BaseException:
@@ -127,8 +132,15 @@ class RasterScene:
         self.band_names = read_band_names(dataset)
         self.tags: dict[str, str] = dict(dataset.tags())
         self.bad_bands: dict[int, float] = {}
-        self.note, self.warnings = "", tuple(filter(None, [size_warning(self.name, dataset)]))
-        self._centres, self._widths = read_wavelengths(dataset), read_fwhm(dataset)
+        marked = marked_alpha(dataset) if self._facts is None else ()  # a product has none, whatever the file says
+        self._alpha_bands = alpha_bands(dataset) if marked else ()
+        self.note: str = ""
+        self.warnings: tuple[str, ...] = (
+            *size_warnings(self.name, dataset),
+            *alpha_warnings(self.name, marked, self._alpha_bands),
+        )
+        self._centres = read_wavelengths(dataset, self._alpha_bands)
+        self._widths = read_fwhm(dataset, self._alpha_bands)
         own = dataset.nodatavals
         if self._facts is not None:
             self._centres, self._widths = self._facts.wavelengths, self._facts.fwhm
@@ -138,7 +150,7 @@ class RasterScene:
 
     def _good_bands(self, bands: Literal["all"] | None) -> tuple[int, ...]:
         """Return all bands but an alpha band and, unless all are asked for, the bad ones; keep which those are."""
-        spectral = set(range(1, self._dataset.count + 1)) - set(self._alpha_bands())
+        spectral = set(range(1, self._dataset.count + 1)) - set(self._alpha_bands)
         if bands is not None:
             return tuple(sorted(spectral))
         if self._facts is not None:
@@ -156,9 +168,8 @@ class RasterScene:
             raise SceneError(f"'{self.name}' has no band that is neither alpha nor bad: choose with --bands")
         return tuple(sorted(spectral - set(bad)))
 
-    def _alpha_bands(self) -> tuple[int, ...]:
-        """Return the bands that say how opaque a pixel is; a product has none, whatever the file says."""
-        return alpha_bands(self._dataset) if self._facts is None else ()
+    def _add_alpha_note(self) -> None:
+        self.note = "; ".join(filter(None, [self.note, alpha_note(self._alpha)]))
 
     def _good_by_facts(self, spectral: set[int], facts: BandFacts) -> tuple[int, ...]:
         self.bad_bands = {band: float(facts.wavelengths[band - 1]) for band in sorted(spectral & set(facts.bad))}
@@ -178,7 +189,7 @@ class RasterScene:
         self.wavelengths, self.fwhm = known_for_all(self._centres, at), known_for_all(self._widths, at)
         self.blocks: tuple[int, int] = tuple(dataset.block_shapes[at[0]])
         self._masks = mask_bands(dataset)
-        self._alpha = [band for band in self._alpha_bands() if band not in self.bands]
+        self._alpha: list[int] = [band for band in self._alpha_bands if band not in self.bands]
         if self.scaled:
             self._scales, self._offsets = (values[at] for values in self._scaling())
 

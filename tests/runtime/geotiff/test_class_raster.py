@@ -10,7 +10,7 @@ import rasterio
 
 from spectraldiff_runtime.classes import LandCoverClass, class_dtype, clean_name, palette, with_colours
 from spectraldiff_runtime.errors import OutputError, SceneError
-from spectraldiff_runtime.geotiff.class_raster import classes_of_values, read_classes, write_class_raster
+from spectraldiff_runtime.geotiff.class_raster import read_classes, read_legend, write_class_raster
 
 
 def gdal_category_names(path: Path) -> list[str]:
@@ -109,11 +109,11 @@ def test_colours_of_a_raster_without_names(tmp_path):
         dataset.write(np.array([[0, 1, 2, 3, 4]], np.uint8), 1)
         dataset.write_colormap(1, {1: (10, 20, 30, 255), 4: (*palette(1)[0], 255)})
     assert read_classes(path) == []
-    found = classes_of_values(path, range(1, 5))
+    found = read_legend(path).classes(range(1, 5))
     assert [(c.value, c.name) for c in found] == [(v, f"Class {v}") for v in range(1, 5)]
     assert (found[0].colour, found[3].colour) == ((10, 20, 30), palette(1)[0])
     assert len({c.colour for c in found}) == 4  # 2 and 3 are black in the table: not distinguished, so not meant
-    assert [c.value for c in classes_of_values(path, [2, 700])] == [2, 700]
+    assert [c.value for c in read_legend(path).classes([2, 700])] == [2, 700]
 
 
 @pytest.mark.parametrize("count", [3, 300, 600])

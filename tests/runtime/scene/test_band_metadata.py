@@ -80,8 +80,11 @@ def test_widths_of_imagery_tags(write_scene):
         np.testing.assert_allclose(read_fwhm(dataset), [1, 2, 3, 4, 5, 6, 7])
 
 
-def test_an_alpha_band_needs_no_wavelength(write_scene):
-    path = write_scene(waves=[400, 410, 420, 430, 440, 450], photometric="minisblack", alpha="unspecified")
+def test_an_alpha_band_needs_no_wavelength(write_scene, cube):
+    values = np.concatenate([cube[..., :6], np.full((*cube.shape[:2], 1), 65535, cube.dtype)], axis=-1)
+    path = write_scene(
+        values=values, waves=[400, 410, 420, 430, 440, 450], photometric="minisblack", alpha="unspecified"
+    )
     with rasterio.open(path, "r+") as dataset:
         dataset.colorinterp = [rasterio.enums.ColorInterp.undefined] * 6 + [rasterio.enums.ColorInterp.alpha]
     with RasterScene(path) as scene:

@@ -35,7 +35,7 @@ def test_files_without_a_mask(write_scene):
 @pytest.mark.parametrize("bands", [2, 4, 7])
 def test_an_alpha_band_is_a_mask_and_no_spectral_band(write_scene, cube, bands):
     values = cube[..., :bands].copy()
-    values[..., -1] = known(0, 29, 0, 37) * 60_000
+    values[..., -1] = known(0, 29, 0, 37) * 65_535
     path = write_scene(values=values, photometric="minisblack", alpha="unspecified")
     with rasterio.open(path, "r+") as dataset:
         kinds = [rasterio.enums.ColorInterp.undefined] * (bands - 1)
@@ -46,6 +46,49 @@ def test_an_alpha_band_is_a_mask_and_no_spectral_band(write_scene, cube, bands):
     with RasterScene(path, bands=range(1, bands + 1)) as scene:
         assert len(scene.bands) == bands
         assert scene.mask(0, 29, 0, 37) is None
+
+
+def with_four_bands(write_scene, fourth, **options):
+    """GDAL calls the fourth of four 8-bit bands alpha by itself."""
+    values = np.random.default_rng(0).integers(1, 200, (29, 37, 4)).astype(np.uint8)
+    values[..., 3] = fourth
+    path = write_scene("rgbi.tif", values=values, **options)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [*dataset.colorinterp[:3], rasterio.enums.ColorInterp.alpha]
+    return path, values
+
+
+def test_a_band_of_near_infrared_is_not_taken_for_alpha(write_scene):
+    infrared = np.arange(29 * 37).reshape(29, 37) % 200
+    infrared[:10] = 0  # water
+    path, values = with_four_bands(write_scene, infrared)
+    with RasterScene(path) as scene:
+        assert scene.bands == (1, 2, 3, 4)
+        assert scene.mask(0, 29, 0, 37) is None
+        np.testing.assert_array_equal(scene.read(0, 29, 0, 37), values.transpose(2, 0, 1))
+        assert scene.warnings == (
+            f"band 4 of '{path}' is called alpha and holds other values than 0 and full: it is taken as a band like "
+            "the others; leave it out with --bands",
+        )
+    with RasterScene(path, bands=(1, 2)) as scene:
+        assert scene.mask(0, 29, 0, 37) is None
+
+
+def test_an_alpha_band_is_said(write_scene):
+    path, _ = with_four_bands(write_scene, known(0, 29, 0, 37) * 255)
+    with RasterScene(path) as scene:
+        assert (scene.bands, scene.warnings) == ((1, 2, 3), ())
+        assert scene.note == "band 4 is an alpha band: its zeros are pixels without data"
+        np.testing.assert_array_equal(scene.mask(0, 29, 0, 37), known(0, 29, 0, 37))
+
+
+def test_large_bands_are_looked_at_in_all_parts(write_scene, monkeypatch):
+    monkeypatch.setattr("spectraldiff_runtime.scene.band_metadata.LOOKED_AT", 400)
+    opaque = np.full((29, 37), 255)
+    opaque[27] = 9
+    path, _ = with_four_bands(write_scene, opaque, blockysize=1)
+    with RasterScene(path) as scene:
+        assert scene.bands == (1, 2, 3, 4)
 
 
 def scale_tags(path, scales, offsets):

@@ -59,7 +59,7 @@ def test_points_label_the_pixels_that_hold_them(tmp_path):
     path = write_points(tmp_path / "p.gpkg", [(0, 0), (3, 4), (2, 1)], ["Water", "Grass", "Water"])
     found = read_reference(path, SHAPE, PLACE, PLAIN)
     named = {c.value: c.name for c in found.classes}
-    assert found.numbers == (0, 0)
+    assert found.numbers == (None, None)
     assert [named[int(found.labels[at])] for at in ((0, 0), (3, 4), (2, 1))] == ["Water", "Grass", "Water"]
     assert (found.labels > 0).sum() == 3
 
@@ -213,7 +213,7 @@ def test_values_count_where_no_name_is_shared_and_that_is_said():
 )
 def test_names_only_that_the_map_does_not_know(ours, words):
     with pytest.raises(LabelsError, match=words):
-        match_classes(reference([[1]], numbered("Rock"), numbers=(0,)), ours)
+        match_classes(reference([[1]], numbered("Rock"), numbers=(None,)), ours)
 
 
 def test_values_that_are_no_classes():

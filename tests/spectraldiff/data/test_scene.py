@@ -272,11 +272,10 @@ def test_labels_shifted_by_rounding_are_taken(small_scene, tmp_path):
     )
 
 
-@pytest.mark.parametrize("value", [65536, -1])
-def test_labels_out_of_range(small_scene, tmp_path, value):
+def test_labels_below_0(small_scene, tmp_path):
     labels = small_scene.labels.astype(np.int32)
-    labels[3, 3] = value
-    assert str(value) in refused(tmp_path, small_scene, labels)
+    labels[3, 3] = -1
+    assert "from -1 to" in refused(tmp_path, small_scene, labels)
 
 
 def test_labels_that_are_no_whole_numbers(small_scene, tmp_path):
