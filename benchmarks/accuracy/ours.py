@@ -11,8 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from benchmarks.accuracy.problem import Context, Problem, Report
 from benchmarks.accuracy.store import Outcome, check_same, plain, write_text
+from spectraldiff.ensemble.prior import EQUAL, Prior
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.settings import replaced
 from spectraldiff.training.monitor import Monitor
@@ -45,33 +49,36 @@ def fit_ours(name: str, preset: Preset, problem: Problem, context: Context) -> O
     if not run.finished:
         if not preset.raw and not (run.path / STATE).exists():
             _take_denoiser(run, preset, problem, context)
-        _training(run, preset, problem, context).finish()
+        _training(run, preset, problem, context, problem.seed).finish()
     started = time.perf_counter()
     model, _ = load_model(run)
-    report = context.report
-    predicted, confidence = model.to(context.compute.device).predict(
-        problem.scene, lambda done, n: report("mapping", done, n)
+    report, classes = context.report, model.classes
+    labels = problem.labels.astype(np.int64) - 1
+    offset = torch.from_numpy(Prior(EQUAL).logs(labels, classes) - Prior().logs(labels, classes))
+    predicted, confidence, equal = model.to(context.compute.device).predict_both(
+        problem.scene, offset, lambda done, n: report("mapping", done, n)
     )
     seconds = run.read_json("metrics.json")["seconds"]
     trained = sum(s for stage, s in seconds.items() if not stage.endswith("map"))
     chosen = {"smoothing iterations": float(model.smoothing.iterations), "temperature": float(model.temperature)}
-    return Outcome(predicted, trained, time.perf_counter() - started, chosen, 2 * model.halo + 1, confidence)
+    return Outcome(predicted, trained, time.perf_counter() - started, chosen, 2 * model.halo + 1, confidence, equal)
 
 
 def _take_denoiser(run: RunFolder, preset: Preset, problem: Problem, context: Context) -> None:
-    """Train the seed's denoiser if it does not exist yet, and start the run from its state."""
+    """Train the seed's denoiser, or the shared one, if it does not exist yet, and start the run from its state."""
+    seed = problem.seed if context.denoiser_seed is None else context.denoiser_seed
     kept = replaced(preset, features=FREE).to_json()
-    settings = {"scene": problem.facts_of_scene(), "preset": kept}
-    shared = _claimed((context.denoisers or context.folder) / f"denoiser-seed{problem.seed}", settings)
-    _training(shared, preset, problem, context).train_denoiser()
+    settings = {"scene": problem.facts_of_scene(seed), "preset": kept}
+    shared = _claimed((context.denoisers or context.folder) / f"denoiser-seed{seed}", settings)
+    _training(shared, preset, problem, context, seed).train_denoiser()
     copy = run.path / f"{STATE}.partial"
     shutil.copyfile(shared.path / STATE, copy)
     copy.replace(run.path / STATE)
 
 
-def _training(run: RunFolder, preset: Preset, problem: Problem, context: Context) -> Training:
+def _training(run: RunFolder, preset: Preset, problem: Problem, context: Context, seed: int) -> Training:
     monitor = _Progress(context.report)
-    return Training(run, problem.scene, problem.split, preset, problem.seed, context.compute, monitor)
+    return Training(run, problem.scene, problem.split, preset, seed, context.compute, monitor)
 
 
 def _claimed(path: Path, settings: Mapping[str, Any]) -> RunFolder:

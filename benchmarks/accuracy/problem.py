@@ -74,10 +74,10 @@ class Problem:
         digest = _digest(self.scene.cube, self.scene.labels, self.split.train, self.split.test)
         return {"scene": self.scene.name, "split": self.split.name, "seed": self.seed, "pixels": digest}
 
-    def facts_of_scene(self) -> dict[str, Any]:
+    def facts_of_scene(self, seed: int) -> dict[str, Any]:
         """Return the facts that identify what is trained without labels, independent of the split."""
         digest = _digest(self.scene.cube, self.scene.valid)
-        return {"scene": self.scene.name, "seed": self.seed, "pixels": digest}
+        return {"scene": self.scene.name, "seed": seed, "pixels": digest}
 
 
 def _digest(*parts: NDArray[Any]) -> str:
@@ -100,6 +100,8 @@ class Context:
         Receives the progress; nothing by default.
     denoisers
         For denoisers shared by several splits of a scene; `folder` by default.
+    denoiser_seed
+        The seed of the one denoiser that all seeds share; None for a denoiser of each seed.
     """
 
     folder: Path
@@ -107,3 +109,4 @@ class Context:
     threads: int = 1
     report: Report = lambda stage, done, total: None
     denoisers: Path | None = None
+    denoiser_seed: int | None = None

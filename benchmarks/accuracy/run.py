@@ -79,7 +79,9 @@ def _run(store: Store, problem: Problem, method: Method, context: Context) -> Re
     if outcome.confidence is not None:
         sure = (reference > 0) & (outcome.map > 0)
         ece = calibration(outcome.confidence[sure], (outcome.map == reference)[sure]).ece
-    return store.write(method.name, problem.seed, _settings(problem, method), outcome, accuracy, leakage, ece)
+    equal = None if outcome.equal is None else score(reference, outcome.equal, len(problem.scene.classes)).aa
+    settings = _settings(problem, method)
+    return store.write(method.name, problem.seed, settings, outcome, accuracy, leakage, ece, equal)
 
 
 def _settings(problem: Problem, method: Method) -> dict[str, object]:

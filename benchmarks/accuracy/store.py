@@ -30,6 +30,8 @@ class Outcome:
         Side of the window that a class depends on, if the method chose it; otherwise that of `Method`.
     confidence
         (H, W) probability of the class, 0..1, of methods that give one.
+    equal
+        The map where all classes are equally frequent beforehand, of methods that give one.
     """
 
     map: NDArray[Any]
@@ -38,6 +40,7 @@ class Outcome:
     chosen: Mapping[str, float]
     window: int | None = None
     confidence: NDArray[Any] | None = None
+    equal: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Result:
         Wall time.
     map_path
         The map, a .npy file.
+    equal_aa
+        AA of the map under equal shares of the classes; None for a method without one.
     """
 
     method: str
@@ -74,6 +79,7 @@ class Result:
     train_seconds: float
     map_seconds: float
     map_path: Path
+    equal_aa: float | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], map_path: Path) -> Self:
@@ -92,6 +98,7 @@ class Result:
             train_seconds=values["train_seconds"],
             map_seconds=values["map_seconds"],
             map_path=map_path,
+            equal_aa=values.get("equal_aa"),
         )
 
 
@@ -139,6 +146,7 @@ class Store:
         accuracy: Accuracy,
         leakage: float,
         ece: float | None = None,
+        equal_aa: float | None = None,
     ) -> Result:
         """Write a result; the JSON file is written last and marks it as finished."""
         values = {
@@ -149,6 +157,7 @@ class Store:
             "accuracy": accuracy.as_dict(),
             "macro_f1": accuracy.macro_f1,
             "ece": ece,
+            "equal_aa": equal_aa,
             "leakage": leakage,
             "train_seconds": round(outcome.train_seconds, 2),
             "map_seconds": round(outcome.map_seconds, 2),

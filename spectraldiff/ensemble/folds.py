@@ -16,6 +16,7 @@ from spectraldiff.splits.folds import balanced
 SIDES = (1, 2, 4, 8, 16, 32, 64)  # pixels along the side of a block
 QUANTILES = np.linspace(0.02, 0.98, 49)
 CLEARLY = 1e-3  # a larger block must fit the distances better by so much
+PIXELS = "pixels"  # unit of folds that hold out single pixels
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def folds_like(pixels: NDArray[np.int64], labels: NDArray[np.int64], target: NDA
     held-out pixels are nearest to those of `target`.
     """
     generator, wanted = np.random.default_rng(seed), _quantiles(_nearest(target, pixels))
-    best, chosen = np.inf, Folds(np.arange(len(labels)) % 2, "pixels", len(labels))
+    best, chosen = np.inf, Folds(np.arange(len(labels)) % 2, PIXELS, len(labels))
     for side in SIDES:
         blocks = pixels // side
         units = np.unique(blocks, axis=0, return_inverse=True)[1].ravel()
@@ -87,7 +88,7 @@ def folds_like(pixels: NDArray[np.int64], labels: NDArray[np.int64], target: NDA
         numbers = balanced(labels, units, generator)
         gap = float(np.abs(_quantiles(_distances(pixels, numbers)) - wanted).mean())
         if gap < best - CLEARLY:
-            name = "pixels" if side == 1 else f"blocks of {side} x {side} pixels"
+            name = PIXELS if side == 1 else f"blocks of {side} x {side} pixels"
             best, chosen = gap, Folds(numbers, name, count)
     return chosen
 

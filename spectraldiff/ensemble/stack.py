@@ -14,7 +14,7 @@ from scipy.special import log_softmax, softmax
 
 from spectraldiff.ensemble.held_out_loss import EXTRA_PIXEL, Scores, error_share, fit_temperature
 
-STRENGTH = 3.0  # of the Dirichlet prior to equal weights
+STRENGTH = 1.0  # of the Dirichlet prior to equal weights
 LEAST_WEIGHT = 0.02  # members below it are left out, and the others weighed anew
 NEGLIGIBLE = 0.02  # share of the scores that the members have together that are left out in the end
 SCALE_PRIOR = 0.05  # of the square of the logarithm of the common scale

@@ -17,7 +17,7 @@ from spectraldiff.ensemble.context_inputs import (
     guides_of,
     padded_valid,
 )
-from spectraldiff.ensemble.folds import Folds, folds_like, folds_of_groups
+from spectraldiff.ensemble.folds import PIXELS, Folds, folds_like, folds_of_groups
 from spectraldiff.ensemble.held_out_loss import log_priors
 from spectraldiff.ensemble.linear_fit import Labelled, LinearFit
 from spectraldiff.ensemble.selection import (
@@ -127,7 +127,7 @@ class EnsembleFit:
     def _independent(self) -> float:
         """Return as how many independent pixels the training pixels count: fewer where places are held out whole."""
         count = float(len(self.chosen))
-        return float(np.sqrt(count * self.folds.count)) if self.parent.data.disjoint else count
+        return count if self.folds.units == PIXELS else float(np.sqrt(count * min(self.folds.count, count)))
 
     def _inputs(self) -> ContextInputs:
         own, data = self.training_set, self.parent.data
