@@ -147,7 +147,9 @@ class Row:
 
 
 def spread(values: NDArray[np.float64]) -> str:
-    """Return a mean and, of several values, its standard error."""
+    """Return a mean and, of several values, its standard error; a dash where nothing was run."""
+    if not len(values):
+        return "-"
     if len(values) < 2:
         return f"{values.mean():.1f}"
     return f"{values.mean():.1f} +- {values.std(ddof=1) / math.sqrt(len(values)):.1f}"
@@ -256,8 +258,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     preset = preset_named("fast")
     try:
         rows = [run(case, options, preset) for case in cases(options)]
-        text = table(rows) if not options.methods else ""
-        if options.write is not None:
+        text = table(rows) if {PRODUCT, *SIMPLE} <= set(options.methods or OURS | SIMPLE) else ""
+        if text and options.write is not None:
             put(options.write, text)
     except SpectralDiffError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -275,7 +277,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default="", help="cases whose title or split holds this")
     parser.add_argument("--own", nargs=2, metavar=("SCENE", "LABELS"), help="your own scene instead")
     parser.add_argument("--split", nargs="+", default=["per-class:10", "disjoint"], help="of your own scene")
-    parser.add_argument("--methods", nargs="+", choices=[*OURS, *SIMPLE], help="some methods only; then no table")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=[*OURS, *SIMPLE],
+        help="some methods only; a table wants `product` and the simple ones",
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--one-denoiser", action="store_true", help="all seeds share the denoiser of seed 0")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads; all by default")

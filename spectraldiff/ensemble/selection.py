@@ -22,7 +22,7 @@ from spectraldiff.models.settings import LinearMember
 
 ATTENTION = "attention members"
 # Weight of the attention members that the prior draws to: of few pixels, linear members say more.
-CENTRE = 0.9, 0.1
+CENTRE = 0.5, 0.5
 CERTAINTY = 30.0  # as how many pixels that prior counts
 NAMED = 3  # members that a summary names
 

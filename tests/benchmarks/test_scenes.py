@@ -13,7 +13,7 @@ from spectraldiff_runtime.errors import SceneError
 
 
 def result(tmp_path, method, seed, oa, aa=0.5):
-    return Result(method, seed, oa, aa, 0.4, (aa,), 0.3, 0.02, 0.9, 1.0, 1.0, tmp_path / "map.npy")
+    return Result(method, seed, oa, aa, 0.4, (aa,), 0.3, 0.02, 0.9, 1.0, 1.0, tmp_path / "map.npy", aa)
 
 
 def test_means_leave_out_pixels_without_data():
@@ -37,7 +37,7 @@ def test_the_table_compares_with_the_best_simple_method_seed_by_seed(tmp_path):
     row = text.splitlines()[-1]
     assert "80.0 +- 10.0 (LDA, 5 x 5 mean)" in row
     assert "85.0 +- 5.0 / 50.0 +- 0.0 / 40.0 +- 0.0" in row
-    assert row.split(" | ")[-1].startswith("+5.0 +- 5.0, +0.0 +- 0.0")
+    assert row.split(" | ")[-1].startswith("+5.0 +- 5.0; +0.0 +- 0.0")
     assert len({line.count("|") for line in text.splitlines()}) == 1
 
 

@@ -123,7 +123,9 @@ def test_polygons_of_different_looks_are_held_out_whole(preset: Preset, tmp_path
         assert not set(groups[held]) & set(groups[~held])
     selection = fit.fit().selection
     assert selection.units == "polygons or patches"
+    assert fit._independent() == pytest.approx(np.sqrt(len(groups) * 6))  # pixels of a polygon say nearly the same
     fit.folds = Folds(np.arange(len(groups)) % 5, "pixels", len(groups))
+    assert fit._independent() == len(groups)
     by_pixels = fit.fit().selection
     best, too_good = (min(member.loss for member in one.members) for one in (selection, by_pixels))
     assert best > 10 * too_good
