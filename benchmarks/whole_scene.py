@@ -76,7 +76,7 @@ def write_mosaic(scene: LabelledScene, path: Path, size: int, layout: str) -> No
             rows = np.arange(row, min(row + ROWS, size)) % block.shape[1]
             dataset.write(block[:, rows][:, :, columns], window=Window(0, row, size, len(rows)))
         dataset.close()
-        header = file.partial.with_name(f"{file.partial.name.removesuffix('.partial')}.hdr")
+        header = file.partial.with_suffix(".hdr")
         if header.exists():
             header.replace(path.with_suffix(".hdr"))
         file.publish()

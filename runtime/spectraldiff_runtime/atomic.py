@@ -1,12 +1,17 @@
 """Output files that appear under their names only when they are whole.
 
-Each is written next to its target as ``.<name>.<token>.partial`` and renamed at the end.
+Each is written in a folder next to its target, ``.<name>.<16 hex digits>.partial``, which only this account may enter,
+and gets its name at the end. A name that is taken stays with the file that has it, unless the user said to replace it.
 """
 
 import contextlib
 import errno
+import filecmp
 import os
+import re
+import secrets
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +22,10 @@ from spectraldiff_runtime.signals import interrupts_deferred
 
 # The names of rasters that are written end with one of these; a name without any is taken too.
 RASTERS = (".tif", ".tiff")
+# What GDAL takes for a part of the raster whose name comes before it.
+SIDECARS = (".aux.xml", ".ovr", ".msk")
+PRIVATE = 0o700
+PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.partial")
 
 
 class Output(Protocol):
@@ -62,52 +71,119 @@ class PartialFile:
     path
         The name that it gets in the end. A link is followed.
     overwrite
-        Whether a file of that name may be replaced.
-    token
-        What tells the other name from those of other processes; this process' number if None. Who makes sure that
-        there is one process only gives a fixed one, so that what a killed process left is written over.
+        Whether a file of that name may be replaced, and what lies next to it as a part of it be removed.
+    folder
+        Where it is written until then, from `partial_folder`; a new one if None.
+
+    Attributes
+    ----------
+    partial
+        The file in that folder.
 
     Raises
     ------
     OutputError
-        The file exists, the folder is missing, or nothing can be written there.
+        The file exists, the folder is missing, or, on entry, nothing can be written there.
     """
 
-    def __init__(self, path: Path, overwrite: bool, token: str | None = None) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, overwrite: bool, folder: Path | None = None) -> None:
+        self.path, self._overwrite = Path(path), overwrite
         check_output(self.path, overwrite)
-        target = Path(os.path.realpath(self.path))
-        self._target = target
-        self.partial = target.with_name(f".{target.name}.{token or os.getpid()}.partial")
-        try:
-            self.partial.write_bytes(b"")
-        except OSError as error:
-            raise output_error(self.path, error) from error
+        self._target = Path(os.path.realpath(self.path))
+        self._folder = folder or partial_folder(self.path)
+        self.partial = self._folder / self._target.name
 
     def publish(self) -> None:
-        """Give the file, and its sidecar if it has one, the final name."""
+        """Give the file, and its sidecar if it has one, the final name.
+
+        Raises
+        ------
+        OutputError
+            A file of that name has come since, or the disk fails.
+        """
         pairs = [(sidecar_path(self.partial), sidecar_path(self._target)), (self.partial, self._target)]
         try:
             for source, target in pairs:
                 if source.exists():
                     _sync(source)
-                    source.replace(target)
+                    _name(source, target, self._overwrite)
+        except FileExistsError as error:
+            raise OutputError(
+                f"'{error.filename2}' has come since '{self.path}' was begun and is not replaced: move it away"
+            ) from error
         except OSError as error:
             raise output_error(self.path, error) from error
+        self.discard()
 
     def discard(self) -> None:
         """Remove what was not published."""
-        for leftover in (self.partial, sidecar_path(self.partial)):
-            with contextlib.suppress(OSError):
-                leftover.unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
+        try:
+            with interrupts_deferred():  # a folder that was made is also one that will be removed
+                _make(self._folder, self.partial.name)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        except BaseException:
+            self.discard()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.discard()
+
+
+def partial_folder(path: Path) -> Path:
+    """Return the name of a new folder for `path` to be written in: no other account can guess it."""
+    target = Path(os.path.realpath(path))
+    return target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
+
+
+def _make(folder: Path, name: str) -> None:
+    """Make a folder with an empty file, or nothing; OSError."""
+    folder.mkdir(PRIVATE)
+    try:
+        (folder / name).touch(exist_ok=False)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove a folder that a killed process of this account left, if it is one."""
+    with contextlib.suppress(OSError):
+        found = folder.lstat()
+        own = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+        if own and stat.S_ISDIR(found.st_mode) and PARTIAL.fullmatch(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _name(source: Path, target: Path, overwrite: bool) -> None:
+    """Give a file its final name; FileExistsError where another file has it and is not to be replaced."""
+    if overwrite or _same_content(source, target):
+        source.replace(target)
+        return
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a disk without links, as on a memory card
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(source), None, str(target)) from None
+        source.rename(target)
+    else:
+        source.unlink()
+
+
+def _same_content(source: Path, target: Path) -> bool:
+    """Whether a plain file, or a sidecar, has its name already: a run that was killed had just given it."""
+    try:
+        return filecmp.cmp(source, target, shallow=False) and not target.is_symlink()
+    except OSError:
+        return False
 
 
 def check_raster_name(option: str, path: Path) -> None:
@@ -144,6 +220,24 @@ def _check_target(path: Path, overwrite: bool) -> None:
         raise OutputError(f"'{path}' exists: choose another name, or replace it with --overwrite")
 
 
+def check_sidecars(path: Path, overwrite: bool, known: Sequence[str] = ()) -> None:
+    """Refuse a raster's name next to which lie files that GDAL would take for parts of it.
+
+    `known` ends the names of those that may be there.
+
+    Raises
+    ------
+    OutputError
+    """
+    for suffix in SIDECARS:
+        sidecar = Path(f"{os.path.realpath(path)}{suffix}")
+        if not overwrite and suffix not in known and os.path.lexists(sidecar):
+            raise OutputError(
+                f"'{sidecar.name}' lies next to '{path}' and would be taken for a part of it: "
+                "choose another name, move it away, or remove it with --overwrite"
+            )
+
+
 def check_writable(path: Path) -> None:
     """Refuse, before hours of work, a place that does not take the longest name that an output needs on its way.
 
@@ -151,17 +245,17 @@ def check_writable(path: Path) -> None:
     ------
     OutputError
     """
-    target = Path(os.path.realpath(path))
-    probe = target.with_name(f".{target.name}.{os.getpid():019d}")  # as long as .<name>.map.partial.aux.xml
+    probe = partial_folder(path)
     try:
-        probe.write_bytes(b"")
-        probe.unlink()
+        with interrupts_deferred():
+            _make(probe, sidecar_path(path).name)
+            shutil.rmtree(probe, ignore_errors=True)
     except OSError as error:
         raise output_error(path, error) from error
 
 
 def check_distinct(outputs: Mapping[str, Path], inputs: Sequence[Path]) -> None:
-    """Refuse outputs that are the same file as an input or as each other.
+    """Refuse outputs that are the same file as an input or as each other, or that an input lies next to as a part.
 
     Parameters
     ----------
@@ -174,7 +268,11 @@ def check_distinct(outputs: Mapping[str, Path], inputs: Sequence[Path]) -> None:
     """
     seen = {os.path.realpath(path): f"the input '{path}'" for path in inputs}
     for option, path in outputs.items():
-        other = seen.setdefault(os.path.realpath(path), f"what {option} names")
+        place = os.path.realpath(path)
+        for suffix in SIDECARS:
+            if place + suffix in seen:
+                raise OutputError(f"{option} '{path}' would have {seen[place + suffix]} as a part: choose another name")
+        other = seen.setdefault(place, f"what {option} names")
         if other != f"what {option} names":
             raise OutputError(f"{option} '{path}' is the same file as {other}: choose another name")
 

@@ -2,13 +2,26 @@
 
 import errno
 import os
+import signal
+import stat
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from spectraldiff_runtime.atomic import PartialFile, check_distinct, commit, output_error
+from spectraldiff_runtime.atomic import (
+    PARTIAL,
+    SIDECARS,
+    PartialFile,
+    check_distinct,
+    check_sidecars,
+    check_writable,
+    commit,
+    output_error,
+    partial_folder,
+    remove_partial,
+)
 from spectraldiff_runtime.errors import OutputError
 
 pytestmark = pytest.mark.processes
@@ -33,13 +46,87 @@ def test_none_of_several_appears_when_one_fails(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_token_makes_the_other_name_the_same_every_time(tmp_path):
+def test_the_other_name_is_in_a_folder_that_nobody_can_guess_or_enter(tmp_path):
     path = tmp_path / "a.bin"
-    (tmp_path / ".a.bin.map.partial").write_bytes(b"left by a killed process")
-    with PartialFile(path, False, "map") as file:
-        assert file.partial == tmp_path / ".a.bin.map.partial"
-        assert file.partial.read_bytes() == b""
+    with PartialFile(path, False) as first, PartialFile(path, False) as second:
+        assert first.partial.parent != second.partial.parent
+        assert first.partial.name == "a.bin"
+        assert stat.S_IMODE(first.partial.parent.stat().st_mode) == 0o700
+        assert PARTIAL.fullmatch(first.partial.parent.name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    left, other, link = partial_folder(tmp_path / "a.bin"), tmp_path / "mine", partial_folder(tmp_path / "b.bin")
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "file").touch()
+    link.symlink_to(other)
+    for folder in (left, other, link, tmp_path / "missing"):
+        remove_partial(folder)
+    assert sorted(tmp_path.iterdir()) == sorted([other, link])
+    assert (other / "file").exists()
+
+
+@pytest.mark.parametrize("moment", ["mkdir", "touch"])
+def test_ctrl_c_while_the_folder_is_made(tmp_path, monkeypatch, moment):
+    original = getattr(Path, moment)
+
+    def interrupting(*arguments, **named):
+        original(*arguments, **named)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Path, moment, interrupting)
+    with pytest.raises(KeyboardInterrupt), PartialFile(tmp_path / "a.bin", False):
+        pytest.fail("the interrupt was lost")
+    with pytest.raises(KeyboardInterrupt):
+        check_writable(tmp_path / "a.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_has_come_since_is_not_replaced(tmp_path, monkeypatch, links):
+    """Also where the disk knows no links, as a memory card's."""
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, "no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "a.bin"
+    with PartialFile(path, False) as file:
+        file.partial.write_text("ours")
+        path.write_text("theirs")
+        with pytest.raises(OutputError, match=r"a.bin' has come since .* and is not replaced: move it away"):
+            file.publish()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+    assert path.read_text() == "theirs"
+    path.unlink()
+    with PartialFile(path, False) as file:
+        file.partial.write_text("ours")
+        file.publish()
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.bin", "ours")]
+
+
+def test_a_link_that_has_come_since_is_not_followed(tmp_path):
+    path, victim = tmp_path / "a.bin", tmp_path / "victim"
+    victim.write_text("precious")
+    with PartialFile(path, True) as file:
+        file.partial.write_text("ours")
+        path.symlink_to(victim)
+        file.publish()
+    assert (victim.read_text(), path.read_text(), path.is_symlink()) == ("precious", "ours", False)
+
+
+@pytest.mark.parametrize("suffix", SIDECARS)
+def test_what_lies_next_to_a_raster(tmp_path, suffix):
+    path, sidecar = tmp_path / "a.tif", tmp_path / f"a.tif{suffix}"
+    sidecar.write_text("precious")
+    with pytest.raises(OutputError, match=rf"'a.tif{suffix}' lies next to .*: choose another name, move it away"):
+        check_sidecars(path, overwrite=False)
+    check_sidecars(path, overwrite=True)
+    with pytest.raises(OutputError, match=r"--out .* would have the input .* as a part: choose another name"):
+        check_distinct({"--out": path}, [sidecar])
 
 
 def test_a_link_is_followed(tmp_path):
@@ -78,8 +165,8 @@ def test_places_that_cannot_be_written(tmp_path):
         unwritable_folder(tmp_path) / "classes.tif": "cannot be written",
     }
     for path, words in cases.items():
-        with pytest.raises(OutputError, match=words) as caught:
-            PartialFile(path, overwrite=False)
+        with pytest.raises(OutputError, match=words) as caught, PartialFile(path, overwrite=False):
+            pytest.fail("it was begun")
         assert "\n" not in str(caught.value)
     assert (tmp_path / "file").read_text() == "x"
 

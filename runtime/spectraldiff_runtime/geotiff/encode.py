@@ -13,7 +13,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from spectraldiff_runtime.atomic import PartialFile, output_error, sidecar_path
+from spectraldiff_runtime.atomic import SIDECARS, PartialFile, check_sidecars, output_error, sidecar_path
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import OutputError, UsageError
 from spectraldiff_runtime.geo.georeference import Georeference
@@ -180,7 +180,7 @@ class EncodedRaster(PartialFile):
 
     Parameters
     ----------
-    path, overwrite, token
+    path, overwrite, folder
         As `PartialFile`.
     raw, spec, form, transcoder
         As `encode`.
@@ -193,10 +193,11 @@ class EncodedRaster(PartialFile):
         raw: Path,
         spec: RasterSpec,
         form: Format,
-        token: str | None = None,
+        folder: Path | None = None,
         transcoder: Transcoder | None = None,
     ) -> None:
-        super().__init__(path, overwrite, token)
+        check_sidecars(path, overwrite, known=[SIDECARS[0]])
+        super().__init__(path, overwrite, folder)
         self._raw, self._spec, self._form, self._transcoder = raw, spec, form, transcoder
 
     def finish(self) -> None:
@@ -204,8 +205,9 @@ class EncodedRaster(PartialFile):
         encode(self._raw, self.partial, self.path, self._spec, self._form, self._transcoder)
 
     def publish(self) -> None:
-        """Give the file its name; what belonged to the raster that it replaces goes."""
-        for suffix in (".aux.xml", ".ovr", ".msk"):
+        """Give the file its name; with `overwrite`, what belonged to the raster that it replaces goes."""
+        check_sidecars(self.path, self._overwrite, known=[SIDECARS[0]])
+        for suffix in SIDECARS if self._overwrite else ():
             with contextlib.suppress(OSError):
                 self._target.with_name(self._target.name + suffix).unlink(missing_ok=True)
         super().publish()

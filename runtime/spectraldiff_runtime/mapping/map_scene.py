@@ -156,7 +156,7 @@ def _map(
         facts = {} if outputs.out is None else _facts(model, opened, region, request)
         if outputs.out is not None and request.writing.resume and is_up_to_date(outputs, facts):
             return _skipped(model.card, laid, region, outputs.out)
-        files = _sink(model.card, laid, region, request, facts, plan)
+        files = _sink(model, laid, region, request, facts, plan)
         with gathered(files, opened, laid, region, model.card, outputs.requested) as sink:
             job = Job(model, opened, read, outputs.requested, replace(sink.plan or plan, cache=plan.cache))
             if callbacks.started is not None:
@@ -184,15 +184,13 @@ def _check_resumable(scene: Scene, request: MapRequest) -> None:
         raise UsageError("resume goes on with a scene that is known again: wanted a raster's path, not an array")
 
 
-def _sink(
-    card: ModelCard, scene: Scene, region: Region, request: MapRequest, facts: dict[str, Any], plan: Plan
-) -> Sink:
+def _sink(model: Model, scene: Scene, region: Region, request: MapRequest, facts: dict[str, Any], plan: Plan) -> Sink:
     """Return where the map goes: files if they are named, else arrays."""
     outputs, mask = request.outputs, request.region.mask
     if outputs.out is None:
-        return ArraySink(card, region.window, outputs.requested)
-    inputs = [] if mask is None else [Path(mask)]
-    return FileSink(card, scene, region.window, outputs, request.writing, facts, plan, inputs)
+        return ArraySink(model.card, region.window, outputs.requested)
+    inputs = [Path(path) for path in (model.path, mask) if path]
+    return FileSink(model.card, scene, region.window, outputs, request.writing, facts, plan, inputs)
 
 
 def _facts(model: Model, scene: Scene, region: Region, request: MapRequest) -> dict[str, Any]:

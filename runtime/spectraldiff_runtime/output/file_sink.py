@@ -11,7 +11,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from spectraldiff_runtime.atomic import PartialFile, check_distinct, check_output, check_writable
+from spectraldiff_runtime.atomic import (
+    SIDECARS,
+    PartialFile,
+    check_distinct,
+    check_output,
+    check_sidecars,
+    check_writable,
+    partial_folder,
+)
 from spectraldiff_runtime.classes import class_dtype
 from spectraldiff_runtime.errors import OutputError
 from spectraldiff_runtime.geo.georeference import window_georeference
@@ -31,8 +39,6 @@ from spectraldiff_runtime.signals import interrupts_deferred
 from spectraldiff_runtime.tiling.plan import Plan
 from spectraldiff_runtime.window import Window
 
-# One process at a time writes a map, see `journal`: what a killed one left of its outputs is written over.
-TOKEN = "map"  # noqa: S105 (a part of a file name)
 # The process that makes the rasters is started when this share of the pixels is left to be done.
 LAST_SHARE = 0.1
 
@@ -77,6 +83,7 @@ class FileSink:
         self._journal: Journal
         self._left = window.height * window.width
         self._stack = ExitStack()
+        self._named: set[Path] = set()
         self._transcoder: Transcoder | None = None
 
     def __enter__(self) -> Self:
@@ -86,12 +93,27 @@ class FileSink:
         with ExitStack() as begun:
             with interrupts_deferred():  # a folder that was made is also one that will be removed
                 self._journal = begun.enter_context(self._begin())
-            for path in self._outputs.paths().values():
-                check_output(path, self._writing.overwrite or self._journal.published)
+            if self._journal.published:
+                self._named = self._published()
+            self._check_names(self._journal.published)
             self.plan = self._plan_of_journal()
             self._stack = begun.pop_all()
         self._left -= self._journal.done_pixels
         return self
+
+    def _published(self) -> set[Path]:
+        """Return the outputs that an earlier run of this map has given their names before it was killed."""
+        named = self._outputs.paths().items()
+        return {p for option, p in named if p.is_file() and _difference(option, p, self._facts) is None}
+
+    def _check_names(self, published: bool = False) -> None:
+        """Refuse names that others have, and rasters next to which lie others' files."""
+        overwrite = self._writing.overwrite
+        for option, path in self._outputs.paths().items():
+            if path not in self._named:
+                check_output(path, overwrite)
+                if option != "--preview":
+                    check_sidecars(path, overwrite, SIDECARS[:1] if published else ())  # that may be its own
 
     def _plan_of_journal(self) -> Plan:
         try:
@@ -106,8 +128,7 @@ class FileSink:
         assert out is not None
         if not (self._writing.resume and has_unfinished_map(out)):
             self._check_owned()
-            for path in self._outputs.paths().values():
-                check_output(path, self._writing.overwrite)
+            self._check_names()
         size = self._window.height, self._window.width
         return Journal(
             out, size, layers_of(self._card, self._outputs), self._facts, self._first_plan.as_dict(),
@@ -162,6 +183,7 @@ class FileSink:
                 counted = background.submit(counts, classes, self._values)
                 outputs = self._finished(files)
                 pixels = counted.result()
+                self._check_names(self._journal.published)
                 self._journal.announce_publishing()
                 with interrupts_deferred():
                     for output in outputs:
@@ -178,19 +200,24 @@ class FileSink:
     def _finished(self, files: ExitStack) -> list[PartialFile]:
         """Write all files under other names."""
         outputs: list[PartialFile] = []
-        transcoder = self._transcoder or self._started()
+        overwrite, transcoder = self._writing.overwrite, self._transcoder or self._started()
+        folders = {path: partial_folder(path) for path in self._outputs.paths().values() if path not in self._named}
+        self._journal.announce_partials(list(folders.values()))
         for path, raw, spec in self._rasters():
-            raster = EncodedRaster(path, True, raw, spec, self._writing.form, TOKEN, transcoder)
-            files.enter_context(raster).finish()
+            raster = EncodedRaster(path, overwrite, raw, spec, self._writing.form, folders[path], transcoder)
+            _enter(files, raster)
+            raster.finish()
             outputs.append(raster)
-        if self._outputs.preview is not None:
+        preview = self._outputs.preview
+        if preview is not None and preview in folders:
             title = Path(self._scene.name).name
             exif = picture_record(self._facts)
-            picture = PreviewOutput(self._outputs.preview, True, outputs[0].partial, self._card, title, TOKEN, exif)
-            files.enter_context(picture).finish()
+            picture = PreviewOutput(preview, overwrite, outputs[0].partial, self._card, title, folders[preview], exif)
+            _enter(files, picture)
+            picture.finish()
             outputs.append(picture)
         # The class raster comes last: where it is, all others are.
-        return [*outputs[1:], outputs[0]]
+        return [*outputs[1:], *outputs[:1]]
 
     def _rasters(self) -> list[tuple[Path, Path, RasterSpec]]:
         classes, outputs = self._card.classes, self._outputs
@@ -203,12 +230,18 @@ class FileSink:
             "--probabilities": ("probabilities", probability_spec(*size, classes, place, tags)),
         }
         named = outputs.paths()
-        return [(named[o], self._journal.raw(layer), spec) for o, (layer, spec) in specs.items() if o in named]
+        wanted = [option for option in specs if option in named and named[option] not in self._named]
+        return [(named[option], self._journal.raw(specs[option][0]), specs[option][1]) for option in wanted]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+
+def _enter(files: ExitStack, output: PartialFile) -> None:
+    with interrupts_deferred():  # a file that was made is also one that will be removed
+        files.enter_context(output)
 
 
 def layers_of(card: ModelCard, outputs: Outputs) -> list[Layer]:

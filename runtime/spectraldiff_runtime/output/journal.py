@@ -2,7 +2,9 @@
 
 A window counts as done when its pixels have reached the disk and then its line in the journal has. So after a kill, a
 power cut or a full disk the journal never promises more than there is, and the next run does the rest. The folder lives
-under another name than the output and is removed when the output is whole.
+under another name than the output, is locked before anything in it is touched (`WorkFolder`), and is removed when the
+output is whole. The journal also names the folders that the outputs are written in before they are made, so that the
+next run removes what a killed one left of them.
 """
 
 import contextlib
@@ -17,22 +19,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from spectraldiff_runtime.atomic import output_error
+from spectraldiff_runtime.atomic import output_error, remove_partial
 from spectraldiff_runtime.errors import OutputError
 from spectraldiff_runtime.output.provenance import difference
-from spectraldiff_runtime.output.raw_layers import RAW, Layer, RawFiles
+from spectraldiff_runtime.output.raw_layers import LAYER_NAMES, RAW, Layer, RawFiles, open_plain
+from spectraldiff_runtime.output.work_folder import WorkFolder
 from spectraldiff_runtime.signals import interrupts_deferred
 from spectraldiff_runtime.window import Window
 
 SUFFIX = ".unfinished"
-JOURNAL, NEW_JOURNAL, LOCK = "journal", "journal.new", "lock"
-FORMAT = 1
+JOURNAL, NEW_JOURNAL = "journal", "journal.new"
+FILES = (JOURNAL, NEW_JOURNAL, *(f"{name}{RAW}" for name in LAYER_NAMES))
+FORMAT = 2
 # The lines of windows whose pixels have reached the disk are written together about this often.
 SYNC_SECONDS = 1.0
 PUBLISHING = "publishing"
+PARTIAL = "partial "  # begins the line that names a folder in which an output is written
 
 
 def unfinished_folder(out: Path) -> Path:
@@ -91,8 +95,7 @@ class Journal:
         self._fresh: list[Window] = []
         self._keep = resume
         self._log: io.FileIO | None = None
-        # Any thread may release it; the system does when the process ends, however it ends.
-        self._lock = FileLock(self.folder / LOCK, timeout=0, thread_local=False)
+        self._place = WorkFolder(self.folder, out, FILES)
         self._synced_at = 0.0
         try:
             self._begin(dict(facts), resume, discard)
@@ -103,8 +106,9 @@ class Journal:
     # -- beginning -------------------------------------------------------------------------------------------------
 
     def _begin(self, facts: dict[str, Any], resume: bool, discard: bool) -> None:
-        if has_unfinished_map(self.out):
-            self._log = self._locked()
+        self._place.take()
+        if (self.folder / JOURNAL).exists():
+            self._log = self._opened()
             if not resume and not discard:
                 raise OutputError(
                     f"'{self.folder}' holds an unfinished map of '{self.out}' ({self._how_far()}): "
@@ -113,47 +117,39 @@ class Journal:
             if resume:
                 self._go_on(facts)
                 return
-            self._close_files()
+            _remove_partials(_read(self._log)[1])
+            self._log.close()
         self._start(facts)
 
     def _start(self, facts: dict[str, Any]) -> None:
-        """Make the folder; its journal comes last, so that a folder without one is none."""
-        head = json.dumps({"format": FORMAT, "plan": self.plan, "facts": facts}, allow_nan=False)
+        """Begin a journal: it gets its name last, so that a folder without one holds nothing."""
         try:
-            self._sweep()
-            self.folder.mkdir()
+            head = json.dumps({"format": FORMAT, "plan": self.plan, "facts": facts}, allow_nan=False)
+            self._place.sweep()
             self._raws.create()
             beginning = self.folder / NEW_JOURNAL
-            beginning.write_text(_line(head))
+            with beginning.open("x") as file:
+                file.write(_line(head))
             _sync(beginning)
             beginning.rename(self.folder / JOURNAL)
             _sync_folder(self.folder)
-            self._log = self._locked()
+            self._log = self._opened()
             self._log.seek(0, os.SEEK_END)
         except FileExistsError as error:
-            raise OutputError(f"'{self.folder}' is in the way and no unfinished map: move it away") from error
+            self._close_files()
+            raise OutputError(f"'{error.filename}' is in the way and no file of a map: move it away") from error
         except OSError as error:
             self.remove()
             raise output_error(self.out, error) from error
+        except BaseException:  # facts that are no JSON
+            self.remove()
+            raise
 
-    def _locked(self) -> io.FileIO:
-        """Lock the folder for this process alone and open its journal."""
+    def _opened(self) -> io.FileIO:
         try:
-            log = io.FileIO(self.folder / JOURNAL, "r+")
+            return io.FileIO(self.folder / JOURNAL, "r+", opener=open_plain)
         except OSError as error:
             raise output_error(self.folder / JOURNAL, error) from error
-        try:
-            self._lock.acquire()
-        except BaseException as error:
-            log.close()
-            if isinstance(error, Timeout):
-                raise OutputError(
-                    f"another process is writing the map '{self.out}' now: wait for it, or choose another name"
-                ) from None
-            if isinstance(error, OSError):
-                raise output_error(self.folder / LOCK, error) from error
-            raise
-        return log
 
     def _go_on(self, facts: dict[str, Any]) -> None:
         assert self._log is not None
@@ -168,6 +164,7 @@ class Journal:
         self.plan = head["plan"]
         self.published = PUBLISHING in lines
         self._done = {window for line in lines if (window := _window(line)) is not None}
+        _remove_partials(lines)
 
     def _check(self, head: dict[str, Any], facts: dict[str, Any]) -> None:
         """Refuse a folder of another map, and say in what it differs."""
@@ -234,6 +231,10 @@ class Journal:
         self._fresh.clear()
         self._synced_at = time.monotonic()
 
+    def announce_partials(self, folders: Sequence[Path]) -> None:
+        """Note in which folders the outputs are written, before they are made; OSError where the disk is full."""
+        self._append("".join(_line(PARTIAL + json.dumps(str(folder.absolute()))) for folder in folders))
+
     def announce_publishing(self) -> None:
         """Note that outputs are getting their names: from here on those that exist may be this map's own.
 
@@ -269,25 +270,14 @@ class Journal:
     def remove(self) -> None:
         """Remove the folder, its journal first: a folder without one is none."""
         self._close_files()
-        with contextlib.suppress(OSError):
-            (self.folder / JOURNAL).unlink(missing_ok=True)
-        self._sweep()
-
-    def _sweep(self) -> None:
-        """Remove what maps leave in the folder, and the folder if nothing else is in it."""
-        if self.folder.is_symlink():
-            return
-        with contextlib.suppress(OSError):
-            own = [self.folder / name for name in (JOURNAL, NEW_JOURNAL, LOCK)]
-            for file in [*own, *self.folder.glob(f"*{RAW}")]:
-                file.unlink(missing_ok=True)
-            self.folder.rmdir()
+        self._place.remove()
 
     def close(self) -> None:
         """Close the files; the folder stays."""
         with contextlib.suppress(OSError):
             self.sync()
         self._close_files()
+        self._place.release()
 
     def _close_files(self) -> None:
         self._raws.close()
@@ -295,7 +285,6 @@ class Journal:
             with contextlib.suppress(OSError):
                 self._log.close()
         self._log = None
-        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -340,6 +329,14 @@ def _read(log: io.FileIO) -> tuple[dict[str, Any], list[str], int]:
 def _window(line: str) -> Window | None:
     parts = line.split()
     return Window(*map(int, parts)) if len(parts) == 4 and all(p.isdigit() for p in parts) else None
+
+
+def _remove_partials(lines: Sequence[str]) -> None:
+    """Remove the folders of outputs that a killed run has left."""
+    for line in lines:
+        if line.startswith(PARTIAL):
+            with contextlib.suppress(ValueError):
+                remove_partial(Path(str(json.loads(line.removeprefix(PARTIAL)))))
 
 
 def _sync(path: Path) -> None:

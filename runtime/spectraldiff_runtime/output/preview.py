@@ -30,7 +30,7 @@ class PreviewOutput(PartialFile):
 
     Parameters
     ----------
-    path, overwrite, token
+    path, overwrite, folder
         As `PartialFile`.
     raster, card, title
         The class raster, its model and the scene's name.
@@ -44,10 +44,10 @@ class PreviewOutput(PartialFile):
     """
 
     def __init__(
-        self, path: Path, overwrite: bool, raster: Path, card: ModelCard, title: str, token: str, exif: Image.Exif
+        self, path: Path, overwrite: bool, raster: Path, card: ModelCard, title: str, folder: Path, exif: Image.Exif
     ) -> None:
         check_preview(path)
-        super().__init__(path, overwrite, token)
+        super().__init__(path, overwrite, folder)
         self._raster, self._card, self._title, self._exif = raster, card, title, exif
 
     def finish(self) -> None:

@@ -15,6 +15,8 @@ from spectraldiff_runtime.errors import OutputError
 from spectraldiff_runtime.window import Window
 
 RAW = ".raw"  # ends the names of raw files
+# All that there may be of a map; who adds one names it here, or it would not be removed.
+LAYER_NAMES = ("classes", "confidence", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class RawFiles:
             path = self.path(layer.name)
             if not path.is_file() or path.stat().st_size != self._bytes(layer):
                 raise OutputError(f"'{path}' is missing or was changed: begin again with --overwrite")
-            self._files[layer.name] = io.FileIO(path, "r+")
+            self._files[layer.name] = io.FileIO(path, "r+", opener=open_plain)
 
     def _bytes(self, layer: Layer) -> int:
         return layer.count * self._size[0] * self._size[1] * layer.dtype.itemsize
@@ -88,6 +90,11 @@ class RawFiles:
             with contextlib.suppress(OSError):
                 file.close()
         self._files = {}
+
+
+def open_plain(path: str, flags: int) -> int:
+    """Open a file for `io.FileIO`, and no link."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
 
 
 def _write_at(file: io.FileIO, position: int, values: NDArray[Any]) -> None:

@@ -206,7 +206,7 @@ def test_outputs_appear_together_and_whole(tmp_path):
     spec = class_spec(700, 900, CLASSES, PLACE, {})
     confidence = confidence_spec(700, 900, PLACE, {}, percent=False)
     with (
-        EncodedRaster(path, True, tmp_path / "raw", spec, FORMATS[0], "token") as raster,
+        EncodedRaster(path, True, tmp_path / "raw", spec, FORMATS[0]) as raster,
         ArrayRaster(tmp_path / "c.tif", False, values / np.float32(9), confidence) as other,
     ):
         raster.finish()

@@ -1,5 +1,6 @@
 """Maps that are killed, interrupted or stopped by an error, at chosen instants: nothing is lost and nothing is left."""
 
+import fnmatch
 import signal
 import subprocess
 import sys
@@ -108,9 +109,9 @@ KILLS = {
     "the journal has just begun": ("output.raw_layers", "RawFiles.write", 1, f"{UNFINISHED}/journal"),
     "half-way": ("output.raw_layers", "RawFiles.write", 90, f"{UNFINISHED}/classes.raw"),
     "between pixels and journal": ("output.journal", "Journal._append", 2, f"{UNFINISHED}/journal"),
-    "all pixels are there": ("geotiff.encode", "encode", 1, ".classes.tif.map.partial"),
-    "two rasters are there": ("geotiff.encode", "encode", 3, ".confidence.tif.map.partial"),
-    "no name is given": ("atomic", "PartialFile.publish", 1, ".map.png.map.partial"),
+    "all pixels are there": ("geotiff.encode", "encode", 1, ".classes.tif.*.partial/classes.tif"),
+    "two rasters are there": ("geotiff.encode", "encode", 3, ".confidence.tif.*.partial/confidence.tif"),
+    "no name is given": ("atomic", "PartialFile.publish", 1, ".map.png.*.partial/map.png"),
     "one name is given": ("atomic", "PartialFile.publish", 2, "confidence.tif"),
     "all names but the map's": ("atomic", "PartialFile.publish", 4, "map.png"),
     "all names are given": ("output.journal", "Journal.remove", 1, "classes.tif"),
@@ -124,7 +125,7 @@ def test_a_kill(scene, model_path, tmp_path, python, whole, resumed, instant):
     done = python("-c", SIGNALLED, module, function, call, int(signal.SIGKILL), *line)
     assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
     left = contents(tmp_path)
-    assert there in left
+    assert fnmatch.filter(left, there)
     assert left != whole
     assert resumed() == whole
     assert resumed() == whole  # and leaves it as it is
@@ -141,13 +142,13 @@ def test_a_kill_without_resume_is_noticed_and_can_go_on(scene, model_path, tmp_p
     assert resumed() == whole
 
 
-@pytest.mark.parametrize("seen", [".classes.tif.map.partial", ".p.tif.map.partial"])
+@pytest.mark.parametrize("seen", ["classes.tif", "p.tif"])
 def test_a_kill_while_a_raster_is_encoded(scene, model_path, tmp_path, subprocess_environment, whole, resumed, seen):
     """GDAL is at work in a process of its own, which must not go on without this one."""
     line = [sys.executable, "-m", "spectraldiff_runtime", *command(scene, model_path, tmp_path, "--resume")]
     for _ in range(10):  # the file is there for some milliseconds: on a busy machine they may pass unseen
         process = subprocess.Popen(line, env=subprocess_environment)
-        while process.poll() is None and not size(tmp_path / seen):
+        while process.poll() is None and not sum(map(size, tmp_path.glob(f".{seen}.*.partial/{seen}"))):
             time.sleep(0.001)
         process.kill()
         if process.wait() == -signal.SIGKILL:

@@ -5,14 +5,17 @@ import errno
 import json
 import multiprocessing
 import os
+import stat
 
 import numpy as np
 import pytest
 
+from spectraldiff_runtime.atomic import partial_folder
 from spectraldiff_runtime.errors import OutputError
 from spectraldiff_runtime.output import raw_layers as module
-from spectraldiff_runtime.output.journal import JOURNAL, Journal, unfinished_folder
+from spectraldiff_runtime.output.journal import JOURNAL, NEW_JOURNAL, Journal, unfinished_folder
 from spectraldiff_runtime.output.raw_layers import Layer
+from spectraldiff_runtime.output.work_folder import LOCK
 from spectraldiff_runtime.window import Window, tiles_of
 
 SIZE = 20, 30
@@ -184,25 +187,73 @@ def test_a_raw_file_of_another_size(tmp_path):
 def test_a_folder_without_a_journal_is_none(tmp_path):
     out = tmp_path / "map.tif"
     unfinished_folder(out).mkdir()
-    (unfinished_folder(out) / "classes.raw").write_bytes(b"half")
+    for name in (LOCK, "classes.raw", NEW_JOURNAL):  # of a process that was killed at once
+        (unfinished_folder(out) / name).write_bytes(b"half")
     log = begin(out)
     assert_holds(log, [])
     log.remove()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_others_left_in_the_folder_is_not_lost(tmp_path):
+@pytest.mark.parametrize("name", ["classes.raw", "notes.raw", "mine.txt"])
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"discard": True}])
+def test_a_folder_of_others_is_left_as_it_is(tmp_path, listing, name, options):
     out = tmp_path / "map.tif"
     unfinished_folder(out).mkdir()
-    (unfinished_folder(out) / "mine.txt").write_text("precious")
+    (unfinished_folder(out) / name).write_text("precious")
+    before = listing()
     with pytest.raises(OutputError, match="is in the way"):
-        begin(out)
-    assert (unfinished_folder(out) / "mine.txt").read_text() == "precious"
-    (unfinished_folder(out) / "mine.txt").unlink()
+        begin(out, **options)
+    assert listing() == before
+
+
+def test_raw_files_of_others_stay(tmp_path):
+    out = tmp_path / "map.tif"
     log = begin(out)
-    (unfinished_folder(out) / "mine.txt").write_text("precious")
+    (unfinished_folder(out) / "notes.raw").write_text("precious")
     log.remove()
-    assert [p.name for p in unfinished_folder(out).iterdir()] == ["mine.txt"]
+    assert [path.name for path in unfinished_folder(out).iterdir()] == ["notes.raw"]
+
+
+def test_the_folder_is_private_and_links_in_it_are_not_followed(tmp_path):
+    out, victim = tmp_path / "map.tif", tmp_path / "victim"
+    victim.write_bytes(bytes(SIZE[0] * SIZE[1]))
+    begin(out, resume=True).close()
+    assert stat.S_IMODE(unfinished_folder(out).stat().st_mode) == 0o700
+    raw = unfinished_folder(out) / "classes.raw"
+    raw.unlink()
+    raw.symlink_to(victim)
+    with pytest.raises(OutputError, match="cannot be written"):
+        begin(out, resume=True)
+    with pytest.raises(OutputError, match="holds an unfinished map"):
+        begin(out)
+    fresh = begin(out, discard=True)
+    fresh.write(WINDOWS[0], values(WINDOWS[0]))
+    fresh.remove()
+    assert victim.read_bytes() == bytes(SIZE[0] * SIZE[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners")
+def test_a_folder_of_another_account(tmp_path, monkeypatch):
+    out = tmp_path / "map.tif"
+    begin(out, resume=True).close()
+    monkeypatch.setattr(os, "geteuid", lambda: 1 + tmp_path.stat().st_uid)
+    with pytest.raises(OutputError, match="is in the way"):
+        begin(out, resume=True)
+
+
+@pytest.mark.parametrize("options", [{"resume": True}, {"discard": True}])
+def test_what_a_killed_run_was_writing_is_removed(tmp_path, options):
+    out = tmp_path / "map.tif"
+    log = begin(out, resume=True)
+    partial, mine = partial_folder(tmp_path / "confidence.tif"), tmp_path / "mine"
+    log.announce_partials([partial, mine])
+    for folder in (partial, mine):
+        folder.mkdir()
+        (folder / "confidence.tif").touch()
+    log.close()
+    begin(out, **options).remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def _try_to_begin(out, queue):
@@ -224,6 +275,41 @@ def test_two_processes_do_not_write_one_map(tmp_path):
     assert "another process is writing the map" in queue.get()
     process.join()
     log.remove()
+
+
+def _begin_often(out, folder, number):
+    """Begin and end maps as fast as it goes; write down each thing that is not as it should be."""
+    for _ in range(60):
+        try:
+            log = begin(out)
+        except OutputError as error:
+            if "another process is writing the map" not in str(error):
+                (folder / f"{number}.error").write_text(str(error))
+            continue
+        alone = folder / "alone"
+        try:
+            alone.touch(exist_ok=False)
+            log.write(WINDOWS[0], values(WINDOWS[0]))
+            log.sync()
+            alone.unlink()
+        except OSError as error:
+            (folder / f"{number}.error").write_text(repr(error))
+        log.remove()
+
+
+def test_maps_that_begin_together(tmp_path):
+    """One runs and the others say so; nobody sweeps what another one has just made."""
+    out, said = tmp_path / "maps" / "map.tif", tmp_path / "said"
+    out.parent.mkdir()
+    said.mkdir()
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_begin_often, args=(out, said, number)) for number in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [path.read_text() for path in said.iterdir()] == []
+    assert list(out.parent.iterdir()) == []
 
 
 def test_a_full_disk_keeps_what_is_done_and_no_half_line(tmp_path, monkeypatch):
@@ -274,7 +360,7 @@ def test_the_head_is_plain_json(tmp_path):
     out = tmp_path / "map.tif"
     begin(out, resume=True).close()
     head = (unfinished_folder(out) / JOURNAL).read_text().splitlines()[0].rpartition(" ")[0]
-    assert json.loads(head) == {"format": 1, "plan": {"tile": 8}, "facts": FACTS}
+    assert json.loads(head) == {"format": 2, "plan": {"tile": 8}, "facts": FACTS}
 
 
 def test_facts_that_are_no_json_leave_no_folder(tmp_path):

@@ -53,7 +53,7 @@ def test_ctrl_c_while_the_folder_is_made(make_sink, tmp_path, monkeypatch, momen
 
     def interrupting(self, *arguments, **named):
         original(self, *arguments, **named)
-        if not done:  # filelock calls mkdir again for the folder of its lock
+        if not done:
             done.append(self)
             signal.raise_signal(signal.SIGINT)
 
