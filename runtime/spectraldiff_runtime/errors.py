@@ -21,6 +21,10 @@ class SceneError(SpectralDiffError):
     """A raster that cannot be read, or does not fit the model or its labels."""
 
 
+class SceneChangedError(SceneError):
+    """A scene that was changed while it was read; nothing that was made of it is kept."""
+
+
 class DatasetError(SpectralDiffError):
     """A benchmark scene that cannot be found, downloaded or trusted."""
 

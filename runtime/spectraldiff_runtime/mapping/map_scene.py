@@ -28,6 +28,7 @@ from spectraldiff_runtime.output.file_sink import FileSink, is_up_to_date
 from spectraldiff_runtime.output.pixel_counts import count_values
 from spectraldiff_runtime.output.sinks import ArraySink, Outputs, Sink, WriteOptions
 from spectraldiff_runtime.scene.clouds import KEEP, CloudChoice
+from spectraldiff_runtime.scene.file_state import SceneWatch
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import BandChoice, Scene
 from spectraldiff_runtime.tiling.memory_plan import DEFAULT_MEMORY
@@ -152,7 +153,7 @@ def _map(
         laid = on_map(opened)
         region = request.region.find(laid)
         read = sensor_region(opened, laid, region)
-        plan = request.compute.plan(model, opened, read.window)
+        plan, watch = request.compute.plan(model, opened, read.window), SceneWatch(opened)
         facts = {} if outputs.out is None else _facts(model, opened, region, request)
         if outputs.out is not None and request.writing.resume and is_up_to_date(outputs, facts):
             return _skipped(model.card, laid, region, outputs.out)
@@ -169,6 +170,7 @@ def _map(
                 stages = run_locally(job, sink, reporter)
             else:
                 stages = run_on_cluster(job, sink, reporter, path, request.source, cluster)
+            watch.check()
             finish = StageStats("finish", pixels=region.window.height * region.window.width)
             ended = time.perf_counter()
             arrays, pixels = sink.finish()

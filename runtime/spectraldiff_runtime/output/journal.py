@@ -22,7 +22,7 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.atomic import output_error, remove_partial
-from spectraldiff_runtime.errors import OutputError
+from spectraldiff_runtime.errors import OutputError, SceneChangedError
 from spectraldiff_runtime.output.provenance import difference
 from spectraldiff_runtime.output.raw_layers import LAYER_NAMES, RAW, Layer, RawFiles, open_plain
 from spectraldiff_runtime.output.work_folder import WorkFolder
@@ -292,9 +292,14 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the files after an error, and remove the folder unless what is done is to be kept."""
+        """Close the files after an error, and remove the folder unless what is done is to be kept.
+
+        Of a scene that was changed nothing is kept: the windows that are done may be of either state.
+        """
         if kind is None:
             return
+        if isinstance(error, SceneChangedError):
+            self._keep = False
         with interrupts_deferred():
             if self._keep:
                 self.close()

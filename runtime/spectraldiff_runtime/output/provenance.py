@@ -17,7 +17,12 @@ IMAGE_DESCRIPTION = 0x010E  # the tag of Exif that holds a picture's fingerprint
 LONGEST = 60
 DIGEST = "sha256:"
 # What messages call the parts of facts.
-WORDS = {"dtype": "type of values", "files": "size or date of its files", "sha256": "polygons", "blocksize": "tiles"}
+WORDS = {
+    "dtype": "type of values",
+    "files": "size, date or bytes of its files",
+    "sha256": "polygons",
+    "blocksize": "tiles",
+}
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.products.hdf5_file import HDF5_ERRORS, open_hdf5, reason
 from spectraldiff_runtime.scene.band_metadata import known_for_all, left_out
 from spectraldiff_runtime.scene.clouds import Clouds, hide_clouds
+from spectraldiff_runtime.scene.file_state import files_state
 from spectraldiff_runtime.scene.lookup_grid import LookupGrid
 from spectraldiff_runtime.scene.nodata import (
     NODATA_OF_FILE,
@@ -257,7 +258,6 @@ class Hdf5Scene:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return facts that tell this scene from another or a changed one, as plain values for JSON."""
-        facts = [(file.name, file.stat()) for file in self.files]
         missing = nodata_of_each(self._missing, 1)
         return {
             "name": Path(self.name).name,
@@ -269,7 +269,7 @@ class Hdf5Scene:
             "scaled": self.scaled,
             "resampled": None,
             "clouds": self.clouds is not None and self.clouds.dropped,
-            "files": [{"name": name, "size": s.st_size, "mtime_ns": s.st_mtime_ns} for name, s in facts],
+            "files": files_state(self.files),
         }
 
     def close(self) -> None:

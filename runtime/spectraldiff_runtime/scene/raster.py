@@ -35,6 +35,7 @@ from spectraldiff_runtime.scene.band_metadata import (
 from spectraldiff_runtime.scene.band_metadata import read_wavelengths as read_wavelengths
 from spectraldiff_runtime.scene.clouds import Clouds, hide_clouds
 from spectraldiff_runtime.scene.envi import open_bil, size_warnings
+from spectraldiff_runtime.scene.file_state import files_state
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE as NODATA_OF_FILE
 from spectraldiff_runtime.scene.nodata import Nodata as Nodata
 from spectraldiff_runtime.scene.nodata import NodataOfBands, native_nodata, nodata_of_each, nodata_warnings, one_nodata
@@ -299,7 +300,6 @@ class RasterScene:
     def fingerprint(self) -> dict[str, Any]:
         """Return facts that tell this scene from another or a changed one, as plain values for JSON."""
         missing = nodata_of_each(self._missing, 1)
-        facts = [(file.name, file.stat()) for file in self.files]
         return {
             "name": Path(self.name).name,
             "height": self.height,
@@ -310,7 +310,7 @@ class RasterScene:
             "scaled": self.scaled,
             "resampled": None,
             "clouds": self.clouds is not None and self.clouds.dropped,
-            "files": [{"name": name, "size": s.st_size, "mtime_ns": s.st_mtime_ns} for name, s in facts],
+            "files": files_state(self.files),
         }
 
     def close(self) -> None:
