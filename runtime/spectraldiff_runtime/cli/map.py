@@ -145,7 +145,10 @@ def map(
     ] = "auto",
     cluster: Annotated[
         str | None,
-        typer.Option(help="Map on the workers of a Dask scheduler: tcp://host:8786.", show_default=False),
+        typer.Option(
+            help="Map on the workers of a Dask scheduler: tls://host:8786, or tcp:// in a network that you trust.",
+            show_default=False,
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Map in this many processes of this machine, with Dask.", show_default=False)

@@ -188,7 +188,12 @@ class WindowCluster:
         workers = self.options.workers or 1
         try:
             local = stack.enter_context(local_workers(self._dask, workers, self.options.threads_per_task))
-        except RuntimeError as error:
+        except ImportError as error:
+            raise MissingExtraError(
+                f"--workers needs the package cryptography, which is not installed ({_reason(error)}): "
+                "pip install 'spectraldiff[dask]'"
+            ) from error
+        except (RuntimeError, OSError) as error:
             raise ClusterError(
                 f"{workers} worker processes cannot be started ({_reason(error)}): use fewer --workers"
             ) from error

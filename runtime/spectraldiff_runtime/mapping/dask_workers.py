@@ -1,9 +1,15 @@
-"""Dask's worker processes on this machine: started quietly, out of Ctrl-C's reach, and ended at once."""
+"""Dask's worker processes on this machine: started quietly, out of Ctrl-C's reach, and ended at once.
+
+Scheduler and workers talk by TLS with a certificate that is made for this run and stays in memory: any account of the
+machine can reach their ports, and Dask runs whatever it is given.
+"""
 
 import logging
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,6 +21,19 @@ from spectraldiff_runtime.signals import interrupts_deferred
 
 CLOSE_SECONDS = 5.0
 LOGGERS = ("distributed", "distributed.client", "distributed.gc")
+PREFIX = "spectraldiff-workers-"
+# Web pages that Dask would offer to everybody.
+PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+# Removes a folder when the process that it waits for has ended, also by a kill; its workers end a little later.
+REMOVER = """
+import os, shutil, sys, time
+sys.stdin.read()
+for _ in range(300):
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
+    time.sleep(0.1)
+    if not os.path.lexists(sys.argv[1]):
+        break
+"""
 
 
 @contextmanager
@@ -41,14 +60,28 @@ def local_workers(dask: Any, workers: int, threads: int) -> Iterator[Any]:
         They cannot be started.
     """
     with ExitStack() as stack:
-        scratch = tempfile.mkdtemp(prefix="spectraldiff-workers-")
-        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         stack.enter_context(_environment(threads))
-        settings = import_module("dask").config.set({"temporary-directory": scratch})
-        with interrupts_deferred(), _sigint_blocked(), settings:
-            cluster = _start(dask, workers)
+        with interrupts_deferred(), _sigint_blocked():
+            settings = {"temporary-directory": stack.enter_context(_scratch()), **PAGES}
+            with import_module("dask").config.set(settings):
+                cluster = _start(dask, workers)
             stack.callback(_end, cluster)
         yield cluster
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """Make a folder for workers that goes with this process, however it ends.
+
+    A process of its own waits for that: nothing runs in one that is killed, and workers end without cleaning up.
+    """
+    folder = tempfile.mkdtemp(prefix=PREFIX)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        command = [sys.executable, "-I", "-S", "-c", REMOVER, folder]
+        remover = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+        stack.callback(remover.kill)
+        yield folder
 
 
 @contextmanager
@@ -70,6 +103,7 @@ def _start(dask: Any, workers: int) -> Any:
         threads_per_worker=1,
         processes=True,
         memory_limit=None,
+        security=dask.Security.temporary(),
         dashboard_address=None,
         # Without the dashboard there is still a page for machines; at its usual port it would meet other runs'.
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -48,12 +49,17 @@ def dask(subprocess_environment, tmp_path_factory) -> Iterator[Callable[..., sub
         process.wait()
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 @pytest.fixture
 def scheduler(dask) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A running scheduler without workers: its address and its process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = dask("scheduler", "--host", "127.0.0.1", "--port", port)
     yield f"tcp://127.0.0.1:{port}", process
     process.kill()
@@ -155,6 +161,35 @@ def test_tls_without_certificates():
     with pytest.raises(ClusterError, match="TLS") as caught:
         WindowCluster(ClusterOptions("tls://127.0.0.1:8786")).__enter__()
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def certificates(tmp_path) -> dict[str, Path]:
+    """A certificate and its key, for a scheduler, its workers and this program: two files that all of them have."""
+    import distributed
+
+    made = distributed.Security.temporary()
+    files = {"ca-file": made.tls_ca_file, "cert": made.tls_scheduler_cert, "key": made.tls_scheduler_key}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    return {name: tmp_path / name for name in files}
+
+
+def test_a_scheduler_with_certificates(dask, certificates, tmp_path):
+    import dask as settings
+
+    options = [part for name, path in certificates.items() for part in (f"--tls-{name}", path)]
+    port = free_port()
+    address = f"tls://127.0.0.1:{port}"
+    dask("scheduler", "--host", "127.0.0.1", "--protocol", "tls", "--port", port, *options)
+    place = ["--no-nanny", "--nthreads", 1, "--local-directory", tmp_path]
+    worker = dask("worker", address, *place, *options)
+    with pytest.raises(ClusterError, match=r"^no scheduler can be reached at tls://"):
+        WindowCluster(ClusterOptions(address)).__enter__()
+    names = {"ca-file": "ca-file", "cert": "client.cert", "key": "client.key"}
+    tls = {f"distributed.comm.tls.{names[name]}": str(path) for name, path in certificates.items()}
+    with settings.config.set(tls), WindowCluster(ClusterOptions(address)) as connected:
+        assert dict(connected.run(square, range(9))) == {n: (n * n, worker.pid) for n in range(9)}
 
 
 NO_ADDRESSES = [

@@ -10,11 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import psutil
 import pytest
 
-from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.errors import MissingExtraError, SceneError
 from spectraldiff_runtime.mapping import dask_cluster
 from spectraldiff_runtime.mapping.dask_cluster import ClusterError, ClusterOptions, WindowCluster
 from spectraldiff_runtime.mapping.dask_workers import LOGGERS
@@ -218,6 +221,53 @@ def test_leaving_ends_what_was_started_and_nothing_stays(tmp_path, monkeypatch):
     unfinished.close()
 
 
+def stranger(address: str, security: object) -> None:
+    """Give the scheduler code to run, as any account of the machine may try."""
+    import distributed
+
+    with distributed.Client(address, security=security, timeout="3s", set_as_default=False) as client:
+        client.run_on_scheduler(os.getpid)
+
+
+def listening() -> list[int]:
+    own = psutil.Process()
+    found = [c for process in (own, *own.children(True)) for c in process.net_connections("tcp")]
+    return [c.laddr.port for c in found if c.status == psutil.CONN_LISTEN]
+
+
+def test_nobody_else_can_give_them_code(local):
+    import distributed
+
+    address = local._client.scheduler.address
+    workers = list(local._client.scheduler_info(n_workers=-1)["workers"])
+    assert {urlsplit(one).scheme for one in (address, *workers)} == {"tls"}
+    plain = [one.replace("tls:", "tcp:") for one in (address, *workers)]
+    for one in plain:
+        with pytest.raises(OSError, match=r"reset|closed|Timed out"):
+            stranger(one, None)
+    with pytest.raises(OSError, match="TLS certificate does not match"):
+        stranger(address, distributed.Security.temporary())
+    assert len(list(local.run(square, range(9)))) == 9
+
+
+def test_no_port_offers_a_page(local):
+    for port in listening():
+        for page in ("", "info/main/workers.html", "json/counts.json", "metrics", "health"):
+            with pytest.raises((HTTPError, URLError, OSError)):
+                urlopen(f"http://127.0.0.1:{port}/{page}", timeout=2)
+
+
+def test_without_the_package_that_makes_certificates(monkeypatch):
+    import distributed
+
+    def missing():
+        raise ImportError("Using `Security.temporary` requires `cryptography`")
+
+    monkeypatch.setattr(distributed.Security, "temporary", missing)
+    with pytest.raises(MissingExtraError, match=r"^--workers needs the package cryptography, .*spectraldiff\[dask\]"):
+        WindowCluster(ClusterOptions(workers=1)).__enter__()
+
+
 PROGRAM = """
 import os, signal, sys, time
 from spectraldiff_runtime.mapping.dask_cluster import ClusterOptions, WindowCluster
@@ -270,6 +320,19 @@ def test_ctrl_c_ends_all_and_dask_says_nothing(program, tmp_path):
     assert errors.startswith("Traceback")  # that of the program, where the CLI prints a line; and no other
     assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_no_end_leaves_a_process_or_a_folder(program, tmp_path, number):
+    """Not even a kill: a process of its own waits for it."""
+    assert program.stdout.readline() == f"{sum(n * n for n in range(30))}\n"
+    children = psutil.Process(program.pid).children(recursive=True)
+    assert [path.name for path in (tmp_path / "tmp").glob("spectraldiff-workers-*")] != []
+    program.send_signal(number)
+    program.communicate(timeout=30)
+    eventually(lambda: all(gone(child.pid) for child in children))
+    assert {path.name for path in (tmp_path / "tmp").iterdir()} <= {".ses"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups")
