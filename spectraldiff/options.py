@@ -39,6 +39,8 @@ class TrainOptions:
         ``"diffusion"``, or ``"raw"`` for the ablation without diffusion.
     compare_raw
         Whether the same classifier is also trained on raw bands.
+    mixed_units
+        Whether several scenes may have values in different units.
     timestep, layer
         Diffusion step, and layer index 0..2, that features are read at.
     components
@@ -58,6 +60,7 @@ class TrainOptions:
     seed: int = 0
     features: str = "diffusion"
     compare_raw: bool = False
+    mixed_units: bool = False
     timestep: int | None = None
     layer: int | None = None
     components: int | None = None

@@ -29,3 +29,9 @@ def ranges(numbers: Sequence[int]) -> str:
         else:
             parts.append([number, number])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def times(ratio: float) -> str:
+    """Write a ratio above 0 with one digit that counts: "300 times", "1/300 of"."""
+    size = float(f"{max(ratio, 1 / ratio):.1g}")
+    return f"{size:,.0f} times" if ratio > 1 else f"1/{size:,.0f} of"

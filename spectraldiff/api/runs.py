@@ -34,6 +34,7 @@ def train(
     seed: int = TRAIN.seed,
     features: str = TRAIN.features,
     compare_raw: bool = TRAIN.compare_raw,
+    mixed_units: bool = TRAIN.mixed_units,
     timestep: int | None = TRAIN.timestep,
     layer: int | None = TRAIN.layer,
     components: int | None = TRAIN.components,
@@ -73,6 +74,8 @@ def train(
         ``"diffusion"``, or ``"raw"`` for the ablation without diffusion.
     compare_raw
         Whether the same classifier is also trained on raw bands.
+    mixed_units
+        Whether several scenes may have values in different units.
     timestep, layer, components, diffusion_steps, diffusion_batch, epochs
         What to change of the preset; None for its own.
     threads
@@ -108,6 +111,7 @@ def train(
         seed=seed,
         features=features,
         compare_raw=compare_raw,
+        mixed_units=mixed_units,
         timestep=timestep,
         layer=layer,
         components=components,

@@ -166,6 +166,9 @@ def train(
     compare_raw: Annotated[
         bool, typer.Option("--compare-raw", help="Also train the same classifier on raw bands and report both.")
     ] = TRAIN.compare_raw,
+    mixed_units: Annotated[
+        bool, typer.Option("--mixed-units", help="Scenes of --pair may have values in different units.")
+    ] = TRAIN.mixed_units,
     timestep: Annotated[int | None, typer.Option(help="Diffusion step of the features.", show_default=False)] = None,
     layer: Annotated[int | None, typer.Option(help="Layer index of the features, 0 to 2.", show_default=False)] = None,
     components: Annotated[int | None, typer.Option(min=1, help="Principal components.", show_default=False)] = None,
@@ -220,6 +223,7 @@ def train(
         seed=seed,
         features=features.value,
         compare_raw=compare_raw,
+        mixed_units=mixed_units,
         timestep=timestep,
         layer=layer,
         components=components,

@@ -1,17 +1,23 @@
-"""Several scenes in one training: common classes and the same number of bands."""
+"""Several scenes in one training: common classes, the same number of bands, and values in one unit."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff_runtime.classes import Colour, LandCoverClass, class_dtype, with_colours
 from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.messages import times
 
 # Centres of the same band in two scenes may differ by this many nm without a warning.
 SAME_CENTRE = 2.0
+# No land cover is this many times as bright as another in all bands: other units are (as `sdiff map` checks).
+FAR = 20.0
+SAMPLE = 20_000  # pixels used for quantiles
+USUAL = (0.01, 0.5, 0.99)
 
 
 def with_common_classes(scenes: Sequence[LabelledScene]) -> tuple[LabelledScene, ...]:
@@ -31,6 +37,36 @@ def with_common_classes(scenes: Sequence[LabelledScene]) -> tuple[LabelledScene,
     classes = _union(c for scene in scenes for c in scene.classes)
     value_of = {c.name: c.value for c in classes}
     return tuple(_renumbered(scene, classes, value_of) for scene in scenes)
+
+
+def with_common_names(scenes: Sequence[LabelledScene]) -> tuple[LabelledScene, ...]:
+    """Give classes that have numbers alone the names that another scene has for these numbers, and say so."""
+    names: dict[int, str] = {}
+    for scene in scenes:
+        if not _unnamed(scene):
+            pairs = zip(scene.class_numbers, scene.classes, strict=False)
+            names |= {n: names.get(n, c.name) for n, c in pairs if n is not None}
+    return tuple(_named(scene, names) if names and _unnamed(scene) else scene for scene in scenes)
+
+
+def _unnamed(scene: LabelledScene) -> bool:
+    numbers = scene.class_numbers
+    return len(numbers) == len(scene.classes) and all(
+        c.name in (f"Class {n}", str(n)) for n, c in zip(numbers, scene.classes, strict=True)
+    )
+
+
+def _named(scene: LabelledScene, names: Mapping[int, str]) -> LabelledScene:
+    numbers = [n or 0 for n in scene.class_numbers]
+    classes = tuple(replace(c, name=names.get(n, c.name)) for n, c in zip(numbers, scene.classes, strict=True))
+    known = next((n for n in numbers if n in names), None)
+    if known is None:
+        return scene
+    said = (
+        f"the classes of '{scene.name}' have numbers alone: they are those that another scene calls so, such as "
+        f"{known} '{names[known]}'"
+    )
+    return replace(scene, classes=classes, remarks=(*scene.remarks, said))
 
 
 def _check_bands(scenes: Sequence[LabelledScene]) -> None:
@@ -90,3 +126,56 @@ def differing_bands(scenes: Sequence[LabelledScene]) -> str:
                 "the model treats them as equal"
             )
     return ""
+
+
+def unit_doubts(scenes: Sequence[LabelledScene], mixed: bool = False) -> tuple[str, ...]:
+    """Return warnings about scenes whose values seem to be in other units than those of the first, one line each.
+
+    Parameters
+    ----------
+    scenes
+        With the same bands, each with pixels that have data.
+    mixed
+        Whether other units are meant.
+
+    Raises
+    ------
+    SceneError
+        The usual values of two scenes overlap in no band and differ by `FAR` in all, and that is not meant.
+    """
+    first, *others = scenes
+    usual = _usual(first) if others else np.empty((3, 0))
+    lines = [_other_quantity(first, scene) or _other_unit(first, usual, scene, mixed) for scene in others]
+    return tuple(filter(None, lines))
+
+
+def _usual(scene: LabelledScene) -> NDArray[np.float64]:
+    """Return quantiles of the pixels with data, (3, B)."""
+    pixels = scene.cube[scene.valid]
+    return np.asarray(np.quantile(pixels[:: -(-len(pixels) // SAMPLE)], USUAL, axis=0), np.float64)
+
+
+def _other_quantity(first: LabelledScene, scene: LabelledScene) -> str:
+    kinds = [next((k for k in ("radiance", "reflectance") if k in one.quantity), "") for one in (scene, first)]
+    if not all(kinds) or kinds[0] == kinds[1]:
+        return ""
+    return (
+        f"'{scene.name}' holds {kinds[0]} and '{first.name}' {kinds[1]}: the model treats both as one; train on "
+        "products of one level"
+    )
+
+
+def _other_unit(first: LabelledScene, usual: NDArray[np.float64], scene: LabelledScene, mixed: bool) -> str:
+    low, middle, high = _usual(scene)
+    known = (middle > 0) & (usual[1] > 0)
+    ratios = middle[known] / usual[1][known]
+    if 2 * known.sum() < len(known) or (ratios.min() < FAR and ratios.max() > 1 / FAR):
+        return ""
+    ratio = times(float(np.median(ratios)))
+    found = f"the values of '{scene.name}' are about {ratio} those of '{first.name}' in all bands"
+    if not mixed and ((low > usual[2]) | (high < usual[0])).all():
+        raise SceneError(
+            f"{found}, and none overlap: wanted scenes in one unit (reflectance as 0 to 1 or as 0 to 10,000); convert "
+            "one of them, try --scaled, or give --mixed-units if that is meant"
+        )
+    return f"{found}: if their unit differs (reflectance as 0 to 1 or as 0 to 10,000), convert one of them"

@@ -65,6 +65,10 @@ class LabelledScene:
         (H, W) int32, from 1: the polygon that labels a pixel, 0 for none; None if no polygon labels a pixel.
     remarks
         Notes for the user on how the labels were read, one line each.
+    quantity
+        What a product's physical values are, such as ``"surface reflectance"``; empty where it is not known.
+    class_numbers
+        (K,) number of each class in the file of the labels, None where that has a text; empty where it is not known.
     numbers, band_names
         (B,) numbers of the bands in their file, from 1, None if they are those of the cube; and their names in the
         file, which may be empty.
@@ -89,6 +93,8 @@ class LabelledScene:
     band_names: tuple[str, ...] = ()
     file_bands: int | None = None
     fwhm: NDArray[np.float64] | None = None
+    quantity: str = ""
+    class_numbers: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         if self.cube.ndim != 3 or 0 in self.cube.shape:
@@ -178,7 +184,7 @@ class LabelledScene:
             place, wavelengths, value = raster.georeference, raster.wavelengths, raster.nodata
             numbers, tags, names, grid = raster.bands, raster.tags, raster.band_names, getattr(raster, "grid", None)
             sensor, said, count, fwhm = raster.sensor, (raster.note, *raster.warnings), raster.count, raster.fwhm
-            marked = getattr(raster, "clouds", None)
+            marked, quantity = getattr(raster, "clouds", None), raster.quantity
         own = _labels_of(labels_path, cube.shape[:2], place, grid, str(scene_path), fields)
         check_class_count([own.labels], own.classes, [labels_path], least, own.remarks)
         return cls(
@@ -204,6 +210,8 @@ class LabelledScene:
             numbers=numbers,
             file_bands=count,
             fwhm=fwhm,
+            quantity=quantity,
+            class_numbers=own.numbers,
             band_names=tuple(names[number - 1] for number in numbers),
         )
 

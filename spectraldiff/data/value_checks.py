@@ -4,13 +4,16 @@ Bands are scaled by their smallest and largest value. One pixel of -9999 among r
 values of the band into a narrow range.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spectraldiff.data.scene import LabelledScene
+from spectraldiff.data.merge_scenes import alike, unit_doubts, with_common_classes, with_common_names
+from spectraldiff.data.scene import LabelledScene, check_class_count
 from spectraldiff.wording import counted
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.messages import ranges
@@ -19,6 +22,51 @@ from spectraldiff_runtime.products.recognise import open_scene
 SAMPLE = 20_000  # pixels used for quantiles
 USUAL = (0.01, 0.99)
 FAR = 20.0  # times the usual range
+
+
+def prepared(
+    scenes: Sequence[LabelledScene], files: Sequence[tuple[str, str]], *, scaled: bool = False, mixed: bool = False
+) -> tuple[LabelledScene, ...]:
+    """Check scenes that were read, say in their remarks what is doubtful, and give them one list of classes.
+
+    Parameters
+    ----------
+    scenes
+        One or more, with the same bands.
+    files
+        The files of own scenes, each with its labels; empty for a benchmark scene.
+    scaled
+        Whether own scenes were read with scale and offset.
+    mixed
+        Whether scenes in different units are meant.
+
+    Raises
+    ------
+    SceneError
+        No pixel of a scene has data, all are the same, float32 cannot hold the values, or the scenes have different
+        bands or units.
+    LabelsError
+        The labels have fewer than two classes.
+    """
+    if scaled:
+        scenes = [with_remarks(scene, *scale_doubts(path)) for scene, (path, _) in zip(scenes, files, strict=True)]
+    scenes = with_common_names(scenes)
+    if files:
+        common = with_common_classes(scenes)
+        remarks = [remark for scene in scenes for remark in scene.remarks]
+        paths = [labels for _, labels in files]
+        check_class_count([scene.labels for scene in common], common[0].classes, paths, remarks=remarks)
+    for scene in scenes:
+        check_data(scene)
+        check_range(scene)
+    units = unit_doubts(scenes, mixed)
+    first, *more = with_common_classes([with_remarks(scene, *value_doubts(scene)) for scene in scenes])
+    return with_remarks(first, *units, *alike(first.classes)), *more
+
+
+def with_remarks(scene: LabelledScene, *remarks: str) -> LabelledScene:
+    """Return a scene with more remarks for the user."""
+    return replace(scene, remarks=(*scene.remarks, *remarks))
 
 
 def value_doubts(scene: LabelledScene) -> tuple[str, ...]:

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from spectraldiff.accuracy.independent_test import IndependentLabels, read_independent
 from spectraldiff.data.label_raster import check_grids, read_marks
 from spectraldiff.data.label_vectors import LabelFields
-from spectraldiff.data.merge_scenes import alike, with_common_classes
-from spectraldiff.data.scene import LabelledScene, check_class_count
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.data.source import SceneSource, check_exists, whole_path
-from spectraldiff.data.value_checks import check_data, check_range, scale_doubts, value_doubts
+from spectraldiff.data.value_checks import prepared
 from spectraldiff.datasets import registry
 from spectraldiff.ensemble.prior import EQUAL, OF_TRAINING, Prior, Shares, prior_of, read_shares
 from spectraldiff.models.classifier import empty_classifier
@@ -61,6 +60,8 @@ class Request:
     final
         ``"all"``: the model that is kept trains on all labelled pixels; ``"train"``: on the split's training pixels,
         which are all with folds.
+    mixed_units
+        Whether scenes in different units are meant.
     test
         Independent test labels, a file; None for none.
     prior, shares
@@ -95,6 +96,7 @@ class Request:
     name_field: str | None = None
     split_by: str = "polygon"
     final: str = "train"
+    mixed_units: bool = False
     test: str | None = None
     prior: str = OF_TRAINING
     shares: Shares | None = None
@@ -124,20 +126,7 @@ class Request:
 
     def prepared(self, scenes: Sequence[LabelledScene]) -> tuple[LabelledScene, ...]:
         """Check scenes that were read, say what is doubtful in them, and give them one list of classes."""
-        if self.scaled:
-            doubts = [scale_doubts(path) for path, _ in self.sources]
-            scenes = [replace(s, remarks=(*s.remarks, *said)) for s, said in zip(scenes, doubts, strict=True)]
-        if self.dataset is None:
-            common = with_common_classes(scenes)
-            remarks = [remark for scene in scenes for remark in scene.remarks]
-            paths = [labels for _, labels in self.sources]
-            check_class_count([scene.labels for scene in common], common[0].classes, paths, remarks=remarks)
-        for scene in scenes:
-            check_data(scene)
-            check_range(scene)
-        scenes = [replace(scene, remarks=(*scene.remarks, *value_doubts(scene))) for scene in scenes]
-        first, *more = with_common_classes(scenes)
-        return replace(first, remarks=(*first.remarks, *alike(first.classes))), *more
+        return prepared(scenes, self.sources, scaled=self.scaled, mixed=self.mixed_units)
 
     @property
     def source(self) -> SceneSource:
@@ -238,7 +227,7 @@ class Request:
             "--threads": self.threads,
             "--device": None if self.device == "auto" else self.device,
         }
-        flags = {"--scaled": self.scaled, "--compare-raw": self.compare_raw}
+        flags = {"--scaled": self.scaled, "--mixed-units": self.mixed_units, "--compare-raw": self.compare_raw}
         words = ["train", *([] if self.scene is None else [self.scene])]
         words += [str(word) for name, value in options.items() if value is not None for word in (name, value)]
         words += [word for pair in self.pairs for word in ("--pair", *pair)]
@@ -377,6 +366,7 @@ def new_request(source: SceneSource, options: TrainOptions) -> Request:
         shares=shares,
         seed=options.seed,
         compare_raw=options.compare_raw,
+        mixed_units=options.mixed_units,
         dataset=source.dataset,
         bands=source.bands,
         nodata=source.nodata,

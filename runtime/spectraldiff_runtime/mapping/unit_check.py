@@ -3,6 +3,7 @@
 import numpy as np
 
 from spectraldiff_runtime.mapping.stages import Batch
+from spectraldiff_runtime.messages import times
 from spectraldiff_runtime.model.card import ModelCard
 
 # All bands this many times as bright or as dark as the training scene's mean: no land cover does that, other units do.
@@ -37,12 +38,6 @@ def unit_warning(card: ModelCard, batch: Batch, name: str) -> str | None:
     if ratios.min() < FAR and ratios.max() > 1 / FAR:
         return ""
     return (
-        f"the values of '{name}' are about {_times(float(np.median(ratios)))} those that the model was trained on, in "
+        f"the values of '{name}' are about {times(float(np.median(ratios)))} those that the model was trained on, in "
         "all bands: if their unit differs (reflectance as 0 to 1 or as 0 to 10,000), the map is wrong; convert them"
     )
-
-
-def _times(ratio: float) -> str:
-    """Write a ratio with one digit that counts: "300 times", "1/300 of"."""
-    size = float(f"{max(ratio, 1 / ratio):.1g}")
-    return f"{size:,.0f} times" if ratio > 1 else f"1/{size:,.0f} of"

@@ -106,6 +106,7 @@ class Hdf5Scene:
     """
 
     clouds: Clouds | None = None
+    quantity = ""
 
     def __init__(
         self,

@@ -81,6 +81,8 @@ class RasterScene:
         Numbers and centres (nm, or NaN) of the bands that were left out because the header calls them bad.
     note
         What a user may want to know of the bands in use.
+    quantity
+        What the physical values of the product that it is part of are; empty where that is not known.
     clouds
         Where the product that it is part of marks clouds; None where it does not.
     warnings
@@ -95,6 +97,7 @@ class RasterScene:
     """
 
     clouds: Clouds | None = None
+    quantity = ""
 
     def __init__(
         self,
