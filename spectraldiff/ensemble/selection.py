@@ -21,9 +21,9 @@ from spectraldiff.models.linear_members import LinearMembers, PixelContext
 from spectraldiff.models.settings import LinearMember
 
 ATTENTION = "attention members"
-# Weight of the attention members that the prior draws to: of few pixels, linear members say more.
+# Weights of linear and attention members that the prior draws to.
 CENTRE = 0.5, 0.5
-CERTAINTY = 30.0  # as how many pixels that prior counts
+CERTAINTY = 10.0  # as how many pixels that prior counts
 NAMED = 3  # members that a summary names
 
 
