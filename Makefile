@@ -1,11 +1,11 @@
 # `make demo` runs the main job on Indian Pines; `make test` runs lint, types, import rules and all tests, `make check` the
-# same without the tests that train or kill processes; `make coverage` counts the lines that tests run; `make bench` prints the tables.
+# same without the tests that train or kill processes; `make fuzz` tries random inputs for an hour, `make coverage` counts the lines that tests run; `make bench` prints the tables.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo lint check test coverage bench docs clean
+.PHONY: demo lint check test fuzz coverage bench docs clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -37,6 +37,10 @@ check: lint
 
 test: lint
 	$(PYTEST) --durations 20
+
+# New inputs for an hour; a failure ends it and says how to repeat it: it becomes an @example of its test.
+fuzz: $(INSTALLED)
+	end=$$(($$(date +%s) + 3600)); while [ $$(date +%s) -lt $$end ]; do FUZZ=1 $(PYTEST) tests/fuzz || exit 1; done
 
 coverage: $(INSTALLED)
 	$(PYTEST) --cov spectraldiff --cov spectraldiff_runtime --cov spectraldiff_export --cov-report term --cov-report html

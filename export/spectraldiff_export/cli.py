@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectraldiff.options import RUNS
-from spectraldiff_runtime.cli.options import Json, Overwrite, Quiet, RunsDir, print_json, training_package
+from spectraldiff_runtime.cli.options import Json, Overwrite, Quiet, RunsDir, print_json, say, training_package
 
 if TYPE_CHECKING:
     from spectraldiff_export import Export
@@ -49,7 +49,7 @@ def export(
     check_output(out, overwrite)
     folder = open_run(run, runs_dir)
     if not quiet:
-        typer.echo(f"Exporting the run '{folder.path}'", err=True)
+        say(f"Exporting the run '{folder.path}'")
     result = export_run(folder, out, overwrite, precision.value)
     if not quiet:
         _summarise(result)
@@ -63,18 +63,16 @@ def _summarise(result: "Export") -> None:
     """Say what was written and how it was verified."""
     card, checked = result.card, result.verification
     what = f"{card.name}, preset {card.preset}, {card.bands} bands, {len(card.classes)} classes"
-    typer.echo(f"Wrote '{result.path}' ({result.size / 1e6:.1f} MB): {what}, halo {card.halo} pixels", err=True)
+    say(f"Wrote '{result.path}' ({result.size / 1e6:.1f} MB): {what}, halo {card.halo} pixels")
     ties = f", {checked.near_ties} near-ties decided otherwise" if checked.near_ties else ", all classes equal"
-    typer.echo(
+    say(
         f"Verified against PyTorch on {checked.pixels:,} pixels: probabilities differ by {checked.probability:.1e} "
-        f"at most{ties}",
-        err=True,
+        f"at most{ties}"
     )
     if result.agreement is not None:
         found = result.agreement
         accuracy = "" if found.oa is None else f", OA {100 * found.oa:.2f} and {100 * (found.oa_fp32 or 0):.2f} there"
-        typer.echo(
+        say(
             f"In {card.precision} and in fp32 the same class at {100 * found.equal_classes:.2f} % of {found.pixels:,} "
-            f"pixels{accuracy}",
-            err=True,
+            f"pixels{accuracy}"
         )

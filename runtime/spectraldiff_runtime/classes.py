@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spectraldiff_runtime.untrusted import is_control
+
 UNCLASSIFIED = "Unclassified"
 
 # The highest value of a class, and the highest that a uint8 raster holds: 255 stays free.
 HIGHEST, HIGHEST_UINT8 = 65535, 254
-
-DROPPED = ("Cc", "Cs")  # Unicode's categories of control characters and surrogates
 
 Colour = tuple[int, int, int]  # red, green and blue, 0..255
 
@@ -43,10 +43,10 @@ class LandCoverClass:
 def clean_name(text: str) -> str:
     """Return a class's name in one line: blanks, tabs and line ends become one blank, control characters go.
 
-    So do halves of surrogate pairs, which no file takes. Letters get the composed form (NFC) in which equal words are
-    equal.
+    So do halves of surrogate pairs, which no file takes, and what reorders letters on a screen. Letters get the
+    composed form (NFC) in which equal words are equal.
     """
-    kept = (c for c in unicodedata.normalize("NFC", text) if c.isspace() or unicodedata.category(c) not in DROPPED)
+    kept = (c for c in unicodedata.normalize("NFC", text) if c.isspace() or not is_control(c))
     return " ".join("".join(kept).split())
 
 

@@ -4,11 +4,16 @@ Every message is one line and says what was found, what was wanted and what to d
 The command line prints it on stderr and ends with the error's `exit_code`; no traceback is shown.
 """
 
+from spectraldiff_runtime.untrusted import visible
+
 
 class SpectralDiffError(Exception):
-    """Root of all errors that SpectralDiff raises on purpose."""
+    """Root of all errors that SpectralDiff raises on purpose; control characters in its message are written out."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class UsageError(SpectralDiffError):

@@ -17,19 +17,38 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
 from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.limits import TIMEOUT_S
+
+# GDAL gives up on a server after so many seconds without a byte. Its own variables come first, `--timeout` sets them.
+TIMEOUTS = ("GDAL_HTTP_CONNECTTIMEOUT", "GDAL_HTTP_LOW_SPEED_TIME")
+NO_CODE = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_MEM_ENABLE_OPEN": "NO"}  # code and memory that a VRT may name
 
 # What reading and writing through rasterio may raise; some of GDAL's errors come as they are.
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 
+# Names that only GDAL knows: /vsizip/folder/file.zip/inside.tif, NETCDF:"file.nc":variable.
+VIRTUAL = re.compile(r"(/vsi(zip|gzip|tar|7z|rar|subfile|sparse|cached|crypt)/)+")
+SUBDATASET = re.compile(r'[A-Za-z][A-Za-z0-9_]+:"?([^"]+?)"?(?::[^/\\]*)?')
 REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(_streaming)?/|(?!file:)[a-z][a-z0-9+]+://", re.I)
 
 
 @contextmanager
 def quiet_gdal() -> Iterator[None]:
     """Keep GDAL's own messages off stderr; errors still arrive as exceptions."""
-    with rasterio.Env(CPL_LOG=os.devnull), warnings.catch_warnings():
+    with rasterio.Env(CPL_LOG=os.devnull, **network_options(), **NO_CODE), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
+
+
+def network_options() -> dict[str, str]:
+    """Return GDAL's options for servers that do not answer; what the environment says of them comes first."""
+    usual = {key: str(TIMEOUT_S) for key in TIMEOUTS} | {"GDAL_HTTP_LOW_SPEED_LIMIT": "1"}
+    return {key: os.environ.get(key, value) for key, value in usual.items()}
+
+
+def set_timeout(seconds: int) -> None:
+    """Have GDAL, here and in processes that are started from now on, wait so long for a byte from a server."""
+    os.environ.update(dict.fromkeys(TIMEOUTS, str(seconds)))
 
 
 def is_remote(path: str | Path) -> bool:
@@ -38,15 +57,49 @@ def is_remote(path: str | Path) -> bool:
 
 
 def check_plain(path: str | Path) -> None:
-    """Refuse pipes, sockets and devices: opening a pipe would wait for whoever writes to it.
+    """Refuse pipes, sockets and devices, also among the files that GDAL opens with one, such as its ``.aux.xml``.
+
+    Opening a pipe would wait for whoever writes to it.
 
     Raises
     ------
     SceneError
     """
-    kind = file_mode(path)
-    if kind is not None and not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
-        raise SceneError(f"'{path}' is a pipe or a device: wanted a file; copy what it gives to one first")
+    if is_remote(path):
+        return
+    local = local_file(path)
+    if str(path).startswith("/vsistdin"):
+        raise SceneError(f"'{path}' is a pipe: wanted a file; copy what it gives to one first")
+    for place in (local, *_sidecars(local)):
+        kind = file_mode(place)
+        if kind is not None and not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            raise SceneError(f"'{place}' is a pipe or a device: wanted a file; copy what it gives to one first")
+
+
+def local_file(name: str | Path) -> Path:
+    """Return the file on this machine that GDAL reads a raster of that name from, perhaps an archive around it."""
+    text = str(name)
+    named = SUBDATASET.fullmatch(text)
+    if named is not None and file_mode(text) is None:
+        text = named[1]
+    path = Path(VIRTUAL.sub("", text)) if VIRTUAL.match(text) else Path(text)
+    return next((place for place in (path, *path.parents) if file_mode(place) is not None), path)
+
+
+def _sidecars(path: Path) -> list[Path]:
+    """Return what is no file next to one, under a name that begins like its own: GDAL may open it with that."""
+    if not path.is_file():
+        return []
+    begins = tuple({f"{path.stem}.", f"{path.stem}_", f"{path.name}."})
+    try:
+        with os.scandir(path.parent) as entries:
+            return [Path(entry) for entry in entries if entry.name.startswith(begins) and not _is_usual(entry)]
+    except (OSError, ValueError):
+        return []
+
+
+def _is_usual(entry: "os.DirEntry[str]") -> bool:
+    return entry.is_file() or entry.is_dir()
 
 
 def decoded(content: bytes) -> str:

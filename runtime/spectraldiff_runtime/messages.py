@@ -1,8 +1,15 @@
-"""Commands that messages suggest, quoted so that a shell takes them as they are."""
+"""Text for people: one line, without what a terminal obeys; and commands, quoted so that a shell takes them."""
 
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spectraldiff_runtime.untrusted import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 
 def sdiff(*words: str | int | Path) -> str:
@@ -16,8 +23,22 @@ def resume_command(run: Path) -> str:
 
 
 def one_line(message: str) -> str:
-    """Return a message as one line, also if names in it contain line ends."""
-    return " ".join(message.splitlines())
+    """Return a message as one line of visible characters, whatever the names in it contain."""
+    return visible(" ".join(message.splitlines()))
+
+
+def console(*, stderr: bool = True, **settings: Any) -> "Console":
+    """Return where commands print tables and bars: text is never markup there."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, **settings)
+
+
+def cell(text: str, style: str = "") -> "Text":
+    """Return text from a file for a table: neither markup nor control characters."""
+    from rich.text import Text
+
+    return Text(one_line(text), style)
 
 
 def ranges(numbers: Sequence[int]) -> str:

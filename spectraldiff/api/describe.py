@@ -1,21 +1,24 @@
 """What a model file, a raster or a run folder says about itself."""
 
 import hashlib
-import json as jsonlib
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectraldiff_runtime.errors import ModelFileError, RunError
+from spectraldiff_runtime.limits import CARD_BYTES
 from spectraldiff_runtime.messages import ranges, resume_command
 from spectraldiff_runtime.model.card import ModelCard
+from spectraldiff_runtime.untrusted import parse_json
 
 if TYPE_CHECKING:
     from spectraldiff_runtime.products.product import Product
 
 CARD_MEMBER = "extra/card.json"
-LARGEST_CARD = 16 * 2**20
+# What `zipfile` raises for archives that are damaged, encrypted (RuntimeError) or of an unknown kind.
+DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError)
 TENSORS = "model.safetensors"
 
 
@@ -48,7 +51,10 @@ def describe(file: str) -> dict[str, Any]:
 
 
 def _first_bytes(path: Path) -> bytes:
+    """Return how a file begins; nothing of what is no file, since opening a pipe would wait for its writer."""
     try:
+        if not path.is_file():
+            return b""
         with path.open("rb") as file:
             return file.read(8)
     except (OSError, ValueError):
@@ -70,12 +76,12 @@ def describe_torchscript(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             member = _card_member(path)
-            if not member or archive.getinfo(member).file_size > LARGEST_CARD:
+            if not member or archive.getinfo(member).file_size > CARD_BYTES:
                 raise ModelFileError(
                     f"'{path}' is an archive without a model card: wanted a file that `sdiff export` wrote"
                 )
             text = archive.read(member).decode()
-    except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
+    except DAMAGED as error:
         raise ModelFileError(f"'{path}' is damaged or cut short ({error}): copy or export it again") from error
     card = ModelCard.from_json(text, f"'{path}'")
     return {"kind": "model", "file": str(path), "format": "TorchScript", **_model_facts(path, card)}
@@ -86,7 +92,7 @@ def _card_member(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             return next((name for name in archive.namelist() if name.endswith(CARD_MEMBER)), "")
-    except (zipfile.BadZipFile, OSError) as error:
+    except DAMAGED as error:
         raise ModelFileError(f"'{path}' is damaged or cut short ({error}): copy or export it again") from error
 
 
@@ -281,7 +287,7 @@ def _unfinished(folder: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = jsonlib.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"), constants=True)
     except (OSError, ValueError) as error:
         raise RunError(f"'{path}' cannot be read ({error}): the run folder is damaged; train again") from error
     if not isinstance(content, dict):

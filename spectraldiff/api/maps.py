@@ -22,6 +22,7 @@ from spectraldiff_runtime.atomic import check_distinct, check_output
 from spectraldiff_runtime.cli.map_output import progress as map_bar
 from spectraldiff_runtime.errors import UsageError
 from spectraldiff_runtime.mapping.result import MapResult
+from spectraldiff_runtime.messages import one_line
 
 if TYPE_CHECKING:
     from spectraldiff_runtime.mapping.request import Region
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=3)
+    warnings.warn(one_line(text), stacklevel=3)
 
 
 def map_scene(

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from spectraldiff.training.monitor import Monitor
+from spectraldiff_runtime.messages import cell, console, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +52,7 @@ class BarMonitor(Monitor):
         if self._bars is None:
             self._bars = _new_bars()
             self._bars.start()
-        self._task = self._bars.add_task(title, total=None, unit=unit, loss="")
+        self._task = self._bars.add_task(one_line(title), total=None, unit=unit, loss="")
         self._mean: float | None = None
 
     def progress(self, done: int, total: int, loss: float | None = None) -> None:
@@ -67,8 +68,7 @@ class BarMonitor(Monitor):
         """Print one line above the bars."""
         if not self.shown:
             return
-        console = _console() if self._bars is None else self._bars.console
-        console.print(text, markup=False)
+        (_console() if self._bars is None else self._bars.console).print(cell(text))
 
 
 class CallbackMonitor(BarMonitor):
@@ -88,9 +88,7 @@ class CallbackMonitor(BarMonitor):
 
 
 def _console() -> "Console":
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return console(soft_wrap=True)
 
 
 def _new_bars() -> "Bars":
@@ -104,10 +102,10 @@ def _new_bars() -> "Bars":
     )
 
     columns = (
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description:<28}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}{task.fields[loss]}"),
+        TextColumn("{task.fields[unit]}{task.fields[loss]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

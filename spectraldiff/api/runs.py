@@ -16,6 +16,7 @@ from spectraldiff.training.run_folder import open_run as open_folder
 from spectraldiff_runtime.atomic import check_output
 from spectraldiff_runtime.cli.options import training_package
 from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.messages import one_line
 
 if TYPE_CHECKING:
     from spectraldiff.training.request import Request
@@ -173,14 +174,14 @@ class _Bars(BarMonitor):
 
     def warn(self, text: str) -> None:
         self.stop()
-        warnings.warn(text, stacklevel=2)
+        warnings.warn(one_line(text), stacklevel=2)
 
 
 class _Calls(CallbackMonitor):
     """Calls a function, and gives warnings to Python."""
 
     def warn(self, text: str) -> None:
-        warnings.warn(text, stacklevel=2)
+        warnings.warn(one_line(text), stacklevel=2)
 
 
 def _monitor(progress: Progress) -> BarMonitor:

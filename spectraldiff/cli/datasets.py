@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from spectraldiff_runtime.cli.options import DataDir, Json, Overwrite, print_json, training_package
+from spectraldiff_runtime.cli.options import DataDir, Json, Overwrite, print_json, tell, training_package
 from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.messages import console
 
 app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 
@@ -50,17 +51,16 @@ def write(
     scene = registry.load(name, data_dir)
     scene.write(out, labels=labels, overwrite=overwrite)
     size = " x ".join(str(n) for n in scene.cube.shape)
-    typer.echo(f"{out}: {size} (rows x columns x bands), {scene.cube.dtype}, {scene.crs or 'no CRS'}")
+    tell(f"{out}: {size} (rows x columns x bands), {scene.cube.dtype}, {scene.crs or 'no CRS'}")
     if labels is not None:
         pixels = int((scene.labels > 0).sum())
-        typer.echo(f"{labels}: {len(scene.classes)} classes, {pixels:,} labelled pixels")
+        tell(f"{labels}: {len(scene.classes)} classes, {pixels:,} labelled pixels")
     for line in (scene.note, scene.attribution):
         if line:
-            typer.echo(line)
+            tell(line)
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
@@ -76,6 +76,6 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         present = "yes" if row["on_disk"] else "damaged" if row["faults"] else "no"
         table.add_row(row["name"], row["sensor"], size, *numbers, present, row["licence"])
     # Nothing is wrapped for a program that reads the table.
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+    console(stderr=False, width=None if sys.stdout.isatty() else 200).print(table)
     for fault in dict.fromkeys(fault for row in rows for fault in row["faults"]):
-        typer.echo(fault)
+        tell(fault)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spectraldiff_runtime.cli.options import Json, Overwrite, print_json, training_package, warn
+from spectraldiff_runtime.cli.options import Json, Overwrite, print_json, tell, training_package, warn
+from spectraldiff_runtime.messages import cell, console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,15 +93,15 @@ def _print(found: "Assessment") -> None:
     accuracy = found.accuracy
     reasons = [f"{count:,} {REASONS[reason]}" for reason, count in found.left_out.items() if count]
     left_out = f" ({', '.join(reasons)})" if reasons else ""
-    typer.echo(f"{accuracy.pixels:,} pixels scored{left_out}")
+    tell(f"{accuracy.pixels:,} pixels scored{left_out}")
     classes = len(accuracy.per_class)
     some = f" (of the {accuracy.tested} of {classes} classes that are labelled)" if accuracy.tested < classes else ""
-    typer.echo(f"OA {100 * accuracy.oa:.2f}  AA {100 * accuracy.aa:.2f}{some}  kappa x 100 {100 * accuracy.kappa:.2f}")
+    tell(f"OA {100 * accuracy.oa:.2f}  AA {100 * accuracy.aa:.2f}{some}  kappa x 100 {100 * accuracy.kappa:.2f}")
     if found.calibration is not None:
-        typer.echo(f"expected calibration error {100 * found.calibration.ece:.2f} %")
+        tell(f"expected calibration error {100 * found.calibration.ece:.2f} %")
     if found.adjusted is not None:
-        typer.echo(_adjusted_line(found.adjusted, found.classes))
-    typer.echo()
+        tell(_adjusted_line(found.adjusted, found.classes))
+    tell("")
     _print_table(accuracy, found.classes)
 
 
@@ -117,7 +118,6 @@ def _adjusted_line(adjusted: "AreaAdjusted", classes: "Sequence[LandCoverClass]"
 def _print_table(accuracy: "Accuracy", classes: "Sequence[LandCoverClass]") -> None:
     """Print one row a class: pixels, accuracy, and its row of the confusion matrix."""
     from rich.cells import cell_len
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -129,8 +129,7 @@ def _print_table(accuracy: "Accuracy", classes: "Sequence[LandCoverClass]") -> N
     for c, share, row in zip(classes, accuracy.per_class, accuracy.confusion, strict=True):
         percent = "-" if share != share else f"{100 * share:.2f}"
         counts = (str(n) if n else "." for n in row[first:])
-        table.add_row(f"{c.value} {c.name}", f"{row.sum():,}", percent, *counts)
+        table.add_row(cell(f"{c.value} {c.name}"), f"{row.sum():,}", percent, *counts)
     # The matrix is never cut or wrapped: its width is that of its contents.
     names = max(cell_len(c.name) for c in classes)
-    console = Console(width=max(80, names + 50 + 8 * len(classes)), highlight=False)
-    console.print(table, crop=False, soft_wrap=True)
+    console(stderr=False, width=max(80, names + 50 + 8 * len(classes))).print(table, crop=False, soft_wrap=True)

@@ -1,16 +1,13 @@
 """``sdiff info``: what a model file, a raster or a run folder is."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from spectraldiff.api.describe import describe
 from spectraldiff_runtime.cli.options import Json, print_json
-
-if TYPE_CHECKING:
-    pass
+from spectraldiff_runtime.messages import cell, console
 
 # Figures that lie from 0 to 1 and are printed in percent, as everywhere that people read.
 SHARES = {"oa", "aa", "ece", "leakage", "per_class"}
@@ -28,16 +25,11 @@ def info(
         _print_facts(facts)
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    return f"'{path}' is damaged or cut short ({error}): copy or export it again"
-
-
 def _print_facts(facts: Mapping[str, Any]) -> None:
     """Print facts as lines of name and value, nested ones indented, and classes with their colours."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)  # paths and commands are never cut
+    page = console(stderr=False, soft_wrap=True)  # paths and commands are never cut
     model = facts.get("model", {})  # of a run
     classes = facts.get("classes") or _drawable(model.get("classes"))
     if "classes" in model and classes:
@@ -45,10 +37,10 @@ def _print_facts(facts: Mapping[str, Any]) -> None:
     lines = _flat({k: v for k, v in facts.items() if k != "classes"})
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
-        console.print(Text(name.ljust(width) + "  ", "bold").append(value, "default"))
+        page.print(cell(name.ljust(width) + "  ", "bold").append(cell(value, "default")))
     for c in classes:
         square = Text("\u25a0 ", "rgb({},{},{})".format(*c["colour"]))
-        console.print(Text(f"{c['value']:5d}  ").append(square).append(c["name"], "default"))
+        page.print(Text(f"{c['value']:5d}  ").append(square).append(cell(c["name"], "default")))
 
 
 def _drawable(classes: Any) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from spectraldiff.options import RECONSTRUCT, RUNS
-from spectraldiff_runtime.cli.options import Json, Overwrite, Quiet, RunsDir, print_json, training_package
+from spectraldiff_runtime.cli.options import Json, Overwrite, Quiet, RunsDir, print_json, tell, training_package
 
 
 def reconstruct(
@@ -50,5 +50,5 @@ def reconstruct(
         print_json(vars(found))
     elif not quiet:
         errors = f"mean error {found.noised:.4f} noised, {found.reconstructed:.4f} reconstructed"
-        typer.echo(f"Run '{found.run}': {errors}")
-        typer.echo(f"Wrote '{found.strip}' and '{found.spectra}'")
+        tell(f"Run '{found.run}': {errors}")
+        tell(f"Wrote '{found.strip}' and '{found.spectra}'")

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import typer
-
 from spectraldiff.api.progress import BarMonitor
-from spectraldiff_runtime.cli.options import warn
-from spectraldiff_runtime.messages import sdiff
+from spectraldiff_runtime.cli.options import say, warn
+from spectraldiff_runtime.messages import cell, console, sdiff
 
 if TYPE_CHECKING:
     from spectraldiff.accuracy.metrics import Accuracy
@@ -30,19 +28,19 @@ def describe(scenes: "Sequence[LabelledScene]", splits: "Sequence[Split]") -> No
         sides = f"{split.train.sum():,} training and {counted(int(split.test.sum()), 'test pixel')}"
         if split.measured:
             sides = f"{counted(int(split.train.sum()), 'training pixel')}, accuracy by {split.measured}"
-        typer.echo(f"{scene.name}: {shape}; {sides} ({split_text([split])})", err=True)
+        say(f"{scene.name}: {shape}; {sides} ({split_text([split])})")
     labelled = [scene.labels > 0 for scene in scenes]
     dropped = sum(int((one & ~scene.valid).sum()) for one, scene in zip(labelled, scenes, strict=True))
     if dropped:
         found = counted(dropped, "labelled pixel has no data and was", "labelled pixels have no data and were")
-        typer.echo(f"{found} left out", err=True)
+        say(f"{found} left out")
     neither = sum(
         int((one & scene.valid & ~split.train & ~split.test).sum())
         for one, scene, split in zip(labelled, scenes, splits, strict=True)
     )
     if neither:
         found = counted(neither, "labelled pixel is", "labelled pixels are")
-        typer.echo(f"{found} on neither side of the split", err=True)
+        say(f"{found} on neither side of the split")
 
 
 def split_text(splits: "Sequence[Split]") -> str:
@@ -58,9 +56,7 @@ def split_text(splits: "Sequence[Split]") -> str:
 
 def label_table(counts: "Sequence[ClassLabels]") -> None:
     """Print one row a class: labelled, training and, if any, test pixels, and polygons where they are known."""
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     polygons = any(c.polygons is not None for c in counts)
     table = Table(box=None, pad_edge=False)
@@ -70,8 +66,8 @@ def label_table(counts: "Sequence[ClassLabels]") -> None:
         table.add_column(title, justify="right")
     for c in counts:
         numbers = [c.labelled, c.training] + [c.test] * tests + [c.polygons or 0] * polygons
-        table.add_row(Text(c.name), *(f"{number:,}" for number in numbers))
-    Console(stderr=True, highlight=False).print(table)
+        table.add_row(cell(c.name), *(f"{number:,}" for number in numbers))
+    console().print(table)
 
 
 class TerminalMonitor(BarMonitor):
@@ -96,9 +92,7 @@ class TerminalMonitor(BarMonitor):
 
 def summarise(folder: "RunFolder", result: "Result", seconds: float) -> None:
     """Print the accuracies, how long the command took, and where everything lies."""
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     from spectraldiff.training.run_folder import REPORT
 
@@ -120,25 +114,24 @@ def summarise(folder: "RunFolder", result: "Result", seconds: float) -> None:
     for name, accuracy in rows:
         if accuracy is not None:
             figures = (accuracy.oa, accuracy.aa, accuracy.kappa)
-            table.add_row(Text(name), *(f"{100 * value:.2f}" for value in figures))
-    Console(stderr=True, highlight=False).print(table)
+            table.add_row(cell(name), *(f"{100 * value:.2f}" for value in figures))
+    console().print(table)
     if result.measured:
-        typer.echo(f"Accuracy by {result.measured}; {result.trained_on}", err=True)
+        say(f"Accuracy by {result.measured}; {result.trained_on}")
     elif result.trained_on:
-        typer.echo(f"Accuracy by the split; {result.trained_on}", err=True)
-    typer.echo(f"The map assumes {result.prior.title}", err=True)
+        say(f"Accuracy by the split; {result.trained_on}")
+    say(f"The map assumes {result.prior.title}")
     leakage = metrics["leakage"]
     leaked = "" if leakage is None else f": {100 * leakage:.0f} % of the test pixels have a training pixel in reach"
-    typer.echo(f"Split {metrics['split']}, seed {metrics['seed']}{leaked}", err=True)
-    typer.echo(f"Confidence and accuracy differ by {100 * found.calibration.ece:.2f} % on average (ECE)", err=True)
+    say(f"Split {metrics['split']}, seed {metrics['seed']}{leaked}")
+    say(f"Confidence and accuracy differ by {100 * found.calibration.ece:.2f} % on average (ECE)")
     if result.selection is not None:
-        typer.echo(result.selection.summary(), err=True)
+        say(result.selection.summary())
     stages = sum(result.seconds.values())
     before = ", with what was done before it was interrupted" if stages > seconds else ""
-    typer.echo(
+    say(
         f"Took {seconds / 60:.1f} minutes from start to report (training and mapping {stages / 60:.1f}{before}); "
-        f"the run is '{folder.path}', its report is",
-        err=True,
+        f"the run is '{folder.path}', its report is"
     )
     export = sdiff("export", "--run", folder.path, "--out", "model.onnx")
-    typer.echo(f"'{folder.path / REPORT}'. Next: `{export}`", err=True)
+    say(f"'{folder.path / REPORT}'. Next: `{export}`")

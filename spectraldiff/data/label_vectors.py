@@ -12,10 +12,10 @@ import shapely
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import LabelsError, UsageError
-from spectraldiff_runtime.gdal import check_plain, quiet_gdal
+from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.geo.georeference import Georeference, apply_transform, crs_of
 from spectraldiff_runtime.geo.reprojection import CRS_ERRORS, box_text, boxes_around, in_crs, scene_bounds
-from spectraldiff_runtime.geo.vector_file import reprojected
+from spectraldiff_runtime.geo.vector_file import check_vectors, made_valid, reprojected
 
 READ_ERRORS = (RuntimeError, ValueError, shapely.errors.ShapelyError)
 # Names of the column that holds colours, in any case.
@@ -74,7 +74,7 @@ def is_vector(path: str | Path) -> bool:
 
 
 def _layers(path: str | Path) -> list[str]:
-    check_plain(path)
+    check_vectors(str(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # GDAL warns about files that it reads nevertheless
@@ -190,7 +190,7 @@ def in_pixels(
     """
     _check_places(path, table.crs, place, name)
     scene_crs, scene_box = crs_of(place), scene_bounds(*shape, place)
-    parts, owner = _parts(table.shapes, np.arange(len(table.shapes)))
+    parts, owner = _parts(table.shapes, np.arange(len(table.shapes)), path)
     if not len(parts):
         raise LabelsError(f"'{path}' has no polygon and no point: wanted labelled polygons or points")
     if not np.isfinite(shapely.get_coordinates(parts)).all():
@@ -216,7 +216,7 @@ def _check_places(path: str | Path, crs: Any, place: Georeference, name: str) ->
         raise LabelsError(f"'{path}' has no CRS and '{name}' has one: wanted both; assign one with ogr2ogr -a_srs")
 
 
-def _parts(shapes: NDArray[Any], owner: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _parts(shapes: NDArray[Any], owner: NDArray[np.int64], path: str | Path) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Split geometries of any kind into valid single polygons and points; return them and their owners."""
     while True:
         shapes, index = shapely.get_parts(shapes, return_index=True)
@@ -229,7 +229,7 @@ def _parts(shapes: NDArray[Any], owner: NDArray[np.int64]) -> tuple[NDArray[Any]
     valid = shapely.is_valid(shapes) | ~np.isfinite(shapely.bounds(shapes)).all(axis=1)
     if valid.all():
         return np.asarray(shapes), owner
-    mended, whose = _parts(shapely.make_valid(shapes[~valid]), owner[~valid])
+    mended, whose = _parts(made_valid(shapes[~valid], path), owner[~valid], path)
     order = np.argsort(np.concatenate([owner[valid], whose]), kind="stable")
     return np.concatenate([shapes[valid], mended])[order], np.concatenate([owner[valid], whose])[order]
 
@@ -241,7 +241,7 @@ def _moved(
     if crs == scene_crs:
         return parts, owner
     try:
-        return _parts(reprojected(parts, crs, scene_crs, scene_box), owner)
+        return _parts(reprojected(parts, crs, scene_crs, scene_box), owner, path)
     except CRS_ERRORS as error:
         raise LabelsError(
             f"'{path}'{in_crs(crs)} cannot be reprojected to the scene{in_crs(scene_crs)}: "

@@ -18,10 +18,10 @@ import pooch
 from pooch.downloaders import HTTPDownloader
 from requests.exceptions import ConnectionError as NoConnection
 from requests.exceptions import RequestException, SSLError, Timeout
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from spectraldiff_runtime.errors import DatasetError
+from spectraldiff_runtime.messages import console
 
 TIMEOUT_S = 30
 PAGE_STARTS = (b"<!doctype html", b"<html", b"<head", b"<body")
@@ -202,8 +202,8 @@ class _Bar(AbstractContextManager["_Bar"]):
     """A progress bar with the interface of pooch (total, update, reset, close), on stderr, in terminals only."""
 
     def __init__(self, name: str) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console(), disable=not sys.stderr.isatty())
         self._task = self._progress.add_task(name, total=None)
         self._total = 0
 

@@ -1,5 +1,6 @@
 """The text of ``--split`` and what it means."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from spectraldiff_runtime.errors import UsageError
 FORMS = "folds, folds:N, paper, per-class:N, fraction:F, disjoint, disjoint:F or file:TRAIN.tif"
 DISJOINT_SHARE = 0.3
 MOST_FOLDS = 50
+WHOLE = re.compile("[0-9]{1,9}")
 # Training pixels of each class, Table I of the paper.
 INDIAN_PINES = (3, 146, 77, 21, 33, 72, 7, 37, 2, 88, 275, 49, 23, 140, 41, 10)
 PAVIA_UNIVERSITY = (340, 918, 105, 147, 64, 258, 67, 198, 41)
@@ -85,13 +87,13 @@ def _paper_counts(dataset: str | None) -> tuple[int, ...]:
 
 
 def _whole_number(spec: str, text: str) -> int:
-    if text.isdecimal() and int(text) > 0:
+    if WHOLE.fullmatch(text) and int(text) > 0:
         return int(text)
     raise UsageError(f"the split {spec!r} has no whole number above 0 after the colon; give per-class:20, say")
 
 
 def _fold_count(spec: str, text: str) -> int:
-    if text.isdecimal() and 2 <= int(text) <= MOST_FOLDS:
+    if WHOLE.fullmatch(text) and 2 <= int(text) <= MOST_FOLDS:
         return int(text)
     raise UsageError(f"the split {spec!r} has no whole number from 2 to {MOST_FOLDS} after the colon: give folds:5")
 

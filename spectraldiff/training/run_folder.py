@@ -23,6 +23,7 @@ from spectraldiff_runtime.atomic import output_error
 from spectraldiff_runtime.errors import OutputError, RunError
 from spectraldiff_runtime.geotiff.class_raster import write_class_raster
 from spectraldiff_runtime.messages import resume_command
+from spectraldiff_runtime.untrusted import parse_json
 
 REQUEST, DATA, FACTS, METRICS = "run.json", "data.json", "model.json", "metrics.json"
 STATE, MODEL, SAMPLES = "state.safetensors", "model.safetensors", "samples.safetensors"
@@ -56,7 +57,7 @@ class RunFolder:
     def read_json(self, name: str) -> dict[str, Any]:
         """Read one of the folder's JSON files; RunError where it is missing or damaged."""
         try:
-            value = json.loads((self.path / name).read_text("utf-8"))
+            value = parse_json((self.path / name).read_text("utf-8"), constants=True)
         except FileNotFoundError:
             raise RunError(self.missing(name)) from None
         except (OSError, ValueError) as error:

@@ -1,6 +1,7 @@
 """The command line, ``sdiff``: one module a command, errors turned into one line and an exit code."""
 
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -91,6 +92,7 @@ def sdiff(
 
 def main() -> NoReturn:
     """Run ``sdiff`` and end the process with its exit code."""
+    _open_streams()
     signal.signal(signal.SIGTERM, _end)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
         signal.signal(signal.SIGINT, _end)
@@ -100,11 +102,7 @@ def main() -> NoReturn:
         code = run(sys.argv[1:])
     except SystemExit as ended:  # after SIGTERM, when outputs are cleaned up
         code = ended.code if isinstance(ended.code, int) else 1
-    with contextlib.suppress(ValueError):  # stdout is closed already
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    code = _flushed(code)
     if code in (INTERRUPTED, TERMINATED):
         if code == TERMINATED:
             typer.echo("sdiff: terminated", err=True)
@@ -112,6 +110,42 @@ def main() -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Put something under the numbers of stdin, stdout and stderr that are closed: or files would get them.
+
+    What a library prints would go into such a file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, this one
+    sys.stdout = sys.stdout or _ClosedStdout()
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115 (it stays open)
+
+
+class _ClosedStdout(io.TextIOBase):
+    """A stdout that was closed before the program began: a result cannot be printed, and that is an error."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EBADF, "stdout is closed")
+
+
+def _flushed(code: int) -> int:
+    """Have stdout's last bytes written and return the exit code: 1 where they cannot be, with one line."""
+    try:
+        sys.stdout.flush()
+    except ValueError:  # closed already
+        return code
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError):  # or Python would try again, and print what it finds
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1 if isinstance(error, BrokenPipeError) else _fail(f"stdout cannot be written ({error.strerror})", 1)
+    return code
 
 
 _ends: list[BaseException] = []  # what signals raised
@@ -146,6 +180,10 @@ def run(arguments: Sequence[str]) -> int:
         code = INTERRUPTED
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        from spectraldiff_runtime.bad_luck import what_happened
+
+        return _fail(what_happened(error), 1)
     except MemoryError as error:
         what = f" ({error})" if str(error) else ""
         return _fail(f"there is not enough memory{what}: use a smaller --tile, --batch or scene", 1)

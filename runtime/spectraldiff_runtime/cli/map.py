@@ -23,10 +23,11 @@ from spectraldiff_runtime.cli.options import (
     parse_size,
     parse_values,
     print_json,
+    say,
     warn,
 )
 from spectraldiff_runtime.errors import SpectralDiffError, UsageError
-from spectraldiff_runtime.messages import one_line
+from spectraldiff_runtime.limits import TIMEOUT_S
 
 if TYPE_CHECKING:
     from spectraldiff_runtime.mapping.request import Region
@@ -153,6 +154,9 @@ def map(
     workers: Annotated[
         int | None, typer.Option(help="Map in this many processes of this machine, with Dask.", show_default=False)
     ] = None,
+    timeout: Annotated[
+        int, typer.Option(min=1, help="Seconds without a byte after which a server is given up.")
+    ] = TIMEOUT_S,
     profile: Annotated[
         bool, typer.Option("--profile", help="Print what each stage did and what it waited for.")
     ] = False,
@@ -171,9 +175,12 @@ def map(
     missing = parse_nodata(nodata)
     asked = parse_options(creation or [])
     wanted = None if mask_values is None else parse_values("--mask-values", mask_values)
+    from spectraldiff_runtime.gdal import set_timeout
     from spectraldiff_runtime.geotiff.spec import Format
     from spectraldiff_runtime.model.engine import Model
 
+    if timeout != TIMEOUT_S:
+        set_timeout(timeout)
     targets = _targets(
         scenes, out, out_dir, {"confidence": confidence, "probabilities": probabilities, "preview": preview}
     )
@@ -318,7 +325,7 @@ def _map_one(engine: "Model", target: Target, options: dict[str, Any], quiet: bo
             )
         except (KeyboardInterrupt, SystemExit) as error:
             for note in getattr(error, "__notes__", ()):
-                typer.echo(f"sdiff: {note}", err=True)
+                say(f"sdiff: {note}")
             raise
 
 
@@ -346,12 +353,12 @@ def _map_many(
             result = _map_one(engine, target, options, quiet=True, verbose=False)
         except (SpectralDiffError, MemoryError) as error:
             failed += 1
-            typer.echo(one_line(f"{label}: error: {error}"), err=True)
+            say(f"{label}: error: {error}")
             facts.append({**target.as_dict(), "out": target.out, "error": str(error)})
             continue
         if not quiet:
             how = "is mapped already" if result.skipped else rate(result)
-            typer.echo(one_line(f"{label} -> '{target.out}' ({how})"), err=True)
+            say(f"{label} -> '{target.out}' ({how})")
             if profile:
                 print_profile(result)
         facts.append({**target.as_dict(), **result.as_dict()})
@@ -359,8 +366,8 @@ def _map_many(
     if not quiet:
         done = len(targets) - failed - skipped
         if done and engine.note:
-            typer.echo(engine.note, err=True)
-        typer.echo(f"{done} mapped, {skipped} mapped already, {failed} failed", err=True)
+            say(engine.note)
+        say(f"{done} mapped, {skipped} mapped already, {failed} failed")
     if json:
         print_json({"model": inputs[0], "device": engine.device, "scenes": facts})
     if failed:
@@ -370,15 +377,15 @@ def _map_many(
 def _announce(model: "Model", scene: "Scene", region: "Region", plan: "Plan", verbose: bool) -> None:
     """Say what runs where."""
     card = model.card
-    typer.echo(f"Mapping '{scene.name}' with the {card.preset} model of {card.name} on {model.device}", err=True)
+    say(f"Mapping '{scene.name}' with the {card.preset} model of {card.name} on {model.device}")
     found = getattr(scene, "clouds", None)
     for note in filter(None, (getattr(scene, "note", ""), "" if found is None else found.note, model.note)):
-        typer.echo(f"  {note}", err=True)
+        say(f"  {note}")
     if verbose:
         window = region.window
         facts = [f"{scene.height} x {scene.width} pixels", f"{len(scene.bands)} bands", str(scene.dtype)]
         facts += [f"nodata {scene.nodata}", f"{model.threads} threads", f"halo {card.halo}"]
-        typer.echo("  " + ", ".join(facts), err=True)
+        say("  " + ", ".join(facts))
         facts = [f"window {window.height} x {window.width}", f"tiles up to {plan.tile} x {plan.tile_columns}"]
         facts += [f"batches of {plan.batch}", f"{plan.rows} rows at a time", f"panels of {plan.columns} columns"]
-        typer.echo("  " + ", ".join(facts), err=True)
+        say("  " + ", ".join(facts))

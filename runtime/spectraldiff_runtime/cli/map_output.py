@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
+from spectraldiff_runtime.cli.options import say
+from spectraldiff_runtime.messages import cell, console
 
 if TYPE_CHECKING:
     from spectraldiff_runtime.mapping.result import MapResult
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 @contextmanager
 def progress(quiet: bool) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
     """Show a bar on stderr with pixels a second and the time left; yield what begins it and what advances it."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -23,7 +23,7 @@ def progress(quiet: bool) -> Iterator[tuple[Callable[[int], None], Callable[[int
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
-    bar = Progress(*columns, console=Console(stderr=True), disable=quiet, expand=True)
+    bar = Progress(*columns, console=console(), disable=quiet, expand=True)
 
     def begin(pixels: int) -> None:
         bar.start()
@@ -44,12 +44,11 @@ def progress(quiet: bool) -> Iterator[tuple[Callable[[int], None], Callable[[int
 
 def summarise(result: "MapResult", extra: Iterable[Path], profile: bool) -> None:
     """Print pixels, share and, where the CRS is projected, hectares of each class."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     if result.skipped:
-        typer.echo(f"'{result.out}' is mapped already by this model with these options", err=True)
+        say(f"'{result.out}' is mapped already by this model with these options")
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("Class")
@@ -58,13 +57,13 @@ def summarise(result: "MapResult", extra: Iterable[Path], profile: bool) -> None
         table.add_column(name, justify="right")
     for name, style, value in _lines(result):
         cells = _cells(result, value)
-        table.add_row(Text("\u25a0 ", style).append(name, "default"), *cells[: len(columns)])
-    Console(stderr=True, highlight=False).print(table)
+        table.add_row(Text("\u25a0 ", style).append(cell(name, "default")), *cells[: len(columns)])
+    console().print(table)
     if profile:
         print_profile(result)
-    typer.echo(f"Wrote '{result.out}' ({rate(result)})", err=True)
+    say(f"Wrote '{result.out}' ({rate(result)})")
     for path in extra:
-        typer.echo(f"Wrote '{path}'", err=True)
+        say(f"Wrote '{path}'")
 
 
 def rate(result: "MapResult") -> str:
@@ -86,7 +85,6 @@ def _cells(result: "MapResult", value: int) -> list[str]:
 
 def print_profile(result: "MapResult") -> None:
     """Print a line a stage, and which of them bound the run."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -104,7 +102,7 @@ def print_profile(result: "MapResult") -> None:
             f"{row['bytes'] / 1e6:,.1f}",
             "" if speed is None or not row["pixels"] else f"{speed:,.0f}",
         )
-    Console(stderr=True, highlight=False).print(table)
+    console().print(table)
     bound = result.bottleneck
     if bound is not None:
-        typer.echo(f"The run was bound by '{bound['stage']}', busy {bound['busy_share']:.0%} of the time", err=True)
+        say(f"The run was bound by '{bound['stage']}', busy {bound['busy_share']:.0%} of the time")

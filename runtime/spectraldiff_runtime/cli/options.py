@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from spectraldiff_runtime.errors import MissingExtraError, UsageError
-from spectraldiff_runtime.messages import one_line
+from spectraldiff_runtime.messages import console, one_line
+from spectraldiff_runtime.untrusted import is_control
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, for machines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
@@ -96,25 +97,35 @@ def as_json(value: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    """Print `value` on stdout as indented JSON that any parser takes (no NaN)."""
-    typer.echo(json.dumps(as_json(value), indent=2, ensure_ascii=False, allow_nan=False))
+    r"""Print `value` on stdout as indented JSON that any parser takes (no NaN), control characters as ``\\u009b``."""
+    text = json.dumps(as_json(value), indent=2, ensure_ascii=False, allow_nan=False)
+    typer.echo("".join(f"\\u{ord(c):04x}" if c != "\n" and is_control(c) else c for c in text))
+
+
+def say(text: str) -> None:
+    """Print one line on stderr."""
+    typer.echo(one_line(text), err=True)
+
+
+def tell(text: str) -> None:
+    """Print one line of a result on stdout."""
+    typer.echo(one_line(text))
 
 
 @contextmanager
 def progress_bar(unit: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on stderr with the time left; yield what is called with (done, total)."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
+    with Progress(*columns, console=console(), disable=quiet) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def warn(message: str) -> None:
     """Print one warning line on stderr."""
-    typer.echo(one_line(f"sdiff: warning: {message}"), err=True)
+    say(f"sdiff: warning: {message}")
 
 
 def parse_bands(text: str) -> tuple[int, ...] | Literal["all"]:
@@ -181,7 +192,7 @@ def parse_values(option: str, text: str) -> tuple[float, ...]:
     return values
 
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:

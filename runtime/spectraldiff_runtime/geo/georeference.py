@@ -1,6 +1,7 @@
 """CRS and affine transform of a scene."""
 
 import copy
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,10 +9,14 @@ from typing import Any
 
 import rasterio
 
+from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.window import Window
 
 # Projections that stretch the ground by more, the farther it is from the equator.
 WORLD_PROJECTIONS = re.compile(r'PROJECTION\["(Mercator|Equirectangular|Miller)')
+
+
+LEAST_AREA = 1e-30  # of a pixel, in the CRS's units; hectares would read 0
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,33 @@ class Georeference:
 
 
 def read_georeference(dataset: Any) -> Georeference:
-    """Return where an open dataset lies; a raster without any has an identity transform, left out here."""
+    """Return where an open dataset lies; a raster without any has an identity transform, left out here.
+
+    Raises
+    ------
+    SceneError
+        Its numbers are not finite, or its pixels have no area.
+    """
     gcps, gcps_crs = dataset.gcps
     transform = None if dataset.transform.is_identity else dataset.transform
+    numbers = [*(transform or ())[:6], *(n for point in gcps for n in (point.row, point.col, point.x, point.y))]
+    if not all(map(math.isfinite, numbers)):
+        raise SceneError(f"'{dataset.name}' has a georeference with numbers that are not finite: {_MENDED}")
+    if transform is not None and not _has_area(transform):
+        raise SceneError(
+            f"'{dataset.name}' has a transform that gives pixels no area, {tuple(transform)[:6]}: {_MENDED}"
+        )
     return Georeference(dataset.crs, transform, tuple(gcps), gcps_crs, dataset.rpcs)
+
+
+_MENDED = "wanted the place of its pixels; repair it with gdal_edit.py, or take it out with gdal_edit.py -unsetgt"
+
+
+def _has_area(transform: Any) -> bool:
+    """Whether pixels have an area that float64 holds and that is no rounding of nothing."""
+    a, b, _, d, e, _ = transform[:6]
+    area, sides = abs(a * e - b * d), math.hypot(a, d) * math.hypot(b, e)
+    return math.isfinite(area) and area > LEAST_AREA and area > 1e-9 * sides
 
 
 def window_georeference(place: Georeference, window: Window) -> Georeference:

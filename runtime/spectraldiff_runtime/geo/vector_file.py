@@ -1,6 +1,8 @@
 """Polygons of a vector file, brought into a scene's pixel coordinates. Shapely and pyogrio load where they are used."""
 
 import math
+import re
+import stat
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.gdal import check_plain, quiet_gdal
+from spectraldiff_runtime.gdal import check_plain, file_mode, network_options, quiet_gdal
 from spectraldiff_runtime.geo.georeference import Georeference, apply_transform, crs_of
 from spectraldiff_runtime.geo.reprojection import (
     CRS_ERRORS,
@@ -23,6 +25,12 @@ from spectraldiff_runtime.geo.reprojection import (
     reproject_points,
     scene_bounds,
 )
+from spectraldiff_runtime.limits import CROSSINGS
+
+# How files begin that hold addresses in place of features.
+LIST_OF_SOURCES, FIRST_BYTES = re.compile(rb"<OGR(VRT|WFS|OAPI|CSW)|<OGCAPI"), 1024
+
+EDGES_AT_ONCE = 256
 
 # The polygons of a layer, and its CRS.
 Layer = tuple[NDArray[Any], Any]
@@ -70,7 +78,7 @@ def _read_layers(path: str, scene_crs: Any, name: str) -> list[Layer]:
     import pyogrio
     import shapely
 
-    check_plain(path)
+    check_vectors(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # GDAL's remarks on files that it reads all the same
@@ -84,6 +92,24 @@ def _read_layers(path: str, scene_crs: Any, name: str) -> list[Layer]:
         features = sum(len(shapes) for shapes, _ in found)
         raise SceneError(f"'{path}' holds {features} features and no polygon: wanted polygons; check the file's layers")
     return [(polygons, _layer_crs(path, crs, scene_crs, name)) for polygons, crs in layers if len(polygons)]
+
+
+def check_vectors(path: str) -> None:
+    """Refuse what would wait or ask elsewhere: pipes, and lists of other sources; let servers fall silent for so long.
+
+    Raises
+    ------
+    SceneError
+    """
+    import pyogrio
+
+    check_plain(path)
+    pyogrio.set_gdal_config_options(network_options())
+    kind = file_mode(path)
+    if kind is not None and stat.S_ISREG(kind):
+        with Path(path).open("rb") as file:
+            if LIST_OF_SOURCES.search(file.read(FIRST_BYTES)):
+                raise SceneError(f"'{path}' names sources elsewhere: wanted a vector file that holds its features")
 
 
 def _why_not_read(path: str, error: Exception) -> str:
@@ -121,7 +147,41 @@ def _polygons(shapes: NDArray[Any], path: str) -> NDArray[Any]:
     valid = shapely.is_valid(parts)
     if valid.all():
         return np.asarray(parts)
-    return np.concatenate([parts[valid], _polygons(shapely.make_valid(parts[~valid]), path)])
+    return np.concatenate([parts[valid], _polygons(made_valid(parts[~valid], path), path)])
+
+
+def made_valid(shapes: NDArray[Any], path: str | Path) -> NDArray[Any]:
+    """Return polygons that cross themselves as valid geometries, each the area that its edges enclose.
+
+    Raises
+    ------
+    SceneError
+        One crosses itself so often that this would take minutes and gigabytes, which grow with the crossings.
+    """
+    import shapely
+
+    for shape in shapes:
+        if _crosses_itself_often(shape):
+            raise SceneError(
+                f"'{path}' has a polygon of {shapely.get_num_coordinates(shape):,} points that crosses itself more "
+                f"than {CROSSINGS:,} times: wanted the outline of an area; repair the file"
+            )
+    return np.asarray(shapely.make_valid(shapes))
+
+
+def _crosses_itself_often(shape: Any) -> bool:
+    import shapely
+
+    points, ring = shapely.get_coordinates(shapely.get_rings(shape), return_index=True)
+    kept = ring[:-1] == ring[1:]
+    edges = shapely.linestrings(np.stack([points[:-1][kept], points[1:][kept]], 1))
+    tree, found = shapely.STRtree(edges), 0
+    for at in range(0, len(edges), EDGES_AT_ONCE):
+        pairs = tree.query(edges[at : at + EDGES_AT_ONCE], predicate="crosses")
+        found += pairs.shape[1]
+        if found > 2 * CROSSINGS:  # each is found from both of its edges
+            return True
+    return False
 
 
 def _in_scene_crs(layer: Layer, scene_crs: Any, scene_box: Box, path: str) -> NDArray[Any]:

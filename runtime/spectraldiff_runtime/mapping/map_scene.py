@@ -21,6 +21,7 @@ from spectraldiff_runtime.mapping.result import MapResult as MapResult
 from spectraldiff_runtime.mapping.sensor_geometry import gathered, on_map, sensor_region
 from spectraldiff_runtime.mapping.stages import map_block as map_block
 from spectraldiff_runtime.mapping.stages import warm_up
+from spectraldiff_runtime.messages import one_line
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.output.block import Block as Block
@@ -132,7 +133,7 @@ def map_scene(
         WriteOptions.of(form, overwrite, resume),
         ComputeOptions.of(max_memory, tile, batch, cluster),
     )
-    warn = warn or (lambda message: warnings.warn(message, stacklevel=4))
+    warn = warn or (lambda message: warnings.warn(one_line(message), stacklevel=4))
     return _map(model, scene, request, _Callbacks(started, progress, warn))
 
 

@@ -1,16 +1,19 @@
 """The model card: the description of a model, JSON in the file's metadata."""
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from spectraldiff_runtime.classes import HIGHEST, LandCoverClass
+from spectraldiff_runtime.classes import HIGHEST, LandCoverClass, clean_name
 from spectraldiff_runtime.errors import ModelFileError
+from spectraldiff_runtime.limits import BANDS, CARD_BYTES, HALO, NAME, TEXT
+from spectraldiff_runtime.untrusted import parse_json
 
 FORMAT = 1
 PRECISIONS = ("fp32", "fp16", "int8")
+LARGEST = 3.4e38  # float32
+FIGURES = ("oa", "aa", "kappa")
 
 
 @dataclass(frozen=True)
@@ -78,22 +81,27 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str, name: str = "the model file") -> "ModelCard":
-        """Read a card and check each value.
+        """Read a card and check each value against `_RULES`; control characters in its texts go.
 
         Raises
         ------
         ModelFileError
             The text is no card, is of a later format, or a value is not as it should be.
         """
+        if len(text) > CARD_BYTES:
+            raise ModelFileError(
+                f"{name} has a card of {len(text):,} characters: wanted {CARD_BYTES:,} at most; export it again"
+            )
         try:
-            raw = json.loads(text)
-        except json.JSONDecodeError as error:
+            raw = parse_json(text)
+        except ValueError as error:
             raise ModelFileError(f"{name} has a card that is no JSON ({error}): export it again") from error
         if not isinstance(raw, dict) or "format" not in raw:
             raise ModelFileError(f"{name} has a card that is no model card: export it again")
-        if raw["format"] != FORMAT:
+        if raw["format"] != FORMAT or isinstance(raw["format"], bool):
+            found = str(raw["format"])[:NAME]
             raise ModelFileError(
-                f"{name} has a card of format {raw['format']}: this version reads format {FORMAT}; "
+                f"{name} has a card of format {found}: this version reads format {FORMAT}; "
                 "update spectraldiff or export the model again"
             )
         return _checked(raw, name)
@@ -113,8 +121,12 @@ def _checked(raw: Mapping[str, Any], name: str) -> ModelCard:
             )
     known = {key: raw[key] for key in ModelCard.__dataclass_fields__ if key in raw}
     known["classes"] = tuple(
-        LandCoverClass(c["value"], c["name"], (c["colour"][0], c["colour"][1], c["colour"][2])) for c in raw["classes"]
+        LandCoverClass(c["value"], clean_name(c["name"]), (c["colour"][0], c["colour"][1], c["colour"][2]))
+        for c in raw["classes"]
     )
+    for key in ("name", "preset", "sensor", "attribution"):
+        known[key] = clean_name(raw.get(key) or "")
+    known["versions"] = raw.get("versions") or {}
     known["fill"] = tuple(raw["fill"])
     for key in ("wavelengths", "fwhm", "band_numbers"):
         known[key] = None if raw.get(key) is None else tuple(raw[key])
@@ -124,19 +136,24 @@ def _checked(raw: Mapping[str, Any], name: str) -> ModelCard:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether float32 holds it: integers of hundreds of digits are numbers too."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
-def _are_numbers(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str) and all(map(_is_number, value))
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)  # `parse_json` lets no others through
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _are(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, list) and len(v) <= BANDS and all(map(test, v))
 
 
 def _is_count(least: int, most: int) -> Callable[[Any], bool]:
     return lambda v: isinstance(v, int) and not isinstance(v, bool) and least <= v <= most
-
-
-def _are_band_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_count(1, 1_000_000), value))
 
 
 def _are_classes(value: Any) -> bool:
@@ -146,8 +163,8 @@ def _are_classes(value: Any) -> bool:
 def _is_class(value: Any, number: int) -> bool:
     return (
         isinstance(value, dict)
-        and value.get("value") == number
-        and isinstance(value.get("name"), str)
+        and _is_count(number, number)(value.get("value"))
+        and _is_text(NAME)(value.get("name"))
         and isinstance(value.get("colour"), list)
         and len(value["colour"]) == 3
         and all(map(_is_count(0, 255), value["colour"]))
@@ -158,33 +175,39 @@ def _or_none(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda v: v is None or test(v)
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+def _is_text(most: int) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, str) and len(v) <= most
 
 
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, dict)
+def _are_versions(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text(NAME), (*value, *value.values())))
+
+
+def _are_facts(value: Any) -> bool:
+    """Whether it is a mapping of names to anything, in which what is shown as a share is a number."""
+    shares = (value.get(key) for key in FIGURES) if isinstance(value, dict) else (False,)
+    return all(map(_or_none(_is_number), shares))
 
 
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "name": ("a name", _is_text),
-    "preset": ("a name", _is_text),
+    "name": (f"a name of at most {NAME} characters", _is_text(NAME)),
+    "preset": (f"a name of at most {NAME} characters", _is_text(NAME)),
     "features": ("'diffusion' or 'raw'", lambda v: v in ("diffusion", "raw")),
-    "classes": ("a list of classes 1 to K (K at most 65535) with value, name and colour", _are_classes),
-    "bands": ("a number of bands", _is_count(1, 1_000_000)),
-    "wavelengths": ("a list of numbers or null", _or_none(_are_numbers)),
-    "halo": ("a number of pixels", _is_count(0, 10_000)),
-    "nodata": ("a number or null", _or_none(_is_number)),
-    "fill": ("a list of numbers", _are_numbers),
-    "sensor": ("text", _or_none(_is_text)),
-    "attribution": ("text", _or_none(_is_text)),
-    "accuracy": ("a mapping or null", _or_none(_is_mapping)),
-    "versions": ("a mapping", _or_none(_is_mapping)),
+    "classes": (f"a list of classes 1 to K (K at most {HIGHEST}) with value, name and colour", _are_classes),
+    "bands": (f"a number of bands from 1 to {BANDS}", _is_count(1, BANDS)),
+    "wavelengths": ("a list of positive numbers or null", _or_none(_are(_is_positive))),
+    "halo": (f"a number of pixels from 0 to {HALO}", _is_count(0, HALO)),
+    "nodata": ("a number or null", _or_none(_is_finite)),
+    "fill": ("a list of numbers that float32 holds", _are(_is_number)),
+    "sensor": (f"text of at most {TEXT} characters", _or_none(_is_text(TEXT))),
+    "attribution": (f"text of at most {TEXT} characters", _or_none(_is_text(TEXT))),
+    "accuracy": ("a mapping with numbers as oa, aa and kappa, or null", _or_none(_are_facts)),
+    "versions": ("a mapping of names to versions", _or_none(_are_versions)),
     "scaled": ("true or false", lambda v: v is None or isinstance(v, bool)),
-    "band_numbers": ("a list of whole numbers from 1 or null", _or_none(_are_band_numbers)),
-    "file_bands": ("a number of bands or null", _or_none(_is_count(1, 1_000_000))),
-    "fwhm": ("a list of numbers or null", _or_none(_are_numbers)),
+    "band_numbers": ("a list of whole numbers from 1 or null", _or_none(_are(_is_count(1, BANDS)))),
+    "file_bands": ("a number of bands or null", _or_none(_is_count(1, BANDS))),
+    "fwhm": ("a list of numbers from 0 or null", _or_none(_are(lambda v: _is_number(v) and v >= 0))),
     "precision": ("fp32, fp16 or int8", lambda v: v is None or v in PRECISIONS),
-    "agreement": ("a mapping or null", _or_none(_is_mapping)),
-    "workspace": ("a positive number or null", _or_none(lambda v: _is_number(v) and v > 0)),
+    "agreement": ("a mapping with numbers as oa, or null", _or_none(_are_facts)),
+    "workspace": ("a positive number or null", _or_none(_is_positive)),
 }

@@ -15,14 +15,15 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from spectraldiff_runtime.classes import HIGHEST_UINT8
-from spectraldiff_runtime.errors import ModelFileError, UsageError
+from spectraldiff_runtime.errors import ModelFileError, SpectralDiffError, UsageError
 from spectraldiff_runtime.model.card import ModelCard as ModelCard
 from spectraldiff_runtime.model.cuda import PinnedBuffers, free_memory
+from spectraldiff_runtime.model.graph_check import check_operators, check_results, check_signature
 from spectraldiff_runtime.model.model_file import parse_card, read_model_bytes
-from spectraldiff_runtime.model.oom import BatchSplitter
+from spectraldiff_runtime.model.oom import OUT_OF_MEMORY, TERMINATED, BatchSplitter, what_failed
 from spectraldiff_runtime.model.session import GPU_RUNS, cpu_threads, gpu_of, open_session
 
+# What every model gives.
 OUTPUTS = ("classes", "confidence", "probabilities")
 
 # Bytes of working memory for each padded pixel from which on no memory is kept between runs: it would double.
@@ -115,12 +116,16 @@ class Model:
             raise UsageError(f"threads is {threads}: wanted 1 or more, or None for all")
         data = read_model_bytes(path)
         card = parse_card(data, path)
+        check_operators(data, f"'{path}'")
         count = threads or cpu_threads()
         arena = (card.workspace or 0) < LARGE_WORKSPACE
         float16 = card.precision == "fp16"
         session, used, note = open_session(data, device, count, f"'{path}'", arena=arena, float16=float16)
         digest, place = hashlib.sha256(data).hexdigest(), str(Path(path).absolute())
-        rectangular = _check_graph(session, card, f"'{path}'")
+        inputs, outputs = (
+            {i.name: (i.type, i.shape) for i in some} for some in (session.get_inputs(), session.get_outputs())
+        )
+        rectangular = check_signature(inputs, outputs, card, f"'{path}'")
         model = cls(card, used, count, rectangular, session, digest, len(data), place, note=note)
         if model.gpu is None:
             return model
@@ -149,30 +154,25 @@ class Model:
         ------
         DeviceError, MemoryError
             The memory of the GPU, or of the host, does not hold a single tile.
+        ModelFileError
+            The graph fails, or what it gives has another shape or other values than the card says.
         """
         asked = {"classes": True, "confidence": confidence, "probabilities": probabilities}
         names = [name for name, wanted in asked.items() if wanted]
-        arrays = self.splitter.run(lambda piece: self.session.run(names, {"tile": piece}, options), tiles)
+        arrays = self.splitter.run(lambda piece: self._run_piece(names, piece, options), tiles)
         results: Mapping[str, Any] = dict(zip(names, arrays, strict=True))
         return Prediction(results["classes"], results.get("confidence"), results.get("probabilities"))
 
-
-def _check_graph(session: Any, card: ModelCard, name: str) -> bool:
-    """Compare the graph's inputs and outputs with the card; return whether it takes rectangles."""
-    inputs = {i.name: (i.type, i.shape) for i in session.get_inputs()}
-    outputs = {o.name: (o.type, o.shape) for o in session.get_outputs()}
-    if set(inputs) != {"tile"} or not set(OUTPUTS) <= set(outputs):
-        found = f"{', '.join(inputs)} -> {', '.join(outputs)}"
-        raise ModelFileError(f"{name} computes {found}: wanted tile -> {', '.join(OUTPUTS)}; export it again")
-    kinds = inputs["tile"][0], *(outputs[key][0] for key in OUTPUTS)
-    kind = "tensor(uint8)" if len(card.classes) <= HIGHEST_UINT8 else "tensor(int32)"
-    if kinds != ("tensor(float)", kind, "tensor(float)", "tensor(float)"):
-        raise ModelFileError(f"{name} has values of types {', '.join(kinds)}: export it again")
-    shape, classes = inputs["tile"][1], outputs["probabilities"][1][1]
-    bands_agree = len(shape) == 4 and shape[1] == card.bands
-    if not bands_agree or (isinstance(classes, int) and classes != len(card.classes)):
-        raise ModelFileError(
-            f"{name} takes tiles {shape} and gives {classes} classes, but its card says {card.bands} bands "
-            f"and {len(card.classes)} classes: export it again"
-        )
-    return bool(shape[2] != shape[3])
+    def _run_piece(self, names: list[str], tiles: NDArray[np.float32], options: Any) -> list[NDArray[Any]]:
+        """Run the graph and check what it gives."""
+        try:
+            arrays: list[NDArray[Any]] = self.session.run(names, {"tile": tiles}, options)
+        except Exception as error:  # ONNX Runtime's own exception types differ between versions
+            text = str(error)
+            known = isinstance(error, MemoryError | SpectralDiffError) or OUT_OF_MEMORY.search(text)
+            if known or TERMINATED in text or self.gpu is not None:
+                raise
+            what, reason = what_failed(text)
+            raise ModelFileError(f"'{self.path}' fails in {what} ({reason}): export it again") from error
+        check_results(dict(zip(names, arrays, strict=True)), tiles.shape, self.card, f"'{self.path}'")
+        return arrays

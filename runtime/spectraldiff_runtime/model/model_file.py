@@ -1,10 +1,15 @@
 """The bytes of a model file: seal, metadata and card, read before any ONNX library sees them."""
 
 import hashlib
+import os
 import re
+import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from spectraldiff_runtime.errors import ModelFileError
+from spectraldiff_runtime.limits import CARD_BYTES, MODEL_BYTES
 from spectraldiff_runtime.messages import sdiff
 from spectraldiff_runtime.model.card import ModelCard as ModelCard
 
@@ -12,6 +17,8 @@ CARD_KEY = "spectraldiff.card"
 SIZE_KEY = "spectraldiff.size"
 SEAL_KEY = "spectraldiff.sha256"
 SIZE_DIGITS = 20
+VARINT_BYTES = 10
+MOST_FIELDS = 100_000  # of one message; the largest of ours are graphs of some hundred nodes
 METADATA_TAG = 0x72  # ModelProto.metadata_props: field 14, length-delimited
 
 
@@ -51,34 +58,49 @@ def unseal(data: bytes, name: str = "the model file") -> None:
     ModelFileError
         The bytes are not ours, are cut short, or were changed.
     """
-    head = _metadata(SIZE_KEY, "0" * SIZE_DIGITS)[:-SIZE_DIGITS]
-    if len(data) < len(head) or not data.startswith(head):
-        raise ModelFileError(_describe_foreign(data, name))
-    digits = data[len(head) : _HEAD_SIZE]
+    check_head(data[:_HEAD_SIZE], len(data), name)
+    trailer = _metadata(SEAL_KEY, hashlib.sha256(data[:-_TRAILER_SIZE]).hexdigest())
+    if data[-_TRAILER_SIZE:] != trailer:
+        raise ModelFileError(_changed(name))
+
+
+def check_head(head: bytes, size: int, name: str) -> None:
+    """Check the first bytes of a file of `size` bytes: that they are ours, and name this size.
+
+    Raises
+    ------
+    ModelFileError
+        They are not ours, or the file is cut short, has more bytes than it names, or more than are read.
+    """
+    start = _metadata(SIZE_KEY, "0" * SIZE_DIGITS)[:-SIZE_DIGITS]
+    if not head.startswith(start):
+        raise ModelFileError(_describe_foreign(head, name))
+    digits = head[len(start) : _HEAD_SIZE]
     if len(digits) == SIZE_DIGITS and not digits.isdigit():
         raise ModelFileError(_changed(name))
-    if len(digits) < SIZE_DIGITS or len(data) < int(digits):
+    if len(digits) < SIZE_DIGITS or size < int(digits):
         wanted = f"{int(digits):,}" if len(digits) == SIZE_DIGITS else "more"
         raise ModelFileError(
-            f"{name} is cut short: it has {len(data):,} bytes and should have {wanted}; copy or export it again"
+            f"{name} is cut short: it has {size:,} bytes and should have {wanted}; copy or export it again"
         )
-    trailer = _metadata(SEAL_KEY, hashlib.sha256(data[:-_TRAILER_SIZE]).hexdigest())
-    if len(data) != int(digits) or data[-_TRAILER_SIZE:] != trailer:
+    if size != int(digits):
         raise ModelFileError(_changed(name))
+    if size > MODEL_BYTES:
+        raise ModelFileError(f"{name} has {size:,} bytes: wanted a model file of at most {MODEL_BYTES:,}")
 
 
 def _changed(name: str) -> str:
     return f"{name} was changed after it was exported (its checksum does not match): copy or export it again"
 
 
-def _describe_foreign(data: bytes, name: str) -> str:
-    """Say what a file is that does not begin like ours."""
+def _describe_foreign(head: bytes, name: str) -> str:
+    """Say what a file is that does not begin like ours, from its first bytes."""
     wanted = "wanted a file that `sdiff export --out model.onnx` wrote"
-    if not data:
+    if not head:
         return f"{name} is empty: {wanted}"
-    if data.startswith(b"PK\x03\x04") and b"constants.pkl" in data:
-        return f"{name} is a TorchScript file, which needs PyTorch to run: {wanted}"
-    if re.match(rb"\x08[\x03-\x20]", data):  # ir_version comes first in ONNX files
+    if head.startswith(b"PK\x03\x04"):
+        return f"{name} is a zip archive, perhaps a TorchScript file, which needs PyTorch to run: {wanted}"
+    if re.match(rb"\x08[\x03-\x20]", head):  # ir_version comes first in ONNX files
         return f"{name} is an ONNX file that SpectralDiff did not write: {wanted}"
     return f"{name} is not a SpectralDiff model file: {wanted}"
 
@@ -91,23 +113,37 @@ def read_model_bytes(path: str | Path) -> bytes:
     ModelFileError
         The file is missing or unreadable, not ours, cut short or changed.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise ModelFileError(f"'{path}' is a folder: wanted a model file such as model.onnx")
+    target, name = Path(path), f"'{path}'"
     try:
-        if target.exists() and not target.is_file():  # a pipe would be waited for
-            raise ModelFileError(f"'{path}' is no plain file: wanted a model file such as model.onnx")
-        data = target.read_bytes()
+        if target.is_dir():
+            raise ModelFileError(f"{name} is a folder: wanted a model file such as model.onnx")
+        with open(target, "rb", opener=_without_waiting) as file:
+            data = _read(file, name)
     except FileNotFoundError:
         raise ModelFileError(
-            f"there is no model file '{path}': export one with `{sdiff('export', '--out', target.name)}` "
+            f"there is no model file {name}: export one with `{sdiff('export', '--out', target.name)}` "
             "or name one with --model"
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ModelFileError(f"'{path}' cannot be read ({reason}): wanted a model file") from error
-    unseal(data, f"'{path}'")
+        raise ModelFileError(f"{name} cannot be read ({reason}): wanted a model file") from error
+    unseal(data, name)
     return data
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; of a pipe, do not wait for whoever writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _read(file: BinaryIO, name: str) -> bytes:
+    """Read an open file whole, once its first bytes and its size are as they should be."""
+    facts = os.fstat(file.fileno())
+    if not stat.S_ISREG(facts.st_mode):
+        raise ModelFileError(f"{name} is no plain file: wanted a model file such as model.onnx")
+    head = file.read(_HEAD_SIZE)
+    check_head(head, facts.st_size, name)
+    return head + file.read(facts.st_size - len(head))
 
 
 def read_card(path: str | Path) -> ModelCard:
@@ -134,16 +170,32 @@ def parse_card(data: bytes, path: str | Path) -> ModelCard:
 
 
 def read_metadata(data: bytes) -> dict[str, str]:
-    """Return the metadata of an ONNX file from its top-level protobuf fields."""
-    entries = (_fields(value) for field, value in _fields(data) if field == METADATA_TAG >> 3)
-    pairs = (dict(entry) for entry in entries)
+    """Return the metadata of an ONNX file from its top-level protobuf fields.
+
+    Raises
+    ------
+    ValueError, KeyError, IndexError
+        The bytes are no protobuf message, or its metadata are no text, or too much of it.
+    """
+    entries = [value for number, value in fields(data) if number == METADATA_TAG >> 3]
+    if sum(map(len, entries)) > CARD_BYTES:
+        raise ValueError(f"more than {CARD_BYTES:,} bytes of metadata")
+    pairs = (dict(fields(entry)) for entry in entries)
     return {bytes(p.get(1, b"")).decode(): bytes(p.get(2, b"")).decode() for p in pairs}
 
 
-def _fields(data: bytes | memoryview) -> list[tuple[int, memoryview]]:
-    """Return (number, content) of the length-delimited fields of a protobuf message; others are skipped."""
-    view, at, out = memoryview(data), 0, []
-    while at < len(view):
+def fields(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield (number, content) of the length-delimited fields of a protobuf message; others are skipped.
+
+    Raises
+    ------
+    ValueError, KeyError, IndexError
+        The bytes are no protobuf message, or one of more fields than any model has.
+    """
+    view, at = memoryview(data), 0
+    for _ in range(MOST_FIELDS):
+        if at >= len(view):
+            return
         tag, at = _varint(view, at)
         kind = tag & 7
         size, start = _varint(view, at) if kind in (0, 2) else ({1: 8, 5: 4}[kind], at)
@@ -151,14 +203,16 @@ def _fields(data: bytes | memoryview) -> list[tuple[int, memoryview]]:
         if at > len(view):
             raise ValueError("a field runs past the end")
         if kind == 2:
-            out.append((tag >> 3, view[start:at]))
-    return out
+            yield tag >> 3, view[start:at]
+    if at < len(view):
+        raise ValueError(f"a message of more than {MOST_FIELDS:,} fields")
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = view[at]
-        value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
+    """Return a number of 64 bits at most, as protobuf has them, and where the next field begins."""
+    value = 0
+    for place, byte in enumerate(view[at : at + VARINT_BYTES]):
+        value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
-            return value, at
+            return value, at + place + 1
+    raise ValueError("a number does not end")

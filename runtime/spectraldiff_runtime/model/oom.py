@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spectraldiff_runtime.errors import DeviceError
+from spectraldiff_runtime.errors import DeviceError, SpectralDiffError
 
 # ONNX Runtime's arena, the C++ library, CUDA, cuBLAS and cuDNN. An "illegal memory access" is another matter.
 OUT_OF_MEMORY = re.compile(
@@ -65,6 +65,8 @@ class BatchSplitter:
                     found.append(infer(piece))
                     done += len(piece)
                     continue
+                except SpectralDiffError:
+                    raise
                 except Exception as error:  # ONNX Runtime's own exception types differ between versions
                     if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
                         self._reduce(piece.shape, alone, error)
@@ -124,11 +126,17 @@ class BatchSplitter:
 
 def _gpu_failure(message: str) -> str:
     """Return a one-line message for a GPU error, without ONNX Runtime's paths and graphs."""
-    first = message.partition("\n")[0]
-    node = re.search(r"while running (\w+) node.*?Status Message: *(.*)", first)
-    what, status = (f"its {node[1]}", node[2]) if node else ("the model", first)
-    reason = re.split(r":? ?/| ; ", status)[0][:120]  # before a path in the sources, or what CUDA adds of the machine
+    what, reason = what_failed(message)
     return (
         f"the GPU cannot run {what} ({reason}): "
         "export it in another precision (`sdiff export --precision fp32`), or use --device cpu"
     )
+
+
+def what_failed(message: str) -> tuple[str, str]:
+    """Return which node ONNX Runtime could not run, and why, from the message of its error."""
+    first = message.partition("\n")[0]
+    node = re.search(r"while running (\w+) node.*?Status Message: *(.*)", first)
+    what, status = (f"its {node[1]}", node[2]) if node else ("the model", first)
+    # What follows a path in the sources, or what CUDA adds of the machine, is left out.
+    return what, re.split(r":? ?/| ; ", status)[0][:120] or status.rpartition("/")[2][:120]

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.scene.open import open_dataset
+from spectraldiff_runtime.untrusted import parse_json
 
 FINGERPRINT, FACTS = "SPECTRALDIFF_FINGERPRINT", "SPECTRALDIFF_FACTS"
 IMAGE_DESCRIPTION = 0x010E  # the tag of Exif that holds a picture's fingerprint
@@ -48,7 +49,7 @@ def difference_of(path: Path, facts: Mapping[str, Any], picture: bool = False) -
     if tags.get(FINGERPRINT) == fingerprint(facts):
         return None
     try:
-        recorded = json.loads(tags.get(FACTS, ""))
+        recorded = parse_json(tags.get(FACTS, ""))
         return f"belongs to a map with {difference(recorded, facts) or 'other options'}"
     except (ValueError, AttributeError):
         return "belongs to another map, or to none of this version's"

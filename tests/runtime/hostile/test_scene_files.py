@@ -139,8 +139,8 @@ CONTENT: dict[str, tuple[int, str, Make]] = {
     ),
     "subdatasets": (1, "or stack those of one band each with gdalbuildvrt -separate", subdatasets),
     "vrt-nowhere": (1, "nowhere.tif: No such file", lambda k: [k.vrt("nowhere.tif")]),
-    "vrt-itself": (1, "cannot be read", lambda k: [k.vrt("scene.vrt")]),
-    "vrt-circle": (1, "cannot be read", circle),
+    "vrt-itself": (1, "names itself", lambda k: [k.vrt("scene.vrt")]),
+    "vrt-circle": (1, "names itself", circle),
     "vrt-no-xml": (1, "cannot be opened", lambda k: [k.file("scene.vrt", "<VRTDataset rasterXSize='1'")]),
     "out-is-source-of-vrt": (
         1,

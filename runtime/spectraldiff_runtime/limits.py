@@ -1,0 +1,19 @@
+"""What is accepted at most, so that no file can ask for all memory or for ever: docs/limits.md says it to users."""
+
+# A scene: pixels along a side (GDAL's own), in all, and bands (as in a GeoTIFF).
+SIDE, PIXELS, BANDS = 2**31 - 1, 10**12, 65_535
+
+# A VRT: bytes, levels of VRTs in VRTs, files that are read for one band.
+VRT_BYTES, VRT_LEVELS, VRT_READS = 64 * 2**20, 6, 1_000_000
+
+# A model file: bytes (protobuf's own limit), its card, the halo, a name in it, any other text in it.
+MODEL_BYTES, CARD_BYTES, HALO, NAME, TEXT = 2**31 - 1, 16 * 2**20, 10_000, 500, 10_000
+
+# A server: seconds without a byte.
+TIMEOUT_S = 60
+
+# A polygon of a vector file: how often it may cross itself.
+CROSSINGS = 10_000
+
+# JSON that others wrote: levels of nesting, digits of a whole number (64 bits have 20).
+JSON_DEPTH, JSON_DIGITS = 32, 25

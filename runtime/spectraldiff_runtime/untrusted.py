@@ -1,0 +1,91 @@
+"""Text and JSON that others wrote: shown without control characters, read with limits."""
+
+import json
+import math
+import unicodedata
+from typing import Any, NoReturn
+
+from spectraldiff_runtime.limits import JSON_DEPTH, JSON_DIGITS
+
+# Unicode's control characters, surrogates, and separators of lines and paragraphs; a terminal obeys the first.
+CONTROL = ("Cc", "Cs", "Zl", "Zp")
+# What changes the order in which the characters after it are shown.
+REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def is_control(character: str) -> bool:
+    """Whether a character is not shown but obeyed, or cannot be written at all."""
+    return unicodedata.category(character) in CONTROL or character in REORDERING
+
+
+def visible(text: str) -> str:
+    r"""Return text for a terminal, a log or a report: control characters are written out, such as ``\x1b``.
+
+    Tabs and line ends become blanks, so the text is one line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if character in "\t\n\r":
+        return " "
+    return character.encode("unicode_escape").decode() if is_control(character) else character
+
+
+def parse_json(text: str, *, constants: bool = False) -> Any:
+    """Return what JSON text from a file holds.
+
+    Parameters
+    ----------
+    constants
+        Whether NaN and Infinity are taken, which are no JSON and which Python writes.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON, is nested deeper than 32 levels, or has a number that is not finite or has more than 25 digits.
+    """
+    try:
+        value = json.loads(
+            text, parse_int=_whole, parse_float=_finite, parse_constant=float if constants else _no_constant
+        )
+    except RecursionError:
+        raise ValueError(_too_deep()) from None
+    _check_depth(value)
+    return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > JSON_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits, {JSON_DIGITS} at most")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {digits[:JSON_DIGITS]}, which is too large")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name}, which is no number")
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(JSON_DEPTH + 1):
+        level = [inner for outer in level if isinstance(outer, dict | list) for inner in _members(outer)]
+        if not level:
+            return
+    raise ValueError(_too_deep())
+
+
+def _members(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _too_deep() -> str:
+    return f"more than {JSON_DEPTH} levels of brackets"
