@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spectraldiff_runtime.errors import UsageError
-from spectraldiff_runtime.gdal import GDAL_ERRORS, check_plain, quiet_gdal
+from spectraldiff_runtime.gdal import GDAL_ERRORS
 from spectraldiff_runtime.geo.polygon_mask import PolygonMask
 from spectraldiff_runtime.geo.raster_mask import Grid, RasterMask
+from spectraldiff_runtime.geo.vector_file import check_vectors
+from spectraldiff_runtime.raster_file import open_looked_at
 
 Mask = PolygonMask | RasterMask
 
@@ -29,7 +31,7 @@ def open_mask(path: str | Path, values: Sequence[float] | None, grid: Grid) -> M
     SceneError
         As `PolygonMask` and `RasterMask`.
     """
-    check_plain(path)
+    check_vectors(str(path))
     if not _has_shapes(str(path)) and _is_raster(path):
         return RasterMask(path, values, grid)
     if values is not None:
@@ -50,10 +52,8 @@ def _has_shapes(path: str) -> bool:
 
 
 def _is_raster(path: str | Path) -> bool:
-    import rasterio
-
     try:
-        with quiet_gdal(), rasterio.open(path) as dataset:
+        with open_looked_at(path) as dataset:
             return bool(dataset.count)
     except (*GDAL_ERRORS, ValueError, UnicodeError):
         return False

@@ -22,6 +22,7 @@ from spectraldiff_runtime.errors import SceneError, UsageError
 from spectraldiff_runtime.gdal import GDAL_ERRORS, quiet_gdal, reason
 from spectraldiff_runtime.geo.georeference import Georeference, crs_of, read_georeference
 from spectraldiff_runtime.geo.reprojection import box_text, boxes_around, in_crs, overlap, scene_bounds
+from spectraldiff_runtime.raster_file import open_looked_at
 from spectraldiff_runtime.window import Window, tiles_of
 
 # Pixels along the sides of what is looked at once, and of the squares of which it is kept whether any is wanted.
@@ -75,7 +76,7 @@ class RasterMask:
         self._lock = threading.Lock()  # GDAL's data sets are read by one thread at a time
         with quiet_gdal():
             try:
-                self._dataset = rasterio.open(path)
+                self._dataset = open_looked_at(path)
             except GDAL_ERRORS as error:
                 raise SceneError(
                     f"'{path}' cannot be opened as a raster ({reason(error)}): wanted polygons or a raster that GDAL "

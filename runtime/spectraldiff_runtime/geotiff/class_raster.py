@@ -1,6 +1,5 @@
 """Class rasters with names and colours: written from arrays, and read back."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.classes import HIGHEST, Colour, LandCoverClass, clean_name, palette, with_colours
 from spectraldiff_runtime.geotiff.sidecar import read_band_names
+from spectraldiff_runtime.untrusted import parse_json
 
 BLACK: Colour = (0, 0, 0)
 
@@ -108,10 +108,11 @@ def read_classes(path: str | Path) -> list[LandCoverClass]:
 
 def _tag_names(tags: Mapping[str, str]) -> list[str]:
     try:
-        names = json.loads(tags.get("CLASS_NAMES", "[]"))
-    except json.JSONDecodeError:
+        names = parse_json(tags.get("CLASS_NAMES", "[]"))
+    except ValueError:
         return []
-    return [str(name) for name in names[: HIGHEST + 1]] if isinstance(names, list) else []
+    listed = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names[: HIGHEST + 1] if listed else []
 
 
 def _colours_of(dataset: Any) -> dict[int, tuple[int, ...]]:

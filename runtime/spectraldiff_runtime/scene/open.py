@@ -3,23 +3,14 @@
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import rasterio
-
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.gdal import GDAL_ERRORS, check_plain, file_mode, is_remote, quiet_gdal, reason
+from spectraldiff_runtime.gdal import GDAL_ERRORS, file_mode, is_remote, quiet_gdal, reason
 from spectraldiff_runtime.limits import BANDS, PIXELS
+from spectraldiff_runtime.raster_file import open_looked_at
 from spectraldiff_runtime.scene.envi import check_envi_entries, check_envi_size, envi_tags
-from spectraldiff_runtime.scene.vrt_sources import check_vrt
-
-# A file of these formats is a list of addresses, or of files elsewhere, and is asked for by its own name alone.
-ELSEWHERE = frozenset(
-    {"DAAS", "EEDA", "EEDAI", "GTI", "HTTP", "MEM", "NGW", "OGCAPI", "PLMOSAIC", "PLSCENES", "STACIT", "STACTA", "WCS"}
-    | {"WMS", "WMTS"}
-)
 
 
 @contextmanager
@@ -41,14 +32,8 @@ def open_dataset(path: str | Path) -> Iterator[Any]:
 
 def open_raster(path: str | Path) -> Any:
     """Open a raster as `open_dataset` does, for a caller that closes it."""
-    check_plain(path)
-    check_vrt(path)
     try:
-        with quiet_gdal():
-            if is_remote(path):
-                dataset = rasterio.open(path)
-            else:  # `rasterio.open` takes no list of drivers
-                dataset = rasterio.io.DatasetReader(str(path), driver=_local_drivers())
+        dataset = open_looked_at(path)
     except (*GDAL_ERRORS, UnicodeError, ValueError) as error:
         raise SceneError(_why_not_open(path, error)) from error
     try:
@@ -57,13 +42,6 @@ def open_raster(path: str | Path) -> Any:
         dataset.close()
         raise
     return dataset
-
-
-@cache
-def _local_drivers() -> list[str]:
-    """Return the formats of files that hold what they show."""
-    with rasterio.Env() as env:
-        return sorted(set(env.drivers()) - ELSEWHERE)
 
 
 def _why_not_open(path: str | Path, error: Exception) -> str:

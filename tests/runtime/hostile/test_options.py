@@ -52,7 +52,7 @@ OPTIONS: dict[str, tuple[int, str, Sequence[object]]] = {
 
 
 MASKS: dict[str, tuple[int, str, Make]] = {
-    "mask-is-a-raster": (1, "cannot be read as a vector file", lambda k: [k.write(), "--mask", k.folder / "scene.tif"]),
+    "mask-is-a-raster": (1, "7 bands", lambda k: [k.write(), "--mask", k.folder / "scene.tif"]),
     "mask-empty": (1, "cannot be read as a vector file", lambda k: [k.write(), "--mask", k.file("m.geojson")]),
     "mask-folder": (1, "cannot be read as a vector file", lambda k: [k.write(), "--mask", k.folder]),
     "mask-loop": (1, "does not exist", lambda k: [k.write(), "--mask", k.link("m.gpkg", "m.gpkg")]),

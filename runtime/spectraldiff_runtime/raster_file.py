@@ -1,16 +1,53 @@
-"""What a VRT names, looked at before GDAL opens it: pipes, itself, code, or more files than can be read."""
+"""Rasters are looked at before GDAL opens them.
+
+A pipe would be waited for; a VRT may name pipes, itself, code, or more files than can be read; and files of some
+formats are addresses of others.
+"""
 
 import stat
 from functools import cache
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
+import rasterio
+
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.gdal import check_plain, file_mode, is_remote
+from spectraldiff_runtime.gdal import check_plain, file_mode, is_remote, quiet_gdal
 from spectraldiff_runtime.limits import VRT_BYTES, VRT_LEVELS, VRT_READS
 
 FIRST_BYTES = 1024  # in which GDAL looks for the element
 MARK, SOURCES = b"<VRTDataset", ("SourceFilename", "SourceDataset")
+
+
+# A file of these formats is a list of addresses, or of files elsewhere, and is asked for by its own name alone.
+ELSEWHERE = frozenset(
+    {"DAAS", "EEDA", "EEDAI", "GTI", "HTTP", "MEM", "NGW", "OGCAPI", "PLMOSAIC", "PLSCENES", "STACIT", "STACTA", "WCS"}
+    | {"WMS", "WMTS"}
+)
+
+
+def open_looked_at(path: str | Path) -> Any:
+    """Open a raster for reading as a rasterio dataset that the caller closes; GDAL's errors pass.
+
+    Raises
+    ------
+    SceneError
+        It is a pipe, a device, or a VRT that may not be, see `check_vrt`.
+    """
+    check_plain(path)
+    check_vrt(path)
+    with quiet_gdal():
+        if is_remote(path):
+            return rasterio.open(path)
+        return rasterio.io.DatasetReader(str(path), driver=_local_drivers())  # `rasterio.open` takes no list
+
+
+@cache
+def _local_drivers() -> list[str]:
+    """Return the formats of files that hold what they show."""
+    with rasterio.Env() as env:
+        return sorted(set(env.drivers()) - ELSEWHERE)
 
 
 def check_vrt(path: str | Path) -> None:
