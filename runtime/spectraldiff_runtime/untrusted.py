@@ -75,16 +75,17 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _check_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(JSON_DEPTH + 1):
-        level = [inner for outer in level if isinstance(outer, dict | list) for inner in _members(outer)]
-        if not level:
-            return
-    raise ValueError(_too_deep())
+    level = _containers([value])
+    for _ in range(JSON_DEPTH):
+        level = [inner for outer in level for inner in _containers(outer)]
+    if level:
+        raise ValueError(_too_deep())
 
 
-def _members(value: Any) -> Any:
-    return value.values() if isinstance(value, dict) else value
+def _containers(value: Any) -> list[Any]:
+    """Return the objects and lists directly in an object or a list."""
+    inside = value.values() if isinstance(value, dict) else value
+    return [inner for inner in inside if isinstance(inner, dict | list)]
 
 
 def _too_deep() -> str:

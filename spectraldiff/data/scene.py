@@ -23,6 +23,7 @@ from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geotiff.encode import ArrayRaster
 from spectraldiff_runtime.geotiff.spec import class_spec
+from spectraldiff_runtime.limits import NAME
 from spectraldiff_runtime.products.recognise import open_scene
 from spectraldiff_runtime.scene.clouds import KEEP, CloudChoice, Clouds
 from spectraldiff_runtime.scene.lookup_grid import LookupGrid
@@ -97,6 +98,7 @@ class LabelledScene:
     class_numbers: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_names()
         if self.cube.ndim != 3 or 0 in self.cube.shape:
             raise SceneError(f"the cube is {self.cube.shape}: wanted (height, width, bands), not empty")
         if self.labels.shape != self.cube.shape[:2]:
@@ -115,6 +117,15 @@ class LabelledScene:
                 f"the labels are {self.labels.dtype} up to {self.labels.max()}: "
                 f"wanted uint8 or uint16 from 0 to {len(self.classes)}, the number of classes"
             )
+
+    def _check_names(self) -> None:
+        """Refuse names that a model file does not take: before a training, not after it."""
+        for what, name in (("the scene", self.name), *(("a class", c.name) for c in self.classes)):
+            if len(name) > NAME:
+                raise LabelsError(
+                    f"{what} has a name of {len(name):,} characters ('{name[:40]}...'): wanted {NAME} at most; "
+                    "shorten it"
+                )
 
     @property
     def valid(self) -> NDArray[np.bool_]:

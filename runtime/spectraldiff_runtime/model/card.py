@@ -14,6 +14,8 @@ FORMAT = 1
 PRECISIONS = ("fp32", "fp16", "int8")
 LARGEST = 3.4e38  # float32
 FIGURES = ("oa", "aa", "kappa")
+# Bytes of working memory for each band and padded pixel where a card has no figure; measured ones lie below.
+WORKSPACE_PER_BAND = 400
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class ModelCard:
     precision: str = "fp32"
     agreement: Mapping[str, Any] | None = None
     format: int = FORMAT
+
+    @property
+    def workspace_per_pixel(self) -> float:
+        """Bytes of working memory for each padded pixel: as measured, or a guess."""
+        return self.workspace or WORKSPACE_PER_BAND * self.bands
 
     def to_json(self) -> str:
         """Return the card as JSON text (no NaN)."""

@@ -7,6 +7,7 @@ known as such before anything of it is run, and ONNX Runtime and others read it 
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +20,10 @@ from spectraldiff_runtime.errors import ModelFileError, SpectralDiffError, Usage
 from spectraldiff_runtime.model.card import ModelCard as ModelCard
 from spectraldiff_runtime.model.cuda import PinnedBuffers, free_memory
 from spectraldiff_runtime.model.graph_check import check_operators, check_results, check_signature
+from spectraldiff_runtime.model.memory_guard import memory_guarded
 from spectraldiff_runtime.model.model_file import parse_card, read_model_bytes
 from spectraldiff_runtime.model.oom import OUT_OF_MEMORY, TERMINATED, BatchSplitter, what_failed
-from spectraldiff_runtime.model.session import GPU_RUNS, cpu_threads, gpu_of, open_session
+from spectraldiff_runtime.model.session import GPU_RUNS, cpu_threads, gpu_of, open_session, why_cuda_unavailable
 
 # What every model gives.
 OUTPUTS = ("classes", "confidence", "probabilities")
@@ -120,7 +122,8 @@ class Model:
         count = threads or cpu_threads()
         arena = (card.workspace or 0) < LARGE_WORKSPACE
         float16 = card.precision == "fp16"
-        session, used, note = open_session(data, device, count, f"'{path}'", arena=arena, float16=float16)
+        with memory_guarded(len(data)) if why_cuda_unavailable() or device == "cpu" else nullcontext():
+            session, used, note = open_session(data, device, count, f"'{path}'", arena=arena, float16=float16)
         digest, place = hashlib.sha256(data).hexdigest(), str(Path(path).absolute())
         inputs, outputs = (
             {i.name: (i.type, i.shape) for i in some} for some in (session.get_inputs(), session.get_outputs())
@@ -165,8 +168,11 @@ class Model:
 
     def _run_piece(self, names: list[str], tiles: NDArray[np.float32], options: Any) -> list[NDArray[Any]]:
         """Run the graph and check what it gives."""
+        card, pixels = self.card, tiles.shape[0] * tiles.shape[2] * tiles.shape[3]
+        held = pixels * (card.workspace_per_pixel + 4 * (len(card.classes) + 2))
         try:
-            arrays: list[NDArray[Any]] = self.session.run(names, {"tile": tiles}, options)
+            with memory_guarded(held) if self.gpu is None else nullcontext():
+                arrays: list[NDArray[Any]] = self.session.run(names, {"tile": tiles}, options)
         except Exception as error:  # ONNX Runtime's own exception types differ between versions
             text = str(error)
             known = isinstance(error, MemoryError | SpectralDiffError) or OUT_OF_MEMORY.search(text)

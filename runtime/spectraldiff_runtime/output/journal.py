@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 import time
 import zlib
@@ -27,6 +28,7 @@ from spectraldiff_runtime.output.provenance import difference
 from spectraldiff_runtime.output.raw_layers import LAYER_NAMES, RAW, Layer, RawFiles, open_plain
 from spectraldiff_runtime.output.work_folder import WorkFolder
 from spectraldiff_runtime.signals import interrupts_deferred
+from spectraldiff_runtime.untrusted import parse_json
 from spectraldiff_runtime.window import Window
 
 SUFFIX = ".unfinished"
@@ -326,14 +328,14 @@ def _read(log: io.FileIO) -> tuple[dict[str, Any], list[str], int]:
         end += len(line)
     head: dict[str, Any] = {}
     with contextlib.suppress(ValueError):
-        parsed = json.loads(texts[0]) if texts else {}
+        parsed = parse_json(texts[0]) if texts else {}
         head = parsed if isinstance(parsed, dict) else {}
     return head, texts[1:], end
 
 
 def _window(line: str) -> Window | None:
     parts = line.split()
-    return Window(*map(int, parts)) if len(parts) == 4 and all(p.isdigit() for p in parts) else None
+    return Window(*map(int, parts)) if len(parts) == 4 and all(re.fullmatch("[0-9]{1,19}", p) for p in parts) else None
 
 
 def _remove_partials(lines: Sequence[str]) -> None:
@@ -341,7 +343,7 @@ def _remove_partials(lines: Sequence[str]) -> None:
     for line in lines:
         if line.startswith(PARTIAL):
             with contextlib.suppress(ValueError):
-                remove_partial(Path(str(json.loads(line.removeprefix(PARTIAL)))))
+                remove_partial(Path(str(parse_json(line.removeprefix(PARTIAL)))))
 
 
 def _sync(path: Path) -> None:

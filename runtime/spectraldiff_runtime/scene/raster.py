@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
+from spectraldiff_runtime.classes import clean_name
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.gdal import GDAL_ERRORS as GDAL_ERRORS
 from spectraldiff_runtime.gdal import is_remote, reason
 from spectraldiff_runtime.gdal import quiet_gdal as quiet_gdal
 from spectraldiff_runtime.geo.georeference import Georeference as Georeference
 from spectraldiff_runtime.geo.georeference import read_georeference
+from spectraldiff_runtime.limits import NAME
 from spectraldiff_runtime.scene.array import ArrayScene as ArrayScene
 from spectraldiff_runtime.scene.band_metadata import (
     BandFacts,
@@ -125,7 +127,7 @@ class RasterScene:
     def _describe_file(self, nodata: Nodata) -> None:
         dataset = self._dataset
         self.height, self.width, self.count = dataset.height, dataset.width, dataset.count
-        self.sensor = dataset.tags().get("SENSOR", "")
+        self.sensor = clean_name(dataset.tags().get("SENSOR", ""))[:NAME]
         if self._facts is not None and len(self._facts.wavelengths) != dataset.count:
             raise SceneError(
                 f"'{self.name}' has {dataset.count} bands and its metadata describe {len(self._facts.wavelengths)}: "

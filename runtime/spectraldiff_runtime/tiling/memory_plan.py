@@ -38,9 +38,6 @@ DEPTH, BATCHES_HELD = 2, 2
 TILE_IN_HALOS = 18
 SMALLEST_TILE, COMMON_TILE, LARGEST_TILE, GPU_TILE = 8, 64, 384, 256
 
-# Bytes of working memory for each band and padded pixel, where the model's card does not say.
-WORKSPACE_PER_BAND = 400
-
 
 def make_plan(
     card: ModelCard,
@@ -126,7 +123,7 @@ class _MemoryBudget:
 
     def _bytes(self, tile: int, batch: int) -> tuple[float, float]:
         """Return the bytes of inference, and of the batches on their way to it."""
-        workspace = self.card.workspace or WORKSPACE_PER_BAND * self.card.bands
+        workspace = self.card.workspace_per_pixel
         pixels = batch * (tile + 2 * self.card.halo) ** 2
         held = DEPTH + BATCHES_HELD + (0 if self.gpu is None else self.gpu.runs - 1)
         return workspace * pixels, 4 * self.card.bands * pixels * held

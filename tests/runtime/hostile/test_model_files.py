@@ -186,6 +186,28 @@ GRAPHS: dict[str, tuple[str, Callable[[Graph], None]]] = {
         "fails in its Reshape",
         changed("confidence", [helper.make_node("Reshape", ["was", "rs"], ["confidence"])], whole("rs", 7, 7, 7)),
     ),
+    "8-gigabytes": (
+        "not enough memory (inference on tiles",
+        before(
+            [
+                helper.make_node("Expand", ["tile", "many"], ["copies"]),
+                helper.make_node("ReduceMax", ["copies", "first"], ["more"]),
+            ],
+            whole("many", 2_000_000, 1, 1, 1),
+            whole("first", 0),
+        ),
+    ),
+    "8-gigabytes-of-a-constant": (
+        "not enough memory",
+        before(
+            [
+                helper.make_node("ConstantOfShape", ["many"], ["zeros"]),
+                helper.make_node("ReduceMax", ["zeros", "first"], ["more"]),
+            ],
+            whole("many", 2_000_000_000, 1, 1, 1),
+            whole("first", 0),
+        ),
+    ),
     "loop": ("a graph inside its graph ('Loop')", loop),
     "random": ("random numbers", before([helper.make_node("RandomNormalLike", ["tile"], ["more"])])),
     "other-domain": (

@@ -1,0 +1,70 @@
+"""Memory runs out for a graph that takes far more than its card says, and for nothing else."""
+
+import resource
+import threading
+
+import numpy as np
+import pytest
+
+from spectraldiff_runtime.model import memory_guard
+from spectraldiff_runtime.model.memory_guard import SLACK, TIMES, memory_guarded
+
+pytestmark = pytest.mark.skipif(not memory_guard.STATUS.exists(), reason="the kernel limits nothing here")
+
+
+def limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_DATA)[0]
+
+
+def test_more_than_that_is_refused_and_the_limit_goes():
+    before = limit()
+    with memory_guarded(2**20), pytest.raises(MemoryError):
+        np.zeros(SLACK + (TIMES + 1) * 2**20, np.uint8)
+    assert limit() == before
+    with pytest.raises(ZeroDivisionError), memory_guarded(0):
+        1 / 0  # noqa: B018
+    assert limit() == before
+
+
+def test_what_is_expected_fits():
+    with memory_guarded(2**28):
+        assert len(np.empty(TIMES * 2**28, np.uint8)) == 2**30
+
+
+def test_blocks_in_several_threads_share_the_largest_limit():
+    before, entered, done = limit(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with memory_guarded(2**33):
+            entered.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=other)
+    with memory_guarded(0):
+        low = limit()
+        thread.start()
+        assert entered.wait(60)
+        assert limit() > low + 2**34
+    assert limit() > low + 2**34  # the other block is under way
+    done.set()
+    thread.join()
+    assert limit() == before
+
+
+def test_a_limit_of_the_user_is_never_raised():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    own = memory_guard._held() + 2**29
+    resource.setrlimit(resource.RLIMIT_DATA, (own, before[1]))
+    try:
+        with memory_guarded(2**40):
+            assert limit() == own
+        assert limit() == own
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def test_elsewhere_nothing_is_limited(monkeypatch):
+    monkeypatch.setattr(memory_guard.sys, "platform", "darwin")
+    before = limit()
+    with memory_guarded(0):
+        assert limit() == before
