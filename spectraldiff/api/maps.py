@@ -121,6 +121,7 @@ def evaluate(
     field: str | None = None,
     name_field: str | None = None,
     layer_name: str | None = None,
+    encoding: str | None = None,
     exclude: PathLike | None = None,
     confidence: PathLike | None = None,
     count_nodata: bool = False,
@@ -136,7 +137,7 @@ def evaluate(
         The class map.
     labels
         A raster on the map's grid, or points or polygons in any CRS.
-    field, name_field, layer_name
+    field, name_field, layer_name, encoding
         Of a vector file, as in `open_labelled`; `field` is ``"class"`` by default.
     exclude
         Raster whose nonzero pixels are left out, such as a run's ``train_pixels.tif``.
@@ -168,7 +169,7 @@ def evaluate(
         check_output(Path(report), overwrite)
         inputs = [Path(classes), Path(labels), *filter(None, (left_out, sure))]
         check_distinct({"--report": Path(report)}, inputs)
-    fields = LabelFields(field, layer_name, name_field)
+    fields = LabelFields(field, layer_name, name_field, encoding)
     found = assess(
         Path(classes), Path(labels), fields=fields, exclude=left_out, confidence=sure, count_nodata=count_nodata
     )
@@ -176,7 +177,7 @@ def evaluate(
         warn(note)
     if report is not None:
         given: dict[str, PathLike | None] = {"--field": field, "--name-field": name_field, "--layer-name": layer_name}
-        given |= {"--exclude": exclude, "--confidence": confidence}
+        given |= {"--encoding": encoding, "--exclude": exclude, "--confidence": confidence}
         words = ["evaluate", classes, "--labels", labels, *_typed(given), *["--count-nodata"] * count_nodata]
         _write_report(Path(report), (Path(classes), Path(labels)), found, [*words, "--report", report], overwrite)
     return MapAccuracy.of(found)

@@ -22,6 +22,7 @@ def open_labelled(
     field: str | None = None,
     name_field: str | None = None,
     layer_name: str | None = None,
+    encoding: str | None = None,
     bands: BandChoice = None,
     nodata: Nodata = NODATA_OF_FILE,
     scaled: bool = False,
@@ -35,9 +36,9 @@ def open_labelled(
         A raster that GDAL reads, also by URL, or a product as delivered; read whole: (H, W, B).
     labels
         Polygons or points in a vector file, in any CRS; or a raster with 0 for unlabelled and classes from 1.
-    field, name_field, layer_name
+    field, name_field, layer_name, encoding
         Of a vector file: the field with the class, text or numbers from 1; that with the classes' names where `field`
-        has numbers; the layer where it has several.
+        has numbers; the layer where it has several; the encoding of its texts, None for what it says, or a guess.
     bands
         Numbers of the bands to use, from 1; by default all but those that the raster calls bad; ``"all"``
         for all.
@@ -62,7 +63,7 @@ def open_labelled(
     source = SceneSource(
         scene=whole_path(scene),
         labels=whole_path(labels),
-        fields=LabelFields(field, layer_name, name_field),
+        fields=LabelFields(field, layer_name, name_field, encoding),
         bands=bands if bands is None or bands == ALL_BANDS else tuple(bands),
         nodata=nodata,
         scaled=scaled,

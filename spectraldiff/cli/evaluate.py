@@ -36,6 +36,10 @@ def evaluate(
     layer: Annotated[
         str | None, typer.Option("--layer-name", help="Layer of the vector file.", show_default=False)
     ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Encoding of the texts of a shapefile or CSV file, such as cp1252.", show_default=False),
+    ] = None,
     exclude: Annotated[
         Path | None,
         typer.Option(
@@ -76,6 +80,7 @@ def evaluate(
         field=field,
         name_field=name_field,
         layer_name=layer,
+        encoding=encoding,
         exclude=exclude,
         confidence=confidence,
         count_nodata=count_nodata,

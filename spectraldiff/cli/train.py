@@ -110,6 +110,10 @@ def train(
     layer_name: Annotated[
         str | None, typer.Option(help="Layer of the vector file, if it has several.", show_default=False)
     ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Encoding of the texts of a shapefile or CSV file, such as cp1252.", show_default=False),
+    ] = None,
     pair: Annotated[
         list[str] | None,
         typer.Option(
@@ -243,7 +247,7 @@ def train(
         scene=scene,
         labels=labels,
         pairs=tuple(_pair(text) for text in pair or ()),
-        fields=LabelFields(field, layer_name, name_field),
+        fields=LabelFields(field, layer_name, name_field, encoding),
         bands=None if bands is None else parse_bands(bands),
         nodata=parse_nodata(nodata),
         scaled=scaled,

@@ -117,7 +117,7 @@ def read_vector_labels(
     parts, owner = in_pixels(path, table, shape, place, name)
     drawing = _Drawing(shape, list(dict.fromkeys(titles[key] for key in sorted(titles))))
     drawing.draw(parts, [titles.get(keys[feature]) for feature in owner])
-    remarks = [*_left_out(keys, table), *remarks, *drawing.remarks()]
+    remarks = [*table.remarks, *_left_out(keys, table), *remarks, *drawing.remarks()]
     if not drawing.labels.any():
         raise LabelsError(
             f"the features of '{path}' label no pixel of '{name}': wanted polygons around pixels' centres, or points"
@@ -206,10 +206,17 @@ def _colours(keys: list[Any], titles: dict[Any, str], table: FeatureTable, path:
 
 
 def _left_out(keys: list[Any], table: FeatureTable) -> list[str]:
-    lines = int((shapely.get_dimensions(table.shapes) == 1).sum())
-    unnamed = sum(key is None for key in keys)
-    remarks = [f"features without a class (empty, 0 or infinite), left out: {unnamed:,}"] if unnamed else []
-    return remarks + ([f"lines, left out because labels are polygons and points: {lines:,}"] if lines else [])
+    empty = shapely.is_missing(table.shapes) | shapely.is_empty(table.shapes)
+    counts = {
+        "features without a geometry, left out": int(empty.sum()),
+        "features without a class (empty, 0 or infinite), left out": sum(
+            key is None for key, nowhere in zip(keys, empty, strict=True) if not nowhere
+        ),
+        "lines, left out because labels are polygons and points": int(
+            (shapely.get_dimensions(table.shapes[~empty]) == 1).sum()
+        ),
+    }
+    return [f"{what}: {count:,}" for what, count in counts.items() if count]
 
 
 class _Drawing:

@@ -1,21 +1,21 @@
 """Labelled polygons and points of a vector file, transformed to a scene's pixel coordinates."""
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyogrio
 import rasterio
 import shapely
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import LabelsError, UsageError
 from spectraldiff_runtime.gdal import quiet_gdal
+from spectraldiff_runtime.geo import vector_source
 from spectraldiff_runtime.geo.georeference import Georeference, apply_transform, crs_of
 from spectraldiff_runtime.geo.reprojection import CRS_ERRORS, box_text, boxes_around, in_crs, scene_bounds
-from spectraldiff_runtime.geo.vector_file import check_vectors, made_valid, reprojected
+from spectraldiff_runtime.geo.vector_file import made_valid, reprojected
+from spectraldiff_runtime.geo.vector_source import OF_SCENE, VectorSource, open_vectors
 
 READ_ERRORS = (RuntimeError, ValueError, shapely.errors.ShapelyError)
 # Names of the column that holds colours, in any case.
@@ -34,16 +34,20 @@ class LabelFields:
         The layer; None if only one layer has the field.
     name_field
         The field with the names of the classes if `field` holds numbers; None for "Class 1", ...
+    encoding
+        Of the texts; None for what the file says, or else a guess.
     """
 
     field: str | None = None
     layer: str | None = None
     name_field: str | None = None
+    encoding: str | None = None
 
     @property
     def options(self) -> list[str]:
         """The options of the command line that were given, such as ``--field``."""
         values = {"--field": self.field, "--layer-name": self.layer, "--name-field": self.name_field}
+        values["--encoding"] = self.encoding
         return [option for option, value in values.items() if value is not None]
 
 
@@ -54,11 +58,13 @@ class FeatureTable:
     Attributes
     ----------
     shapes
-        (n,) Shapely geometries, in the layer's CRS.
+        (n,) Shapely geometries, in the layer's CRS; None for a feature without one.
     crs
-        Its CRS, None if it has none.
+        Its CRS, None if it has none, `OF_SCENE` for that of the scene.
     values, names, colours
         (n,) values of the fields; None if the layer does not have the field.
+    remarks
+        Notes for the user on how the file is read, one line each.
     """
 
     shapes: NDArray[Any]
@@ -66,21 +72,12 @@ class FeatureTable:
     values: NDArray[Any]
     names: NDArray[Any] | None
     colours: NDArray[Any] | None
+    remarks: tuple[str, ...] = ()
 
 
 def is_vector(path: str | Path) -> bool:
-    """Whether a file holds at least one layer of geometries."""
-    return bool(_layers(path))
-
-
-def _layers(path: str | Path) -> list[str]:
-    check_vectors(str(path))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # GDAL warns about files that it reads nevertheless
-            return [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-    except READ_ERRORS:
-        return []
+    """Whether a file holds a layer of geometries; LabelsError with OGR's reason where it is no raster either."""
+    return vector_source.is_vector(path, LabelsError)
 
 
 def read_table(path: str | Path, fields: LabelFields) -> FeatureTable:
@@ -93,33 +90,36 @@ def read_table(path: str | Path, fields: LabelFields) -> FeatureTable:
     LabelsError
         The layer cannot be read or has no feature.
     """
-    layer = _chosen_layer(path, fields)
-    info = _info(path, layer)
-    found = [str(name) for name in info["fields"]]
+    source = open_vectors(path, LabelsError, fields.encoding)
+    layer = _chosen_layer(source, fields)
+    found = [str(name) for name in _info(source, layer)["fields"]]
     for name in (fields.field, fields.name_field):
         _check_field(path, name, found, wanted=name is fields.field)
     colour = next((name for name in found if name.lower() in COLOUR_FIELDS), None)
     wanted = list(dict.fromkeys(name for name in (fields.field, fields.name_field, colour) if name is not None))
-    columns, shapes = _read(path, layer, wanted)
+    try:
+        columns, stored, crs = source.read(layer, wanted)
+        shapes = np.asarray(shapely.from_wkb(stored))
+    except READ_ERRORS as error:
+        raise _unreadable(path, error) from error
     if not len(shapes):
         raise LabelsError(f"the layer '{layer}' of '{path}' has no feature: wanted labelled polygons or points")
     names = None if fields.name_field is None else columns[fields.name_field]
     colours = None if colour is None else columns[colour]
-    return FeatureTable(shapes, _crs(path, info["crs"]), columns[str(fields.field)], names, colours)
+    place = OF_SCENE if crs == OF_SCENE else _crs(path, crs)
+    return FeatureTable(shapes, place, columns[str(fields.field)], names, colours, source.remarks)
 
 
-def _chosen_layer(path: str | Path, fields: LabelFields) -> str:
-    layers = _layers(path)
-    if not layers:
-        raise LabelsError(f"'{path}' holds no layer of polygons or points: wanted a vector file with labels")
+def _chosen_layer(source: VectorSource, fields: LabelFields) -> str:
+    path, layers = source.path, source.layers
     if fields.layer is not None:
         if fields.layer not in layers:
             raise UsageError(f"'{path}' has no layer '{fields.layer}', only {', '.join(layers)}: give one of them")
         return fields.layer
-    having = [name for name in layers if fields.field in _info(path, name)["fields"]]
+    having = [name for name in layers if fields.field in _info(source, name)["fields"]]
     if len(layers) > 1 and len(having) != 1:
         raise UsageError(f"'{path}' has the layers {', '.join(layers)}: choose one with --layer-name")
-    return (having or layers)[0]
+    return (having or list(layers))[0]
 
 
 def _check_field(path: str | Path, name: str | None, found: list[str], *, wanted: bool) -> None:
@@ -130,26 +130,18 @@ def _check_field(path: str | Path, name: str | None, found: list[str], *, wanted
         raise UsageError(f"'{path}' has no field '{name}': give one of its fields: {listed}")
 
 
-def _info(path: str | Path, layer: str) -> dict[str, Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return dict(pyogrio.read_info(path, layer=layer))
-        except READ_ERRORS as error:
-            raise _unreadable(path, error) from error
-
-
-def _read(path: str | Path, layer: str, wanted: list[str]) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+def _info(source: VectorSource, layer: str) -> dict[str, Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            meta, _, shapes, data = pyogrio.raw.read(path, layer=layer, columns=wanted, force_2d=True)
-            return dict(zip(meta["fields"], data, strict=True)), np.asarray(shapely.from_wkb(shapes))
+        return source.info(layer)
     except READ_ERRORS as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(source.path, error) from error
 
 
 def _unreadable(path: str | Path, error: Exception) -> LabelsError:
+    if isinstance(error, UnicodeDecodeError):
+        return LabelsError(
+            f"'{path}' has a text that is no {error.encoding}: wanted its right encoding; give it with --encoding"
+        )
     why = (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
     return LabelsError(f"'{path}' cannot be read ({why}): wanted a vector file that GDAL reads whole")
 
@@ -188,19 +180,20 @@ def in_pixels(
     LabelsError
         The scene or the file has no georeference, or no polygon or point intersects the scene.
     """
-    _check_places(path, table.crs, place, name)
+    crs = crs_of(place) if table.crs == OF_SCENE else table.crs
+    _check_places(path, crs, place, name)
     scene_crs, scene_box = crs_of(place), scene_bounds(*shape, place)
     parts, owner = _parts(table.shapes, np.arange(len(table.shapes)), path)
     if not len(parts):
         raise LabelsError(f"'{path}' has no polygon and no point: wanted labelled polygons or points")
     if not np.isfinite(shapely.get_coordinates(parts)).all():
         raise LabelsError(f"'{path}' has coordinates that are not finite: wanted numbers; repair the file")
-    moved, owner = _moved(path, parts, owner, table.crs, scene_crs, scene_box)
+    moved, owner = _moved(path, parts, owner, crs, scene_crs, scene_box)
     to_pixels = ~place.transform
     pixels = shapely.transform(moved, lambda points: np.stack(apply_transform(to_pixels, *points.T), 1))
     reaching = shapely.intersects(shapely.box(0, 0, shape[1], shape[0]), pixels)
     if not reaching.any():
-        raise _outside(path, name, parts, table.crs, scene_crs, scene_box)
+        raise _outside(path, name, parts, crs, scene_crs, scene_box)
     return pixels[reaching], owner[reaching]
 
 

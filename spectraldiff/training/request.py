@@ -49,7 +49,7 @@ class Request:
         The user's own scene and its labels.
     pairs
         More scenes with their labels.
-    field, layer_name, name_field
+    field, layer_name, name_field, encoding
         What to read of vector files, see `spectraldiff.data.label_vectors.LabelFields`.
     bands, nodata, scaled, clouds
         As `LabelledScene.from_files` takes them, for own rasters.
@@ -94,6 +94,7 @@ class Request:
     field: str | None = None
     layer_name: str | None = None
     name_field: str | None = None
+    encoding: str | None = None
     split_by: str = "polygon"
     final: str = "train"
     mixed_units: bool = False
@@ -136,7 +137,7 @@ class Request:
             scene=self.scene,
             labels=self.labels,
             pairs=self.pairs,
-            fields=LabelFields(self.field, self.layer_name, self.name_field),
+            fields=LabelFields(self.field, self.layer_name, self.name_field, self.encoding),
             bands=self.bands,
             nodata=self.nodata,
             scaled=self.scaled,
@@ -213,6 +214,7 @@ class Request:
             "--field": self.field,
             "--layer-name": self.layer_name,
             "--name-field": self.name_field,
+            "--encoding": self.encoding,
             "--bands": ranges(self.bands) if isinstance(self.bands, tuple) else self.bands,
             "--nodata": None if self.nodata == NODATA_OF_FILE else "none" if self.nodata is None else self.nodata,
             "--clouds": None if self.clouds == KEEP else self.clouds,
@@ -375,6 +377,7 @@ def new_request(source: SceneSource, options: TrainOptions) -> Request:
         pairs=tuple((whole_path(scene), whole_path(labels)) for scene, labels in source.pairs),
         field=source.fields.field,
         name_field=source.fields.name_field,
+        encoding=source.fields.encoding,
         layer_name=source.fields.layer,
         scene=None if source.scene is None else whole_path(source.scene),
         labels=None if source.labels is None else whole_path(source.labels),

@@ -1,9 +1,6 @@
 """Polygons of a vector file, brought into a scene's pixel coordinates. Shapely and pyogrio load where they are used."""
 
 import math
-import re
-import stat
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.gdal import check_plain, file_mode, network_options, quiet_gdal
+from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.geo.georeference import Georeference, apply_transform, crs_of
 from spectraldiff_runtime.geo.reprojection import (
     CRS_ERRORS,
@@ -25,10 +22,8 @@ from spectraldiff_runtime.geo.reprojection import (
     reproject_points,
     scene_bounds,
 )
+from spectraldiff_runtime.geo.vector_source import OF_SCENE, open_vectors
 from spectraldiff_runtime.limits import CROSSINGS
-
-# How files begin that hold addresses in place of features.
-LIST_OF_SOURCES, FIRST_BYTES = re.compile(rb"<OGR(VRT|WFS|OAPI|CSW)|<OGCAPI"), 1024
 
 EDGES_AT_ONCE = 256
 
@@ -75,18 +70,19 @@ def polygons_in_pixels(path: str | Path, place: Georeference, height: int, width
 
 def _read_layers(path: str, scene_crs: Any, name: str) -> list[Layer]:
     """Return the polygons of each layer that has some, with their CRS."""
-    import pyogrio
     import shapely
 
-    check_vectors(path)
+    if "://" not in path and not path.startswith("/vsi") and not Path(path).exists():
+        raise SceneError(f"--mask '{path}' does not exist: wanted a vector file or a raster; check the name")
+    source = open_vectors(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # GDAL's remarks on files that it reads all the same
-            names = [layer for layer, kind in pyogrio.list_layers(path) if kind is not None]
-            tables = [pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True) for layer in names]
-            found = [(shapely.from_wkb(shapes), meta["crs"]) for meta, _, shapes, _ in tables if shapes is not None]
+        tables = [source.read(layer, []) for layer in source.layers]
+        found = [(shapely.from_wkb(shapes), scene_crs if crs == OF_SCENE else crs) for _, shapes, crs in tables]
     except (RuntimeError, ValueError, shapely.errors.ShapelyError) as error:
-        raise SceneError(_why_not_read(path, error)) from error
+        why = (str(error).splitlines() or [type(error).__name__])[0].split(";")[0].strip().rstrip(".")
+        raise SceneError(
+            f"--mask '{path}' cannot be read ({why}): wanted polygons in a file that GDAL reads"
+        ) from error
     layers = [(_polygons(shapes, path), crs) for shapes, crs in found]
     if not any(len(polygons) for polygons, _ in layers):
         features = sum(len(shapes) for shapes, _ in found)
@@ -94,32 +90,7 @@ def _read_layers(path: str, scene_crs: Any, name: str) -> list[Layer]:
     return [(polygons, _layer_crs(path, crs, scene_crs, name)) for polygons, crs in layers if len(polygons)]
 
 
-def check_vectors(path: str) -> None:
-    """Refuse what would wait or ask elsewhere: pipes, and lists of other sources; let servers fall silent for so long.
-
-    Raises
-    ------
-    SceneError
-    """
-    import pyogrio
-
-    check_plain(path)
-    pyogrio.set_gdal_config_options(network_options())
-    kind = file_mode(path)
-    if kind is not None and stat.S_ISREG(kind):
-        with Path(path).open("rb") as file:
-            if LIST_OF_SOURCES.search(file.read(FIRST_BYTES)):
-                raise SceneError(f"'{path}' names sources elsewhere: wanted a vector file that holds its features")
-
-
-def _why_not_read(path: str, error: Exception) -> str:
-    if "://" not in path and not path.startswith("/vsi") and not Path(path).exists():
-        return f"--mask '{path}' does not exist: wanted a vector file; check the name"
-    reason = (str(error).splitlines() or [type(error).__name__])[0].split(";")[0].strip().rstrip(".")
-    return f"--mask '{path}' cannot be read as a vector file ({reason}): wanted polygons in a file that GDAL reads"
-
-
-def _layer_crs(path: str, text: str | None, scene_crs: Any, name: str) -> Any:
+def _layer_crs(path: str, text: Any, scene_crs: Any, name: str) -> Any:
     """Return the CRS of a layer; None if neither it nor the scene has one, which is taken as the same."""
     if text and scene_crs is None:
         raise SceneError(f"'{name}' has no CRS and '{path}' has one: wanted the same; assign one with gdal_edit.py")

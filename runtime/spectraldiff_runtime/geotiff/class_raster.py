@@ -68,7 +68,7 @@ def read_legend(path: str | Path) -> Legend:
     """Read names, colours and nodata of a class raster.
 
     Names come from the first of these that has any: what GDAL knows (its sidecar, also inside an archive, a VRT, the
-    header of an ENVI file), a raster attribute table, our tag ``CLASS_NAMES``.
+    header of an ENVI file), a raster attribute table, ArcGIS's ``.vat.dbf``, our tag ``CLASS_NAMES``.
 
     Raises
     ------

@@ -51,7 +51,7 @@ def read_band_names(dataset: Any) -> BandNames:
     if band is None:
         return BandNames({}, None)
     listed = [item.text or "" for item in band.findall("CategoryNames/Category")][: HIGHEST + 1]
-    names = dict(enumerate(listed)) if any(listed) else _table_names(band)
+    names = dict(enumerate(listed)) if any(listed) else _table_names(band) or _value_table(dataset.name)
     return BandNames(names, _number(band.findtext("NoDataValue", "")))
 
 
@@ -71,6 +71,18 @@ def _table_names(band: ElementTree.Element) -> dict[int, str]:
             [*values, [str(row) for row in range(len(rows))]],
         )
     return _names_in(columns, texts, values)
+
+
+def _value_table(path: str) -> dict[int, str]:
+    """Return the names in the table ``NAME.tif.vat.dbf`` that ArcGIS writes next to a raster."""
+    found = next((table for table in (Path(f"{path}.vat.dbf"), Path(f"{path}.VAT.DBF")) if table.is_file()), None)
+    if found is None:
+        return {}
+    from spectraldiff_runtime.geo.vector_source import read_plain_table
+
+    table = read_plain_table(found)
+    values = [[str(value) for value in column] for column in table.values()]
+    return _names_in([("", title) for title in table], [c.dtype.kind in "OU" for c in table.values()], values)
 
 
 def _names_in(columns: list[tuple[str, str]], texts: list[bool], values: list[list[str]]) -> dict[int, str]:

@@ -281,7 +281,7 @@ def test_files_that_are_no_mask(tmp_path, write_shapes, write_scene, capfd):
         (broken(tmp_path / "cut.gpkg", whole[: len(whole) // 3]), "cannot be read as a vector file"),
         (broken(tmp_path / "bad.gpkg", b"SQLite format 3\0" + b"\1" * 3000), "cannot be read as a vector file"),
         (broken(tmp_path / "cut.geojson", b'{"type":"FeatureCollection","fea'), "cannot be read as a vector file"),
-        (broken(tmp_path / "table.csv", b"id,b\n1,2\n"), "0 features and no polygon"),
+        (broken(tmp_path / "table.csv", b"id,b\n1,2\n"), "has the columns id, b and no coordinates"),
         (empty, "0 features and no polygon"),
         (lines, "2 features and no polygon"),
         (write_shapes(on_map(RING), crs=None, name="none.gpkg"), "has no CRS and 'scene.tif' has one"),

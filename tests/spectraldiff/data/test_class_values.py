@@ -177,6 +177,17 @@ def test_names_of_a_table_whose_rows_are_the_values(tmp_path):
     assert names_of(path) == list(NAMES)
 
 
+def test_names_of_the_table_that_arcgis_writes(tmp_path):
+    path = raster(tmp_path / "l.tif", np.array([111, 243, 523], np.uint16)[STRIPES])
+    columns = [np.array([111, 243, 523]), np.array([8, 8, 8]), np.array(["Grün", "Wald", "Süß"], object)]
+    pyogrio.raw.write(
+        tmp_path / "t.dbf", None, columns, ["Value", "Count", "Class_Name"], geometry_type=None,
+        driver="ESRI Shapefile", encoding="cp1252",
+    )  # fmt: skip
+    (tmp_path / "t.dbf").rename(tmp_path / "l.tif.vat.dbf")
+    assert names_of(path) == ["Grün", "Wald", "Süß"]
+
+
 def test_names_of_a_vrt(tmp_path):
     raster(tmp_path / "l.tif", (STRIPES + 1).astype(np.uint8), ("", *NAMES))
     with rasterio.open(tmp_path / "l.tif") as dataset:

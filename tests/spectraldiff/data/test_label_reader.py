@@ -359,7 +359,9 @@ def test_files_that_cannot_be_placed(tmp_path, two):
 def test_a_damaged_vector_file_is_one_line(tmp_path, two):
     damaged = tmp_path / "damaged.gpkg"
     damaged.write_bytes(two.read_bytes()[:3000])
-    assert not is_vector(damaged)
+    with pytest.raises(LabelsError, match=r"damaged.gpkg' cannot be read as a vector file \(.+\): wanted") as caught:
+        is_vector(damaged)
+    assert "\n" not in str(caught.value)
 
 
 def polygonised(scene: LabelledScene, path: Path, crs: str) -> Path:

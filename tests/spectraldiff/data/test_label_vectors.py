@@ -9,7 +9,6 @@ import pytest
 import rasterio
 import shapely
 
-from spectraldiff.data import label_vectors
 from spectraldiff.data.label_vectors import LabelFields, in_pixels, read_table
 from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.geo.georeference import Georeference
@@ -31,8 +30,13 @@ def points(tmp_path: Path) -> Path:
 def test_a_file_without_layers(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("kind\n1\n")
-    with pytest.raises(LabelsError, match="holds no layer of polygons or points: wanted a vector file with labels"):
+    with pytest.raises(LabelsError, match="has the columns kind and no coordinates: wanted"):
         read_table(path, LabelFields("kind"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pyogrio.raw.write(tmp_path / "t.gpkg", None, [np.array([1])], ["kind"], geometry_type=None)
+    with pytest.raises(LabelsError, match="holds no layer with geometries: wanted polygons or points"):
+        read_table(tmp_path / "t.gpkg", LabelFields("kind"))
 
 
 @pytest.mark.parametrize("function", ["read_info", "raw.read"])
@@ -46,12 +50,13 @@ def test_a_file_that_is_cut_short(points: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_crs_that_is_not_understood(points: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = pyogrio.read_info
+    read = pyogrio.raw.read
 
-    def odd(*given: object, **options: object) -> dict[str, object]:
-        return {**info(*given, **options), "crs": "no CRS at all"}
+    def odd(*given: object, **options: object) -> tuple[object, ...]:
+        meta, *rest = read(*given, **options)
+        return {**meta, "crs": "no CRS at all"}, *rest
 
-    monkeypatch.setattr(label_vectors.pyogrio, "read_info", odd)
+    monkeypatch.setattr(pyogrio.raw, "read", odd)
     with pytest.raises(LabelsError, match="has a CRS that is not understood"):
         read_table(points, LabelFields("kind"))
 
