@@ -59,6 +59,10 @@ def output_error(path: Path, error: BaseException) -> OutputError:
                 f"'{path}' cannot be written: the disk is full ({free:,} kB free in '{path.parent}'); "
                 "make room and run again"
             )
+    if number in (errno.EMFILE, errno.ENFILE):
+        return OutputError(
+            f"'{path}' cannot be written ({os.strerror(number)}): allow more of them, such as 256 with `ulimit -n 256`"
+        )
     reason = os.strerror(number) if isinstance(number, int) else str(error).partition("\n")[0]
     return OutputError(f"'{path}' cannot be written ({reason}): choose another place or make this one writable")
 

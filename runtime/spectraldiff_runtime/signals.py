@@ -10,12 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Those that end a command; the terminal's, when it closes, is not everywhere.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# What the command line's handlers have raised.
+ENDS: list[BaseException] = []
+
+
+def raise_if_ended() -> None:
+    """Raise what a signal raised before, if a library has swallowed it, as by trying another import instead."""
+    if ENDS:
+        raise ENDS[0]
 
 
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Deliver SIGINT and SIGTERM when the block has ended, not in it.
+    """Deliver SIGINT, SIGTERM and SIGHUP when the block has ended, not in it.
 
     Python runs handlers in the main thread only, so that other threads need nothing.
     """

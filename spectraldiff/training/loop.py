@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from spectraldiff.models.settings import LoopSettings
 from spectraldiff.training.compute import Compute
 from spectraldiff_runtime.errors import RunError
+from spectraldiff_runtime.signals import raise_if_ended
 
 State = dict[str, Tensor]
 ADVICE = "train again with another --seed"
@@ -91,6 +92,7 @@ class Loop:
         """
         self.model.train()
         while not self.finished:
+            raise_if_ended()
             loss = self.train_step()
             if not math.isfinite(loss):
                 raise RunError(f"the loss is {loss} at step {self.step + 1} of {self.total}: {advice}")

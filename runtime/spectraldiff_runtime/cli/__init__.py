@@ -6,7 +6,9 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
@@ -14,9 +16,14 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
+from spectraldiff_runtime import signals
 from spectraldiff_runtime.errors import SpectralDiffError
 
-INTERRUPTED, TERMINATED = 130, 128 + signal.SIGTERM
+INTERRUPTED = 130
+# Exit codes after a signal, and what is said then.
+ENDED = {INTERRUPTED: "interrupted", 128 + signal.SIGTERM: "terminated", 129: "hung up"}
+# How soon a signal comes again where what it raised was lost.
+AGAIN_SECONDS = 0.1
 
 # Module and summary of each command: a function, or an app of its own, of the command's name.
 COMMANDS = {
@@ -93,9 +100,10 @@ def sdiff(
 def main() -> NoReturn:
     """Run ``sdiff`` and end the process with its exit code."""
     _open_streams()
-    signal.signal(signal.SIGTERM, _end)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
-        signal.signal(signal.SIGINT, _end)
+    for number in signals.SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background, or with nohup
+            signal.signal(number, _end)
+    sys.unraisablehook = partial(_unraisable, sys.unraisablehook)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name or a coloured square that its encoding lacks
     try:
@@ -103,11 +111,12 @@ def main() -> NoReturn:
     except SystemExit as ended:  # after SIGTERM, when outputs are cleaned up
         code = ended.code if isinstance(ended.code, int) else 1
     code = _flushed(code)
-    if code in (INTERRUPTED, TERMINATED):
-        if code == TERMINATED:
-            typer.echo("sdiff: terminated", err=True)
+    if code in ENDED:
+        if code != INTERRUPTED:
+            _say(f"sdiff: {ENDED[code]}")
         # Threads of ONNX Runtime, Numba or GDAL may be in mid-work: an orderly end of the interpreter can crash then.
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
@@ -148,13 +157,25 @@ def _flushed(code: int) -> int:
     return code
 
 
-_ends: list[BaseException] = []  # what signals raised
+_ends: list[BaseException] = signals.ENDS  # what signals raised
 
 
 def _end(number: int, frame: Any) -> NoReturn:
     """End after SIGTERM as after Ctrl-C, so that unfinished outputs are removed."""
     _ends.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
     raise _ends[-1]
+
+
+def _unraisable(otherwise: Callable[[Any], Any], lost: Any) -> None:
+    """Raise once more what a signal raised where nothing can be raised, such as in a callback of a C library."""
+    if lost.exc_value not in _ends:
+        otherwise(lost)
+        return
+    code = getattr(lost.exc_value, "code", None)
+    number = code - 128 if isinstance(code, int) else signal.SIGINT
+    again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
 
 
 def _run_app(arguments: Sequence[str]) -> Any:
@@ -192,7 +213,7 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return _fail(_usage(error), int(getattr(error, "exit_code", 2)))
     if code == INTERRUPTED:
-        typer.echo("sdiff: interrupted", err=True)
+        _say("sdiff: interrupted")
     return code if isinstance(code, int) else 0
 
 
@@ -206,5 +227,10 @@ def _usage(error: Any) -> str:
 def _fail(message: str, code: int) -> int:
     from spectraldiff_runtime.messages import one_line
 
-    typer.echo(one_line(f"sdiff: error: {message}"), err=True)
+    _say(one_line(f"sdiff: error: {message}"))
     return code
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # the exit code says it too
+        typer.echo(line, err=True)

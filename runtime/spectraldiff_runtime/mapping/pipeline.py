@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from spectraldiff_runtime.signals import interrupts_deferred
+from spectraldiff_runtime.signals import interrupts_deferred, raise_if_ended
 
 # How often waiting stages look whether they should stop, in seconds.
 POLL_SECONDS = 0.05
@@ -120,8 +120,10 @@ class Pipeline:
             for thread in threads:
                 while thread.is_alive():
                     thread.join(POLL_SECONDS)
+                    raise_if_ended()
                     if tick is not None:
                         tick()
+            raise_if_ended()
         finally:
             self._halt()
             for thread in threads:
