@@ -12,7 +12,9 @@ from xml.etree import ElementTree
 
 import rasterio
 from rasterio import shutil
+from rasterio._env import set_proj_data_search_path
 from rasterio._err import CPLE_BaseError
+from rasterio.env import PROJDataFinder
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
@@ -30,6 +32,20 @@ GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 VIRTUAL = re.compile(r"(/vsi(zip|gzip|tar|7z|rar|subfile|sparse|cached|crypt)/)+")
 SUBDATASET = re.compile(r'[A-Za-z][A-Za-z0-9_]+:"?([^"]+?)"?(?::[^/\\]*)?')
 REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(_streaming)?/|(?!file:)[a-z][a-z0-9+]+://", re.I)
+
+
+def _use_own_projections() -> None:
+    """Have rasterio use the PROJ data of its wheel, whatever PROJ_LIB and PROJ_DATA say: other versions fit it not.
+
+    They are often those of a QGIS, a conda or a PostGIS installation, with which no EPSG code is known. A rasterio that
+    was built here has no data of its own and goes by the variables.
+    """
+    own = PROJDataFinder().search_wheel()
+    if own and ("PROJ_LIB" in os.environ or "PROJ_DATA" in os.environ):
+        set_proj_data_search_path(own)
+
+
+_use_own_projections()
 
 
 @contextmanager

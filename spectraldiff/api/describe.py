@@ -30,6 +30,7 @@ def describe(file: str) -> dict[str, Any]:
     ModelFileError, RunError, SceneError
         It is damaged, or none of the three.
     """
+    from spectraldiff_runtime.geo.vector_source import is_raster
     from spectraldiff_runtime.products.recognise import recognise
 
     path = Path(file)
@@ -41,7 +42,7 @@ def describe(file: str) -> dict[str, Any]:
     product = recognise(file)
     if product is not None:
         return describe_product(file, product)
-    if path.is_dir():
+    if path.is_dir() and not is_raster(path):  # a Zarr store is a folder, too
         return describe_run(path)
     if head.startswith(b"PK\x03\x04") and (path.suffix.lower() == ".pt" or _card_member(path)):
         return describe_torchscript(path)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.classes import HIGHEST, LandCoverClass, class_dtype
 from spectraldiff_runtime.errors import LabelsError
-from spectraldiff_runtime.geo.georeference import Georeference, apply_transform
+from spectraldiff_runtime.geo.georeference import Georeference, apply_transform, crs_of
+from spectraldiff_runtime.geo.reprojection import TURN, in_degrees, same_crs, scene_bounds
 from spectraldiff_runtime.geotiff.class_raster import Legend, read_legend
 from spectraldiff_runtime.scene.open import open_dataset
 from spectraldiff_runtime.scene.raster import RasterScene
@@ -210,10 +211,10 @@ def labels_on_grid(path: str | Path, shape: tuple[int, int], place: Georeference
         the scene.
     """
     raster = read_class_raster(path)
-    labels, found = raster.labels, raster.place
+    labels, found = raster.labels, turned_to(raster.place, raster.labels.shape, place, shape)
     known = found.transform is not None and place.transform is not None
     same = labels.shape == shape and (not known or _same_transform(found.transform, place.transform, shape))
-    if same or not known or found.crs != place.crs or found.transform.is_degenerate:
+    if same or not known or not _one_crs(found, place, shape) or found.transform.is_degenerate:
         check_grids("the labels", labels.shape, found, "the scene", shape, place)
         return raster
     resampled = _nearest(labels, found.transform, shape, place.transform)
@@ -254,7 +255,8 @@ def check_grids(
     LabelsError
         Size, CRS or grid differ.
     """
-    if place.crs is not None and other_place.crs is not None and place.crs != other_place.crs:
+    place = turned_to(place, shape, other_place, other_shape)
+    if place.crs is not None and other_place.crs is not None and not _one_crs(other_place, place, shape):
         raise LabelsError(
             f"{name} have the CRS {_short(place.crs)} and {other} has {_short(other_place.crs)}: "
             "bring both onto one grid, with gdalwarp, say"
@@ -268,6 +270,26 @@ def check_grids(
             f"{name} start at {_origin(place)} and {other} at {_origin(other_place)}: "
             "bring both onto one grid, with gdalwarp, say"
         )
+
+
+def _one_crs(found: Georeference, place: Georeference, shape: tuple[int, ...]) -> bool:
+    """Whether x and y mean the same in two places; `shape` is the size of the second, (H, W)."""
+    box = None if place.transform is None else scene_bounds(shape[0], shape[1], place)
+    return same_crs(crs_of(place), crs_of(found), box)
+
+
+def turned_to(
+    place: Georeference, shape: tuple[int, ...], other: Georeference, other_shape: tuple[int, ...]
+) -> Georeference:
+    """Return where a raster lies, in degrees with longitudes counted as those of another one, else as it is."""
+    crs = crs_of(place)
+    if not in_degrees(crs) or place.transform is None or other.transform is None or len(shape) < 2:
+        return place
+    west, _, east, _ = scene_bounds(shape[0], shape[1], place)
+    left, _, right, _ = scene_bounds(other_shape[0], other_shape[1], other)
+    turns = round((left + right - west - east) / (2 * TURN))
+    a, b, c, d, e, f = place.transform[:6]
+    return replace(place, transform=type(place.transform)(a, b, c + turns * TURN, d, e, f)) if turns else place
 
 
 def _same_transform(first: Any, second: Any, shape: tuple[int, ...]) -> bool:

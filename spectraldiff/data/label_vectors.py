@@ -14,7 +14,7 @@ from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.geo import vector_source
 from spectraldiff_runtime.geo.georeference import Georeference, apply_transform, crs_of
 from spectraldiff_runtime.geo.reprojection import CRS_ERRORS, box_text, boxes_around, in_crs, scene_bounds
-from spectraldiff_runtime.geo.vector_file import made_valid, reprojected
+from spectraldiff_runtime.geo.vector_file import made_valid, reprojected, turned_shapes
 from spectraldiff_runtime.geo.vector_source import OF_SCENE, VectorSource, open_vectors
 
 READ_ERRORS = (RuntimeError, ValueError, shapely.errors.ShapelyError)
@@ -189,6 +189,8 @@ def in_pixels(
     if not np.isfinite(shapely.get_coordinates(parts)).all():
         raise LabelsError(f"'{path}' has coordinates that are not finite: wanted numbers; repair the file")
     moved, owner = _moved(path, parts, owner, crs, scene_crs, scene_box)
+    moved, whose = turned_shapes(moved, scene_crs, scene_box)
+    owner = owner[whose]
     to_pixels = ~place.transform
     pixels = shapely.transform(moved, lambda points: np.stack(apply_transform(to_pixels, *points.T), 1))
     reaching = shapely.intersects(shapely.box(0, 0, shape[1], shape[0]), pixels)
@@ -199,9 +201,10 @@ def in_pixels(
 
 def _check_places(path: str | Path, crs: Any, place: Georeference, name: str) -> None:
     if place.transform is None or place.transform.is_degenerate:
+        found = "only ground control points" if place.gcps else "only RPCs" if place.rpcs else "no georeference"
+        remedy = "georeference it first with gdalwarp" if place.gcps or place.rpcs else "assign one with gdal_edit.py"
         raise LabelsError(
-            f"'{name}' has no georeference, so '{path}' cannot be placed on it: assign one with gdal_edit.py, "
-            "or give a label raster of its size"
+            f"'{name}' has {found}, so '{path}' cannot be placed on it: {remedy}, or give a label raster of its size"
         )
     if crs and not place.crs:
         raise LabelsError(f"'{name}' has no CRS and '{path}' has one: wanted the same; assign one with gdal_edit.py")

@@ -11,21 +11,23 @@ from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.geo.georeference import Georeference, apply_transform, crs_of
 from spectraldiff_runtime.geo.reprojection import (
     CRS_ERRORS,
+    TURN,
     Box,
     box_text,
     boxes_around,
     check_has_transform,
     expanded,
     in_crs,
+    in_degrees,
     overlap,
     scene_bounds,
+    turned,
 )
 from spectraldiff_runtime.validation import as_float, as_int, as_tuple
 from spectraldiff_runtime.window import Window
 
 # Bounds are printed with few decimals (gdalinfo: 1e-7 degrees): less than this part of a pixel is rounding.
 ROUNDING = 1e-3
-TURN = 360.0  # degrees
 
 
 def choose_window(
@@ -96,21 +98,11 @@ def _checked_bounds(bounds: Box, crs: Any) -> Box:
     west, south, east, north = bounds
     if not all(math.isfinite(value) for value in bounds):
         raise UsageError(f"--bounds {box_text(bounds)} are not all numbers: wanted W S E N, four finite numbers")
-    if _in_degrees(crs) and east < west and east + TURN - west < TURN / 2:  # wider, they are likelier swapped
+    if in_degrees(crs) and east < west and east + TURN - west < TURN / 2:  # wider, they are likelier swapped
         east += TURN
     if west >= east or south >= north:
         raise UsageError(f"--bounds {box_text(bounds)} hold no area: wanted W S E N with west < east and south < north")
     return west, south, east, north
-
-
-def _in_degrees(crs: Any) -> bool:
-    return crs is not None and bool(crs.is_geographic)
-
-
-def _turned(boxes: list[Box], crs: Any) -> list[Box]:
-    """Return boxes wherever their longitudes may be counted from; as they are where there are none."""
-    turns = (-TURN, 0.0, TURN) if _in_degrees(crs) else (0.0,)
-    return [(west + turn, south, east + turn, north) for west, south, east, north in boxes for turn in turns]
 
 
 def _window_of_bounds(
@@ -126,7 +118,7 @@ def _window_of_bounds(
                 f"'{name}' has no CRS, so --bounds-crs cannot be used: give --bounds in the scene's own coordinates"
             )
         boxes, covered = _boxes_in_scene(bounds, given, scene_crs, scene_box)
-    chosen = [_pixel_window(box, place, height, width) for box in _turned(boxes, scene_crs)]
+    chosen = [_pixel_window(box, place, height, width) for box in turned(boxes, scene_crs)]
     windows = [window for window in chosen if window.height > 0 and window.width > 0]
     if not windows:
         raise SceneError(
@@ -147,7 +139,7 @@ def _boxes_in_scene(bounds: Box, given: Any, scene_crs: Any, scene_box: Box) -> 
     """
     around = boxes_around(scene_box, scene_crs, given)
     near = (
-        [overlap(box, expanded(other)) for other in around for box in _turned([bounds], given)] if around else [bounds]
+        [overlap(box, expanded(other)) for other in around for box in turned([bounds], given)] if around else [bounds]
     )
     boxes: list[Box] = []
     for box in near:

@@ -19,6 +19,8 @@ Box = tuple[float, float, float, float]
 # rasterio's error for a CRS that it does not know is none of its other errors; "EPSG:abc" is a ValueError.
 CRS_ERRORS = (*GDAL_ERRORS, CRSError, ValueError)
 
+TURN = 360.0  # degrees
+
 # Straight sides bend when they are reprojected: so many points along each put them right to centimetres.
 SIDE_POINTS = 101
 
@@ -71,6 +73,36 @@ def reproject_points(points: NDArray[np.float64], source: Any, target: Any) -> N
     """Reproject points (n, 2); what has no place in the target is an error or infinite."""
     with quiet_gdal():
         return np.stack(warp.transform(source, target, *points.T.tolist())[:2], axis=1)
+
+
+def in_degrees(crs: Any) -> bool:
+    """Whether coordinates are longitudes and latitudes."""
+    return crs is not None and bool(crs.is_geographic)
+
+
+def turned(boxes: list[Box], crs: Any) -> list[Box]:
+    """Return boxes wherever their longitudes may be counted from; as they are where there are none."""
+    turns = (-TURN, 0.0, TURN) if in_degrees(crs) else (0.0,)
+    return [(west + turn, south, east + turn, north) for west, south, east, north in boxes for turn in turns]
+
+
+def same_crs(crs: Any, other: Any, box: Box | None) -> bool:
+    """Whether x and y mean the same in two CRS: they are equal, or leave the points of a box in the first in place.
+
+    So a compound CRS is the same as its horizontal part, and CRS84 as EPSG:4326: x comes first in both here.
+    """
+    if crs is None or other is None or crs == other:
+        return bool(crs == other)
+    if box is None or in_degrees(crs) != in_degrees(other):
+        return False
+    points = np.array([(x, y) for x in box[::2] for y in box[1::2]], np.float64)
+    try:
+        moved = np.abs(reproject_points(points, crs, other) - points)
+    except CRS_ERRORS:
+        return False
+    if in_degrees(crs):
+        moved[:, 0] = np.minimum(moved[:, 0], np.abs(moved[:, 0] - TURN))
+    return bool(moved.max() <= 1e-6 * max(box[2] - box[0], box[3] - box[1]))
 
 
 def expanded(box: Box) -> Box:

@@ -1,6 +1,7 @@
 """Polygons of a vector file, brought into a scene's pixel coordinates. Shapely and pyogrio load where they are used."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from spectraldiff_runtime.geo.georeference import Georeference, apply_transform,
 from spectraldiff_runtime.geo.reprojection import (
     CRS_ERRORS,
     SIDE_POINTS,
+    TURN,
     Box,
     box_text,
     boxes_around,
     expanded,
     in_crs,
+    in_degrees,
     reproject_points,
     scene_bounds,
+    turned,
 )
 from spectraldiff_runtime.geo.vector_source import OF_SCENE, open_vectors
 from spectraldiff_runtime.limits import CROSSINGS
@@ -57,7 +61,8 @@ def polygons_in_pixels(path: str | Path, place: Georeference, height: int, width
 
     scene_crs, scene_box = crs_of(place), scene_bounds(height, width, place)
     layers = _read_layers(str(path), scene_crs, name)
-    placed = np.concatenate([_in_scene_crs(layer, scene_crs, scene_box, str(path)) for layer in layers])
+    moved = np.concatenate([_in_scene_crs(layer, scene_crs, scene_box, str(path)) for layer in layers])
+    placed, _ = turned_shapes(moved, scene_crs, scene_box)
     to_pixels = ~place.transform
     pixels = shapely.transform(placed, lambda points: np.stack(apply_transform(to_pixels, *points.T), 1))
     scene = shapely.box(0, 0, width, height)
@@ -177,13 +182,36 @@ def reprojected(shapes: NDArray[Any], crs: Any, scene_crs: Any, scene_box: Box) 
     """
     import shapely
 
-    around = boxes_around(scene_box, scene_crs, crs)
+    around = turned(boxes_around(scene_box, scene_crs, crs), crs)
     if around:
         shapes = shapely.intersection(shapes, shapely.union_all([shapely.box(*expanded(box)) for box in around]))
     west, south, east, north = shapely.total_bounds(shapes)
     step = math.hypot(east - west, north - south) / (10 * SIDE_POINTS)
     dense = shapely.segmentize(shapes, step) if step > 0 else shapes
     return np.asarray(shapely.transform(dense, lambda points: reproject_points(points, crs, scene_crs)))
+
+
+def turned_shapes(shapes: NDArray[Any], crs: Any, box: Box) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return geometries, and those in degrees also where their longitudes counted from elsewhere reach a box.
+
+    Returns
+    -------
+    shapes : ndarray of shape (m,), object
+    index : ndarray of shape (m,)
+        Which of the given geometries each of them is.
+    """
+    import shapely
+
+    index = np.arange(len(shapes))
+    if not in_degrees(crs):
+        return shapes, index
+    west, _, east, _ = shapely.bounds(shapes).reshape(-1, 4).T
+    found, whose = [shapes], [index]
+    for turn in (-TURN, TURN):
+        reaches = (west + turn < box[2]) & (east + turn > box[0])
+        found.append(shapely.transform(shapes[reaches], partial(np.add, (turn, 0.0))))
+        whose.append(index[reaches])
+    return np.concatenate(found), np.concatenate(whose)
 
 
 def _why_outside(path: str, name: str, layer: Layer, scene_crs: Any, scene_box: Box) -> str:

@@ -166,6 +166,17 @@ def read_scaling(dataset: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]
     return scales, offsets
 
 
+def read_nodata(dataset: Any) -> tuple[float | None, ...]:
+    """Return the nodata values of all bands, exact also for integers of 64 bits, which rasterio passes on as floats."""
+    found = list(dataset.nodatavals)
+    long = [band for band, kind in enumerate(dataset.dtypes) if kind in ("int64", "uint64")]
+    bands = described(dataset).findall("VRTRasterBand") if long else []
+    for at in long if len(bands) == len(found) else []:
+        text = bands[at].findtext("NoDataValue", "")
+        found[at] = int(text) if re.fullmatch(r"-?\d{1,20}", text) else found[at]
+    return tuple(found)
+
+
 def alpha_bands(dataset: Any) -> tuple[int, ...]:
     """Return the numbers of the bands that say how opaque a pixel is: no spectral bands.
 

@@ -54,7 +54,23 @@ def _why_not_open(path: str | Path, error: Exception) -> str:
         return f"'{path}' does not exist: wanted a raster file; check the name"
     if is_remote(path):
         return f"'{path}' cannot be opened ({reason(error)}): check the address, the network and the credentials"
+    marked = _header_with_mark(Path(path))
+    if marked is not None:
+        return (
+            f"'{path}' cannot be opened: its header '{marked.name}' begins with a byte order mark, which GDAL does not "
+            "read; wanted an ENVI header that begins with ENVI; save it without the mark (BOM)"
+        )
     return f"'{path}' cannot be opened as a raster ({reason(error)}): wanted a file that GDAL reads"
+
+
+def _header_with_mark(path: Path) -> Path | None:
+    """Return the ENVI header of a file if it begins with a byte order mark; None for all else."""
+    for header in (path.with_suffix(".hdr"), path.with_name(f"{path.name}.hdr")) if path.name else ():
+        if header.is_file():
+            with header.open("rb") as file:
+                if file.read(7).startswith(b"\xef\xbb\xbfENVI"):
+                    return header
+    return None
 
 
 def _check_opened(path: str | Path, dataset: Any) -> None:

@@ -32,6 +32,7 @@ from spectraldiff_runtime.scene.band_metadata import (
     read_bad_bands,
     read_band_names,
     read_fwhm,
+    read_nodata,
     read_scaling,
 )
 from spectraldiff_runtime.scene.band_metadata import read_wavelengths as read_wavelengths
@@ -147,7 +148,7 @@ class RasterScene:
         )
         self._centres = read_wavelengths(dataset, self._alpha_bands)
         self._widths = read_fwhm(dataset, self._alpha_bands)
-        own = dataset.nodatavals
+        own = read_nodata(dataset)
         if self._facts is not None:
             self._centres, self._widths = self._facts.wavelengths, self._facts.fwhm
             own = tuple(self._facts.nodata if value is None else value for value in own)

@@ -146,3 +146,11 @@ def test_wavelengths_of_an_envi_header_in_micrometres():
     assert found is not None
     np.testing.assert_allclose(found, [400, 2500])
     assert envi_wavelengths({}) is None
+
+
+def test_a_byte_order_mark_before_a_header_is_named(write_lines):
+    path = write_lines(values_of("u2"), 12)
+    header = path.with_suffix(".hdr")
+    header.write_bytes(b"\xef\xbb\xbf" + header.read_bytes())
+    with pytest.raises(SceneError, match=r"its header 'scene.hdr' begins with a byte order mark.*save it without"):
+        RasterScene(path)

@@ -182,3 +182,15 @@ def test_a_list_of_bad_bands_that_makes_no_sense(write_scene, bbl, words):
         RasterScene(path)
     with RasterScene(path, bands=range(1, 8)) as scene:
         assert len(scene.bands) == 7
+
+
+@pytest.mark.parametrize("nodata", [-(2**63), 2**63 - 1, 2**53 + 1])
+def test_nodata_of_64_bits_is_exact(write_scene, nodata):
+    values = np.full((29, 37, 2), nodata - 1 if nodata > 0 else nodata + 1, np.int64)
+    values[0, 0] = nodata
+    path = write_scene(values=values)
+    bands = "".join(f'<PAMRasterBand band="{b}"><NoDataValue>{nodata}</NoDataValue></PAMRasterBand>' for b in (1, 2))
+    path.with_name(f"{path.name}.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+    with RasterScene(path) as scene:
+        assert scene.nodata == nodata
+        assert (scene.read(0, 29, 0, 37)[0] == scene.nodata).sum() == 1

@@ -229,3 +229,14 @@ def test_what_cannot_be_described(sdiff, tmp_path, model_path, card, listing):
 def test_usage(sdiff, arguments):
     code, out, err = sdiff("info", *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_a_zarr_store_is_a_raster(tmp_path, sdiff):
+    with rasterio.open(
+        tmp_path / "x.zarr", "w", driver="Zarr", height=4, width=6, count=1, dtype="uint16", crs="EPSG:32616",
+        transform=rasterio.Affine(20, 0, 480000, 0, -20, 4470000),
+    ) as dataset:  # fmt: skip
+        assert dataset.count == 1
+    code, out, _ = sdiff("info", tmp_path / "x.zarr", "--json")
+    facts = json.loads(out)
+    assert (code, facts["kind"], facts["format"], facts["height"], facts["width"]) == (0, "raster", "Zarr", 4, 6)
