@@ -95,7 +95,7 @@ def take_tiles(model: Model, path: Path, most: int) -> Tiles:
     halo = model.card.halo
     with SourceOptions(None, NODATA_OF_FILE, False).open_raster(path, model.card, print) as scene:
         whole = Window(0, scene.height, 0, scene.width)
-        plan = make_plan(model.card, model.size, scene, whole, gpu=gpu_budget(model))
+        plan = make_plan(model.card, 2 * model.size, scene, whole, gpu=gpu_budget(model))
         strip = next(strips(whole, plan, halo, scene.height, scene.width)).output
         tiles = tiles_of_strip(strip, plan.tile, plan.tile_columns)
         (height, width), _ = Counter((t.height, t.width) for t in tiles).most_common(1)[0]

@@ -55,6 +55,7 @@ def _card(classifier: Classifier, facts: Mapping[str, Any]) -> ModelCard:
         attribution=facts["attribution"],
         accuracy=facts["accuracy"],
         scaled=facts.get("scaled", False),
+        units=facts.get("units", ""),
         band_numbers=_tuple(facts.get("band_numbers")),
         file_bands=facts.get("file_bands"),
         fwhm=_tuple(facts.get("fwhm")),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from spectraldiff.accuracy.class_matching import match_classes, read_reference
 from spectraldiff.accuracy.metrics import Accuracy, score
 from spectraldiff.data.label_vectors import LabelFields, is_vector
-from spectraldiff.data.scene import LabelledScene
+from spectraldiff.data.scene import LabelledScene, pulled_back
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.geo.georeference import Georeference
@@ -57,9 +57,12 @@ def read_independent(
     SceneError, LabelsError, UsageError
         The file cannot be read or does not fit the scene, or no pixel is left.
     """
-    place = Georeference.of(scene.crs, scene.transform)
-    own = fields if is_vector(path) else LabelFields()
-    found = read_reference(Path(path), scene.labels.shape, place, own)
+    own, grid = fields if is_vector(path) else LabelFields(), scene.grid
+    if grid is None:
+        found = read_reference(Path(path), scene.labels.shape, Georeference.of(scene.crs, scene.transform), own)
+    else:
+        on_map = read_reference(Path(path), (grid.height, grid.width), grid.place, own)
+        found = pulled_back(on_map, grid, scene.labels.shape)
     labels, classes, notes = match_classes(found, scene.classes)
     labels = np.where(scene.valid, labels, 0)
     left_out = int((train & (labels > 0)).sum())

@@ -107,16 +107,24 @@ def _model_facts(path: Path, card: "ModelCard") -> dict[str, Any]:
         "sensor": card.sensor,
         "bands": card.bands,
         "wavelengths_nm": None if waves is None else [min(waves), max(waves)],
+        "fwhm_nm": None if card.fwhm is None else [min(card.fwhm), max(card.fwhm)],
         "band_numbers": None if card.band_numbers is None else ranges(card.band_numbers),
         "file_bands": card.file_bands,
         "halo": card.halo,
         "nodata": card.nodata,
         "scaled": card.scaled,
+        "units": units_of(card),
         "accuracy": card.accuracy,
         "attribution": card.attribution,
         "versions": card.versions,
         "classes": [{"value": c.value, "name": c.name, "colour": list(c.colour)} for c in card.classes],
     }
+
+
+def units_of(card: "ModelCard") -> str:
+    """Say what values a model takes."""
+    what = card.units or "values"
+    return f"{what}, by each scene's scale and offset" if card.scaled else f"{what} as the file stores them"
 
 
 def describe_product(file: str, product: "Product") -> dict[str, Any]:
@@ -159,6 +167,7 @@ def describe_product(file: str, product: "Product") -> dict[str, Any]:
 def describe_raster(file: str) -> dict[str, Any]:
     """Return the facts of a raster."""
     from spectraldiff_runtime.geotiff.class_raster import read_classes
+    from spectraldiff_runtime.products.recognise import without_metadata
     from spectraldiff_runtime.scene.open import open_dataset
 
     with open_dataset(file) as dataset:
@@ -177,6 +186,7 @@ def describe_raster(file: str) -> dict[str, Any]:
             "transform": None if dataset.transform.is_identity else list(dataset.transform)[:6],
             **_place_facts(dataset),
             **_band_facts(dataset),
+            "warnings": list(without_metadata(file)),
         }
     classes = read_classes(Path(file)) if facts["bands"] == 1 else []
     listed = [{"value": c.value, "name": c.name, "colour": list(c.colour)} for c in classes]

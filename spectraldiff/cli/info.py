@@ -1,13 +1,15 @@
 """``sdiff info``: what a model file, a raster or a run folder is."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from spectraldiff.api.describe import describe
-from spectraldiff_runtime.cli.options import Json, print_json
-from spectraldiff_runtime.messages import cell, console
+from spectraldiff_runtime.cli.options import Json, Overwrite, print_json
+from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.messages import cell, console, ranges
 
 # Figures that lie from 0 to 1 and are printed in percent, as everywhere that people read.
 SHARES = {"oa", "aa", "ece", "leakage", "per_class"}
@@ -15,14 +17,43 @@ SHARES = {"oa", "aa", "ece", "leakage", "per_class"}
 
 def info(
     file: Annotated[str, typer.Argument(help="A model file, a raster, a product as delivered or a run folder.")],
+    preview: Annotated[
+        Path | None,
+        typer.Option(help="Also draw the scene in true colours, by its wavelengths: .png or .jpg.", show_default=False),
+    ] = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Say what a model file, a raster, a product or a run folder is and holds."""
     facts = describe(file)
+    if preview is not None:
+        facts = {**facts, **_draw(file, str(facts["kind"]), preview, overwrite)}
     if json:
         print_json(facts)
     else:
         _print_facts(facts)
+
+
+def _draw(file: str, kind: str, preview: Path, overwrite: bool) -> dict[str, Any]:
+    """Write a true-colour picture of a scene; return what it shows."""
+    from spectraldiff.report.true_colour import true_colour
+    from spectraldiff_runtime.atomic import PartialFile, check_output, output_error
+    from spectraldiff_runtime.output.preview import FORMATS, check_preview
+
+    if kind not in ("product", "raster"):
+        raise UsageError(f"--preview draws scenes and '{file}' is a {kind}: leave it out")
+    check_preview(preview)
+    check_output(preview, overwrite)
+    drawn = true_colour(file)
+    with PartialFile(preview, overwrite) as output:
+        try:
+            with output.partial.open("wb") as stream:
+                drawn.image.save(stream, FORMATS[preview.suffix.lower()])
+        except OSError as error:
+            raise output_error(preview, error) from error
+        output.publish()
+    red, green, blue = (f"{band} ({nm:.1f} nm)" for band, nm in zip(drawn.bands, drawn.centres, strict=True))
+    return {"preview": str(preview), "preview_bands": f"red {red}, green {green}, blue {blue}"}
 
 
 def _print_facts(facts: Mapping[str, Any]) -> None:
@@ -85,11 +116,13 @@ def _text(value: Any, key: str = "") -> str:
         return _number(value, key) if isinstance(value, float) else str(value)
     if value and all(isinstance(item, list) for item in value):
         return f"{len(value)} rows of {len(value[0])} values"
+    if key == "bad_bands":
+        return ranges(value)
     if len(value) > 8:
         return f"{len(value)} values"
     if key == "shape":
         return " x ".join(map(str, value))
-    if key not in SHARES and len(value) == 2 and all(isinstance(item, float) for item in value):
+    if key not in (*SHARES, "bad_bands_nm") and len(value) == 2 and all(isinstance(item, float) for item in value):
         return f"{value[0]:.8g} to {value[1]:.8g}"
     return ", ".join(_text(item, key) for item in value)
 

@@ -66,6 +66,8 @@ class LabelledScene:
         (H, W) int32, from 1: the polygon that labels a pixel, 0 for none; None if no polygon labels a pixel.
     remarks
         Notes for the user on how the labels were read, one line each.
+    grid
+        Where a scene in sensor geometry lies on a map; None for any other.
     quantity
         What a product's physical values are, such as ``"surface reflectance"``; empty where it is not known.
     class_numbers
@@ -94,6 +96,7 @@ class LabelledScene:
     band_names: tuple[str, ...] = ()
     file_bands: int | None = None
     fwhm: NDArray[np.float64] | None = None
+    grid: LookupGrid | None = None
     quantity: str = ""
     class_numbers: tuple[int | None, ...] = ()
 
@@ -195,7 +198,7 @@ class LabelledScene:
             place, wavelengths, value = raster.georeference, raster.wavelengths, raster.nodata
             numbers, tags, names, grid = raster.bands, raster.tags, raster.band_names, getattr(raster, "grid", None)
             sensor, said, count, fwhm = raster.sensor, (raster.note, *raster.warnings), raster.count, raster.fwhm
-            marked, quantity = getattr(raster, "clouds", None), raster.quantity
+            marked, quantity = raster.clouds, raster.quantity
         own = _labels_of(labels_path, cube.shape[:2], place, grid, str(scene_path), fields)
         check_class_count([own.labels], own.classes, [labels_path], least, own.remarks)
         return cls(
@@ -221,6 +224,7 @@ class LabelledScene:
             numbers=numbers,
             file_bands=count,
             fwhm=fwhm,
+            grid=grid,
             quantity=quantity,
             class_numbers=own.numbers,
             band_names=tuple(names[number - 1] for number in numbers),
@@ -335,7 +339,11 @@ def _labels_of(
     """Read labels onto a scene; those of one in sensor geometry are placed on its grid and pulled back from there."""
     if grid is None:
         return read_own_labels(path, shape, place, name, fields)
-    own = read_own_labels(path, (grid.height, grid.width), grid.place, name, fields)
+    return pulled_back(read_own_labels(path, (grid.height, grid.width), grid.place, name, fields), grid, shape)
+
+
+def pulled_back(own: OwnLabels, grid: LookupGrid, shape: tuple[int, int]) -> OwnLabels:
+    """Return labels that lie on a map's grid on the pixels of a scene, (H, W), in sensor geometry."""
     labels, clashes = grid.pull_back(own.labels, shape)
     groups = None if own.groups is None else np.where(labels != 0, grid.highest(own.groups, shape), 0)
     said = f"pixels of the scene that lie under two classes on the map, left unlabelled: {clashes:,}"

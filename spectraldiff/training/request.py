@@ -297,12 +297,14 @@ def _marked(path: str, scenes: Sequence[LabelledScene]) -> NDArray[Any] | None:
     """Read the labels of the pixels that train, on the grid of the only scene; None with several scenes."""
     if len(scenes) > 1:
         return None
-    scene = scenes[0]
+    scene, shape = scenes[0], scenes[0].labels.shape
     marked, place = read_marks(path)
-    own = Georeference.of(scene.crs, scene.transform)
+    own, grid = Georeference.of(scene.crs, scene.transform), scene.grid
+    if grid is not None:
+        own, shape = grid.place, (grid.height, grid.width)
     own = replace(own, crs=crs_of(own))
-    check_grids(f"the training pixels '{path}'", marked.shape, place, "the scene", scene.labels.shape, own)
-    return marked
+    check_grids(f"the training pixels '{path}'", marked.shape, place, "the scene", shape, own)
+    return marked if grid is None else grid.highest(marked, scene.labels.shape)
 
 
 def _usual_final(split: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.splits.split import Split
@@ -24,6 +25,7 @@ from spectraldiff_runtime.errors import OutputError, RunError
 from spectraldiff_runtime.geotiff.class_raster import write_class_raster
 from spectraldiff_runtime.messages import resume_command
 from spectraldiff_runtime.untrusted import parse_json
+from spectraldiff_runtime.window import Window
 
 REQUEST, DATA, FACTS, METRICS = "run.json", "data.json", "model.json", "metrics.json"
 STATE, MODEL, SAMPLES = "state.safetensors", "model.safetensors", "samples.safetensors"
@@ -207,4 +209,16 @@ def write_pixels(
         for name, mask in sides if any(one.test.any() for one in splits) else sides[:1]:
             labels = np.where(mask, scene.labels, 0).astype(scene.labels.dtype)
             path = run.path / numbered(name, index, len(scenes))
-            write_class_raster(path, labels, scene.classes, crs=scene.crs, transform=scene.transform)
+            _write_on_map(path, labels, scene)
+
+
+def _write_on_map(path: Path, labels: NDArray[Any], scene: LabelledScene) -> None:
+    """Write labels of a scene's pixels, (H, W), where they lie on the map."""
+    grid = scene.grid
+    if grid is None:
+        write_class_raster(path, labels, scene.classes, crs=scene.crs, transform=scene.transform)
+        return
+    whole, place = grid.gather(labels, Window(0, grid.height, 0, grid.width)), grid.place
+    crs = None if place.crs is None else str(place.crs.to_string())
+    transform = tuple(place.transform)[:6]
+    write_class_raster(path, whole, scene.classes, crs=crs, transform=transform)

@@ -94,18 +94,17 @@ class RasterMask:
         """Return what has the scene's own rows and columns: the file itself, or a view of it."""
         own, mask = grid.place, read_georeference(self._dataset)
         same_size = self._dataset.shape == (grid.height, grid.width)
-        placed = mask.transform is not None or bool(mask.gcps)
+        placed = mask.transform is not None
         if own.transform is None or not placed:
-            if not same_size:
+            if not same_size or mask.gcps:
                 raise UsageError(self._why_not_placed(grid, placed))
             return self._dataset
-        crs, mask_crs = crs_of(own), mask.crs or mask.gcps_crs
+        crs, mask_crs = crs_of(own), mask.crs
         if (crs is None) != (mask_crs is None):
             which = f"the mask '{self.name}'" if mask_crs is None else f"'{grid.name}'"
             raise SceneError(f"{which} has no CRS: wanted one, to place one on the other; assign it with gdal_edit.py")
-        alike = mask.transform is not None and np.allclose(
-            mask.transform[:6], own.transform[:6], rtol=0, atol=1e-6 * abs(own.transform.determinant) ** 0.5
-        )
+        rounding = 1e-6 * abs(own.transform.determinant) ** 0.5
+        alike = np.allclose(mask.transform[:6], own.transform[:6], rtol=0, atol=rounding)
         if same_size and alike and crs == mask_crs:
             return self._dataset
         self._check_values()
@@ -121,8 +120,9 @@ class RasterMask:
         height, width = self._dataset.shape
         which = f"'{grid.name}'" if placed else f"the mask '{self.name}'"
         return (
-            f"{which} says nothing of where it lies, and the mask has {height} x {width} pixels where the scene has "
-            f"{grid.height} x {grid.width}: wanted a georeference, or a mask of the scene's size"
+            f"{which} has no transform that says where it lies, and the mask has {height} x {width} pixels where the "
+            f"scene has {grid.height} x {grid.width}: wanted both on the map (gdalwarp places ground control points), "
+            "or a mask of the scene's size without any georeference"
         )
 
     def _check_values(self) -> None:
@@ -141,8 +141,6 @@ class RasterMask:
         SceneError
             The mask lies outside of the scene.
         """
-        if transform is None:  # ground control points: GDAL places them
-            return 0.0
         rows, columns = self._dataset.shape
         mask_box = scene_bounds(rows, columns, Georeference(mask_crs, transform))
         scene_box = scene_bounds(grid.height, grid.width, grid.place)

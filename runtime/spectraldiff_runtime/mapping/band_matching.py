@@ -44,6 +44,11 @@ def fit_bands(card: ModelCard, scene: Scene, *, explicit: bool, resample: bool, 
     """
     for warning in getattr(scene, "warnings", ()):
         warn(warning)
+    quantity = getattr(scene, "quantity", "")
+    if card.units and quantity and quantity != card.units:
+        warn(
+            f"'{scene.name}' holds {quantity} and the model was trained on {card.units}: the map is likely to be wrong"
+        )
     if card.wavelengths is None or scene.wavelengths is None:
         if resample:
             lacking = "the model" if card.wavelengths is None else f"'{scene.name}'"

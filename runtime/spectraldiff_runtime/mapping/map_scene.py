@@ -18,7 +18,7 @@ from spectraldiff_runtime.mapping.local import run_locally
 from spectraldiff_runtime.mapping.pipeline import StageStats
 from spectraldiff_runtime.mapping.request import ComputeOptions, MapRequest, Region, RegionOptions, SourceOptions
 from spectraldiff_runtime.mapping.result import MapResult as MapResult
-from spectraldiff_runtime.mapping.sensor_geometry import gathered, on_map, sensor_region
+from spectraldiff_runtime.mapping.sensor_geometry import gathered, held_for_map, on_map, sensor_region
 from spectraldiff_runtime.mapping.stages import map_block as map_block
 from spectraldiff_runtime.mapping.stages import warm_up
 from spectraldiff_runtime.messages import one_line
@@ -154,7 +154,9 @@ def _map(
         laid = on_map(opened)
         region = request.region.find(laid)
         read = sensor_region(opened, laid, region)
-        plan, watch = request.compute.plan(model, opened, read.window), SceneWatch(opened)
+        held = held_for_map(opened, laid, model.card, outputs.requested)
+        plan = request.compute.plan(model, opened, read.window, held)
+        watch = SceneWatch(opened)
         facts = {} if outputs.out is None else _facts(model, opened, region, request)
         if outputs.out is not None and request.writing.resume and is_up_to_date(outputs, facts):
             return _skipped(model.card, laid, region, outputs.out)

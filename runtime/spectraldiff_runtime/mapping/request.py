@@ -179,10 +179,10 @@ class ComputeOptions:
             raise UsageError(f"tile is {tile} and batch is {batch}: wanted 1 or more")
         return cls(as_int("max_memory", max_memory), tile, batch, cluster)
 
-    def plan(self, model: Model, scene: Scene, window: Window) -> Plan:
-        """Return how the window is cut into strips and tiles that fit into memory."""
+    def plan(self, model: Model, scene: Scene, window: Window, held: int = 0) -> Plan:
+        """Return how the window is cut into strips and tiles that fit into memory, where `held` bytes are taken."""
         return make_plan(
-            model.card, model.size, scene, window,
+            model.card, 2 * model.size + held, scene, window,
             max_memory=self.max_memory, tile=self.tile, batch=self.batch, gpu=gpu_budget(model, self.cluster),
         )  # fmt: skip
 

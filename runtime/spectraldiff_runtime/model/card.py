@@ -46,6 +46,8 @@ class ModelCard:
         Full widths at half maximum of the bands, nm, where they are known.
     scaled
         Whether the model takes stored value x scale + offset, by each scene's own scale and offset.
+    units
+        What the training scene's physical values are, such as ``"surface reflectance"``; empty where not known.
     workspace
         Bytes of working memory for each pixel of a padded tile, as measured; None if never measured.
     precision
@@ -69,6 +71,7 @@ class ModelCard:
     accuracy: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     scaled: bool = False
+    units: str = ""
     band_numbers: tuple[int, ...] | None = None
     file_bands: int | None = None
     fwhm: tuple[float, ...] | None = None
@@ -138,6 +141,7 @@ def _checked(raw: Mapping[str, Any], name: str) -> ModelCard:
     for key in ("wavelengths", "fwhm", "band_numbers"):
         known[key] = None if raw.get(key) is None else tuple(raw[key])
     known["scaled"] = bool(raw.get("scaled"))
+    known["units"] = raw.get("units") or ""
     known["precision"] = raw.get("precision") or PRECISIONS[0]
     return ModelCard(**{"nodata": None, **known})
 
@@ -210,6 +214,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "attribution": (f"text of at most {TEXT} characters", _or_none(_is_text(TEXT))),
     "accuracy": ("a mapping with numbers as oa, aa and kappa, or null", _or_none(_are_facts)),
     "versions": ("a mapping of names to versions", _or_none(_are_versions)),
+    "units": (f"text of at most {TEXT} characters", _or_none(_is_text(TEXT))),
     "scaled": ("true or false", lambda v: v is None or isinstance(v, bool)),
     "band_numbers": ("a list of whole numbers from 1 or null", _or_none(_are(_is_count(1, BANDS)))),
     "file_bands": ("a number of bands or null", _or_none(_is_count(1, BANDS))),

@@ -17,6 +17,10 @@ from spectraldiff_runtime.scene.raster import RasterScene
 IN_FILES = (enmap.recognise, desis.recognise, aviris.recognise_envi)
 IN_HDF5 = (prisma.recognise, emit.recognise, neon.recognise, tanager.recognise, aviris.recognise)
 HDF5_NAMES = r".*\.(he5|h5|hdf5|nc|nc4)"
+# Products whose wavelengths stand in a file of their own.
+SPECTRA = re.compile(
+    r"(?P<product>(ENMAP|DESIS).*)-SPECTRAL_IMAGE(_COG)?\.(TIF|TIFF|VRT|BSQ|BIL|BIP|JP2)", re.IGNORECASE
+)
 # What GDAL calls a layer of such a file.
 LAYER = re.compile(r'(?:NETCDF|HDF5):"?(?P<path>.+?)"?:(?P<layer>/?[^:"]+)', re.IGNORECASE)
 
@@ -107,6 +111,17 @@ def _inside(delivery: Delivery) -> list[Product]:
     return found
 
 
+def without_metadata(path: str | Path) -> tuple[str, ...]:
+    """Return a warning where a raster is named as the spectra of EnMAP or DESIS, and its metadata file is missing."""
+    match = SPECTRA.fullmatch(Path(path).name)
+    if match is None:
+        return ()
+    return (
+        f"'{path}' has no {match['product']}-METADATA.XML next to it, so its wavelengths, scale, bad bands and clouds "
+        "are not known: put that file there as it was delivered",
+    )
+
+
 def open_scene(
     path: str | Path,
     bands: BandChoice = None,
@@ -125,6 +140,7 @@ def open_scene(
     if clouds == DROP:
         raise no_cloud_mask(f"'{path}'")
     scene = RasterScene(path, bands, nodata, scaled=scaled)
+    scene.warnings += without_metadata(path)
     if emit.is_emit(scene.tags):
         scene.close()
         raise SceneError(

@@ -84,10 +84,10 @@ class RasterScene:
         Numbers and centres (nm, or NaN) of the bands that were left out because the header calls them bad.
     note
         What a user may want to know of the bands in use.
-    quantity
-        What the physical values of the product that it is part of are; empty where that is not known.
     clouds
         Where the product that it is part of marks clouds; None where it does not.
+    quantity
+        What physical values are, as the product says: ``"radiance"``; empty where it is not known.
     warnings
         What a user should be warned of: why the file may be another than its header describes, and a nodata value
         that was given and cannot occur.

@@ -41,7 +41,7 @@ SMALLEST_TILE, COMMON_TILE, LARGEST_TILE, GPU_TILE = 8, 64, 384, 256
 
 def make_plan(
     card: ModelCard,
-    model_bytes: int,
+    held: int,
     scene: Scene,
     window: Window,
     *,
@@ -54,8 +54,9 @@ def make_plan(
 
     Parameters
     ----------
-    model_bytes
-        Size of the model file: its weights are held twice.
+    held
+        Bytes that are held throughout: the model's weights, twice, and of a scene in sensor geometry its map and its
+        lookup table.
     tile, batch
         What the user asked for; None to choose. Tiles that the user asks for, and a GPU's, are square, and no larger
         than `window`.
@@ -67,14 +68,14 @@ def make_plan(
     UsageError
         Not even the smallest tile fits, or not the one asked for.
     """
-    left = max_memory - BASE - 2 * model_bytes
+    left = max_memory - BASE - held
     room = _MemoryBudget(card, left, gpu)
     tiles, longest = batch or 1, max(window.height, window.width)
     asked = None if tile is None else min(tile, longest)
     chosen = asked or room.tile(_preferred_tile(card.halo) if gpu is None else GPU_TILE, tiles)
     needed = room.needed(chosen, tiles)
     if needed > left * MOST_SHARE:
-        least = BASE + 2 * model_bytes + int(room.needed(asked or SMALLEST_TILE, tiles) / MOST_SHARE) + 1
+        least = BASE + held + int(room.needed(asked or SMALLEST_TILE, tiles) / MOST_SHARE) + 1
         raise UsageError(
             f"--max-memory {max_memory // MEGABYTE}MB does not hold this model on tiles of {chosen} pixels: "
             f"give at least {-(-least // MEGABYTE)}MB" + (" or a smaller --tile or --batch" if tile or batch else "")

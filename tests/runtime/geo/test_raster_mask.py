@@ -4,6 +4,7 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
+import rasterio.control
 import shapely
 from rasterio import warp
 
@@ -161,11 +162,23 @@ def test_without_a_place_the_sizes_must_be_equal(tmp_path):
     path = write(tmp_path / "m.tif", array, rasterio.Affine.identity(), None)
     np.testing.assert_array_equal(RasterMask(path, None, grid()).inside(WHOLE), array != 0)
     np.testing.assert_array_equal(RasterMask(path, None, grid(None, None)).inside(WHOLE), array != 0)
-    with pytest.raises(UsageError, match=r"the mask '.*m.tif' says nothing of where it lies.*40 x 50.*31 x 50"):
+    with pytest.raises(
+        UsageError, match=r"the mask '.*m.tif' has no transform that says where it lies.*40 x 50.*31 x 50"
+    ):
         RasterMask(path, None, grid(height=31))
     path = write(tmp_path / "placed.tif", array)
-    with pytest.raises(UsageError, match=r"'scene.tif' says nothing of where it lies"):
+    with pytest.raises(UsageError, match=r"'scene.tif' has no transform that says where it lies"):
         RasterMask(path, None, grid(None, None, height=31))
+
+
+def test_ground_control_points_place_no_mask(tmp_path):
+    path = write(tmp_path / "m.tif", values(), rasterio.Affine.identity(), None)
+    corners = [(0, 0), (0, WIDTH), (HEIGHT, 0), (HEIGHT, WIDTH)]
+    points = [rasterio.control.GroundControlPoint(r, c, *apply_transform(PLACE, c, r)) for r, c in corners]
+    with quiet_gdal(), rasterio.open(path, "r+") as dataset:
+        dataset.gcps = points, rasterio.crs.CRS.from_epsg(32633)
+    with pytest.raises(UsageError, match=r"has no transform that says where it lies.*gdalwarp places"):
+        RasterMask(path, None, grid())
 
 
 def test_what_is_refused(tmp_path):

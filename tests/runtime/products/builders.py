@@ -11,6 +11,7 @@ import numpy as np
 import rasterio
 
 from spectraldiff_runtime.gdal import quiet_gdal
+from tests.runtime.products.cloud_masks import cloudy, emit_mask
 
 # Sizes, centres in nm and chunks are read when a builder is called: a benchmark sets larger ones.
 HEIGHT, WIDTH = 29, 37
@@ -22,6 +23,8 @@ BAD = (4, 8)  # numbers of the two
 VNIR, SWIR = np.array([0.0, 610.0, 550.0, 500.0, 450.0, 400.0]), np.array([0.0, 700.0, 650.0, 600.0])
 CHUNKS = {"emit": (10, 12, 4), "neon": (12, 7, 4), "tanager": (1, 16, 16), "aviris-3": (3, 16, 16)}
 TILE = 16
+# PRISMA's least and largest reflectance of the VNIR and of the SWIR.
+PRISMA_SCALES = ((0.0, 0.8), (0.01, 0.6))
 SEED = 3  # another gives another scene
 UTM33 = "EPSG:32633"
 PLACE = rasterio.Affine(30.0, 0.0, 300_000.0, 0.0, -30.0, 5_800_000.0)
@@ -84,17 +87,9 @@ def corner() -> np.ndarray:
     return valid
 
 
-def cloudy(shape: tuple[int, int], part: int | None = None) -> np.ndarray:
-    """Where there are clouds: a box, of which the upper (0) and lower (1) part are clouds of two kinds."""
-    clouds = np.zeros(shape, bool)
-    top, bottom = {None: (11, 16), 0: (11, 14), 1: (14, 16)}[part]
-    clouds[top:bottom, 24:33] = True
-    return clouds
-
-
-def write_tif(path: Path, cube: np.ndarray, crs: str = UTM33, transform: Any = PLACE, **options: Any) -> Path:
+def write_tif(path: Path, cube: np.ndarray, crs: str = UTM33, transform: Any = None, **options: Any) -> Path:
     height, width, bands = cube.shape
-    profile = {"driver": "GTiff", "crs": crs, "transform": transform, **options}
+    profile = {"driver": "GTiff", "crs": crs, "transform": PLACE if transform is None else transform, **options}
     with (
         quiet_gdal(),
         rasterio.open(path, "w", height=height, width=width, count=bands, dtype=cube.dtype.name, **profile) as dataset,
@@ -182,7 +177,7 @@ def prisma(folder: Path, level: str = "L2D") -> Made:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"PRS_{level}_STD_20230101100000_20230101100004_0001.he5"
     valid = corner()
-    bands = len(VNIR) + len(SWIR)
+    bands, (vnir, swir) = len(VNIR) + len(SWIR), PRISMA_SCALES
     cube = values(bands, "uint16") * np.uint16(60)  # as the scene numbers them: VNIR rising, then SWIR rising
     cube[~valid] = 0
     cube[..., [len(VNIR) - 1, -1]] = 0
@@ -197,8 +192,8 @@ def prisma(folder: Path, level: str = "L2D") -> Made:
             List_Cw_Vnir=VNIR.astype("float32"), List_Cw_Swir=SWIR.astype("float32"),
             List_Fwhm_Vnir=np.where(VNIR, 11, 0).astype("float32"),
             List_Fwhm_Swir=np.where(SWIR, 9, 0).astype("float32"),
-            L2ScaleVnirMin=np.float32(0.0), L2ScaleVnirMax=np.float32(0.8),
-            L2ScaleSwirMin=np.float32(0.01), L2ScaleSwirMax=np.float32(0.6),
+            L2ScaleVnirMin=np.float32(vnir[0]), L2ScaleVnirMax=np.float32(vnir[1]),
+            L2ScaleSwirMin=np.float32(swir[0]), L2ScaleSwirMax=np.float32(swir[1]),
             Product_ULcorner_easting=PLACE.c + 15, Product_ULcorner_northing=PLACE.f - 15,
             Product_LRcorner_easting=PLACE.c + 30 * WIDTH - 15, Product_LRcorner_northing=PLACE.f - 30 * HEIGHT + 15,
             Epsg_Code=np.uint16(32633), Product_StartTime=np.bytes_("2023-01-01T10:00:00.000000"),
@@ -207,7 +202,7 @@ def prisma(folder: Path, level: str = "L2D") -> Made:
     waves = np.concatenate([VNIR[::-1], SWIR[::-1]])
     waves[waves == 0] = np.nan
     least, most = (np.repeat(np.array(pair, np.float32).astype(float), [len(VNIR), len(SWIR)]) for pair in
-                   ((0.0, 0.01), (0.8, 0.6)))  # fmt: skip
+                   zip(vnir, swir, strict=True))  # fmt: skip
     bad = tuple(
         b for b in range(1, bands + 1) if np.isnan(waves[b - 1]) or (b <= len(VNIR) and waves[b - 1] >= SWIR[-1])
     )
@@ -251,27 +246,8 @@ def emit(folder: Path) -> Made:
             easternmost_longitude=np.array([10.5]), westernmost_longitude=np.array([10.6]),
         )  # fmt: skip
     clouds = cloudy(valid.shape)
-    _emit_mask(folder / path.name.replace("_RFL_", "_MASK_"), valid)
+    emit_mask(folder / path.name.replace("_RFL_", "_MASK_"), valid)
     return Made(path, cube, cube, valid, WAVES, BAD, "EPSG:4326", transform, widths, "EMIT", (glt_y, glt_x), clouds)
-
-
-def _emit_mask(path: Path, valid: np.ndarray) -> None:
-    """`EMIT_L2A_MASK_...nc`: float32 flags of the same pixels; water is no cloud."""
-    names = [
-        "Cloud flag",
-        "Cirrus flag",
-        "Water flag",
-        "Spacecraft Flag",
-        "Dilated Cloud Flag",
-        "AOD550",
-        "H2O (g cm-2)",
-    ]
-    flags = np.zeros((*valid.shape, len(names)), "float32")
-    flags[..., 0], flags[..., 4], flags[..., 2] = cloudy(valid.shape, 0), cloudy(valid.shape, 1), 1
-    with h5py.File(path, "w") as file:
-        file["mask"], file["sensor_band_parameters/mask_bands"] = flags, names
-        file["location/glt_x"] = np.zeros((2, 2), "int32")
-        file.attrs.update(instrument=np.bytes_("EMIT"), title=np.bytes_("EMIT L2A Masks 60 m V001"))
 
 
 def neon(folder: Path) -> Made:

@@ -10,6 +10,7 @@ import rasterio
 from spectraldiff_runtime.errors import SceneError, UsageError
 from spectraldiff_runtime.products.recognise import open_scene, recognise
 from tests.runtime.products import builders
+from tests.runtime.products.cloud_masks import cloudy
 
 MASKED = ("enmap", "desis", "emit", "tanager")
 MASK_FILES = {"enmap": "*QL_QUALITY_CLOUD.TIF", "desis": "*QL_QUALITY-2.tif", "emit": "*_MASK_*.nc"}
@@ -163,8 +164,8 @@ def test_quality_layers_as_masks(model_path, tmp_path, sdiff):
     assert sdiff("map", made.path, "-m", model_path, "-o", tmp_path / "all.tif")[0] == 0
     whole = read(tmp_path / "all.tif")
     for name, options, wanted in (
-        ("in", [], builders.cloudy(whole.shape)),
-        ("out", ["--mask-values", "0"], ~builders.cloudy(whole.shape) & made.valid),
+        ("in", [], cloudy(whole.shape)),
+        ("out", ["--mask-values", "0"], ~cloudy(whole.shape) & made.valid),
     ):
         out = tmp_path / f"{name}.tif"
         code, _, said = sdiff("map", made.path, "-m", model_path, "-o", out, "--mask", shadows, *options)

@@ -1,6 +1,7 @@
 """`sdiff map` and `sdiff info` on products as delivered: no flag, the right place, the pixels of the arrays behind."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyogrio
@@ -9,7 +10,11 @@ import rasterio
 import shapely
 
 from spectraldiff_runtime.geo.georeference import apply_transform
+from spectraldiff_runtime.mapping.band_matching import fit_bands
 from spectraldiff_runtime.mapping.map_scene import map_scene
+from spectraldiff_runtime.mapping.sensor_geometry import held_for_map, on_map
+from spectraldiff_runtime.output.block import RequestedLayers
+from spectraldiff_runtime.products.recognise import open_scene
 from spectraldiff_runtime.scene.array import ArrayScene
 from tests.runtime.products import builders
 
@@ -93,6 +98,28 @@ def test_a_part_of_a_map_in_sensor_geometry(model_path, tmp_path, sdiff):
     np.testing.assert_array_equal(found, np.where(inside, whole[row : row + len(found), col : col + len(found[0])], 0))
 
 
+def test_the_memory_of_a_map_in_sensor_geometry_is_planned(model, tmp_path):
+    with open_scene(builders.emit(tmp_path).path) as scene:
+        laid, every = on_map(scene), RequestedLayers(confidence=True, probabilities=True)
+        table, pixel = 2 * 4 * 32 * 39, 1 + 4 + 4 * 4
+        held = held_for_map(scene, laid, model.card, every)
+        assert held == table + pixel * 23 * 31 + (2 * pixel + 16) * 32 * 39
+        assert held_for_map(scene, laid, model.card, RequestedLayers()) < held
+    with open_scene(builders.neon(tmp_path).path) as scene:
+        assert held_for_map(scene, on_map(scene), model.card, every) == 0
+
+
+def test_another_quantity_is_said(made, model, tmp_path):
+    if made.sensor == "PRISMA":
+        return
+    warnings = []
+    other = replace(model.card, units="radiance")
+    with open_scene(made.path) as scene:
+        fit_bands(other, scene, explicit=False, resample=False, warn=warnings.append)
+    assert warnings == [f"'{made.path}' holds surface reflectance and the model was trained on radiance: the map is "
+                        "likely to be wrong"]  # fmt: skip
+
+
 def test_resume_and_arrays_in_sensor_geometry(model, model_path, tmp_path, sdiff):
     made = builders.emit(tmp_path)
     out = tmp_path / "map.tif"
@@ -128,5 +155,8 @@ def test_info_of_a_zip(tmp_path, sdiff):
     archive = builders.zipped(tmp_path / "product", tmp_path / "delivered.zip")
     code, shown, said = sdiff("info", archive)
     assert code == 0, said
-    for text in ("EnMAP", "L2A", "2023-04-15", "2 of 9 bands were left out (2: without data)", "clouds percent  7.5"):
+    for text in (
+        "EnMAP", "L2A", "2023-04-15", "2 of 9 bands were left out (2: without data)", "clouds percent  7.5",
+        "cloudy pixels   45", "bad bands       4,8", "bad bands nm    520, 680", "wavelengths nm  400 to 700",
+    ):  # fmt: skip
         assert text in shown

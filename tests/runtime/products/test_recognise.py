@@ -364,3 +364,9 @@ def test_spectra_without_their_metadata_are_a_plain_raster(tmp_path):
     made = builders.enmap(tmp_path / "whole")
     shutil.copy(made.path, tmp_path / made.path.name)
     assert recognise(tmp_path / made.path.name) is None
+    with open_scene(tmp_path / made.path.name) as scene:
+        assert "has no ENMAP01-____L2A-DT0000001234" in scene.warnings[0]
+        assert (
+            "-METADATA.XML next to it, so its wavelengths, scale, bad bands and clouds are not known"
+            in scene.warnings[0]
+        )

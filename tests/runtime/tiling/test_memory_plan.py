@@ -102,6 +102,16 @@ def test_what_is_held_fits_into_memory(card, blocks, count):
     assert held <= 0.25 * 1600 * MEGABYTE or plan.rows == 1
 
 
+def test_what_is_held_anyway_is_taken_off(card):
+    scene, window = FakeScene(500, 500, 7, (1, 500)), Window(0, 500, 0, 500)
+    hungry = replace(card, workspace=100_000.0, halo=10)
+    held = make_plan(hungry, 700 * MEGABYTE, scene, window, max_memory=2000 * MEGABYTE)
+    assert held == make_plan(hungry, 0, scene, window, max_memory=1300 * MEGABYTE)
+    assert held.tile < make_plan(hungry, 0, scene, window, max_memory=2000 * MEGABYTE).tile
+    with pytest.raises(UsageError, match=r"--max-memory 1000MB .* at least 1[1-9]\d\dMB"):
+        make_plan(hungry, 700 * MEGABYTE, scene, window, max_memory=1000 * MEGABYTE)
+
+
 def test_less_memory_means_smaller_tiles_until_nothing_fits(card):
     scene, window = FakeScene(500, 500, 7, (1, 500)), Window(0, 500, 0, 500)
     hungry = replace(card, workspace=100_000.0, halo=10)
