@@ -47,9 +47,15 @@ CARD = ModelCard(
 
 
 def onnx_bytes(
-    card: ModelCard | None = CARD, spatial: tuple[str, str] = ("height", "width"), classes: int = CLASSES
+    card: ModelCard | None = CARD,
+    spatial: tuple[str, str] = ("height", "width"),
+    classes: int = CLASSES,
+    outside: bool = False,
 ) -> bytes:
-    """Per-band affine, two valid 3 x 3 convolutions, a 1 x 1, softmax: a receptive field of 5 x 5."""
+    """Per-band affine, two valid 3 x 3 convolutions, a 1 x 1, softmax: a receptive field of 5 x 5.
+
+    With `outside`, the percentage that the confidence lacks is a fourth output.
+    """
     rng = np.random.default_rng(0)
     kind = TensorProto.UINT8 if classes <= 254 else TensorProto.INT32
 
@@ -81,6 +87,15 @@ def onnx_bytes(
         helper.make_node("ReduceMax", ["probabilities", "axis"], ["confidence"], keepdims=0),
     ]
     inner = [f"{name}_out" for name in spatial]
+    more = []
+    if outside:
+        constants += [numpy_helper.from_array(np.array(value, np.float32), f"{value:g}") for value in (1, 100)]
+        nodes += [
+            helper.make_node("Sub", ["1", "confidence"], ["doubt"]),
+            helper.make_node("Mul", ["doubt", "100"], ["percent"]),
+            helper.make_node("Cast", ["percent"], ["outside"], to=TensorProto.UINT8),
+        ]
+        more = [helper.make_tensor_value_info("outside", TensorProto.UINT8, ["N", *inner])]
     graph = helper.make_graph(
         nodes,
         "tiny",
@@ -89,6 +104,7 @@ def onnx_bytes(
             helper.make_tensor_value_info("classes", kind, ["N", *inner]),
             helper.make_tensor_value_info("confidence", TensorProto.FLOAT, ["N", *inner]),
             helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes, *inner]),
+            *more,
         ],
         constants,
     )
@@ -124,6 +140,14 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(model_path: Path) -> Model:
     return Model.open(model_path, "cpu", threads=1)
+
+
+@pytest.fixture(scope="session")
+def outside_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model, which also says how far pixels are from the training."""
+    path = tmp_path_factory.mktemp("model") / "outside.onnx"
+    path.write_bytes(seal(onnx_bytes(outside=True)))
+    return path
 
 
 @pytest.fixture(scope="session")

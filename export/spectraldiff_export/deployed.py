@@ -105,7 +105,8 @@ class DeployedClassifier(nn.Module):
 class TokenMap(nn.Module):
     """From a raw tile to the ViT's tokens: (N, B, h + 2 halo, w + 2 halo) to (N, C, T', T').
 
-    Where scores are smoothed, the guides follow, then the scores of linear members: (N, C + G + L K, T', T').
+    Where scores are smoothed, the guides follow, then the scores of linear members, then the components that tell how
+    far a pixel is from the training: (N, C + G + L K + M, T', T').
 
     Concatenated bands have a linear map of their own, whose tokens are added: the two tensors are never joined.  It
     comes after the trunk's projection and is no convolution, so it stays float32 where the trunk is lowered.
@@ -346,6 +347,9 @@ def _token_map(classifier: Classifier, scale: Tensor, shift: Tensor) -> tuple[Te
         prior[0] = classifier.prior.double()  # a constant passes all filters
         rows.append(weight.flatten(0, 1) / classifier.temperature.double())
         offsets.append((bias / classifier.temperature.double() + prior).flatten())
+    if classifier.outside is not None:
+        rows.append(classifier.outside.weight.double())
+        offsets.append(classifier.outside.bias.double())
     matrix, bias = torch.cat(rows), torch.cat(offsets)  # (C, D), (C,)
     if classifier.extractor.denoiser is not None and classifier.extractor.concat_bands:
         bands = len(classifier.fill)

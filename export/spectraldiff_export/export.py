@@ -17,6 +17,7 @@ from spectraldiff.training.run_model import load_model, load_tensors
 from spectraldiff_export.agreement import Agreement, compare, lowered
 from spectraldiff_export.card import card_of
 from spectraldiff_export.deployed import DeployedClassifier
+from spectraldiff_export.deployed_outside import deployed
 from spectraldiff_export.onnx_graph import onnx_bytes, with_card
 from spectraldiff_export.torchscript import torchscript_bytes
 from spectraldiff_export.verify import Verification, verify
@@ -150,7 +151,7 @@ def export_model(
     encode = _ENCODERS[check_suffix(out)]
     _check_precision(out, precision)
     with PartialFile(out, overwrite) as file:
-        data = encode(DeployedClassifier(classifier), card.to_json())
+        data = encode(deployed(classifier), card.to_json())
         _write(file, data)
         verification, agreement = verify(file.partial, classifier, samples, str(out)), None
         if precision != PRECISIONS[0]:

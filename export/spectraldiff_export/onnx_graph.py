@@ -14,10 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from spectraldiff_export.deployed import DeployedClassifier
+from spectraldiff_export.deployed_outside import DeployedWithOutside
 from spectraldiff_export.quiet import quiet
 from spectraldiff_runtime.errors import VerificationError
 from spectraldiff_runtime.model.card import ModelCard
-from spectraldiff_runtime.model.engine import OUTPUTS
+from spectraldiff_runtime.model.engine import OUTPUTS, OUTSIDE
 from spectraldiff_runtime.model.model_file import CARD_KEY, seal
 
 # The first opset with Gelu and LayerNormalization as single operators; ONNX Runtime reads it since 1.17.
@@ -51,7 +52,8 @@ _Parts = tuple[list[onnx.NodeProto], list[onnx.TensorProto], list[onnx.ValueInfo
 
 def _whole(model: DeployedClassifier) -> _Parts:
     """Return nodes, constants and outputs of a model without loops."""
-    graph = _cleaned(_export(model, example_tile(model), (0, 2, 3), "tile", OUTPUTS), "tile")
+    names = (*OUTPUTS, OUTSIDE) if isinstance(model, DeployedWithOutside) else OUTPUTS
+    graph = _cleaned(_export(model, example_tile(model), (0, 2, 3), "tile", names), "tile")
     return list(graph.node), list(graph.initializer), _outputs(graph)
 
 
@@ -153,8 +155,9 @@ def _outputs(verdict: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     types = {value.name: value.type.tensor_type for value in verdict.output}
     classes = types["probabilities"].shape.dim[1].dim_value
     small, large = ["N", "rows", "columns"], ["N", classes, "rows", "columns"]
-    shapes = {"classes": small, "confidence": small, "probabilities": large}
-    return [helper.make_tensor_value_info(name, types[name].elem_type, shapes[name]) for name in OUTPUTS]
+    shapes = {"classes": small, "confidence": small, "probabilities": large, OUTSIDE: small}
+    names = [name for name in (*OUTPUTS, OUTSIDE) if name in types]
+    return [helper.make_tensor_value_info(name, types[name].elem_type, shapes[name]) for name in names]
 
 
 def onnx_bytes(model: DeployedClassifier, card: str) -> bytes:

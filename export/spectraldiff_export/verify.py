@@ -19,12 +19,14 @@ from spectraldiff.models.classifier import Classifier
 from spectraldiff_export.quiet import quiet
 from spectraldiff_runtime.classes import HIGHEST_UINT8
 from spectraldiff_runtime.errors import ModelFileError, RunError, VerificationError
-from spectraldiff_runtime.model.engine import OUTPUTS, Model
+from spectraldiff_runtime.model.engine import OUTPUTS, OUTSIDE, Model
 
 # Largest difference of a probability that is put down to rounding.
 TOLERANCE = 1e-4
 # Two classes whose probabilities are closer than this may change places by rounding.
 NEAR_TIE = 2 * TOLERANCE
+# Largest difference of a distance from the training that is put down to rounding, as a share of their range.
+ROUNDING = 1e-3
 
 Arrays = tuple[NDArray[Any], ...]
 Runner = Callable[[NDArray[np.float32]], Arrays]
@@ -77,7 +79,9 @@ def verify(file: Path, classifier: Classifier, samples: Tensor, name: str | None
     run = _runner(file, Path(name or file).suffix.lower(), title)
     samples = torch.cat([samples[:1], samples[-2:]])  # exact figures take time
     wanted = reference(classifier, samples)
-    found = [_compare(title, run, tiles, expected) for tiles, expected in _cases(classifier.halo, samples, wanted)]
+    far = None if classifier.outside is None else distances(classifier, samples)
+    cases = _cases(classifier.halo, samples, wanted, far)
+    found = [_compare(title, run, tiles, expected, ends) for tiles, expected, ends in cases]
     return Verification(
         batches=len(found),
         pixels=sum(v.pixels for v in found),
@@ -98,6 +102,23 @@ def reference(classifier: Classifier, tiles: Tensor) -> NDArray[np.float32]:
     return np.asarray(found.float().numpy())
 
 
+@torch.no_grad()
+def distances(classifier: Classifier, tiles: Tensor) -> NDArray[np.uint8]:
+    """Return the least and the most percents, (N, 2, h, w), that rounding may make of PyTorch's distance.
+
+    As `reference`, in float64.
+    """
+    exact = copy.deepcopy(classifier).double()
+    found = []
+    for tile in tiles.double():
+        features = exact.extractor(exact.normaliser(tile[None]))
+        distance = exact.distance_of(features)
+        slack = ROUNDING * (exact.outside.steps[-1] - exact.outside.steps[0])  # type: ignore[union-attr]
+        ends = (distance - slack, distance + slack)
+        found.append(torch.stack([exact.outside.percent(end) for end in ends], 1))  # type: ignore[union-attr]
+    return np.asarray(torch.cat(found).numpy())
+
+
 def _check_samples(classifier: Classifier, samples: Tensor) -> None:
     least, bands = 2 * classifier.halo + 3, len(classifier.fill)
     count, found, height, width = samples.shape if samples.ndim == 4 else (0, 0, 0, 0)
@@ -109,15 +130,16 @@ def _check_samples(classifier: Classifier, samples: Tensor) -> None:
 
 
 def _cases(
-    halo: int, samples: Tensor, wanted: NDArray[np.float32]
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Yield tiles (N, B, h + 2 halo, w + 2 halo) and their expected probabilities (N, K, h, w)."""
+    halo: int, samples: Tensor, wanted: NDArray[np.float32], far: NDArray[np.uint8] | None
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8] | None]]:
+    """Yield tiles (N, B, h + 2 halo, w + 2 halo), their probabilities (N, K, h, w), and `distances` where known."""
     largest = wanted.shape[-1]
     middle, tiles = (largest + 1) // 2, samples.numpy().astype(np.float32)
     for chosen in (slice(0, 1), slice(-2, None)):
         for h, w in ((1, 1), (middle, middle), (largest, largest), (middle, largest)):
             cut = tiles[chosen, :, : h + 2 * halo, : w + 2 * halo]
-            yield np.ascontiguousarray(cut), wanted[chosen, :, :h, :w]
+            ends = None if far is None else far[chosen, :, :h, :w]
+            yield np.ascontiguousarray(cut), wanted[chosen, :, :h, :w], ends
 
 
 def _runner(file: Path, suffix: str, title: str) -> Runner:
@@ -132,10 +154,8 @@ def _onnx_runner(file: Path) -> Runner:
     model = Model.open(file, "cpu")  # checks names and types too
 
     def run(tiles: NDArray[np.float32]) -> Arrays:
-        classes, confidence, probabilities = model.run(tiles, confidence=True, probabilities=True)
-        assert confidence is not None
-        assert probabilities is not None
-        return classes, confidence, probabilities
+        found = model.run(tiles, confidence=True, probabilities=True, outside=model.outside)
+        return tuple(layer for layer in found if layer is not None)
 
     return run
 
@@ -151,7 +171,13 @@ def _torchscript_runner(file: Path) -> Runner:
     return run
 
 
-def _compare(title: str, run: Runner, tiles: NDArray[np.float32], wanted: NDArray[np.float32]) -> Verification:
+def _compare(
+    title: str,
+    run: Runner,
+    tiles: NDArray[np.float32],
+    wanted: NDArray[np.float32],
+    far: NDArray[np.uint8] | None,
+) -> Verification:
     """Compare one batch: outputs, types and shapes, then values."""
     try:
         outputs = run(tiles)
@@ -163,8 +189,11 @@ def _compare(title: str, run: Runner, tiles: NDArray[np.float32], wanted: NDArra
     count, _, height, width = wanted.shape
     shape = (count, height, width)
     kind = "uint8" if wanted.shape[1] <= HIGHEST_UINT8 else "int32"
-    _check_forms(title, outputs, ((kind, shape), ("float32", shape), ("float32", wanted.shape)), tiles.shape)
-    classes, confidence, probabilities = outputs
+    forms = [(kind, shape), ("float32", shape), ("float32", wanted.shape)]
+    _check_forms(title, outputs, forms if far is None else [*forms, ("uint8", shape)], tiles.shape)
+    classes, confidence, probabilities = outputs[:3]
+    if far is not None:
+        _check_outside(title, outputs[3], far)
     return Verification(
         batches=1,
         pixels=classes.size,
@@ -177,14 +206,25 @@ def _compare(title: str, run: Runner, tiles: NDArray[np.float32], wanted: NDArra
 def _check_forms(
     title: str, outputs: Arrays, wanted: Sequence[tuple[str, tuple[int, ...]]], tiles: tuple[int, ...]
 ) -> None:
-    if len(outputs) != len(OUTPUTS):
-        raise VerificationError(f"{title} gives {len(outputs)} outputs: wanted {', '.join(OUTPUTS)}; it is not written")
-    for name, output, (dtype, shape) in zip(OUTPUTS, outputs, wanted, strict=True):
+    names = (*OUTPUTS, OUTSIDE)[: len(wanted)]
+    if len(outputs) != len(names):
+        raise VerificationError(f"{title} gives {len(outputs)} outputs: wanted {', '.join(names)}; it is not written")
+    for name, output, (dtype, shape) in zip(names, outputs, wanted, strict=True):
         if output.dtype.name != dtype or output.shape != shape:
             raise VerificationError(
                 f"{title} gives {name} as {output.dtype} {output.shape} for tiles {tiles}: "
                 f"wanted {dtype} {shape}; it is not written"
             )
+
+
+def _check_outside(title: str, found: NDArray[Any], ends: NDArray[np.uint8]) -> None:
+    """Raise VerificationError where percents, (N, h, w), are beyond what rounding explains, see `distances`."""
+    wrong = int(((found < ends[:, 0]) | (found > ends[:, 1])).sum())
+    if wrong:
+        raise VerificationError(
+            f"{title} gives another distance from the training than PyTorch at {wrong} of {found.size} pixels: "
+            "it is not written"
+        )
 
 
 def _difference(title: str, name: str, found: NDArray[Any], wanted: NDArray[np.float32]) -> float:

@@ -24,11 +24,14 @@ class Predictions:
         0..1, 0 for pixels without a class; None where it is not known.
     other
         0..K, the classes if the other prior was assumed; None where they are not known.
+    outside
+        uint8 percent, how far pixels are from the training classes, 255 without data; None where it is not known.
     """
 
     classes: NDArray[Any]
     confidence: NDArray[Any] | None = None
     other: NDArray[Any] | None = None
+    outside: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class MappedScene:
     judged
         What is compared with the labels where folds were held out: predictions of models that never saw the pixel. None
         where that is the map.
+    outside
+        (H, W) uint8 percent, how far pixels are from the training classes, 255 without data; None where not known.
     """
 
     scene: LabelledScene
@@ -53,6 +58,7 @@ class MappedScene:
     predicted: NDArray[Any]
     confidence: NDArray[Any] | None = None
     judged: Predictions | None = None
+    outside: NDArray[np.uint8] | None = None
 
     @property
     def reference(self) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.diffusion import Denoiser, NoiseSchedule
 from spectraldiff.models.features import FeatureExtractor
 from spectraldiff.models.foveal_vit import FovealViT, new_vit
-from spectraldiff.models.linear_members import LinearMembers, PixelContext
+from spectraldiff.models.linear_members import LinearMembers, Outside, PixelContext
 from spectraldiff.models.normaliser import Normaliser
-from spectraldiff.models.padding import mirrored
+from spectraldiff.models.padding import cropped, mirrored
 from spectraldiff.models.pca import PCA
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.score_smoothing import RADIUS, ScorePart, Smoothing
@@ -24,6 +24,7 @@ from spectraldiff.models.vit import SpectralViT, ViTConfig
 
 # Output pixels along the side of the tiles of `predict`.
 TILE = 64
+NO_OUTSIDE = 255  # percent of pixels without data
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class Ensemble:
         Iterations of smoothing of the ViT's scores; None for all.
     prior
         (K,) log prior of the classes that is added to the scores; None for 0.
+    outside
+        Says how far pixels are from the training classes, and reads no farther around a pixel than the members do; None
+        where nothing does.
     """
 
     vit: SpectralViT | FovealViT | None
@@ -55,6 +59,20 @@ class Ensemble:
     share: float = 1.0
     vit_iterations: int | None = None
     prior: Tensor | None = None
+    outside: Outside | None = None
+
+
+class Prediction(NamedTuple):
+    """What a model says of a scene, (H, W) each; 0 where the scene has no data.
+
+    `classes` and `other` have the labels' type: the map, and the map with an offset added to the scores. `confidence`
+    is float32, 0..1; `outside` uint8 percent, see `Outside`, 255 without data, None where the model does not know.
+    """
+
+    classes: NDArray[Any]
+    confidence: NDArray[np.float32]
+    other: NDArray[Any]
+    outside: NDArray[np.uint8] | None
 
 
 class Classifier(nn.Module):
@@ -97,6 +115,7 @@ class Classifier(nn.Module):
         self.normaliser = normaliser
         self.extractor = extractor_for(preset, denoiser)
         self.vit, self.linear, self.smoothing = ensemble.vit, ensemble.linear, ensemble.smoothing
+        self.outside = ensemble.outside
         iterations = ensemble.vit_iterations
         self.vit_iterations = self.smoothing.iterations if iterations is None else iterations
         self.register_buffer("fill", fill.float())
@@ -129,7 +148,10 @@ class Classifier(nn.Module):
 
     def forward(self, tile: Tensor) -> Tensor:
         """Map raw pixels (N, B, T, T) to class scores (N, K, T - 2 halo, T - 2 halo); their softmax is calibrated."""
-        features = self.extractor(self.normaliser(tile))  # (N, D, T', T')
+        return self._scores(self.extractor(self.normaliser(tile)))
+
+    def _scores(self, features: Tensor) -> Tensor:
+        """Map features (N, D, T', T') to class scores."""
         components, parts = self.pca(features), []  # (N, P, T', T')
         if self.vit is not None:
             tokens = self.vit.embed(components.movedim(1, -1)).movedim(-1, 1)  # (N, C, T', T')
@@ -157,27 +179,44 @@ class Classifier(nn.Module):
         scene: LabelledScene,
         offset: Tensor,
         report: Callable[[int, int], None] = lambda done, total: None,
-    ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[Any]]:
+    ) -> Prediction:
         """Return what `predict` does, and the class map with an offset, (K,), added to the scores: another prior's."""
         padded = mirrored(filled(scene, self.fill), self.halo)
         height, width = scene.labels.shape
         classes = np.zeros((height, width), scene.labels.dtype)
         confidence, others = np.zeros((height, width), np.float32), np.zeros_like(classes)
+        outside = None if self.outside is None else np.full((height, width), NO_OUTSIDE, np.uint8)
         offset = offset.to(self.fill.device, torch.float32)[:, None, None]
         corners = [(r, c) for r in range(0, height, TILE) for c in range(0, width, TILE)]
         for done, (row, column) in enumerate(corners, start=1):
             side = TILE + 2 * self.halo
             tile = square(padded[:, row : row + side, column : column + side], side)
-            scores = self(tile[None].to(self.fill.device))[0]
+            features = self.extractor(self.normaliser(tile[None].to(self.fill.device)))
+            scores = self._scores(features)[0]
             best, found = scores.softmax(0).max(0)
             rows, columns = (slice(at, at + TILE) for at in (row, column))
             h, w = classes[rows, columns].shape
             classes[rows, columns] = found[:h, :w].cpu().numpy() + 1
             others[rows, columns] = (scores + offset).argmax(0)[:h, :w].cpu().numpy() + 1
             confidence[rows, columns] = best[:h, :w].cpu().numpy()
+            if outside is not None:
+                outside[rows, columns] = self.outside_of(features)[0, :h, :w].cpu().numpy()
             report(done, len(corners))
         classes[~scene.valid], confidence[~scene.valid], others[~scene.valid] = 0, 0, 0
-        return classes, confidence, others
+        if outside is not None:
+            outside[~scene.valid] = NO_OUTSIDE
+        return Prediction(classes, confidence, others, outside)
+
+    def outside_of(self, features: Tensor) -> Tensor:
+        """Map features (N, D, T', T') to how far pixels are from the training classes, percent, as large as scores."""
+        assert self.outside is not None
+        return self.outside.percent(self.distance_of(features))
+
+    def distance_of(self, features: Tensor) -> Tensor:
+        """Map features to the distance from the training classes, (N, 1, h, w), as large as scores."""
+        assert self.outside is not None
+        rim = self.halo - self.extractor.halo - self.outside.radius
+        return self.outside.distance(self.outside.components(cropped(features, rim)))
 
 
 def extractor_for(preset: Preset, denoiser: Denoiser | None) -> FeatureExtractor:
@@ -215,6 +254,7 @@ def empty_classifier(
     *,
     contexts: Sequence[PixelContext] = (),
     vit_iterations: int | None = None,
+    outside: tuple[int, int, int] | None = None,
 ) -> Classifier:
     """Return a classifier of the right shape to load weights into.
 
@@ -232,6 +272,8 @@ def empty_classifier(
         Of the linear members.
     vit_iterations
         Of the ViT's smoothing, all by default; below 0 where the model has no ViT.
+    outside
+        Window, components and classes of what says how far pixels are from the training; None for none.
     """
 
     def zeros() -> Tensor:
@@ -242,7 +284,8 @@ def empty_classifier(
     normaliser, smoothing = Normaliser(zeros(), zeros()), Smoothing(iterations)
     vit = None if vit_iterations is not None and vit_iterations < 0 else new_vit(shape)
     linear = LinearMembers(contexts, features, shape.classes) if contexts else None
-    ensemble = Ensemble(vit, linear, smoothing, vit_iterations=vit_iterations)
+    far = None if outside is None else Outside(*outside, features)
+    ensemble = Ensemble(vit, linear, smoothing, vit_iterations=vit_iterations, outside=far)
     return Classifier(preset, normaliser, zeros(), denoiser, pca, ensemble)
 
 

@@ -60,6 +60,75 @@ class LinearMembers(nn.Module):
         return filtered(scores, self.contexts)
 
 
+class Outside(nn.Module):
+    """How far a pixel is from the training classes, in percent of training-like pixels that are closer.
+
+    Parameters
+    ----------
+    window
+        Pixels along the side of the square whose mean features are read, odd.
+    components, classes, features
+        M, K and D.
+
+    Attributes
+    ----------
+    weight, bias
+        (M, D) and (M,): features to components z in which distances are sums of squares.
+    curve, slopes, constants
+        (M,), (K, M) and (K,): the distance to class k is the sum of curve z^2 + slopes_k z, plus constants_k.
+    steps
+        (100,) rising distances: j percent of the pixels that were held out are closer than the j-th, from 0; all but
+        the farthest are closer than the last.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    curve: Tensor
+    slopes: Tensor
+    constants: Tensor
+    steps: Tensor
+
+    def __init__(self, window: int, components: int, classes: int, features: int) -> None:
+        super().__init__()
+        self.window = window
+        self.register_buffer("weight", torch.zeros(components, features))
+        self.register_buffer("bias", torch.zeros(components))
+        self.register_buffer("curve", torch.ones(components))
+        self.register_buffer("slopes", torch.zeros(classes, components))
+        self.register_buffer("constants", torch.zeros(classes))
+        self.register_buffer("steps", torch.arange(100.0))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Window, components and classes."""
+        return self.window, self.slopes.shape[1], self.slopes.shape[0]
+
+    @property
+    def radius(self) -> int:
+        """Pixels from the centre of the window to its edge."""
+        return self.window // 2
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (N, D, H, W) to percent, (N, H - 2 r, W - 2 r) uint8, 0..100, with the window's radius r."""
+        return self.percent(self.distance(self.components(features)))
+
+    def components(self, features: Tensor) -> Tensor:
+        """Map features (N, D, H, W) to components (N, M, H, W)."""
+        return F.conv2d(features, self.weight[..., None, None], self.bias)
+
+    def distance(self, x: Tensor) -> Tensor:
+        """Map components (N, M, H, W) to the distance of their mean to the nearest class, (N, 1, H', W')."""
+        z = mean_filter(x, self.window)
+        # The sum of squares is a convolution: the sums of ONNX Runtime depend on the batch.
+        squares = F.conv2d(z.square(), self.curve[None, :, None, None])
+        return squares + F.conv2d(z, self.slopes[..., None, None], self.constants).amin(1, keepdim=True)
+
+    def percent(self, distance: Tensor) -> Tensor:
+        """Map distances (N, 1, H, W) to percent, (N, H, W) uint8."""
+        beyond = (distance > self.steps[:, None, None]).to(distance.dtype)  # (N, 100, H, W)
+        return beyond.sum(1).to(torch.uint8)
+
+
 def filtered(scores: Tensor, contexts: Sequence[PixelContext]) -> list[Tensor]:
     """Cut (N, G K, H, W) into the K channels of each context and take the mean of its window."""
     parts = scores.chunk(len(contexts), 1)

@@ -213,13 +213,35 @@ def confidence_map(confidence: NDArray[Any], title: str) -> Figure:
     title
         Above the picture.
     """
-    height, width = confidence.shape
+    known = np.ma.masked_where(~(np.asarray(confidence) > 0), confidence)
+    return _layer(known, title, "confidence", cmap="cividis", vmin=0, vmax=1)
+
+
+@picture
+def outside_map(percents: NDArray[Any], title: str) -> Figure:
+    """Draw how far each pixel is from the training classes, bright where it is unlike them.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG file.
+    percents
+        (H, W), 0..100; what is higher, pixels without data, is drawn white.
+    title
+        Above the picture.
+    """
+    known = np.ma.masked_where(np.asarray(percents) > 100, percents)
+    return _layer(known, title, "percent of training-like pixels closer", cmap="magma", vmin=0, vmax=100)
+
+
+def _layer(values: Any, title: str, label: str, **look: Any) -> Figure:
+    """Draw a masked layer, (H, W), with a bar of its colours."""
+    height, width = values.shape
     size = (7.0, 7.0 * height / width) if width > height else (5.0 * width / height, 5.0)
     figure = new_figure(max(3.0, size[0]) + 0.9, max(1.6, size[1]) + 0.4, title)
     axes = figure.add_subplot()
-    known = np.ma.masked_where(~(np.asarray(confidence) > 0), confidence)
-    _show(axes, known, "", cmap="cividis", vmin=0, vmax=1)
-    bar = figure.colorbar(axes.images[0], ax=axes, shrink=0.9, pad=0.02, label="confidence")
+    _show(axes, values, "", **look)
+    bar = figure.colorbar(axes.images[0], ax=axes, shrink=0.9, pad=0.02, label=label)
     bar.outline.set_visible(False)
     return figure
 

@@ -17,6 +17,7 @@ from spectraldiff.report.html_page import Figure, Table, percent
 from spectraldiff_runtime.classes import LandCoverClass
 
 if TYPE_CHECKING:  # it imports PyTorch, which a report does without
+    from spectraldiff.ensemble.outside import OutsideFit
     from spectraldiff.ensemble.selection import Selection
 
 
@@ -48,6 +49,8 @@ class Report:
         What trained the model that is kept where that is all labels; else empty.
     test
         Independent test labels; None where there are none.
+    outside
+        How the distance from the training was chosen; None where the model has none.
     histories
         The loss of each step, by what the curve is called: ``{"denoiser, L1 on the noise": [...]}``.
     seconds
@@ -74,6 +77,7 @@ class Report:
     other: Accuracy | None = None
     trained_on: str = ""
     test: IndependentLabels | None = None
+    outside: "OutsideFit | None" = None
     histories: Mapping[str, Sequence[float]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, object] = field(default_factory=dict)
@@ -123,6 +127,7 @@ def write_report(path: Path, report: Report) -> None:
         confusion=figures.confusion_matrix.png(report.accuracy, report.classes),
         confidence=sections.confidence(report.calibration, [m.confidence for m in report.scenes], report.tested),
         ensemble=None if report.selection is None else _ensemble(report.selection),
+        outside=None if report.outside is None else _outside(report.outside, report.scenes),
         curves={
             name: figures.loss_curve.png(list(enumerate(values, start=1)), name)
             for name, values in report.histories.items()
@@ -266,6 +271,13 @@ def _ensemble(selection: "Selection") -> dict[str, Any]:
         "words": " ".join(selection.lines()),
         "table": Table(["Member", "Held-out loss", "Share, %"], rows, caption=caption),
     }
+
+
+def _outside(fit: "OutsideFit", scenes: Sequence[MappedScene]) -> dict[str, Any]:
+    """Draw how far pixels are from the training, and say what it means."""
+    layers = [m.outside for m in scenes if m.outside is not None]
+    maps = [figures.outside_map.png(html_page.thinned(layer), "Unlike the training") for layer in layers]
+    return {"words": " ".join(fit.lines(layers)), "maps": maps}
 
 
 def _origin(report: Report) -> dict[str, Any]:

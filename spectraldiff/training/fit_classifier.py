@@ -21,6 +21,7 @@ from spectraldiff.ensemble.calibration import (
 )
 from spectraldiff.ensemble.context_inputs import mosaic_of
 from spectraldiff.ensemble.held_out_loss import log_priors
+from spectraldiff.ensemble.outside import OutsideFit
 from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
 from spectraldiff.ensemble.selection import Selection
 from spectraldiff.models.classifier import Classifier, Ensemble, extractor_for, filled
@@ -109,12 +110,15 @@ class Fitted:
     held_out
         (n, K) scores of the training pixels, prior included, by models that never saw their folds; NaN for pixels that
         were not scored so. None where the split has test pixels.
+    outside
+        How the distance from the training was chosen; None where the model has none.
     """
 
     model: Classifier
     temperature: Temperature
     selection: Selection | None = None
     held_out: NDArray[np.float64] | None = None
+    outside: OutsideFit | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from spectraldiff.ensemble.context_inputs import (
 from spectraldiff.ensemble.folds import PIXELS, Folds, folds_like, folds_of_groups
 from spectraldiff.ensemble.held_out_loss import log_priors
 from spectraldiff.ensemble.linear_fit import Labelled, LinearFit
+from spectraldiff.ensemble.outside import OutsideFit, fit_outside
 from spectraldiff.ensemble.selection import (
     AttentionScores,
     Selection,
@@ -86,13 +87,28 @@ class EnsembleFit:
         fits = self._linear(inputs, labelled)
         attention = self._attention()
         selection = choose(fits, inputs, labelled, attention, self._independent(), self.folds.units)
-        model = self._model(selection, inputs).to(self.parent.compute.device).eval()
+        model = self._model(selection, inputs)
+        outside = self._outside(model, selection, inputs, labelled)
+        model.outside = outside.module
+        model = model.to(self.parent.compute.device).eval()
         held_out = None
         if self.parent.data.folded:
             held_out = np.full((len(self.labels), self.classes), np.nan)
             scores = cross_fitted(fits, labelled, attention, self._independent())
             held_out[self.chosen] = scores + self.parent.data.prior.logs(self.labels, self.classes)
-        return Fitted(model, Temperature(selection.temperature, selection.pixels), selection, held_out)
+        return Fitted(model, Temperature(selection.temperature, selection.pixels), selection, held_out, outside)
+
+    def _outside(
+        self, model: Classifier, selection: Selection, inputs: ContextInputs, labelled: Labelled
+    ) -> OutsideFit:
+        """Fit what says how far pixels are from the training; it looks no farther than the model's members do."""
+        started, features = time.perf_counter(), model.pca_components.shape[1]
+        raw = model.extractor.denoiser is None
+        sources = [BAND_COMPONENTS] if raw else [COMPONENTS, BAND_COMPONENTS]
+        found = fit_outside(inputs, labelled, model.halo - model.extractor.halo, sources)
+        found.module.weight = found.module.weight[:, -features:].contiguous()
+        self.parent.seconds[f"{self.training_set.name} outside"] = time.perf_counter() - started
+        return found.judged(selection.held_out + labelled.priors(), labelled.labels)
 
     def _folds(self) -> Folds:
         """Return folds whose held-out pixels are as far from the others as the pixels to be mapped are."""

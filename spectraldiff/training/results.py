@@ -17,6 +17,7 @@ from spectraldiff.accuracy.mapped_scene import MappedScene, Predictions
 from spectraldiff.accuracy.metrics import Accuracy, Calibration, calibration, score
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.ensemble.calibration import Temperature
+from spectraldiff.ensemble.outside import OutsideFit, share_beyond
 from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
 from spectraldiff.ensemble.selection import Selection
 from spectraldiff.models.classifier import class_facts
@@ -113,6 +114,8 @@ class Result:
         The splits whose training pixels trained the model that is kept; None for the measured one.
     test
         Independent test labels; None where there are none.
+    outside
+        How the distance from the training was chosen; None where the model has none.
     """
 
     found: Evaluation
@@ -126,6 +129,7 @@ class Result:
     prior: Prior = OF_TRAINING_PIXELS
     final: Sequence[Split] | None = None
     test: IndependentLabels | None = None
+    outside: OutsideFit | None = None
 
     @property
     def scenes(self) -> tuple[LabelledScene, ...]:
@@ -180,6 +184,7 @@ def metrics_of(result: Result, preset: Preset, compute: Compute) -> dict[str, An
         "temperature": result.temperature.as_dict(),
         "smoothing": result.smoothing.iterations,
         "ensemble": None if result.selection is None else result.selection.as_dict(),
+        "outside": outside_facts(result),
         "losses": {name: sum(h[-100:]) / len(h[-100:]) for name, h in histories.items() if h},
         "steps": {name: len(h) for name, h in histories.items()},
         "seconds": {name: round(s, 1) for name, s in result.seconds.items()},
@@ -255,6 +260,7 @@ def write_run_report(path: Path, result: Result, preset: Preset, compute: Comput
         other=found.other,
         trained_on=result.trained_on,
         test=result.test,
+        outside=result.outside,
         histories=titles,
         seconds=result.seconds,
         facts=_recipe(result, preset, compute),
@@ -290,6 +296,14 @@ def prior_facts(result: Result) -> dict[str, Any]:
     each = {result.prior.name: result.found.accuracy, result.prior.other.name: result.found.other}
     figures = {name: None if one is None else {"oa": one.oa, "aa": one.aa} for name, one in each.items()}
     return {"assumed": result.prior.name, "shares": result.prior.shares, "accuracy": figures}
+
+
+def outside_facts(result: Result) -> dict[str, Any] | None:
+    """Return how far from the training the scenes are, as plain values; None where the model does not know."""
+    if result.outside is None:
+        return None
+    layers = [m.outside for m in result.found.maps if m.outside is not None]
+    return {**result.outside.as_dict(), "scene_share_beyond": share_beyond(layers)}
 
 
 def kept_facts(result: Result) -> dict[str, Any]:

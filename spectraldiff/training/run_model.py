@@ -66,6 +66,7 @@ def save_model(run: RunFolder, model: Classifier, facts: Mapping[str, Any]) -> N
         "band_components": 0 if model.vit is None else model.vit.config.band_components,
         "vit_iterations": None if model.vit is None else model.vit_iterations,
         "linear": [] if model.linear is None else [asdict(context) for context in model.linear.contexts],
+        "outside": None if model.outside is None else model.outside.shape,
         "halo": model.halo,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "sha256": sha256,
@@ -110,6 +111,7 @@ def _empty(preset: Preset, facts: Mapping[str, Any]) -> Classifier:
         facts["smoothing"],
         contexts=[PixelContext(**context) for context in facts.get("linear", ())],
         vit_iterations=-1 if iterations is None else iterations,
+        outside=None if facts.get("outside") is None else tuple(facts["outside"]),
     )
 
 

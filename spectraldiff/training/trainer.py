@@ -129,7 +129,7 @@ class Training:
         raw_accuracy = None if raw is None else self.evaluate(raw, "raw map").accuracy
         result = Result(
             found, raw_accuracy, kept.temperature, kept.model.smoothing, window, self.seconds, self.histories,
-            kept.selection, self.aims.prior, self.aims.final, self.aims.test,
+            kept.selection, self.aims.prior, self.aims.final, self.aims.test, kept.outside,
         )  # fmt: skip
         self.write(kept.model, result, command)
         return result
@@ -220,7 +220,7 @@ class Training:
             drawn = predicted
             if kept not in (None, fitted.model):
                 drawn = Predictions(*kept.predict_both(scene, torch.from_numpy(offset), self.monitor.progress))
-            maps.append(MappedScene(scene, split, drawn.classes, drawn.confidence, own or predicted))
+            maps.append(MappedScene(scene, split, drawn.classes, drawn.confidence, own or predicted, drawn.outside))
         self.seconds[name] = time.perf_counter() - started
         found = evaluated(maps)
         for index in range(len(maps)):

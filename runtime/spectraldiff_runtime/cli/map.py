@@ -76,6 +76,13 @@ def map(
         Path | None,
         typer.Option(help="Also write the probability of each class, a band a class; with --out-dir, a folder."),
     ] = None,
+    outside: Annotated[
+        Path | None,
+        typer.Option(help="Also write how far pixels are from the training, 0 to 100 %; with --out-dir, a folder."),
+    ] = None,
+    max_outside: Annotated[
+        int, typer.Option(help="Pixels farther from the training become unclassified: 95 drops 5 % of those like it.")
+    ] = 100,
     min_confidence: Annotated[
         float, typer.Option(help="Pixels of a lower confidence (0 to 1) become unclassified.")
     ] = 0.0,
@@ -182,7 +189,10 @@ def map(
     if timeout != TIMEOUT_S:
         set_timeout(timeout)
     targets = _targets(
-        scenes, out, out_dir, {"confidence": confidence, "probabilities": probabilities, "preview": preview}
+        scenes,
+        out,
+        out_dir,
+        {"confidence": confidence, "probabilities": probabilities, "outside": outside, "preview": preview},
     )
     inputs = [model] if mask is None else [model, Path(mask)]
     if out_dir is None:
@@ -191,6 +201,7 @@ def map(
     options = {
         "percent": confidence_type is ConfidenceType.UINT8,
         "min_confidence": min_confidence,
+        "max_outside": max_outside,
         "window": window,
         "bounds": bounds,
         "bounds_crs": bounds_crs,
@@ -218,6 +229,10 @@ def map(
     _map_many(engine, targets, options, inputs, quiet, profile, json)
 
 
+# What the files that may be requested in addition to the class map end in.
+SUFFIXES = {"confidence": ".tif", "probabilities": ".tif", "outside": ".tif", "preview": ".png"}
+
+
 @dataclass(frozen=True)
 class Target:
     """One scene and the files that its map goes to."""
@@ -226,11 +241,12 @@ class Target:
     out: Path
     confidence: Path | None = None
     probabilities: Path | None = None
+    outside: Path | None = None
     preview: Path | None = None
 
     def extra(self) -> dict[str, Path]:
         """Return the files requested in addition to the class map."""
-        named = {"confidence": self.confidence, "probabilities": self.probabilities, "preview": self.preview}
+        named = {name: getattr(self, name) for name in SUFFIXES}
         return {name: path for name, path in named.items() if path is not None}
 
     def check(self, inputs: Sequence[Path], overwrite: bool) -> None:
@@ -248,9 +264,7 @@ class Target:
         """Return the names for JSON."""
         return {
             "scene": self.scene,
-            "confidence": self.confidence,
-            "probabilities": self.probabilities,
-            "preview": self.preview,
+            **{name: getattr(self, name) for name in SUFFIXES},
         }
 
 
@@ -289,8 +303,7 @@ def _make_folder(folder: Path | None) -> None:
 
 def _in_folders(scene: str, out_dir: Path, extra: dict[str, Path | None]) -> Target:
     stem = Path(scene.rstrip("/")).stem
-    suffixes = {"confidence": ".tif", "probabilities": ".tif", "preview": ".png"}
-    files = {name: None if folder is None else folder / f"{stem}{suffixes[name]}" for name, folder in extra.items()}
+    files = {name: None if folder is None else folder / f"{stem}{SUFFIXES[name]}" for name, folder in extra.items()}
     return Target(scene, out_dir / f"{stem}.tif", **files)
 
 

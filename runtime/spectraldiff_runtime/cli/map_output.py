@@ -59,6 +59,9 @@ def summarise(result: "MapResult", extra: Iterable[Path], profile: bool) -> None
         cells = _cells(result, value)
         table.add_row(Text("\u25a0 ", style).append(cell(name, "default")), *cells[: len(columns)])
     console().print(table)
+    if result.unlike is not None:
+        share = result.unlike / (result.height * result.width)
+        say(f"Unlike the training, and therefore unclassified: {result.unlike:,} pixels ({share:.1%})")
     if profile:
         print_profile(result)
     say(f"Wrote '{result.out}' ({rate(result)})")

@@ -12,7 +12,7 @@ from rasterio.enums import Resampling
 from spectraldiff_runtime.classes import LandCoverClass, class_dtype
 from spectraldiff_runtime.geo.georeference import Georeference
 
-CONFIDENCE_NODATA = 0.0
+CONFIDENCE_NODATA, OUTSIDE_NODATA = 0.0, 255.0
 # Compressions that a predictor goes with.
 PREDICTED = {"DEFLATE", "LZW", "ZSTD"}
 # GDAL holds two tiles a thread while it compresses; together they stay below this (bytes).
@@ -113,6 +113,15 @@ def probability_spec(
     """
     names = tuple(c.name for c in classes)
     return RasterSpec(height, width, len(names), "float32", None, place, tags, names)
+
+
+def outside_spec(height: int, width: int, place: Georeference, tags: Mapping[str, str]) -> RasterSpec:
+    """Return a raster of how far pixels are from the training classes: uint8 percent, 0..100; 255 = no data = nodata.
+
+    Overviews take the nearest pixel.
+    """
+    name = "unlike the training, in percent"
+    return RasterSpec(height, width, 1, "uint8", OUTSIDE_NODATA, place, tags, (name,))
 
 
 def creation_options(spec: RasterSpec, form: Format) -> dict[str, str]:

@@ -24,6 +24,7 @@ from spectraldiff_runtime.mapping.stages import warm_up
 from spectraldiff_runtime.messages import one_line
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.model.engine import Model
+from spectraldiff_runtime.output.block import BEYOND_ALL, RequestedLayers
 from spectraldiff_runtime.output.block import Block as Block
 from spectraldiff_runtime.output.file_sink import FileSink, is_up_to_date
 from spectraldiff_runtime.output.pixel_counts import count_values
@@ -47,8 +48,10 @@ def map_scene(
     confidence: bool | str | Path = False,
     percent: bool = False,
     probabilities: bool | str | Path = False,
+    outside: bool | str | Path = False,
     preview: str | Path | None = None,
     min_confidence: float = 0.0,
+    max_outside: int = BEYOND_ALL,
     window: tuple[int, int, int, int] | None = None,
     bounds: Box | None = None,
     bounds_crs: str | None = None,
@@ -84,10 +87,15 @@ def map_scene(
         Whether the confidence raster is uint8, 1..100 percent with 0 = unclassified, instead.
     probabilities
         The path of a raster of K bands, or True for an array (K, H, W) where `out` is None.
+    outside
+        The path of a raster, or True for an array where `out` is None: how far pixels are from the training classes,
+        uint8 percent. 0: as the training pixels; 100: farther than all that were held out; 255: no data.
     preview
         The path of a picture of the map with a legend, PNG or JPEG; only with `out`.
     min_confidence
         Pixels of a lower confidence, 0..1, become 0.
+    max_outside
+        Pixels whose `outside` is higher become 0; 95 drops about 5 % of pixels like those of the training.
     window, bounds, bounds_crs, mask
         The part to map: (column, row, width, height) in pixels; or (west, south, east, north) in the scene's CRS or
         another one; and a vector file whose polygons hold the wanted pixels, or a raster of one band, placed by its
@@ -129,7 +137,7 @@ def map_scene(
     request = MapRequest(
         SourceOptions.of(bands, nodata, resample_bands, clouds),
         RegionOptions.of(window, bounds, bounds_crs, mask, mask_values),
-        Outputs.of(out, confidence, probabilities, preview, percent, min_confidence),
+        Outputs.of(out, confidence, probabilities, preview, percent, min_confidence, outside, max_outside),
         WriteOptions.of(form, overwrite, resume),
         ComputeOptions.of(max_memory, tile, batch, cluster),
     )
@@ -149,6 +157,8 @@ def _map(
 ) -> MapResult:
     path = str(scene) if isinstance(scene, str | Path) else None
     outputs, cluster = request.outputs, request.compute.cluster
+    if outputs.requested.reads_outside:
+        model.check_outside()
     with request.source.open(scene, model.card, callbacks.warn) as opened:
         _check_resumable(opened, request)
         laid = on_map(opened)
@@ -179,9 +189,10 @@ def _map(
             arrays, pixels = sink.finish()
             finish.busy = time.perf_counter() - ended
     if not any(pixels[1:]):
-        callbacks.warn(_nothing_mapped(opened.name, region, outputs.requested.min_confidence))
+        callbacks.warn(_nothing_mapped(opened.name, region, outputs.requested))
     seconds = time.perf_counter() - start
-    return _result(model.card, laid, region, outputs.out, arrays, pixels, seconds, [*stages, finish])
+    result = _result(model.card, laid, region, outputs.out, arrays, pixels, seconds, [*stages, finish])
+    return replace(result, unlike=sink.unlike)
 
 
 def _check_resumable(scene: Scene, request: MapRequest) -> None:
@@ -212,11 +223,12 @@ def _facts(model: Model, scene: Scene, region: Region, request: MapRequest) -> d
     }
 
 
-def _nothing_mapped(name: str, region: Region, least: float) -> str:
-    if region.mask is None and least == 0:
+def _nothing_mapped(name: str, region: Region, requested: RequestedLayers) -> str:
+    if region.mask is None and requested.min_confidence == 0 and requested.max_outside == BEYOND_ALL:
         return f"no pixel of '{name}' has data in all bands: the map is unclassified everywhere"
     return (
-        f"no pixel of '{name}' has data in all bands, lies inside the mask and reaches the least confidence: "
+        f"no pixel of '{name}' has data in all bands, lies inside the mask, reaches the least confidence and is not "
+        "too far from the training: "
         "the map is unclassified everywhere"
     )
 
@@ -250,4 +262,5 @@ def _result(
         scene.georeference.hectares_per_pixel,
         tuple(stage.as_dict(seconds) for stage in stages),
         clouds=None if (clouds := getattr(scene, "clouds", None)) is None else clouds.facts(),
+        outside=None if whole is None else whole.outside,
     )

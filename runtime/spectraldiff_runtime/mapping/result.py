@@ -39,6 +39,10 @@ class MapResult:
     clouds
         ``pixels`` of the scene that are cloudy, in its own rows and columns, and whether they were ``dropped``; None
         where the scene has no cloud mask.
+    outside
+        As in `Block`; None where written to a file or not read.
+    unlike
+        Pixels without a class because they are too far from the training classes; None where nobody asked.
     """
 
     classes: NDArray[Any] | None
@@ -54,6 +58,8 @@ class MapResult:
     profile: tuple[Mapping[str, Any], ...] = ()
     skipped: bool = False
     clouds: Mapping[str, Any] | None = None
+    outside: NDArray[np.uint8] | None = None
+    unlike: int | None = None
 
     @property
     def pixels_per_second(self) -> float:
@@ -74,6 +80,7 @@ class MapResult:
             "seconds": self.seconds,
             "pixels_per_second": self.pixels_per_second,
             "unclassified_pixels": self.pixels[0],
+            "unlike_training_pixels": self.unlike,
             "skipped": self.skipped,
             "clouds": None if self.clouds is None else dict(self.clouds),
             "classes": [self._row(c) for c in self.legend],

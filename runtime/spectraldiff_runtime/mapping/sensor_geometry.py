@@ -94,5 +94,5 @@ def gathered(sink: Sink, scene: Scene, laid: Any, region: Region, card: ModelCar
     """Return a sink that takes the scene's own windows and gives `sink` those of the map."""
     if laid is scene:
         return sink
-    whole = Block.empty(scene.height, scene.width, len(card.classes), wanted.confidence, wanted.probabilities)
+    whole = Block.empty(scene.height, scene.width, len(card.classes), wanted)
     return GatheredSink(sink, laid.grid, region.window, region.inside, whole)

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from spectraldiff_runtime.classes import class_dtype
 from spectraldiff_runtime.mapping.strip_reader import ScenePart
 from spectraldiff_runtime.model.engine import Model
-from spectraldiff_runtime.output.block import Block, RequestedLayers
+from spectraldiff_runtime.output.block import NO_OUTSIDE, Block, RequestedLayers
 from spectraldiff_runtime.scene.protocol import Scene
 from spectraldiff_runtime.tiling.gather import gather_tiles
 from spectraldiff_runtime.tiling.plan import tiles_of_strip
 from spectraldiff_runtime.window import Window, source_window
 
+_MISSING = {"outside": NO_OUTSIDE}  # what stands for no result, where it is not 0
 # Says which pixels of a window are requested: (h, w) bool.
 Inside = Callable[[Window], NDArray[np.bool_]]
 # Called with the pixels of a tile, (h, w) bool, that have data but no finite score.
@@ -61,7 +62,7 @@ def map_block(
         Of the window's size.
     """
     card = model.card
-    block = Block.empty(window.height, window.width, len(card.classes), requested.confidence, requested.probabilities)
+    block = Block.empty(window.height, window.width, len(card.classes), requested)
     part, tiles = read_padded(scene, window, card.halo), tiles_of_strip(window, tile, tile)
     size = None if model.gpu is None else (max(t.height for t in tiles), max(t.width for t in tiles))
     for gathered in gather(model, scene, part, tiles, batch, size=size):
@@ -143,34 +144,38 @@ def classify(
     """
     kind = class_dtype(len(model.card.classes))
     order = {k: i for i, k in enumerate(batch.kept.tolist())}
-    layers: list[NDArray[Any]] = []
+    layers: dict[str, NDArray[Any]] = {}
     if order:
         predicted = model.run(
             batch.inputs,
             confidence=True,  # says which scores are no numbers
             probabilities=requested.probabilities,
+            outside=requested.reads_outside,
             options=options,
         )
-        layers = [layer for layer in predicted if layer is not None]
+        layers = {name: layer for name, layer in predicted._asdict().items() if layer is not None}
     for k, tile in enumerate(batch.tiles):
         if k not in order:
             yield tile, None
             continue
-        known, sure = batch.valid[k, : tile.height, : tile.width], layers[1][order[k]][: tile.height, : tile.width]
-        good = known & np.isfinite(sure)
+        own = {name: layer[order[k]][..., : tile.height, : tile.width] for name, layer in layers.items()}
+        known = batch.valid[k, : tile.height, : tile.width]
+        good = known & np.isfinite(own["confidence"])
         if not np.array_equal(good, known):
             on_overflow(tile, known & ~good)
-        pieces = [np.where(good, layer[order[k]][..., : tile.height, : tile.width], 0) for layer in layers]
+        pieces = {name: np.where(good, layer, _MISSING.get(name, 0)) for name, layer in own.items()}
         yield tile, _block(pieces, requested, kind)
 
 
-def _block(layers: list[NDArray[Any]], requested: RequestedLayers, kind: np.dtype[Any]) -> Block:
-    """Sort a tile's layers into a block; those below the least confidence lose their class."""
-    classes, rest = layers[0].astype(kind, copy=False), layers[1:]
-    confidence = rest.pop(0)
+def _block(layers: dict[str, NDArray[Any]], requested: RequestedLayers, kind: np.dtype[Any]) -> Block:
+    """Sort a tile's layers into a block; pixels that are too unsure or too far from the training lose their class."""
+    classes, confidence = layers["classes"].astype(kind, copy=False), layers["confidence"]
+    outside = layers.get("outside")
     if requested.min_confidence > 0:
         classes = np.where(confidence < requested.min_confidence, 0, classes).astype(kind)
-    return Block(classes, confidence if requested.confidence else None, rest[0] if rest else None)
+    if outside is not None:
+        classes = np.where(requested.unlike(outside), 0, classes).astype(kind)
+    return Block(classes, confidence if requested.confidence else None, layers.get("probabilities"), outside)
 
 
 def _batches(tiles: Sequence[Window], batch: int, same: bool) -> Iterator[list[Window]]:

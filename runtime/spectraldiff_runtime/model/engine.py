@@ -27,6 +27,7 @@ from spectraldiff_runtime.model.session import GPU_RUNS, cpu_threads, gpu_of, op
 
 # What every model gives.
 OUTPUTS = ("classes", "confidence", "probabilities")
+OUTSIDE = "outside"  # a further output that a file may have
 
 # Bytes of working memory for each padded pixel from which on no memory is kept between runs: it would double.
 LARGE_WORKSPACE = 100_000
@@ -35,13 +36,15 @@ LARGE_WORKSPACE = 100_000
 class Prediction(NamedTuple):
     """What a batch of tiles gave; what was not asked for is None.
 
-    `classes` (N, h, w) uint8 (past 254 classes int32) with 1..K, `confidence` (N, h, w) float32 in 0..1 and
-    `probabilities` (N, K, h, w) float32.
+    `classes` (N, h, w) uint8 (past 254 classes int32) with 1..K, `confidence` (N, h, w) float32 in 0..1,
+    `probabilities` (N, K, h, w) float32, and `outside` (N, h, w) uint8, how far pixels are from the training classes:
+    the percentage, 0..100, of training-like pixels that are closer; 100 where all are.
     """
 
     classes: NDArray[Any]
     confidence: NDArray[np.float32] | None
     probabilities: NDArray[np.float32] | None
+    outside: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Model:
         What a user should know of how it runs here, or an empty text.
     buffers
         Memory for batches on their way to the GPU, kept from map to map; None on the CPU.
+    outside
+        Whether the graph says how far pixels are from the training classes.
     """
 
     card: ModelCard
@@ -82,6 +87,7 @@ class Model:
     gpu_memory: int | None = None
     note: str = ""
     buffers: PinnedBuffers | None = field(default=None, compare=False)
+    outside: bool = False
 
     @property
     def gpu(self) -> int | None:
@@ -129,7 +135,7 @@ class Model:
             {i.name: (i.type, i.shape) for i in some} for some in (session.get_inputs(), session.get_outputs())
         )
         rectangular = check_signature(inputs, outputs, card, f"'{path}'")
-        model = cls(card, used, count, rectangular, session, digest, len(data), place, note=note)
+        model = cls(card, used, count, rectangular, session, digest, len(data), place, note=note, outside=OUTSIDE in outputs)
         if model.gpu is None:
             return model
         splitter, free = BatchSplitter(True, model.runs), free_memory(model.gpu)
@@ -146,6 +152,7 @@ class Model:
         *,
         confidence: bool = False,
         probabilities: bool = False,
+        outside: bool = False,
         options: Any = None,
     ) -> Prediction:
         """Classify a batch of tiles, (N, B, h + 2 halo, w + 2 halo) float32 in raw units.
@@ -160,11 +167,19 @@ class Model:
         ModelFileError
             The graph fails, or what it gives has another shape or other values than the card says.
         """
-        asked = {"classes": True, "confidence": confidence, "probabilities": probabilities}
+        asked = {"classes": True, "confidence": confidence, "probabilities": probabilities, OUTSIDE: outside}
         names = [name for name, wanted in asked.items() if wanted]
         arrays = self.splitter.run(lambda piece: self._run_piece(names, piece, options), tiles)
         results: Mapping[str, Any] = dict(zip(names, arrays, strict=True))
-        return Prediction(results["classes"], results.get("confidence"), results.get("probabilities"))
+        return Prediction(*(results.get(name) for name in asked))  # type: ignore[arg-type]
+
+    def check_outside(self) -> None:
+        """Raise UsageError where the graph cannot say how far pixels are from the training classes."""
+        if not self.outside:
+            raise UsageError(
+                f"'{self.path}' cannot say which pixels are unlike its training, as models that were exported before "
+                "and those of the paper preset: train and export again, or leave out --outside and --max-outside"
+            )
 
     def _run_piece(self, names: list[str], tiles: NDArray[np.float32], options: Any) -> list[NDArray[Any]]:
         """Run the graph and check what it gives."""

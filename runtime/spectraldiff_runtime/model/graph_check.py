@@ -45,6 +45,7 @@ def output_rules(card: ModelCard) -> Mapping[str, OutputRule]:
         "classes": OutputRule("uint8" if count <= HIGHEST_UINT8 else "int32", False, 1, count),
         "confidence": OutputRule("float", False, 0, 1 + ROUNDING),
         "probabilities": OutputRule("float", True, 0, 1 + ROUNDING),
+        "outside": OutputRule("uint8", False, 0, 100, required=False),
     }
 
 

@@ -53,7 +53,7 @@ def _run(file: str, side: int) -> tuple[float, int]:
     tile = np.empty((1, model.card.bands, padded, padded), np.float32)
     tile[:] = np.array(model.card.fill, np.float32)[:, None, None]
     before = _status("VmRSS")
-    model.run(tile, confidence=True, probabilities=True)
+    model.run(tile, confidence=True, probabilities=True, outside=model.outside)
     return max(_status("VmHWM") - before, 0.0), padded**2
 
 

@@ -24,10 +24,10 @@ from spectraldiff_runtime.classes import class_dtype
 from spectraldiff_runtime.errors import OutputError
 from spectraldiff_runtime.geo.georeference import window_georeference
 from spectraldiff_runtime.geotiff.encode import EncodedRaster, check_format
-from spectraldiff_runtime.geotiff.spec import RasterSpec, class_spec, confidence_spec, probability_spec
+from spectraldiff_runtime.geotiff.spec import RasterSpec, class_spec, confidence_spec, outside_spec, probability_spec
 from spectraldiff_runtime.geotiff.transcoder import Transcoder
 from spectraldiff_runtime.model.card import ModelCard
-from spectraldiff_runtime.output.block import Block
+from spectraldiff_runtime.output.block import NO_OUTSIDE, Block
 from spectraldiff_runtime.output.journal import Journal, has_unfinished_map
 from spectraldiff_runtime.output.pixel_counts import counts, raw_chunks
 from spectraldiff_runtime.output.preview import PreviewOutput, check_preview
@@ -80,6 +80,7 @@ class FileSink:
         self._card, self._scene, self._window, self._outputs, self._writing = card, scene, window, outputs, writing
         self._facts, self._first_plan = facts, plan
         self.plan: Plan | None = None
+        self.unlike: int | None = None
         self._journal: Journal
         self._left = window.height * window.width
         self._stack = ExitStack()
@@ -155,6 +156,7 @@ class FileSink:
                 "classes": block.classes,
                 "confidence": block.confidence,
                 "probabilities": block.probabilities,
+                "outside": block.outside,
             }
             values = {name: array for name, array in named.items() if array is not None}
             if self._outputs.percent and block.confidence is not None:
@@ -181,8 +183,9 @@ class FileSink:
             classes = raw_chunks(self._journal.raw("classes"), class_dtype(self._values - 1))
             with ExitStack() as files, ThreadPoolExecutor(1) as background:
                 counted = background.submit(counts, classes, self._values)
+                unlike = background.submit(self._count_unlike)
                 outputs = self._finished(files)
-                pixels = counted.result()
+                pixels, self.unlike = counted.result(), unlike.result()
                 self._check_names(self._journal.published)
                 self._journal.announce_publishing()
                 with interrupts_deferred():
@@ -192,6 +195,13 @@ class FileSink:
         except (OSError, OutputError) as error:
             raise self._journal.failed(error) from error
         return None, pixels
+
+    def _count_unlike(self) -> int | None:
+        requested = self._outputs.requested
+        if not requested.reads_outside:
+            return None
+        parts = raw_chunks(self._journal.raw("outside"), np.dtype(np.uint8))
+        return sum(int(requested.unlike(part).sum()) for part in parts)
 
     @property
     def _values(self) -> int:
@@ -228,6 +238,7 @@ class FileSink:
             "--out": ("classes", class_spec(*size, classes, place, tags)),
             "--confidence": ("confidence", confidence_spec(*size, place, tags, percent=outputs.percent)),
             "--probabilities": ("probabilities", probability_spec(*size, classes, place, tags)),
+            "--outside": ("outside", outside_spec(*size, place, tags)),
         }
         named = outputs.paths()
         wanted = [option for option in specs if option in named and named[option] not in self._named]
@@ -252,6 +263,8 @@ def layers_of(card: ModelCard, outputs: Outputs) -> list[Layer]:
         layers.append(Layer("confidence", np.dtype(np.uint8 if outputs.percent else np.float32)))
     if outputs.requested.probabilities:
         layers.append(Layer("probabilities", np.dtype(np.float32), count))
+    if outputs.requested.reads_outside:
+        layers.append(Layer("outside", np.dtype(np.uint8), fill=NO_OUTSIDE))
     return layers
 
 

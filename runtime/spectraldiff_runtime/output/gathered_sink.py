@@ -53,6 +53,11 @@ class GatheredSink:
     def plan(self, plan: Plan | None) -> None:
         self._beneath.plan = plan
 
+    @property
+    def unlike(self) -> int | None:
+        """As of the sink beneath."""
+        return self._beneath.unlike
+
     def is_done(self, window: Window) -> bool:
         """Return False: what an earlier run has mapped in sensor geometry was in memory."""
         return False
@@ -70,10 +75,14 @@ class GatheredSink:
         return self._beneath.finish()
 
     def _gathered(self, window: Window) -> Block:
-        layers = (self._map.classes, self._map.confidence, self._map.probabilities)
-        classes, confidence, probabilities = (None if a is None else self._grid.gather(a, window) for a in layers)
+        layers = (self._map.classes, self._map.confidence, self._map.probabilities, self._map.outside)
+        classes, confidence, probabilities, outside = (
+            None if a is None else self._grid.gather(a, window) for a in layers
+        )
         assert classes is not None
-        block = Block(classes, confidence, probabilities)
+        block = Block(classes, confidence, probabilities, outside)
+        if outside is not None:  # beyond the scene it is not known, rather than 0
+            block = block.within(self._grid.gather(np.ones(self._map.classes.shape, np.bool_), window))
         return block if self._inside is None else block.within(self._inside(window))
 
     def __enter__(self) -> Self:

@@ -16,16 +16,21 @@ from spectraldiff_runtime.window import Window
 
 RAW = ".raw"  # ends the names of raw files
 # All that there may be of a map; who adds one names it here, or it would not be removed.
-LAYER_NAMES = ("classes", "confidence", "probabilities")
+LAYER_NAMES = ("classes", "confidence", "probabilities", "outside")
+CHUNK = 2**24  # bytes that are filled at once
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One raw file of a map in progress: (count, height, width) of `dtype`, band after band, zeros at first."""
+    """One raw file of a map in progress: (count, height, width) of `dtype`, band after band.
+
+    At first all its bytes are `fill`.
+    """
 
     name: str
     dtype: np.dtype[Any]
     count: int = 1
+    fill: int = 0
 
 
 class RawFiles:
@@ -47,10 +52,13 @@ class RawFiles:
         return self._folder / f"{name}{RAW}"
 
     def create(self) -> None:
-        """Make the files, of zeros; OSError where the disk takes none."""
+        """Make the files; OSError where the disk takes none."""
         for layer in self._layers.values():
-            self._files[layer.name] = io.FileIO(self.path(layer.name), "x+")
-            self._files[layer.name].truncate(self._bytes(layer))
+            file = self._files[layer.name] = io.FileIO(self.path(layer.name), "x+")
+            file.truncate(self._bytes(layer))
+            for start in range(0, self._bytes(layer) if layer.fill else 0, CHUNK):
+                size = min(CHUNK, self._bytes(layer) - start)
+                _write_at(file, start, np.full(size, layer.fill, np.uint8))
 
     def open(self) -> None:
         """Open the files of an earlier run.

@@ -9,7 +9,7 @@ from spectraldiff_runtime.atomic import check_raster_name
 from spectraldiff_runtime.errors import UsageError
 from spectraldiff_runtime.geotiff.spec import Format
 from spectraldiff_runtime.model.card import ModelCard
-from spectraldiff_runtime.output.block import Block, RequestedLayers
+from spectraldiff_runtime.output.block import BEYOND_ALL, Block, RequestedLayers
 from spectraldiff_runtime.output.pixel_counts import count_values as count_values
 from spectraldiff_runtime.output.pixel_counts import counts
 from spectraldiff_runtime.tiling.plan import Plan
@@ -21,6 +21,11 @@ class Sink(Protocol):
     """A context manager that takes windows of a map, in the scene's rows and columns and in any order."""
 
     plan: Plan | None
+
+    @property
+    def unlike(self) -> int | None:
+        """Pixels too far from the training classes for a class, once it is finished; None where nobody asked."""
+        ...
 
     def __enter__(self) -> Self: ...
 
@@ -67,6 +72,7 @@ class Outputs:
     probabilities_path: Path | None = None
     preview: Path | None = None
     percent: bool = False
+    outside_path: Path | None = None
 
     @classmethod
     def of(
@@ -77,6 +83,8 @@ class Outputs:
         preview: str | Path | None,
         percent: bool = False,
         min_confidence: float = 0.0,
+        outside: bool | str | Path = False,
+        max_outside: int = BEYOND_ALL,
     ) -> "Outputs":
         """Check what the user gave.
 
@@ -87,13 +95,15 @@ class Outputs:
         OutputError
             A file name with an unknown suffix.
         """
-        named = [value for value in (confidence, probabilities, preview) if isinstance(value, str | Path)]
+        named = [value for value in (confidence, probabilities, preview, outside) if isinstance(value, str | Path)]
         if out is None and (named or percent):
             raise UsageError("an additional file was requested without `out`: name the class raster too")
-        if out is not None and (confidence is True or probabilities is True):
-            raise UsageError("with `out`, confidence and probabilities are the names of files")
-        requested = RequestedLayers(bool(confidence), bool(probabilities), _checked_confidence(min_confidence))
-        outputs = cls(_path(out), requested, _path(confidence), _path(probabilities), _path(preview), bool(percent))
+        if out is not None and any(value is True for value in (confidence, probabilities, outside)):
+            raise UsageError("with `out`, confidence, probabilities and outside are the names of files")
+        least, most = _checked_confidence(min_confidence), _checked_outside(max_outside)
+        requested = RequestedLayers(bool(confidence), bool(probabilities), least, bool(outside), most)
+        sure, shares, picture, far = (_path(value) for value in (confidence, probabilities, preview, outside))
+        outputs = cls(_path(out), requested, sure, shares, picture, bool(percent), far)
         for option, path in outputs.paths().items():
             if option != "--preview":
                 check_raster_name(option, path)
@@ -105,6 +115,7 @@ class Outputs:
             "--out": self.out,
             "--confidence": self.confidence_path,
             "--probabilities": self.probabilities_path,
+            "--outside": self.outside_path,
             "--preview": self.preview,
         }
         return {option: path for option, path in named.items() if path is not None}
@@ -112,7 +123,9 @@ class Outputs:
     def facts(self) -> dict[str, Any]:
         """Return what the files' contents depend on."""
         options = sorted(option for option in self.paths() if option != "--preview")
-        return {"set of outputs": options, "confidence type": "uint8" if self.percent else "float32"}
+        most = self.requested.max_outside
+        more = {} if most == BEYOND_ALL else {"most outside": most}
+        return {"set of outputs": options, "confidence type": "uint8" if self.percent else "float32", **more}
 
 
 def _checked_confidence(value: float) -> float:
@@ -120,6 +133,13 @@ def _checked_confidence(value: float) -> float:
     if not 0 <= least <= 1:
         raise UsageError(f"the least confidence is {least:g}: wanted a number from 0 to 1")
     return least
+
+
+def _checked_outside(value: int) -> int:
+    most = as_int("max_outside", value)
+    if not 0 <= most <= BEYOND_ALL:
+        raise UsageError(f"max_outside is {most}: wanted a whole percentage from 0 to {BEYOND_ALL}")
+    return most
 
 
 def _path(value: bool | str | Path | None) -> Path | None:
@@ -134,8 +154,14 @@ class ArraySink:
     def __init__(self, card: ModelCard, window: Window, requested: RequestedLayers) -> None:
         self._window = window
         size = window.height, window.width
-        self._map = Block.empty(*size, len(card.classes), requested.confidence, requested.probabilities)
+        self._map, self._requested = Block.empty(*size, len(card.classes), requested), requested
         self._values = len(card.classes) + 1
+
+    @property
+    def unlike(self) -> int | None:
+        """Pixels too far from the training classes for a class."""
+        outside = self._map.outside
+        return None if outside is None else int(self._requested.unlike(outside).sum())
 
     def is_done(self, window: Window) -> bool:
         """Return False: nothing is there yet."""

@@ -8,7 +8,7 @@ import pytest
 from spectraldiff_runtime.errors import OutputError
 from spectraldiff_runtime.geotiff.spec import Format
 from spectraldiff_runtime.output import journal
-from spectraldiff_runtime.output.block import Block
+from spectraldiff_runtime.output.block import Block, RequestedLayers
 from spectraldiff_runtime.output.file_sink import FileSink
 from spectraldiff_runtime.output.pixel_counts import count_values
 from spectraldiff_runtime.output.sinks import Outputs, WriteOptions
@@ -34,7 +34,7 @@ def make_sink(card, tmp_path):
 
 
 def write_all(sink):
-    block = Block.empty(4, 5, 4, confidence=True, probabilities=False)
+    block = Block.empty(4, 5, 4, RequestedLayers(confidence=True))
     block.classes[:] = 2
     block.confidence[:] = 0.5
     sink.write(WHOLE, block)
