@@ -105,7 +105,7 @@ class DeployedClassifier(nn.Module):
 class TokenMap(nn.Module):
     """From a raw tile to the ViT's tokens: (N, B, h + 2 halo, w + 2 halo) to (N, C, T', T').
 
-    Where scores are smoothed, the guides follow, then the scores of linear members, then the components that tell how
+    Where scores are smoothed, the guides follow, then the scores of linear members, then the components that say how
     far a pixel is from the training: (N, C + G + L K + M, T', T').
 
     Concatenated bands have a linear map of their own, whose tokens are added: the two tensors are never joined.  It

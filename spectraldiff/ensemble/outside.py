@@ -47,7 +47,7 @@ class OutsideFit:
         What it reads: the mean of a square of `window` pixels along a side, so many components of ``"features"`` or of
         ``"bands"``.
     auroc
-        How well it tells the pixels of a class without labels from others, 0..1: the mean over all classes, each left
+        How well it ranks the pixels of a class without labels above others, 0..1: the mean over all classes, each left
         out in turn; 0.5 by chance. NaN with fewer than three classes.
     percents
         (n,) of the training pixels, each by a distance that never saw its fold.
@@ -85,7 +85,7 @@ class OutsideFit:
             found.append(f"Of the held-out pixels {inside} are wrong within, and {outside} of those beyond.")
         if not np.isnan(self.auroc):
             found.append(
-                f"Pixels of a class that is left out of the training are told from others with an AUROC of "
+                f"Pixels of a class that is left out of the training are ranked above others with an AUROC of "
                 f"{self.auroc:.2f} (each class in turn; 0.5 by chance)."
             )
         return found
@@ -228,7 +228,7 @@ def _held_out(way: _Way, inputs: ContextInputs, around: ContextInputs, labelled:
 
 
 def _auroc(held_out: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Return the mean over classes of how well each is told from the others where it is left out; 0 .. 1."""
+    """Return the mean over classes of how well each is ranked above the others where it is left out; 0 .. 1."""
     classes, found = np.unique(labels), []
     for left_out in classes if len(classes) > 2 else ():
         far = np.nanmin(np.delete(held_out, left_out, axis=1), axis=1)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:Depre
 class Reference(nn.Module):
     """Stands for a trained model without halo: one band, whose value decides between two classes."""
 
-    halo, fill = 0, torch.zeros(1)
+    halo, fill, outside = 0, torch.zeros(1), None
 
     def forward(self, tile: Tensor) -> Tensor:
         return torch.cat([tile, 1 - tile], 1).log()
