@@ -41,6 +41,8 @@ class TrainOptions:
         Whether the same classifier is also trained on raw bands.
     mixed_units
         Whether several scenes may have values in different units.
+    denoiser
+        Folder of a finished run of the same scene whose denoiser is taken, in place of a new one.
     timestep, layer
         Diffusion step, and layer index 0..2, that features are read at.
     components
@@ -61,6 +63,7 @@ class TrainOptions:
     features: str = "diffusion"
     compare_raw: bool = False
     mixed_units: bool = False
+    denoiser: str | None = None
     timestep: int | None = None
     layer: int | None = None
     components: int | None = None
@@ -90,7 +93,7 @@ class TrainOptions:
     @property
     def without_effect(self) -> str:
         """Name the options that change nothing where raw bands are trained; empty for none."""
-        of_diffusion = ("timestep", "layer", "diffusion_steps", "diffusion_batch")
+        of_diffusion = ("denoiser", "timestep", "layer", "diffusion_steps", "diffusion_batch")
         given = [f"--{name.replace('_', '-')}" for name in of_diffusion if getattr(self, name) is not None]
         given += ["--compare-raw"] * self.compare_raw
         if not given or self.features != "raw":

@@ -36,6 +36,7 @@ def train(
     features: str = TRAIN.features,
     compare_raw: bool = TRAIN.compare_raw,
     mixed_units: bool = TRAIN.mixed_units,
+    denoiser: PathLike | None = None,
     timestep: int | None = TRAIN.timestep,
     layer: int | None = TRAIN.layer,
     components: int | None = TRAIN.components,
@@ -77,6 +78,8 @@ def train(
         Whether the same classifier is also trained on raw bands.
     mixed_units
         Whether several scenes may have values in different units.
+    denoiser
+        A finished run of the same scene whose denoiser is taken: it needs no labels.
     timestep, layer, components, diffusion_steps, diffusion_batch, epochs
         What to change of the preset; None for its own.
     threads
@@ -113,6 +116,7 @@ def train(
         features=features,
         compare_raw=compare_raw,
         mixed_units=mixed_units,
+        denoiser=None if denoiser is None else str(denoiser),
         timestep=timestep,
         layer=layer,
         components=components,

@@ -1,6 +1,7 @@
 """Labelled scenes, from files or by the name of a benchmark."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ PathLike = str | os.PathLike[str]
 
 def open_labelled(
     scene: PathLike,
-    labels: PathLike,
+    labels: PathLike | Sequence[PathLike],
     *,
     field: str | None = None,
     name_field: str | None = None,
@@ -35,7 +36,8 @@ def open_labelled(
     scene
         A raster that GDAL reads, also by URL, or a product as delivered; read whole: (H, W, B).
     labels
-        Polygons or points in a vector file, in any CRS; or a raster with 0 for unlabelled and classes from 1.
+        Polygons or points in a vector file, in any CRS; or a raster with 0 for unlabelled and classes from 1. Of
+        several files all labels are taken.
     field, name_field, layer_name, encoding
         Of a vector file: the field with the class, text or numbers from 1; that with the classes' names where `field`
         has numbers; the layer where it has several; the encoding of its texts, None for what it says, or a guess.
@@ -60,9 +62,11 @@ def open_labelled(
     --------
     >>> scene = sd.open_labelled("scene.tif", "labels.gpkg", field="class")
     """
+    first, *more = [labels] if isinstance(labels, str | os.PathLike) else labels
     source = SceneSource(
         scene=whole_path(scene),
-        labels=whole_path(labels),
+        labels=whole_path(first),
+        more_labels=tuple(whole_path(one) for one in more),
         fields=LabelFields(field, layer_name, name_field, encoding),
         bands=bands if bands is None or bands == ALL_BANDS else tuple(bands),
         nodata=nodata,

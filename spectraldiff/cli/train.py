@@ -93,10 +93,10 @@ def train(
         str | None, typer.Argument(help="Your own scene, a raster; with --labels.", show_default=False)
     ] = None,
     labels: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="Its labels: polygons or points in a vector file (with --field), or a raster, 0 unlabelled, classes "
-            "from 1.",
+            "from 1. Repeatable: the labels of all files train.",
             show_default=False,
         ),
     ] = None,
@@ -173,6 +173,10 @@ def train(
     mixed_units: Annotated[
         bool, typer.Option("--mixed-units", help="Scenes of --pair may have values in different units.")
     ] = TRAIN.mixed_units,
+    denoiser: Annotated[
+        Path | None,
+        typer.Option(help="Take the denoiser of this run of the same scene: it needs no labels.", show_default=False),
+    ] = None,
     timestep: Annotated[int | None, typer.Option(help="Diffusion step of the features.", show_default=False)] = None,
     layer: Annotated[int | None, typer.Option(help="Layer index of the features, 0 to 2.", show_default=False)] = None,
     components: Annotated[int | None, typer.Option(min=1, help="Principal components.", show_default=False)] = None,
@@ -224,6 +228,7 @@ def train(
         final=None if final is None else final.value,
         test=test,
         prior=prior,
+        denoiser=None if denoiser is None else str(denoiser),
         seed=seed,
         features=features.value,
         compare_raw=compare_raw,
@@ -245,7 +250,8 @@ def train(
     source = SceneSource(
         dataset=dataset,
         scene=scene,
-        labels=labels,
+        labels=labels[0] if labels else None,
+        more_labels=tuple((labels or [])[1:]),
         pairs=tuple(_pair(text) for text in pair or ()),
         fields=LabelFields(field, layer_name, name_field, encoding),
         bands=None if bands is None else parse_bands(bands),
@@ -271,13 +277,13 @@ def train(
 
 def _given(options: Any) -> list[str]:
     """Return the options of a dataclass that differ from their defaults, as they are typed."""
-    names = {"scene": "the scene", "pairs": "--pair"}
+    names = {"scene": "the scene", "pairs": "--pair", "more_labels": "--labels"}
     usual = type(options)()
     given = [f.name for f in fields(options) if getattr(options, f.name) != getattr(usual, f.name)]
     typed = [[names.get(name, f"--{name.replace('_', '-')}")] for name in given if name != "fields"]
     if "fields" in given:
         typed.append(options.fields.options)
-    return [name for one in typed for name in one]
+    return list(dict.fromkeys(name for one in typed for name in one))
 
 
 def _pair(text: str) -> tuple[str, str]:

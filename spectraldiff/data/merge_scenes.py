@@ -1,14 +1,15 @@
 """Several scenes in one training: common classes, the same number of bands, and values in one unit."""
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spectraldiff.data.merge_labels import union_of
 from spectraldiff.data.scene import LabelledScene
-from spectraldiff_runtime.classes import Colour, LandCoverClass, class_dtype, with_colours
+from spectraldiff_runtime.classes import LandCoverClass, class_dtype
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.messages import times
 
@@ -34,7 +35,7 @@ def with_common_classes(scenes: Sequence[LabelledScene]) -> tuple[LabelledScene,
     _check_bands(scenes)
     if len(scenes) == 1:
         return tuple(scenes)
-    classes = _union(c for scene in scenes for c in scene.classes)
+    classes = union_of(c for scene in scenes for c in scene.classes)
     value_of = {c.name: c.value for c in classes}
     return tuple(_renumbered(scene, classes, value_of) for scene in scenes)
 
@@ -77,18 +78,6 @@ def _check_bands(scenes: Sequence[LabelledScene]) -> None:
                 f"the scene '{scene.name}' has {scene.cube.shape[2]} bands and '{first.name}' has "
                 f"{first.cube.shape[2]}: wanted scenes of the same bands; train on each sensor by itself"
             )
-
-
-def _union(classes: Iterable[LandCoverClass]) -> tuple[LandCoverClass, ...]:
-    """Return the classes by name, in order of appearance; a colour that is already used is replaced."""
-    firsts: dict[str, LandCoverClass] = {}
-    for c in classes:
-        firsts.setdefault(c.name, c)
-    owners: dict[Colour, str] = {}
-    for c in firsts.values():
-        owners.setdefault(c.colour, c.name)
-    colours = with_colours([c.colour if owners[c.colour] == c.name else None for c in firsts.values()])
-    return tuple(LandCoverClass(v, n, c) for v, (n, c) in enumerate(zip(firsts, colours, strict=True), start=1))
 
 
 def alike(classes: Sequence[LandCoverClass]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from rasterio.io import MemoryFile
 from spectraldiff.data.label_raster import sizes
 from spectraldiff.data.label_reader import OwnLabels, read_own_labels, renumbered
 from spectraldiff.data.label_vectors import LabelFields
+from spectraldiff.data.merge_labels import joined
 from spectraldiff_runtime.atomic import Output, PartialFile, commit, output_error
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, OutputError, SceneError
@@ -150,7 +151,7 @@ class LabelledScene:
     def from_files(
         cls,
         scene_path: str | Path,
-        labels_path: str | Path,
+        labels_path: str | Path | Sequence[str | Path],
         *,
         bands: BandChoice = None,
         nodata: Nodata = NODATA_OF_FILE,
@@ -168,7 +169,8 @@ class LabelledScene:
         labels_path
             Polygons or points in a vector file, in any CRS; or a raster with one band of whole numbers 0..65535, its
             nodata value counted as 0, on any grid in the scene's CRS (`spectraldiff.data.label_reader`). Names and
-            colours come from the file if it has them, else they are "Class 1", ... and default colours.
+            colours come from the file if it has them, else they are "Class 1", ... and default colours. Labels of
+            several files are put together (`spectraldiff.data.merge_labels`).
         bands
             Numbers of the bands to use, from 1; by default all but those that the raster calls bad.
         nodata
@@ -199,8 +201,9 @@ class LabelledScene:
             numbers, tags, names, grid = raster.bands, raster.tags, raster.band_names, getattr(raster, "grid", None)
             sensor, said, count, fwhm = raster.sensor, (raster.note, *raster.warnings), raster.count, raster.fwhm
             marked, quantity = raster.clouds, raster.quantity
-        own = _labels_of(labels_path, cube.shape[:2], place, grid, str(scene_path), fields)
-        check_class_count([own.labels], own.classes, [labels_path], least, own.remarks)
+        paths = [labels_path] if isinstance(labels_path, str | Path) else list(labels_path)
+        own = joined([_labels_of(one, cube.shape[:2], place, grid, str(scene_path), fields) for one in paths], paths)
+        check_class_count([own.labels], own.classes, paths, least, own.remarks)
         return cls(
             name=Path(scene_path).stem,
             cube=cube,
@@ -219,7 +222,7 @@ class LabelledScene:
             remarks=(
                 *filter(None, [*said, _cloud_remark(marked, own.labels)]),
                 *own.remarks,
-                *renumbered(own, labels_path),
+                *renumbered(own, paths[0]),
             ),
             numbers=numbers,
             file_bands=count,

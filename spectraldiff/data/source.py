@@ -27,6 +27,8 @@ class SceneSource:
         Name of a benchmark scene, and the folder of its files; None for own files.
     scene, labels
         An own scene, a raster, and its labels.
+    more_labels
+        Further files with labels of `scene`.
     pairs
         More scenes, each with its labels.
     fields
@@ -38,6 +40,7 @@ class SceneSource:
     dataset: str | None = None
     scene: str | None = None
     labels: str | None = None
+    more_labels: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
     fields: LabelFields = field(default_factory=LabelFields)
     bands: tuple[int, ...] | Literal["all"] | None = None
@@ -75,6 +78,8 @@ class SceneSource:
         if not sources:
             raise UsageError("there is no scene: wanted one or more, from open_labelled or open_dataset")
         first, *more = sources
+        if any(source.more_labels for source in more):
+            raise UsageError("only the first of several scenes may have labels of several files: put it first")
         if more and any(source.dataset is not None for source in sources):
             raise UsageError("a benchmark scene is among several: train on it alone, or write it and open its files")
         ways = [(s.fields, s.bands, s.nodata, s.scaled, s.clouds) for s in sources]
@@ -92,11 +97,13 @@ class SceneSource:
         for scene, labels in self.files:
             check_exists(scene, "a scene, as a raster that GDAL reads or a product as delivered", SceneError)
             check_exists(labels, "its labels, in a vector file or a raster", LabelsError)
+        for labels in self.more_labels:
+            check_exists(labels, "more labels of the scene, in a vector file or a raster", LabelsError)
         scenes = [str(Path(scene).resolve()) if _is_there(scene) else scene for scene, _ in self.files]
         twice = next((path for path in scenes if scenes.count(path) > 1), None)
         if twice is not None:
             raise UsageError(f"the scene '{twice}' is given twice: wanted each scene once; put its labels in one file")
-        paths = [labels for _, labels in self.files]
+        paths = [*(labels for _, labels in self.files), *self.more_labels]
         if self.fields.options and not any(is_vector(path) for path in paths):
             option = self.fields.options[0]
             raise UsageError(f"{option} is for vector files and '{paths[0]}' is none: leave it out, or check the file")
@@ -105,7 +112,11 @@ class SceneSource:
         """Read own files, each with at least `least` classes; the errors are those of `LabelledScene.from_files`."""
         options: dict[str, Any] = {"bands": self.bands, "nodata": self.nodata, "scaled": self.scaled}
         options |= {"clouds": self.clouds, "fields": self.fields, "least": least}
-        return [LabelledScene.from_files(*pair, **options) for pair in self.files]
+        found = []
+        for number, (scene, labels) in enumerate(self.files):
+            paths = [labels, *self.more_labels] if number == 0 and self.scene is not None else labels
+            found.append(LabelledScene.from_files(scene, paths, **options))
+        return found
 
 
 def whole_path(name: str | os.PathLike[str]) -> str:

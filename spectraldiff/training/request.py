@@ -47,6 +47,8 @@ class Request:
         Folder of the data set's files.
     scene, labels
         The user's own scene and its labels.
+    more_labels
+        Further files with labels of that scene.
     pairs
         More scenes with their labels.
     field, layer_name, name_field, encoding
@@ -64,6 +66,8 @@ class Request:
         Whether scenes in different units are meant.
     test
         Independent test labels, a file; None for none.
+    denoiser
+        The run whose denoiser is taken; None to train one.
     prior, shares
         The classes' shares that the map assumes, see `spectraldiff.ensemble.prior.prior_of`; `shares` are a file's.
     preset
@@ -86,6 +90,7 @@ class Request:
     data_dir: str | None = None
     scene: str | None = None
     labels: str | None = None
+    more_labels: tuple[str, ...] = ()
     bands: tuple[int, ...] | Literal["all"] | None = None
     nodata: Nodata = NODATA_OF_FILE
     scaled: bool = False
@@ -99,6 +104,7 @@ class Request:
     final: str = "train"
     mixed_units: bool = False
     test: str | None = None
+    denoiser: str | None = None
     prior: str = OF_TRAINING
     shares: Shares | None = None
     threads: int | None = None
@@ -136,6 +142,7 @@ class Request:
             dataset=self.dataset,
             scene=self.scene,
             labels=self.labels,
+            more_labels=self.more_labels,
             pairs=self.pairs,
             fields=LabelFields(self.field, self.layer_name, self.name_field, self.encoding),
             bands=self.bands,
@@ -222,6 +229,7 @@ class Request:
             "--split-by": None if self.split_by == "polygon" else self.split_by,
             "--final": None if self.final == _usual_final(self.split) else self.final,
             "--test": self.test,
+            "--denoiser": self.denoiser,
             "--prior": None if self.prior == OF_TRAINING else self.prior,
             "--seed": self.seed,
             "--preset": self.preset.name,
@@ -232,6 +240,7 @@ class Request:
         flags = {"--scaled": self.scaled, "--mixed-units": self.mixed_units, "--compare-raw": self.compare_raw}
         words = ["train", *([] if self.scene is None else [self.scene])]
         words += [str(word) for name, value in options.items() if value is not None for word in (name, value)]
+        words += [word for labels in self.more_labels for word in ("--labels", labels)]
         words += [word for pair in self.pairs for word in ("--pair", *pair)]
         return sdiff(*words, *(name for name, given in flags.items() if given))
 
@@ -277,6 +286,7 @@ class Request:
                 "preset": Preset.from_json(values["preset"]),
                 "bands": bands if bands is None or bands == ALL_BANDS else tuple(bands),
                 "nodata": float(nodata) if nodata in ("nan", "inf", "-inf") else nodata,
+                "more_labels": tuple(values.get("more_labels", ())),
                 "pairs": tuple((scene, labels) for scene, labels in pairs),
                 "shares": None if shares is None else tuple((name, float(share)) for name, share in shares),
                 "resumed": tuple(values.get("resumed", ())),
@@ -384,4 +394,6 @@ def new_request(source: SceneSource, options: TrainOptions) -> Request:
         scene=None if source.scene is None else whole_path(source.scene),
         labels=None if source.labels is None else whole_path(source.labels),
         data_dir=None if source.data_dir is None else whole_path(source.data_dir),
+        more_labels=tuple(whole_path(labels) for labels in source.more_labels),
+        denoiser=None if options.denoiser is None else whole_path(options.denoiser),
     )

@@ -4,18 +4,22 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from spectraldiff.models.classifier import Classifier, empty_classifier
+from spectraldiff.models.diffusion import Denoiser
 from spectraldiff.models.linear_members import PixelContext
+from spectraldiff.models.normaliser import Normaliser
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.settings import Member, rebuilt
 from spectraldiff.models.vit import ViTConfig
-from spectraldiff.training.run_folder import FACTS, MODEL, STATE, RunFolder
+from spectraldiff.training.run_folder import FACTS, MODEL, STATE, RunFolder, open_run
 from spectraldiff_runtime.errors import RunError
 
 FORMAT = 4
@@ -98,6 +102,32 @@ def load_model(run: RunFolder) -> tuple[Classifier, dict[str, Any]]:
         reason = str(error).partition("\n")[0]
         raise RunError(f"the run '{run.path}' is damaged ({reason}): train again, or restore it") from error
     return model.eval(), facts
+
+
+def load_denoiser(path: Path, preset: Preset, normaliser: Normaliser) -> Denoiser:
+    """Return the denoiser of a finished run, for a training of the same scene with the same settings.
+
+    Raises
+    ------
+    RunError
+        The run is missing, unfinished or damaged, or has no denoiser that fits.
+    """
+    model, _ = load_model(open_run(path, path.parent))
+    found, other = model.extractor.denoiser, "leave out --denoiser to train one"
+    if found is None:
+        raise RunError(f"the run '{path}' has no denoiser, its model reads the bands: {other}")
+    if model.preset.diffusion != preset.diffusion:
+        pairs = zip(model.preset.options().items(), preset.options().items(), strict=True)
+        names = [f"--{k.replace('_', '-')} {one}, here {two}" for (k, one), (_, two) in pairs if one != two]
+        names = [name for name in names if name.startswith("--diffusion")] or ["another preset"]
+        raise RunError(f"the denoiser of '{path}' was trained with {'; '.join(names)}: give the same, or {other}")
+    ranges = (model.normaliser.low, normaliser.low), (model.normaliser.high, normaliser.high)
+    if any(one.shape != two.shape or not torch.equal(one.cpu(), two.cpu()) for one, two in ranges):
+        raise RunError(
+            f"the denoiser of '{path}' was trained on another scene, or on other bands of it ({len(model.fill)} bands, "
+            f"here {len(normaliser.low)}, or other values): {other}"
+        )
+    return found
 
 
 def _empty(preset: Preset, facts: Mapping[str, Any]) -> Classifier:

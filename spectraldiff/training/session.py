@@ -10,6 +10,7 @@ import torch
 
 from spectraldiff.data.merge_scenes import differing_bands
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.models.normaliser import common_normaliser
 from spectraldiff.options import RUNS
 from spectraldiff.splits.label_counts import count_labels, doubts
 from spectraldiff.splits.split import Split
@@ -29,6 +30,7 @@ from spectraldiff.training.run_folder import (
     open_run,
     write_pixels,
 )
+from spectraldiff.training.run_model import load_denoiser
 from spectraldiff.training.trainer import Aims, Training
 from spectraldiff_runtime.errors import RunError, UsageError
 from spectraldiff_runtime.messages import resume_command, sdiff
@@ -105,16 +107,18 @@ def train(
     splits, final = request.make_splits(scenes), request.final_splits(scenes)
     kept = final or splits
     prior, test = request.prior_of(scenes[0].classes), request.test_labels(scenes, kept)
+    denoiser = None if request.denoiser is None or request.preset.raw else Path(request.denoiser)
+    aims = Aims(prior, final, test, denoiser)
     if folder is not None:
         _check_unchanged(folder, scenes, splits)
+    elif denoiser is not None:  # refused before a run is begun
+        load_denoiser(denoiser, request.preset, common_normaliser(scenes)[0])
     _show(scenes, splits, monitor)
     _warn(() if test is None else test.notes, monitor)
     folder = folder or _new_run(request, scenes, splits, kept, place)
     with _held(folder, request, monitor):
         monitor.message(f"Training the preset '{request.preset.name}' on {compute.device} into '{folder.path}'")
-        training = Training(
-            folder, scenes, splits, request.preset, request.seed, compute, monitor, Aims(prior, final, test)
-        )
+        training = Training(folder, scenes, splits, request.preset, request.seed, compute, monitor, aims)
         result = training.finish(request.compare_raw, request.command())
     _warn((result.temperature.note, request.fewer_components(folder.read_json(FACTS))), monitor)
     return folder, result

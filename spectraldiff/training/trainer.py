@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ from spectraldiff.training.results import (
     write_run_report,
 )
 from spectraldiff.training.run_folder import RunFolder, numbered
-from spectraldiff.training.run_model import load_state, save_model, save_tensors
+from spectraldiff.training.run_model import load_denoiser, load_state, save_model, save_tensors
 from spectraldiff.training.tasks import DiffusionTask
 from spectraldiff_runtime.geo.georeference import Georeference
 
@@ -56,11 +57,14 @@ class Aims:
         The splits whose training pixels train the model that is kept; None for the measured one.
     test
         Independent test labels.
+    denoiser
+        The run whose denoiser is taken; None to train one.
     """
 
     prior: Prior = OF_TRAINING_PIXELS
     final: Sequence[Split] | None = None
     test: IndependentLabels | None = None
+    denoiser: Path | None = None
 
 
 class Training:
@@ -135,9 +139,11 @@ class Training:
         return result
 
     def train_denoiser(self) -> Denoiser | None:
-        """Train the denoiser; None with raw features."""
+        """Train the denoiser, or take that of another run; None with raw features."""
         if self.preset.raw:
             return None
+        if self.aims.denoiser is not None:
+            return load_denoiser(self.aims.denoiser, self.preset, self.data.normaliser).to(self.compute.device)
         torch.manual_seed(self.seed)
         settings, data = self.preset.diffusion, self.data
         known = torch.cat(

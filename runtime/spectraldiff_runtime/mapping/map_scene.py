@@ -68,6 +68,7 @@ def map_scene(
     overwrite: bool = False,
     resume: bool = False,
     cluster: "ClusterOptions | None" = None,
+    into: Callable[[Scene, Region], Sink] | None = None,
     started: Callable[[Scene, Region, Plan], None] | None = None,
     progress: Callable[[int], None] | None = None,
     warn: Callable[[str], None] | None = None,
@@ -122,6 +123,9 @@ def map_scene(
         kept, for the next run to continue.
     cluster
         Where to run it, if not here.
+    into
+        Returns what takes the windows of the map, in place of files or arrays, of a scene as it lies on the map and the
+        region; only without `out`.
     started
         Called once with scene, region and plan, before the first pixel is read.
     progress
@@ -142,7 +146,7 @@ def map_scene(
         ComputeOptions.of(max_memory, tile, batch, cluster),
     )
     warn = warn or (lambda message: warnings.warn(one_line(message), stacklevel=4))
-    return _map(model, scene, request, _Callbacks(started, progress, warn))
+    return _map(model, scene, request, _Callbacks(started, progress, warn, into))
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,7 @@ class _Callbacks:
     started: Callable[[Scene, Region, Plan], None] | None
     progress: Callable[[int], None] | None
     warn: Callable[[str], None]
+    into: Callable[[Scene, Region], Sink] | None = None
 
 
 def _map(
@@ -170,7 +175,8 @@ def _map(
         facts = {} if outputs.out is None else _facts(model, opened, region, request)
         if outputs.out is not None and request.writing.resume and is_up_to_date(outputs, facts):
             return _skipped(model.card, laid, region, outputs.out)
-        files = _sink(model, laid, region, request, facts, plan)
+        into = callbacks.into
+        files = _sink(model, laid, region, request, facts, plan) if into is None else into(laid, region)
         with gathered(files, opened, laid, region, model.card, outputs.requested) as sink:
             job = Job(model, opened, read, outputs.requested, replace(sink.plan or plan, cache=plan.cache))
             if callbacks.started is not None:
