@@ -188,12 +188,8 @@ def map(
 
     if timeout != TIMEOUT_S:
         set_timeout(timeout)
-    targets = _targets(
-        scenes,
-        out,
-        out_dir,
-        {"confidence": confidence, "probabilities": probabilities, "outside": outside, "preview": preview},
-    )
+    extra = {"confidence": confidence, "probabilities": probabilities, "outside": outside, "preview": preview}
+    targets = _targets(scenes, out, out_dir, extra)
     inputs = [model] if mask is None else [model, Path(mask)]
     if out_dir is None:
         targets[0].check(inputs, overwrite or resume)
@@ -262,10 +258,7 @@ class Target:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the names for JSON."""
-        return {
-            "scene": self.scene,
-            **{name: getattr(self, name) for name in SUFFIXES},
-        }
+        return {"scene": self.scene, **{name: getattr(self, name) for name in SUFFIXES}}
 
 
 def _targets(

@@ -18,6 +18,7 @@ from spectraldiff_runtime.cli.options import (
     parse_nodata,
     parse_size,
     print_json,
+    say,
     warn,
 )
 from spectraldiff_runtime.errors import OutputError, SceneError, UsageError
@@ -181,12 +182,11 @@ def _write(
 
 def _say(found: "Sequence[Suggestion]", out: Path, count: int, field: str, knows_outside: bool) -> None:
     unlike = sum(one.reason.startswith("unlike") for one in found)
-    typer.echo(
+    say(
         f"Wrote '{out}': {len(found)} points, {unlike} unlike the training, {len(found) - unlike} uncertain; "
-        f"write their classes into the field '{field}'",
-        err=True,
+        f"write their classes into the field '{field}'"
     )
     if len(found) < count:
-        typer.echo(f"  {count} were asked for: there are no more parts of the scene with data", err=True)
+        say(f"  {count} were asked for: there are no more parts of the scene with data")
     if not knows_outside:
-        typer.echo("  this model cannot say what is unlike its training: points are chosen by its confidence", err=True)
+        say("  this model cannot say what is unlike its training: points are chosen by its confidence")

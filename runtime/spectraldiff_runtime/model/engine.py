@@ -135,7 +135,8 @@ class Model:
             {i.name: (i.type, i.shape) for i in some} for some in (session.get_inputs(), session.get_outputs())
         )
         rectangular = check_signature(inputs, outputs, card, f"'{path}'")
-        model = cls(card, used, count, rectangular, session, digest, len(data), place, note=note, outside=OUTSIDE in outputs)
+        knows = OUTSIDE in outputs
+        model = cls(card, used, count, rectangular, session, digest, len(data), place, note=note, outside=knows)
         if model.gpu is None:
             return model
         splitter, free = BatchSplitter(True, model.runs), free_memory(model.gpu)

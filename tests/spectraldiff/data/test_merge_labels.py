@@ -33,7 +33,7 @@ def test_classes_are_one_by_name_and_polygons_keep_their_numbers() -> None:
 
 def test_a_pixel_of_two_classes_stays_unlabelled_and_is_counted() -> None:
     old, new = own([[1, 1, 2]], "corn oats"), own([[2, 1, 2]], "corn oats")
-    third = own([[2, 0, 0]], "corn oats")
+    third = own([[0, 0, 2]], "corn oats")
     both = joined([old, new, third], ["old", "new", "third"])
     np.testing.assert_array_equal(both.labels, [[0, 1, 2]])
     (said,) = [remark for remark in both.remarks if "another class" in remark]
