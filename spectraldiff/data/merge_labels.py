@@ -38,7 +38,7 @@ def joined(parts: Sequence[OwnLabels], paths: Sequence[str | Path]) -> OwnLabels
         return parts[0]
     classes = union_of(c for part in parts for c in part.classes)
     value_of = {c.name: c.value for c in classes}
-    numbers: dict[str, int] = {}
+    numbers: dict[str, int | None] = {}
     labels = np.zeros(parts[0].labels.shape, np.int64)
     groups = np.zeros(labels.shape, np.int32)
     clash, remarks = np.zeros(labels.shape, np.bool_), [remark for part in parts for remark in part.remarks]
@@ -62,7 +62,7 @@ def joined(parts: Sequence[OwnLabels], paths: Sequence[str | Path]) -> OwnLabels
         classes=classes,
         groups=groups if groups.any() else None,
         remarks=tuple(dict.fromkeys(remarks)),
-        numbers=tuple(numbers.get(c.name, 0) for c in classes),
+        numbers=tuple(numbers.get(c.name) for c in classes),
     )
 
 

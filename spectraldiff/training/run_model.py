@@ -119,7 +119,9 @@ def load_denoiser(path: Path, preset: Preset, normaliser: Normaliser) -> Denoise
     if model.preset.diffusion != preset.diffusion:
         pairs = zip(model.preset.options().items(), preset.options().items(), strict=True)
         names = [f"--{k.replace('_', '-')} {one}, here {two}" for (k, one), (_, two) in pairs if one != two]
-        names = [name for name in names if name.startswith("--diffusion")] or ["another preset"]
+        names = [name for name in names if name.startswith("--diffusion")]
+        if model.preset.name != preset.name or not names:
+            names = [f"the preset {model.preset.name}, here {preset.name}"]
         raise RunError(f"the denoiser of '{path}' was trained with {'; '.join(names)}: give the same, or {other}")
     ranges = (model.normaliser.low, normaliser.low), (model.normaliser.high, normaliser.high)
     if any(one.shape != two.shape or not torch.equal(one.cpu(), two.cpu()) for one, two in ranges):

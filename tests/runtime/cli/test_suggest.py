@@ -50,7 +50,7 @@ def test_points_lie_on_pixels_and_say_why(outside_path, cube, write_scene, sdiff
 def test_points_lie_inside_the_mask_and_differ_with_no_tile(outside_path, write_scene, sdiff, tmp_path):
     mask = polygons(tmp_path / "aoi.gpkg", (2, 3, 12, 12), (20, 15, 30, 25))
     found = []
-    for number, memory in enumerate(("4GB", "300MB")):
+    for number, memory in enumerate(("4GB", "450MB")):
         out = tmp_path / f"{number}.gpkg"
         options = ("--model", outside_path, "--count", 5, "--out", out, "--mask", mask, "--max-memory", memory, "-q")
         code, _, err = sdiff("suggest", write_scene(), *options, "--device", "cpu")

@@ -49,7 +49,7 @@ def test_a_round_takes_all_labels_and_the_denoiser_of_before(tiny_files, tiny_sc
     [
         (["--diffusion-steps", "3"], "was trained with --diffusion-steps 2, here 3: give the same, or leave out"),
         (["--bands", "1-11"], "was trained on another scene, or on other bands of it (12 bands, here 11"),
-        (["--preset", "paper"], "another preset"),
+        (["--preset", "paper"], "was trained with the preset fast, here paper: give the same"),
     ],
 )
 def test_a_denoiser_that_does_not_fit_is_refused(tiny_files, halves, sdiff, tmp_path, options, said):
@@ -59,7 +59,7 @@ def test_a_denoiser_that_does_not_fit_is_refused(tiny_files, halves, sdiff, tmp_
     code, _, err = sdiff(*begin, "--denoiser", first, "--run", tmp_path / "second", *options)
     assert code == 1
     assert said in err
-    assert len([line for line in err.splitlines() if line.startswith("error")]) == 1
+    assert len([line for line in err.splitlines() if line.startswith("sdiff: error")]) == 1
     assert not (tmp_path / "second").exists()
 
 
