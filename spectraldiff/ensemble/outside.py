@@ -26,13 +26,13 @@ from spectraldiff.ensemble.context_inputs import BAND_COMPONENTS, ContextInputs
 from spectraldiff.ensemble.held_out_loss import Scores
 from spectraldiff.ensemble.linear_fit import Labelled
 from spectraldiff.models.linear_members import Outside, PixelContext
+from spectraldiff_runtime.output.block import BEYOND
 
 WINDOWS = (1, 3, 5, 9, 15)
 SIZES = (10, 20, 40)  # components; more would take the map more than 5 % longer
 SHRINKAGES = (0.03, 0.3)  # of the covariance within classes, towards the identity
 LEAST = 0.05  # share of a direction's distance to the class that always counts
 SCENE_PIXELS = 4_000  # that the scene's covariance is taken from, at most
-BEYOND = 95  # percent: what is farther counts as unlike the training
 
 
 @dataclass(frozen=True)

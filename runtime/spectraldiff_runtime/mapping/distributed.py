@@ -66,7 +66,7 @@ def run_on_cluster(
 
     stages = [
         Stage("cluster", there, DEPTH),
-        Stage("write", lambda results, stats: write_blocks(results, stats, sink, reporter)),
+        Stage("write", lambda results, stats: write_blocks(job, results, stats, sink, reporter)),
     ]
     Pipeline(stages, stop.set).run(reporter.report)
     warn_overflow(job, reporter, sum(overflowed))

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from spectraldiff_runtime.mapping.pipeline import StageStats
 from spectraldiff_runtime.mapping.request import Region
 from spectraldiff_runtime.model.engine import Model
-from spectraldiff_runtime.output.block import Block, RequestedLayers
+from spectraldiff_runtime.output.block import BEYOND, BEYOND_ALL, Block, RequestedLayers
 from spectraldiff_runtime.output.sinks import Sink
 from spectraldiff_runtime.scene.protocol import Scene
 from spectraldiff_runtime.tiling.plan import Plan
 from spectraldiff_runtime.window import Window
+
+MANY = 0.5  # share of the pixels: if more are unlike the training, the scene is another kind of scene
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,36 @@ def warn_overflow(job: Job, reporter: ProgressReporter, overflowed: int) -> None
     reporter.report()
 
 
+@dataclass
+class FarPixels:
+    """Counts the pixels of a map that are unlike the training classes.
+
+    Attributes
+    ----------
+    far, known
+        Pixels that are farther from the training than `BEYOND` percent of pixels like it, and all pixels with data.
+    """
+
+    far: int = 0
+    known: int = 0
+
+    def count(self, block: Block) -> None:
+        """Count the pixels of a block, if it says how far they are."""
+        if block.outside is not None:
+            self.far += count_true((block.outside > BEYOND) & (block.outside <= BEYOND_ALL))
+            self.known += count_true(block.outside <= BEYOND_ALL)
+
+    def warning(self, name: str) -> str | None:
+        """Return what to say of the scene `name`; None where most of its pixels are like the training."""
+        if not self.known or self.far <= MANY * self.known:
+            return None
+        return (
+            f"{self.far / self.known:.0%} of the pixels of '{name}' are unlike the training, where {100 - BEYOND} % "
+            "are usual: classes, confidence and accuracy may not hold there; check that its values have the unit and "
+            "the calibration of the training scene, and see where with --outside"
+        )
+
+
 def pending_windows(job: Job, sink: Sink, reporter: ProgressReporter, windows: Sequence[Window]) -> list[Window]:
     """Return the windows that are not done yet and contain a pixel to map; the others count as done."""
     pending = []
@@ -84,16 +116,25 @@ def pending_windows(job: Job, sink: Sink, reporter: ProgressReporter, windows: S
 
 
 def write_blocks(
-    results: Iterator[list[tuple[Window, Block | None]]], stats: StageStats, sink: Sink, reporter: ProgressReporter
+    job: Job,
+    results: Iterator[list[tuple[Window, Block | None]]],
+    stats: StageStats,
+    sink: Sink,
+    reporter: ProgressReporter,
 ) -> Iterator[None]:
-    """Write the blocks of each batch to the sink."""
+    """Write the blocks of each batch to the sink; warn at the end where most pixels are unlike the training."""
+    far = FarPixels()
     for pieces in results:
         for window, block in pieces:
+            if block is not None:
+                far.count(block)
+                block = block if job.requested.reads_outside else replace(block, outside=None)
             sink.write(window, block)
             size = 0 if block is None else sum(layer.nbytes for layer in block.layers())
             stats.count(window.height * window.width, size)
             reporter.add(window)
         yield None
+    reporter.warn(far.warning(job.scene.name))
 
 
 def count_true(where: NDArray[np.bool_]) -> int:

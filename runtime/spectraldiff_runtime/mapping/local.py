@@ -53,7 +53,7 @@ def run_locally(job: Job, sink: Sink, reporter: ProgressReporter) -> list[StageS
         Stage("read", lambda _, stats: _read(job, sink, reporter, stats)),
         Stage("gather", lambda parts, stats: _gather(job, reporter, parts, stats), DEPTH),
         Stage("infer", infer, DEPTH),
-        Stage("write", lambda results, stats: write_blocks(results, stats, sink, reporter)),
+        Stage("write", lambda results, stats: write_blocks(job, results, stats, sink, reporter)),
     ]
     Pipeline(stages, cancel).run(reporter.report)
     warn_overflow(job, reporter, sum(overflowed))

@@ -178,7 +178,8 @@ def _map(
         into = callbacks.into
         files = _sink(model, laid, region, request, facts, plan) if into is None else into(laid, region)
         with gathered(files, opened, laid, region, model.card, outputs.requested) as sink:
-            job = Job(model, opened, read, outputs.requested, replace(sink.plan or plan, cache=plan.cache))
+            layers = replace(outputs.requested, counts_outside=model.outside)
+            job = Job(model, opened, read, layers, replace(sink.plan or plan, cache=plan.cache))
             if callbacks.started is not None:
                 callbacks.started(opened, read, job.plan)
             if cluster is None:

@@ -150,7 +150,7 @@ def classify(
             batch.inputs,
             confidence=True,  # says which scores are no numbers
             probabilities=requested.probabilities,
-            outside=requested.reads_outside,
+            outside=requested.asks_outside,
             options=options,
         )
         layers = {name: layer for name, layer in predicted._asdict().items() if layer is not None}

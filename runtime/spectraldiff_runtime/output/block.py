@@ -10,6 +10,7 @@ from spectraldiff_runtime.classes import class_dtype
 
 # How far from the training classes a pixel is, in percent, at most; and the value of pixels where it is not known.
 BEYOND_ALL, NO_OUTSIDE = 100, 255
+BEYOND = 95  # percent: what is farther counts as unlike the training
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Block:
             np.zeros((height, width), class_dtype(classes)),
             np.zeros((height, width), np.float32) if requested.confidence else None,
             np.zeros((classes, height, width), np.float32) if requested.probabilities else None,
-            np.full((height, width), NO_OUTSIDE, np.uint8) if requested.reads_outside else None,
+            np.full((height, width), NO_OUTSIDE, np.uint8) if requested.asks_outside else None,
         )
 
     def layers(self) -> list[NDArray[Any]]:
@@ -66,6 +67,8 @@ class RequestedLayers:
         Pixels of a lower confidence, 0..1, become unclassified.
     max_outside
         Pixels that are farther from the training classes, in percent, become unclassified; 100 for none.
+    counts_outside
+        Whether pixels unlike the training are counted, for a warning, also where no layer of them is kept.
     """
 
     confidence: bool = False
@@ -73,11 +76,17 @@ class RequestedLayers:
     min_confidence: float = 0.0
     outside: bool = False
     max_outside: int = BEYOND_ALL
+    counts_outside: bool = False
 
     @property
     def reads_outside(self) -> bool:
-        """Whether the model is asked how far pixels are from its training classes."""
+        """Whether a map keeps how far pixels are from the training classes."""
         return self.outside or self.max_outside < BEYOND_ALL
+
+    @property
+    def asks_outside(self) -> bool:
+        """Whether the model is asked how far pixels are from its training classes."""
+        return self.reads_outside or self.counts_outside
 
     def unlike(self, outside: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return which pixels are farther from the training classes than is wanted."""

@@ -8,6 +8,7 @@ import rasterio
 
 from spectraldiff_runtime import Model, map_scene
 from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.mapping import job
 from tests.runtime.mapping.test_map_outputs import polygons, read
 
 
@@ -99,3 +100,24 @@ def test_maps_with_another_limit_are_not_taken_for_each_other(model, write_scene
     assert map_scene(model, scene, out, max_outside=40, resume=True).skipped
     with pytest.raises(Exception, match="most outside"):
         map_scene(model, scene, out, max_outside=50, resume=True)
+
+
+def test_a_scene_that_is_mostly_unlike_the_training_is_warned_of(model, holed, write_scene, tmp_path, monkeypatch):
+    """Without any option, and whether or not the layer is kept."""
+    outside = map_scene(model, holed, nodata=0, outside=True).outside
+    known = outside <= 100
+    beyond = int(np.quantile(outside[known], 0.3))
+    share = (outside[known] > beyond).mean()
+    assert 0.5 < share < 0.95
+    monkeypatch.setattr(job, "BEYOND", beyond)
+    said: list[str] = []
+    map_scene(model, holed, nodata=0, tile=8, warn=said.append)
+    assert len(said) == 1
+    assert f"{share:.0%} of the pixels of 'array' are unlike the training, where {100 - beyond} % are usual" in said[0]
+    again: list[str] = []
+    map_scene(model, holed, nodata=0, outside=True, max_outside=90, warn=again.append)
+    assert again == said
+    monkeypatch.setattr(job, "BEYOND", int(np.quantile(outside[known], 0.7)))
+    map_scene(model, write_scene(values=holed, nodata=0), tmp_path / "c.tif", warn=said.append)
+    assert len(said) == 1
+    assert read(tmp_path / "c.tif").any()
