@@ -94,6 +94,8 @@ class Selection:
         What was held out whole, and in how many folds.
     pixels
         Held-out pixels that the weights were fitted to.
+    sampled
+        Training pixels that linear members were fitted to, and all training pixels; None where it was all of them.
     """
 
     members: tuple[Candidate, ...]
@@ -105,11 +107,13 @@ class Selection:
     units: str
     folds: int
     pixels: int
+    sampled: tuple[int, int] | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values."""
         members = [{"title": m.title, "loss": round(m.loss, 4), "share": round(m.share, 4)} for m in self.members]
-        return {"members": members, "held_out": self.units, "folds": self.folds, "pixels": self.pixels}
+        found = {"members": members, "held_out": self.units, "folds": self.folds, "pixels": self.pixels}
+        return found if self.sampled is None else {**found, "linear_members_fitted_to": self.sampled[0]}
 
     @property
     def kept(self) -> tuple[Candidate, ...]:
@@ -125,12 +129,19 @@ class Selection:
     def lines(self) -> list[str]:
         """Return what was chosen and why, one sentence each."""
         best = min(self.members, key=lambda member: member.loss)
-        return [
+        found = [
             f"{len(self.kept)} of {len(self.members)} candidates are members of the model; "
             f"the largest share of its scores, {100 * self.kept[0].share:.0f} %, is that of {self.kept[0].title}.",
             f"The weights follow from {self.pixels:,} training pixels, held out as {self.units} in {self.folds} folds.",
             f"The best single candidate there is {best.title} (held-out loss {best.loss:.3f}).",
         ]
+        if self.sampled is not None:
+            few, many = self.sampled
+            found.append(
+                f"Linear members were fitted to {few:,} of the {many:,} training pixels, evenly many of each class's; "
+                "attention members to all."
+            )
+        return found
 
 
 def read_all(candidates: Sequence[LinearMember], inputs: ContextInputs) -> None:

@@ -1,6 +1,7 @@
 """Fitting an ensemble: linear candidates and attention members, weighed by pixels that were held out of them."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -87,6 +88,8 @@ class EnsembleFit:
         fits = self._linear(inputs, labelled)
         attention = self._attention()
         selection = choose(fits, inputs, labelled, attention, self._independent(), self.folds.units)
+        if len(self.chosen) < len(self.labels):
+            selection = replace(selection, sampled=(len(self.chosen), len(self.labels)))
         model = self._model(selection, inputs)
         outside = self._outside(model, selection, inputs, labelled)
         model.outside = outside.module

@@ -15,6 +15,7 @@ from spectraldiff.models.presets import Preset
 from spectraldiff.models.settings import LinearMember, replaced
 from spectraldiff.splits.draw import Geometry, make_split
 from spectraldiff.splits.split import Split
+from spectraldiff.training import fit_ensemble
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.fit_classifier import Fitted
 from spectraldiff.training.fit_ensemble import EnsembleFit
@@ -85,6 +86,18 @@ def test_where_context_misleads_members_read_one_pixel(preset: Preset, tmp_path:
     assert fitted.model.vit is None
     assert selection.units == "pixels"
     assert accuracy(fitted, scene, split) > 0.95
+
+
+def test_of_many_training_pixels_linear_members_read_some_and_the_report_says_so(
+    preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_ensemble, "MOST_PIXELS", 90)
+    scene = salt_and_pepper()
+    split = make_split(scene.labels, "per-class:60", 0)
+    selection = fit_of(scene, split, preset, tmp_path / "run").selection
+    assert selection.sampled == (90, 180)
+    assert "fitted to 90 of the 180 training pixels" in " ".join(selection.lines())
+    assert selection.as_dict()["linear_members_fitted_to"] == 90
 
 
 def test_where_fields_are_large_members_look_around(preset: Preset, tmp_path: Path) -> None:
