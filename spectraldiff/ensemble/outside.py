@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.stats import rankdata
 
-from spectraldiff.ensemble.context_inputs import BAND_COMPONENTS, ContextInputs
+from spectraldiff.ensemble.context_inputs import BAND_COMPONENTS, ContextInputs, FeatureMap
 from spectraldiff.ensemble.held_out_loss import Scores
 from spectraldiff.ensemble.linear_fit import Labelled
 from spectraldiff.models.linear_members import Outside, PixelContext
@@ -171,6 +171,7 @@ def fit_outside(inputs: ContextInputs, labelled: Labelled, reach: int, sources: 
     sources
         Names of the feature maps that it may read.
     """
+    inputs = replace(inputs, maps={name: _first(inputs.maps[name]) for name in sources}, _kept={})
     around = replace(inputs, pixels=_spread(inputs), _kept={})
     best: tuple[float, _Way, NDArray[np.float64]] | None = None
     for way in _ways(inputs, reach, sources):
@@ -187,6 +188,12 @@ def fit_outside(inputs: ContextInputs, labelled: Labelled, reach: int, sources: 
     percents = np.searchsorted(module.steps.double().numpy(), far, side="left")
     source = "bands" if way.name == BAND_COMPONENTS else "features"
     return OutsideFit(module, way.window, way.size, source, auroc, percents)
+
+
+def _first(whole: FeatureMap) -> FeatureMap:
+    """Return a feature map with those of its components that may be read: means over windows of all take long."""
+    most = max(SIZES)
+    return FeatureMap(whole.values[..., :most], whole.weight[:most], whole.offset[:most])
 
 
 def _spread(inputs: ContextInputs) -> torch.Tensor:
