@@ -21,7 +21,7 @@ from rasterio.windows import Window as RasterioWindow
 from spectraldiff_runtime.errors import SceneError, UsageError
 from spectraldiff_runtime.gdal import GDAL_ERRORS, quiet_gdal, reason
 from spectraldiff_runtime.geo.georeference import Georeference, crs_of, read_georeference
-from spectraldiff_runtime.geo.reprojection import box_text, boxes_around, in_crs, overlap, scene_bounds
+from spectraldiff_runtime.geo.reprojection import box_text, boxes_around, in_crs, overlap, same_crs, scene_bounds
 from spectraldiff_runtime.raster_file import open_looked_at
 from spectraldiff_runtime.window import Window, tiles_of
 
@@ -105,13 +105,14 @@ class RasterMask:
             raise SceneError(f"{which} has no CRS: wanted one, to place one on the other; assign it with gdal_edit.py")
         rounding = 1e-6 * abs(own.transform.determinant) ** 0.5
         alike = np.allclose(mask.transform[:6], own.transform[:6], rtol=0, atol=rounding)
-        if same_size and alike and crs == mask_crs:
+        same = same_crs(crs, mask_crs, scene_bounds(grid.height, grid.width, own))
+        if same_size and alike and same:
             return self._dataset
         self._check_values()
-        turn = self._turn(grid, crs, mask_crs, mask.transform)
+        turn = self._turn(grid, crs, crs if same else mask_crs, mask.transform)
         a, b, c, d, e, f = own.transform[:6]
         return WarpedVRT(
-            self._dataset, src_crs=mask_crs or UNKNOWN, crs=crs or UNKNOWN,
+            self._dataset, src_crs=(crs if same else mask_crs) or UNKNOWN, crs=crs or UNKNOWN,
             transform=rasterio.Affine(a, b, c - turn, d, e, f), width=grid.width, height=grid.height,
             resampling=Resampling.nearest, tolerance=EXACT, add_alpha=True,
         )  # fmt: skip

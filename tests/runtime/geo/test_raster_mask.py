@@ -157,6 +157,15 @@ def test_longitudes_counted_from_elsewhere(tmp_path):
     np.testing.assert_array_equal(RasterMask(path, None, scene).inside(WHOLE), array != 0)
 
 
+@pytest.mark.parametrize("shift", [0.0, 90.0])
+def test_a_crs_with_heights_is_the_same_place(tmp_path, shift):
+    array, columns = values(), int(shift // 30)
+    path = write(tmp_path / "m.tif", array, PLACE, "EPSG:32633+5773")
+    moved = rasterio.Affine(30.0, 0.0, PLACE.c + shift, 0.0, -30.0, PLACE.f)
+    found = RasterMask(path, None, grid(moved)).inside(WHOLE)
+    np.testing.assert_array_equal(found[:, : WIDTH - columns], array[:, columns:] != 0)
+
+
 def test_without_a_place_the_sizes_must_be_equal(tmp_path):
     array = values()
     path = write(tmp_path / "m.tif", array, rasterio.Affine.identity(), None)
