@@ -9,6 +9,9 @@ VRT_BYTES, VRT_LEVELS, VRT_READS = 64 * 2**20, 6, 1_000_000
 # A model file: bytes (protobuf's own limit), its card, the halo, a name in it, any other text in it.
 MODEL_BYTES, CARD_BYTES, HALO, NAME, TEXT = 2**31 - 1, 16 * 2**20, 10_000, 500, 10_000
 
+# Threads and worker processes: with a million, starting them ends the program.
+THREADS = 1024
+
 # A server: seconds without a byte.
 TIMEOUT_S = 60
 

@@ -195,11 +195,13 @@ def describe_raster(file: str) -> dict[str, Any]:
 
 def _place_facts(dataset: Any) -> dict[str, Any]:
     """Return what a raster says of its place in another way than by a transform."""
+    from spectraldiff_runtime.geo.georeference import read_rpcs
+
     points, crs = dataset.gcps
     return {
         "ground_control_points": len(points) or None,
         "ground_control_points_crs": crs.to_string() if points and crs else None,
-        "rpcs": True if dataset.rpcs is not None else None,
+        "rpcs": True if read_rpcs(dataset) is not None else None,
     }
 
 

@@ -76,10 +76,16 @@ def _print_facts(facts: Mapping[str, Any]) -> None:
 
 def _drawable(classes: Any) -> list[dict[str, Any]]:
     """Return a run's classes where they are whole; none where they are not."""
-    known = isinstance(classes, list) and all(
-        isinstance(c, dict) and {"value", "name", "colour"} <= set(c) for c in classes
-    )
-    return classes if known else []
+    return classes if isinstance(classes, list) and all(map(_is_drawable, classes)) else []
+
+
+def _is_drawable(one: Any) -> bool:
+    facts = one if isinstance(one, dict) else {}
+    colour = facts.get("colour")
+    if not isinstance(facts.get("value"), int) or not isinstance(facts.get("name"), str):
+        return False
+    levels = colour if isinstance(colour, list) and len(colour) == 3 else [None]
+    return all(isinstance(level, int) and 0 <= level <= 255 for level in levels)
 
 
 def _flat(facts: Mapping[str, Any], depth: int = 0) -> list[tuple[str, str]]:

@@ -33,6 +33,7 @@ from spectraldiff.training.run_folder import (
 from spectraldiff.training.run_model import load_denoiser
 from spectraldiff.training.trainer import Aims, Training
 from spectraldiff_runtime.errors import RunError, UsageError
+from spectraldiff_runtime.limits import THREADS
 from spectraldiff_runtime.messages import resume_command, sdiff
 from spectraldiff_runtime.validation import as_int_or_none
 
@@ -65,8 +66,8 @@ class RunPlace:
 
     def __post_init__(self) -> None:
         threads = as_int_or_none("threads", self.threads)
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads is {threads}: wanted 1 or more")
+        if threads is not None and not 1 <= threads <= THREADS:
+            raise UsageError(f"threads is {threads}: wanted 1 to {THREADS:,}")
         object.__setattr__(self, "threads", threads)
         if self.device not in (None, "auto", "cpu", "cuda"):
             raise UsageError(f"device is '{self.device}': wanted auto, cpu or cuda")

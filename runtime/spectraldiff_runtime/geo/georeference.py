@@ -67,7 +67,30 @@ def read_georeference(dataset: Any) -> Georeference:
         raise SceneError(
             f"'{dataset.name}' has a transform that gives pixels no area, {tuple(transform)[:6]}: {_MENDED}"
         )
-    return Georeference(dataset.crs, transform, tuple(gcps), gcps_crs, dataset.rpcs)
+    return Georeference(dataset.crs, transform, tuple(gcps), gcps_crs, read_rpcs(dataset))
+
+
+def read_rpcs(dataset: Any) -> Any:
+    """Return an open dataset's RPCs as rasterio's; None if it has none.
+
+    Raises
+    ------
+    SceneError
+        Some are missing, or no numbers.
+    """
+    try:
+        rpcs = dataset.rpcs
+        whole = rpcs is None or all(map(math.isfinite, _numbers_of(rpcs)))
+    except (KeyError, ValueError, TypeError) as error:
+        raise SceneError(f"'{dataset.name}' has RPCs that are not whole ({error}): {_MENDED}") from error
+    if not whole:
+        raise SceneError(f"'{dataset.name}' has RPCs that are not finite: {_MENDED}")
+    return rpcs
+
+
+def _numbers_of(rpcs: Any) -> list[float]:
+    values = [value for value in rpcs.to_dict().values() if value is not None]
+    return [float(number) for value in values for number in (value if isinstance(value, list) else [value])]
 
 
 _MENDED = "wanted the place of its pixels; repair it with gdal_edit.py, or take it out with gdal_edit.py -unsetgt"

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from spectraldiff_runtime import __version__
 from spectraldiff_runtime.errors import MissingExtraError, SpectralDiffError, UsageError
+from spectraldiff_runtime.limits import THREADS
 from spectraldiff_runtime.mapping.dask_workers import CLOSE_SECONDS, local_workers, quiet_logs
 from spectraldiff_runtime.model.session import cpu_threads
 from spectraldiff_runtime.signals import interrupts_deferred
@@ -78,8 +79,8 @@ class ClusterOptions:
         if self.address is None and self.workers is None:
             raise UsageError("no workers are named: give --cluster tcp://host:8786 or --workers N")
         for option, number in (("--workers", self.workers), ("--threads", self.threads)):
-            if number is not None and number < 1:
-                raise UsageError(f"{option} is {number}: wanted 1 or more")
+            if number is not None and not 1 <= number <= THREADS:
+                raise UsageError(f"{option} is {number}: wanted 1 to {THREADS:,}")
         if self.address is not None and not _is_address(self.address):
             raise UsageError(f"--cluster is '{self.address}': wanted a scheduler's address such as tcp://host:8786")
 

@@ -17,6 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import ModelFileError, SpectralDiffError, UsageError
+from spectraldiff_runtime.limits import THREADS
 from spectraldiff_runtime.model.card import ModelCard as ModelCard
 from spectraldiff_runtime.model.cuda import PinnedBuffers, free_memory
 from spectraldiff_runtime.model.graph_check import check_operators, check_results, check_signature
@@ -117,11 +118,11 @@ class Model:
         DeviceError
             CUDA was asked for and does not work here.
         UsageError
-            There is no such device, or `threads` is less than 1.
+            There is no such device, or `threads` is not from 1 to 1,024.
         """
         gpu_of(device)
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads is {threads}: wanted 1 or more, or None for all")
+        if threads is not None and not 1 <= threads <= THREADS:
+            raise UsageError(f"threads is {threads}: wanted 1 to {THREADS:,}, or None for all")
         data = read_model_bytes(path)
         card = parse_card(data, path)
         check_operators(data, f"'{path}'")

@@ -114,16 +114,20 @@ class RasterScene:
         self.name, self.scaled, self._facts = str(path), scaled, facts
         self._dataset = open_raster(path)
         try:
-            self._lines = open_bil(self._dataset)
-            self._describe_file(nodata)
-            self._choose(self._good_bands(bands) if bands is None or isinstance(bands, str) else bands)
-            if bands is None or isinstance(bands, str):
-                self._add_alpha_note()
-            if nodata != NODATA_OF_FILE:
-                self.warnings += nodata_warnings(nodata, self._stored, self.name)
+            with quiet_gdal():  # GDAL reads parts of a file, and remarks on them, when they are asked for
+                self._describe(bands, nodata)
         except BaseException:
             self.close()
             raise
+
+    def _describe(self, bands: BandChoice, nodata: Nodata) -> None:
+        self._lines = open_bil(self._dataset)
+        self._describe_file(nodata)
+        self._choose(self._good_bands(bands) if bands is None or isinstance(bands, str) else bands)
+        if bands is None or isinstance(bands, str):
+            self._add_alpha_note()
+        if nodata != NODATA_OF_FILE:
+            self.warnings += nodata_warnings(nodata, self._stored, self.name)
 
     def _describe_file(self, nodata: Nodata) -> None:
         dataset = self._dataset

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from spectraldiff_runtime.cli import run
 from tests.runtime.hostile.kit import Kit, check_refused
 
 NAN, INF = float("nan"), float("inf")
@@ -43,6 +44,36 @@ def test_control_points(kit: Kit, sdiff_map, listing):
     points = "".join(f'<GCP Id="{i}" Pixel="{i}" Line="{i}" X="nan" Y="1" Z="0"/>' for i in range(4))
     scene = vrt_with(kit, f'<GCPList Projection="EPSG:4326">{points}</GCPList>')
     check_refused(kit, sdiff_map, listing, [scene], 1, "not finite")
+
+
+RPCS = {"missing": {"LINE_OFF": "1", "SAMP_OFF": "1"}, "words": {"LINE_OFF": "x"}}
+
+
+@pytest.mark.parametrize("case", RPCS)
+def test_rpcs(kit: Kit, sdiff_map, listing, capfd, case):
+    listed = "".join(f'<MDI key="{key}">{value}</MDI>' for key, value in RPCS[case].items())
+    scene = vrt_with(kit, f'<Metadata domain="RPC">{listed}</Metadata>')
+    check_refused(kit, sdiff_map, listing, [scene], 1, "not whole")
+    code, err = run(["info", str(scene)]), capfd.readouterr().err
+    assert (code, len(err.splitlines())) == (1, 1)
+
+
+def test_rpcs_that_are_not_finite(kit: Kit, sdiff_map, listing):
+    scales = {f"{key}_{what}": "1" for key in ("LINE", "SAMP", "LAT", "LONG", "HEIGHT") for what in ("OFF", "SCALE")}
+    terms = {f"{key}_COEFF": " ".join(["1"] * 20) for key in ("LINE_NUM", "LINE_DEN", "SAMP_NUM", "SAMP_DEN")}
+    entries = {**scales, **terms, "LAT_OFF": "nan"}
+    listed = "".join(f'<MDI key="{key}">{value}</MDI>' for key, value in entries.items())
+    scene = vrt_with(kit, f'<Metadata domain="RPC">{listed}</Metadata>')
+    check_refused(kit, sdiff_map, listing, [scene], 1, "not finite")
+
+
+def test_remarks_of_gdal_on_damaged_tags_stay_away(kit: Kit, sdiff_map):
+    """GDAL reads some tags when they are asked for, and prints what it thinks of them."""
+    path = kit.write()
+    data = path.read_bytes()
+    at = data.index((34737).to_bytes(2, "little") + (2).to_bytes(2, "little"))  # GeoASCIIParams, text
+    path.write_bytes(data[: at + 2] + (7).to_bytes(2, "little") + data[at + 4 :])
+    assert sdiff_map([path])[1] == []
 
 
 def test_what_is_a_place_passes(kit: Kit, sdiff_map):

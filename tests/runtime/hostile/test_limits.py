@@ -184,6 +184,14 @@ def test_threads(kit: Kit, threads):
         assert max(seen) <= 6
 
 
+@pytest.mark.parametrize("option", ["--threads", "--workers"])
+def test_threads_past_the_limit(kit: Kit, sdiff_map, option):
+    """A million threads ended in a crash."""
+    code, lines = sdiff_map([kit.write(), option, limits.THREADS + 1])
+    assert (code, len(lines)) == (2, 1)
+    assert "1,024" in lines[0]
+
+
 def test_the_page_names_every_limit():
     text = re.sub(r"[,_]", "", (ROOT / "docs/limits.md").read_text("utf-8"))
     for name, value in vars(limits).items():

@@ -221,8 +221,8 @@ def test_addresses(address):
     [
         ({"address": "tcp://host:8786", "workers": 2}, "--cluster and --workers exclude each other"),
         ({}, "no workers are named: give --cluster"),
-        ({"workers": 0}, "--workers is 0: wanted 1 or more"),
-        ({"workers": 2, "threads": 0}, "--threads is 0: wanted 1 or more"),
+        ({"workers": 0}, "--workers is 0: wanted 1 to 1,024"),
+        ({"workers": 2, "threads": 0}, "--threads is 0: wanted 1 to 1,024"),
     ],
 )
 def test_options_that_cannot_be_meant(options, message):

@@ -110,7 +110,7 @@ def test_errors_are_those_of_the_commands(files, notebook, tiny_scene, tmp_path)
         ({"epochs": 1.5}, "epochs is 1.5: wanted a whole number"),
         ({"seed": -1}, "seed is -1: wanted 0 to"),
         ({"device": "tpu"}, "device is 'tpu': wanted auto, cpu or cuda"),
-        ({"threads": 0}, "threads is 0: wanted 1 or more"),
+        ({"threads": 0}, "threads is 0: wanted 1 to 1,024"),
         ({"layer": 7}, "layer index 7 does not exist"),
     ):
         with pytest.raises(UsageError, match=words):

@@ -118,6 +118,20 @@ def test_classes_on_an_output_that_cannot_show_them(model, write_scene, tmp_path
     assert b"W?lder" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "classes",
+    [
+        [{"value": "x", "name": 1, "colour": ["a"]}],
+        [{"value": 1, "name": "[/]", "colour": [999, -1, "x"]}],
+        [{"value": 1, "name": "a", "colour": [1, 2]}],
+        [3],
+    ],
+)
+def test_a_run_whose_classes_are_damaged(sdiff, tmp_path, classes):
+    (tmp_path / "model.json").write_text(json.dumps({"classes": classes}))
+    assert sdiff("info", tmp_path)[0] == 0
+
+
 def test_a_run_folder(sdiff, tmp_path):
     (tmp_path / "model.json").write_text(json.dumps({"preset": "fast", "data": {"name": "x"}, "range": [0.0] * 20}))
     (tmp_path / "metrics.json").write_text(json.dumps({"oa": 0.98, "kappa": float("nan")}))
