@@ -70,7 +70,8 @@ def draw_folds(
     classes = labels.ravel()[flat].astype(np.int64)
     units = np.arange(len(flat)) if by_pixel else patches(labels, groups).ravel()[flat]
     kind = PIXELS if by_pixel else POLYGONS if groups is not None and groups.any() else PATCHES
-    alone, single = [], []
+    drawn = np.zeros(len(flat), np.bool_) if groups is None else groups.ravel()[flat] > 0  # in a polygon
+    alone, single, cut = [], [], []
     for value in np.unique(classes):
         own = np.flatnonzero(classes == value)
         if len(own) == 1:
@@ -78,6 +79,8 @@ def draw_folds(
         elif len(np.unique(units[own])) == 1:
             alone.append(int(value))
             units[own] = units.max() + 1 + _blocks(flat[own], labels.shape[1], wanted)
+        elif not by_pixel and _cut_large(units, own, drawn, flat, labels.shape[1], wanted):
+            cut.append(int(value))
     numbers = balanced(classes, units, generator, wanted) + 1
     numbers[np.isin(classes, single)] = 0
     found = np.zeros(labels.size, np.uint8)
@@ -85,6 +88,11 @@ def draw_folds(
     if len(alone) + len(single) == len(np.unique(classes)):
         kind, alone = BLOCKS if kind != PIXELS else kind, []
     notes = [f"in one {kind} only, so held out block by block and optimistic: {_listed(alone, titles)}"] * bool(alone)
+    if cut:
+        notes.append(
+            "a patch has more than half of its class's pixels, so blocks of it are held out, which is optimistic: "
+            + _listed(cut, titles)
+        )
     if kind == BLOCKS:
         notes = ["each class is in one patch, so blocks of it are held out next to each other: accuracy is optimistic"]
     notes += [f"one labelled pixel only, so no accuracy: {_listed(single, titles)}"] * bool(single)
@@ -102,6 +110,27 @@ def _blocks(flat: NDArray[np.int64], width: int, wanted: int) -> NDArray[np.int6
     found = np.empty(len(flat), np.int64)
     found[np.lexsort((across, along))] = np.arange(len(flat)) * min(wanted, len(flat)) // len(flat)
     return found
+
+
+def _cut_large(
+    units: NDArray[np.int64],
+    own: NDArray[np.intp],
+    drawn: NDArray[np.bool_],
+    flat: NDArray[np.int64],
+    width: int,
+    wanted: int,
+) -> bool:
+    """Cut a patch that has more than half of its class's pixels, `own`, unless it is a polygon; return whether it has.
+
+    Held out whole, it would leave its class in the training to the small patches, which are mostly edges.
+    """
+    values, counts = np.unique(units[own], return_counts=True)
+    inside = own[units[own] == values[counts.argmax()]]
+    if 2 * len(inside) <= len(own) or drawn[inside].any():
+        return False
+    pieces = int(np.ceil(len(inside) * wanted / len(own)))
+    units[inside] = units.max() + 1 + _blocks(flat[inside], width, pieces)
+    return True
 
 
 def balanced(

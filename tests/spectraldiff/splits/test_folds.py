@@ -62,6 +62,22 @@ def test_a_class_of_one_pixel_is_trained_but_not_scored():
         make_split(np.array([[1, 0, 2]], np.uint8), "folds", 0)
 
 
+def test_a_patch_with_most_of_a_class_is_cut_into_blocks():
+    """Held out whole it would leave its class to small patches: 53.6 % instead of 71 were right on EnMAP Potsdam."""
+    labels = np.zeros((30, 20), np.uint8)
+    labels[:20, :10], labels[24:26, 4:8], labels[28:, :4] = 1, 1, 1  # 200, 8 and 8 pixels
+    labels[:8, 14:], labels[10:18, 14:] = 2, 2
+    split = make_split(labels, "folds", 0, geometry=Geometry(window=3))
+    counts = np.bincount(split.folds[labels == 1], minlength=6)[1:]
+    assert counts.max() <= 0.25 * counts.sum()
+    assert all(len(np.unique(split.folds[rows, 14:])) == 1 for rows in (slice(8), slice(10, 18)))
+    assert "a patch has more than half of its class's pixels" in " ".join(split.notes)
+    assert split.notes[-1].endswith(": class 1")
+    polygons = np.where(labels > 0, 1 + (np.arange(30) >= 22)[:, None] + 2 * (labels == 2), 0).astype(np.int32)
+    drawn = make_split(labels, "folds", 0, geometry=Geometry(groups=[polygons], window=3))
+    assert len(np.unique(drawn.folds[:20, :10])) == 1  # a polygon stays whole
+
+
 def test_patches_where_labels_are_no_polygons():
     labels = np.zeros((20, 20), np.uint8)
     for top in (0, 6, 12):
