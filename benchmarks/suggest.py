@@ -25,7 +25,7 @@ from benchmarks.accuracy.store import write_text
 from spectraldiff.accuracy.metrics import score
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.datasets import registry
-from spectraldiff.models.classifier import Prediction
+from spectraldiff.models.classifier import SceneLayers
 from spectraldiff.models.presets import Preset, preset_named
 from spectraldiff.splits.split import Split
 from spectraldiff.training.compute import choose_compute, keep_freed_memory
@@ -52,7 +52,7 @@ def at_random(labels: NDArray[np.uint8], chosen: NDArray[np.bool_], count: int, 
     return more
 
 
-def suggested(scene: LabelledScene, found: Prediction, chosen: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+def suggested(scene: LabelledScene, found: SceneLayers, chosen: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
     """Return the labels with those of `count` points that are suggested among the pixels that have a truth."""
     height, width = chosen.shape
     window = Window(0, height, 0, width)
@@ -67,7 +67,7 @@ def suggested(scene: LabelledScene, found: Prediction, chosen: NDArray[np.bool_]
 
 def trained(
     name: str, scene: LabelledScene, chosen: NDArray[np.bool_], seed: int, preset: Preset, context: Context
-) -> tuple[dict[str, float], Prediction]:
+) -> tuple[dict[str, float], SceneLayers]:
     """Train on some labels; return the figures on all others, and the map."""
     split = Split(name, seed, chosen, (scene.labels > 0) & ~chosen)
     problem = Problem(scene, split)
@@ -82,7 +82,7 @@ def trained(
         named = {key: value for key, value in layers._asdict().items() if value is not None}
         np.savez_compressed(kept, **named)
     with np.load(kept) as file:
-        found = Prediction(file["classes"], file["confidence"], file["other"], file.get("outside"))
+        found = SceneLayers(file["classes"], file["confidence"], file["other"], file.get("outside"))
     accuracy = score(scene.labels[split.test], found.classes[split.test], len(scene.classes))
     figures = {"labels": int(chosen.sum()), "oa": accuracy.oa, "aa": accuracy.aa}
     print(f"{name}, seed {seed}: {figures['labels']} labels, OA {100 * accuracy.oa:.2f}", file=sys.stderr, flush=True)

@@ -55,13 +55,14 @@ def fit_ours(name: str, preset: Preset, problem: Problem, context: Context) -> O
     report, classes = context.report, model.classes
     labels = problem.labels.astype(np.int64) - 1
     offset = torch.from_numpy(Prior(EQUAL).logs(labels, classes) - Prior().logs(labels, classes))
-    predicted, confidence, equal = model.to(context.compute.device).predict_both(
+    layers = model.to(context.compute.device).predict_both(
         problem.scene, offset, lambda done, n: report("mapping", done, n)
     )
     seconds = run.read_json("metrics.json")["seconds"]
     trained = sum(s for stage, s in seconds.items() if not stage.endswith("map"))
     chosen = {"smoothing iterations": float(model.smoothing.iterations), "temperature": float(model.temperature)}
-    return Outcome(predicted, trained, time.perf_counter() - started, chosen, 2 * model.halo + 1, confidence, equal)
+    mapped = time.perf_counter() - started
+    return Outcome(layers.classes, trained, mapped, chosen, 2 * model.halo + 1, layers.confidence, layers.other)
 
 
 def _take_denoiser(run: RunFolder, preset: Preset, problem: Problem, context: Context) -> None:

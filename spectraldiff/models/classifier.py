@@ -62,7 +62,7 @@ class Ensemble:
     outside: Outside | None = None
 
 
-class Prediction(NamedTuple):
+class SceneLayers(NamedTuple):
     """What a model says of a scene, (H, W) each; 0 where the scene has no data.
 
     `classes` and `other` have the labels' type: the map, and the map with an offset added to the scores. `confidence`
@@ -179,7 +179,7 @@ class Classifier(nn.Module):
         scene: LabelledScene,
         offset: Tensor,
         report: Callable[[int, int], None] = lambda done, total: None,
-    ) -> Prediction:
+    ) -> SceneLayers:
         """Return what `predict` does, and the class map with an offset, (K,), added to the scores: another prior's."""
         padded = mirrored(filled(scene, self.fill), self.halo)
         height, width = scene.labels.shape
@@ -205,7 +205,7 @@ class Classifier(nn.Module):
         classes[~scene.valid], confidence[~scene.valid], others[~scene.valid] = 0, 0, 0
         if outside is not None:
             outside[~scene.valid] = NO_OUTSIDE
-        return Prediction(classes, confidence, others, outside)
+        return SceneLayers(classes, confidence, others, outside)
 
     def outside_of(self, features: Tensor) -> Tensor:
         """Map features (N, D, T', T') to how far pixels are from the training classes, percent, as large as scores."""
