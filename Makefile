@@ -1,5 +1,6 @@
 # `make demo` runs the main job on Indian Pines; `make test` runs lint, types, import rules and all tests, `make check` the
-# same without the tests that train or kill processes; `make fuzz` tries random inputs for an hour, `make coverage` counts the lines that tests run; `make bench` prints the tables.
+# same without the tests that train or kill processes; `make fuzz` tries random inputs for an hour, `make coverage` counts the
+# lines that tests run; `make bench` prints the tables.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
