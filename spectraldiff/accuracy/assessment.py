@@ -63,6 +63,7 @@ class Assessment:
             **self.accuracy.as_dict(),
             "classes": [c.name for c in self.classes],
             "values": list(self.values),
+            "notes": list(self.notes),
             **{f"{reason}_pixels": count for reason, count in self.left_out.items()},
             "area_adjusted": None if self.adjusted is None else self.adjusted.as_dict(),
             "calibration": None if self.calibration is None else self.calibration.as_dict(),

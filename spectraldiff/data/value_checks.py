@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spectraldiff.data.merge_scenes import alike, unit_doubts, with_common_classes, with_common_names
+from spectraldiff.data.merge_scenes import alike, differing_bands, unit_doubts, with_common_classes, with_common_names
 from spectraldiff.data.scene import LabelledScene, check_class_count
 from spectraldiff.wording import counted
 from spectraldiff_runtime.errors import SceneError
@@ -59,9 +59,9 @@ def prepared(
     for scene in scenes:
         check_data(scene)
         check_range(scene)
-    units = unit_doubts(scenes, mixed)
+    doubts = (*unit_doubts(scenes, mixed), *filter(None, [differing_bands(scenes)]))
     first, *more = with_common_classes([with_remarks(scene, *value_doubts(scene)) for scene in scenes])
-    return with_remarks(first, *units, *alike(first.classes)), *more
+    return with_remarks(first, *doubts, *alike(first.classes)), *more
 
 
 def with_remarks(scene: LabelledScene, *remarks: str) -> LabelledScene:

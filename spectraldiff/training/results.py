@@ -30,6 +30,7 @@ from spectraldiff.splits.split import Split
 from spectraldiff.training.compute import Compute
 from spectraldiff.wording import counted
 
+NOTES, NOTE = 50, 400  # lines in the model card, and characters of each
 PACKAGES = ("spectraldiff", "torch", "numpy", "scikit-learn")
 LOSSES = {
     "diffusion": "L1 on the noise",
@@ -162,7 +163,20 @@ class Result:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the figures must know, one line each."""
         test = () if self.test is None else self.test.notes
-        return (*self.splits[0].notes, *(note for note in (self.temperature.note,) if note), *test)
+        counts = count_labels(self.scenes, self.splits)
+        return (
+            *self.splits[0].notes,
+            *(note for note in (self.temperature.note,) if note),
+            *test,
+            *self.remarks,
+            *_left_out(self.scenes, self.splits),
+            *doubts(counts),
+        )
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """How scenes and labels were read, and what is doubtful in them, one line each."""
+        return tuple(remark for scene in self.scenes for remark in scene.remarks)
 
 
 def metrics_of(result: Result, preset: Preset, compute: Compute) -> dict[str, Any]:
@@ -220,9 +234,19 @@ def model_facts(result: Result) -> dict[str, Any]:
             "ece": result.found.calibration.ece,
             "temperature": result.temperature.value,
             "smoothing": result.smoothing.iterations,
+            "notes": [remark[:NOTE] for remark in result.remarks[:NOTES]],
         },
         "versions": versions(),
     }
+
+
+def _left_out(scenes: Sequence[LabelledScene], splits: Sequence[Split]) -> list[str]:
+    """Say how many labelled pixels are not used, one line each."""
+    pairs = list(zip(scenes, splits, strict=True))
+    empty = sum(int(((scene.labels > 0) & ~scene.valid).sum()) for scene, _ in pairs)
+    unused = sum(int(((scene.labels > 0) & scene.valid & ~split.train & ~split.test).sum()) for scene, split in pairs)
+    counts = {"labelled pixels without data, left out": empty, "labelled pixels on neither side of the split": unused}
+    return [f"{what}: {count:,}" for what, count in counts.items() if count]
 
 
 def _band_facts(scenes: Sequence[LabelledScene]) -> dict[str, Any]:
@@ -245,7 +269,7 @@ def versions() -> dict[str, str]:
 
 def write_run_report(path: Path, result: Result, preset: Preset, compute: Compute, command: str) -> None:
     """Write a run's report.html; OutputError where it cannot be written."""
-    found, remarks = result.found, [remark for scene in result.scenes for remark in scene.remarks]
+    found = result.found
     titles = {f"{name.capitalize()}: {LOSSES[name]}": h for name, h in result.histories.items() if name in LOSSES}
     report = Report(
         found.maps,
@@ -265,7 +289,7 @@ def write_run_report(path: Path, result: Result, preset: Preset, compute: Comput
         seconds=result.seconds,
         facts=_recipe(result, preset, compute),
         versions=versions(),
-        notes=[*result.notes, *remarks, *doubts(count_labels(result.scenes, result.splits))],
+        notes=list(result.notes),
     )
     write_report(path, report)
 

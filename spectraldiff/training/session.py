@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from spectraldiff.data.merge_scenes import differing_bands
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.normaliser import common_normaliser
 from spectraldiff.options import RUNS
@@ -173,7 +172,7 @@ def _show(scenes: Sequence[LabelledScene], splits: Sequence[Split], monitor: Mon
     counts = count_labels(scenes, splits)
     monitor.data(scenes, splits, counts)
     remarks = [remark for scene in scenes for remark in scene.remarks]
-    _warn((*remarks, differing_bands(scenes), *splits[0].notes, *doubts(counts)), monitor)
+    _warn((*remarks, *splits[0].notes, *doubts(counts)), monitor)
 
 
 def _warn(lines: Iterable[str], monitor: Monitor) -> None:

@@ -145,8 +145,33 @@ def map_scene(
         WriteOptions.of(form, overwrite, resume),
         ComputeOptions.of(max_memory, tile, batch, cluster),
     )
-    warn = warn or (lambda message: warnings.warn(one_line(message), stacklevel=4))
-    return _map(model, scene, request, _Callbacks(started, progress, warn, into))
+    warn = warn or (lambda message: warnings.warn(one_line(message), stacklevel=5))
+    notes: list[str] = []
+    callbacks = _Callbacks(_noted(notes, started), progress, _told(notes, warn), into)
+    return replace(_map(model, scene, request, callbacks), notes=tuple(dict.fromkeys(notes)))
+
+
+def _told(notes: list[str], warn: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what keeps each warning, and passes it on."""
+
+    def tell(message: str) -> None:
+        notes.append(one_line(message))
+        warn(message)
+
+    return tell
+
+
+def _noted(
+    notes: list[str], started: Callable[[Scene, Region, Plan], None] | None
+) -> Callable[[Scene, Region, Plan], None]:
+    """Return what keeps the note of the scene that is mapped, and then says that it begins."""
+
+    def begin(scene: Scene, region: Region, plan: Plan) -> None:
+        notes.extend(filter(None, [scene.note if hasattr(scene, "note") else ""]))
+        if started is not None:
+            started(scene, region, plan)
+
+    return begin
 
 
 @dataclass(frozen=True)

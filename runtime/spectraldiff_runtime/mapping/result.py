@@ -43,6 +43,8 @@ class MapResult:
         As in `Block`; None where written to a file or not read.
     unlike
         Pixels without a class because they are too far from the training classes; None where nobody asked.
+    notes
+        How the bands in use were chosen, and each warning, one line each.
     """
 
     classes: NDArray[Any] | None
@@ -60,6 +62,7 @@ class MapResult:
     clouds: Mapping[str, Any] | None = None
     outside: NDArray[np.uint8] | None = None
     unlike: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def pixels_per_second(self) -> float:
@@ -83,6 +86,7 @@ class MapResult:
             "unlike_training_pixels": self.unlike,
             "skipped": self.skipped,
             "clouds": None if self.clouds is None else dict(self.clouds),
+            "notes": list(self.notes),
             "classes": [self._row(c) for c in self.legend],
             "profile": list(self.profile),
         }
