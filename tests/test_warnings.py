@@ -18,6 +18,7 @@ from spectraldiff.accuracy.assessment import assess
 from spectraldiff.accuracy.independent_test import read_independent
 from spectraldiff.data.label_reader import read_own_labels, renumbered
 from spectraldiff.data.label_vectors import LabelFields
+from spectraldiff.data.merge_labels import joined
 from spectraldiff.data.merge_scenes import alike, differing_bands, unit_doubts, with_common_names
 from spectraldiff.data.scene import LabelledScene, _labels_of
 from spectraldiff.data.value_checks import scale_doubts, value_doubts
@@ -111,6 +112,13 @@ def odd_values_other_grids_and_codes(folder: Path) -> list[str]:
         *labels(raster(folder / "b.tif", STRIPES, place=moved)),
         *labels(raster(folder / "c.tif", np.array([7, 90, 255], np.uint8)[STRIPES])),
     ]
+
+
+@case
+def several_files(folder: Path) -> list[str]:
+    paths = [vector(folder / f"{kind}.gpkg", [area(0)], kind=[kind]) for kind in "AB"]
+    parts = [read_own_labels(path, SHAPE, PLACE, "s", LabelFields("kind")) for path in paths]
+    return list(joined(parts, paths).remarks)
 
 
 @case

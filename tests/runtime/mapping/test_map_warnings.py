@@ -7,6 +7,7 @@ import pytest
 
 from spectraldiff_runtime import ArrayScene, map_scene
 from spectraldiff_runtime.mapping.band_matching import fit_bands
+from spectraldiff_runtime.mapping.job import FarPixels
 from spectraldiff_runtime.scene.raster import RasterScene
 from tests.runtime.mapping.test_overflow import Overflowing
 from tests.warning_texts import pattern_of, texts
@@ -46,6 +47,11 @@ def said(model, card, cube, write_scene):
     eight = write_scene(values=np.concatenate([cube[..., :1], cube], axis=-1))
     with RasterScene(eight) as scene:
         fitted(scene, replace(card, wavelengths=None, band_numbers=tuple(range(2, 9)), file_bands=8))
+        scene.quantity = "radiance"
+        fitted(scene.select(range(1, 8)), replace(card, units="surface reflectance", wavelengths=None))
+    far = FarPixels()
+    far.far, far.known = 9, 10
+    lines.append(far.warning("scene"))
     return list(filter(None, lines))
 
 
