@@ -82,7 +82,7 @@ def _gather(
     """Yield the tiles of each strip as batches; warn once where the scene's values seem to have another unit."""
     model = job.model
     limit_threads(model.threads)
-    size, warning = None if model.gpu is None else _common_size(job), None
+    size, warning = _common_size(job), None
     for part, tiles in parts:
         for batch in gather(model, job.scene, part, tiles, job.plan.batch, job.region.inside, size):
             if warning is None:

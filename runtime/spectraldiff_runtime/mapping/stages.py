@@ -96,8 +96,8 @@ def gather(
     inside
         Says which pixels are requested; None for all.
     size
-        Height and width that all tiles are filled up to, for a GPU: at each new shape every convolution is planned
-        anew, which takes longer than to compute the fill. None where only tiles of one size are to run together.
+        Height and width that all tiles are filled up to. At each new shape the memory that ONNX Runtime keeps between
+        runs grows, and a GPU plans every convolution anew. None where only tiles of one size are to run together.
     """
     card, buffers, whole = model.card, model.buffers, (scene.height, scene.width)
     fill = np.array(card.fill, np.float32)

@@ -154,15 +154,17 @@ def _preferred_tile(halo: int) -> int:
 
 
 def _tile_shape(tile: int, halo: int, rows: "list[Span]", columns: "list[Span]") -> tuple[int, int]:
-    """Return rows and columns of the tiles that parts are best cut into: with the least to compute twice.
+    """Return rows and columns of the tiles that parts are best cut into: with the least to compute.
 
+    All are filled up to the largest: at each new shape, the memory that ONNX Runtime keeps between runs would grow.
     None is larger, with its halo, than a square tile of `tile`.
     """
     rim = 2 * halo
     high, wide = (Counter(span.stop - span.start for span in spans) for spans in (rows, columns))
 
     def padded(lengths: Counter[int], most: int) -> int:
-        return sum(count * (n + -(-n // most) * rim) for n, count in lengths.items())
+        pieces = {n: -(-n // most) for n in lengths}
+        return sum(count * pieces[n] for n, count in lengths.items()) * (max(-(-n // pieces[n]) for n in lengths) + rim)
 
     sides = {-(-n // pieces) for n in high for pieces in range(1, -(-n // tile) + 2)}
     shapes = [(side, (tile + rim) ** 2 // (side + rim) - rim) for side in sorted(sides)]
