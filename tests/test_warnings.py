@@ -231,6 +231,8 @@ def splits(folder: Path) -> list[str]:
     groups[STRIPES == 1] = 1
     half, one = np.where(STRIPES == 1, 1, 0), np.zeros((9, 9), np.uint8)
     one[0, 0], one[2:5, 2:5], one[7:, 0:3], one[7:, 6:] = 1, 2, 3, 3
+    large = np.zeros((12, 12), np.uint8)
+    large[:9, :9], large[11, 11], large[11, :2], large[:2, 11] = 1, 1, 2, 2
     places = [PLACE, PLACE]
     by_polygon = Geometry(groups=[groups, groups], georeferences=places)
     drawn = [
@@ -239,6 +241,7 @@ def splits(folder: Path) -> list[str]:
         make_splits([STRIPES], "file:t.tif", 0, marked=half),
         make_splits([STRIPES], "folds:2", 0),
         make_splits([one], "folds:2", 0),
+        make_splits([large], "folds:2", 0),
         make_splits([STRIPES, STRIPES], "folds:4", 0, geometry=Geometry(georeferences=places)),
         make_splits([STRIPES, STRIPES], "fraction:0.2", 0, geometry=by_polygon),
     ]
