@@ -130,6 +130,7 @@ def assessment(parts) -> Assessment:
         left_out={"excluded": 3, "nodata": 12},
         hectares=0.04,
         notes=("a warning",),
+        values=(1, 2, 3, 4),
     )
 
 
