@@ -3,16 +3,19 @@
 A text that no error is made of is a warning, unless its function is named in `OTHERS`. A new one needs a case here.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pyogrio
 import pytest
 import rasterio
 import shapely
+from pyarrow import parquet
 
 from spectraldiff.accuracy.assessment import assess
 from spectraldiff.accuracy.independent_test import read_independent
@@ -25,6 +28,8 @@ from spectraldiff.data.value_checks import scale_doubts, value_doubts
 from spectraldiff.splits.draw import Geometry, make_splits
 from spectraldiff.splits.label_counts import ClassLabels, doubts
 from spectraldiff_runtime.classes import LandCoverClass
+from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.geo.geoparquet import read_geoparquet
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geo.text_encoding import encoding_of_dbf
 from spectraldiff_runtime.geo.vector_source import open_vectors
@@ -119,6 +124,15 @@ def several_files(folder: Path) -> list[str]:
     paths = [vector(folder / f"{kind}.gpkg", [area(0)], kind=[kind]) for kind in "AB"]
     parts = [read_own_labels(path, SHAPE, PLACE, "s", LabelFields("kind")) for path in paths]
     return list(joined(parts, paths).remarks)
+
+
+@case
+def geoparquet(folder: Path) -> list[str]:
+    path = folder / "a.parquet"
+    facts = {"primary_column": "g", "columns": {"g": {"encoding": "WKB", "crs": None}}}
+    table = pyarrow.table({"kind": ["A"], "parts": [[1]], "g": [shapely.to_wkb(area(0))]})
+    parquet.write_table(table.replace_schema_metadata({"geo": json.dumps(facts)}), path)
+    return list(read_geoparquet(path, SceneError)[1])
 
 
 @case

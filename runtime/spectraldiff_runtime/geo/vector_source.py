@@ -6,7 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import SceneError, SpectralDiffError
 from spectraldiff_runtime.gdal import GDAL_ERRORS, check_plain, file_mode, network_options
+from spectraldiff_runtime.geo.geoparquet import read_geoparquet
 from spectraldiff_runtime.geo.text_encoding import TextEncoding, checked_encoding, encoding_of_dbf, encoding_of_text
 from spectraldiff_runtime.raster_file import open_looked_at
 
@@ -37,7 +38,7 @@ class VectorSource:
     path
         As the user named it.
     name, options
-        What OGR opens, and how.
+        What OGR opens, a name or the bytes of a file, and how.
     layers
         Its layers that have geometries.
     crs
@@ -49,7 +50,7 @@ class VectorSource:
     """
 
     path: str
-    name: str
+    name: str | bytes
     layers: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=dict)
     crs: str | None = None
@@ -124,6 +125,8 @@ def open_vectors(
     UsageError
         There is no such encoding.
     """
+    import pyogrio
+
     check_vectors(path)
     text = str(path)
     given = None if encoding is None else TextEncoding(checked_encoding(encoding))
@@ -135,8 +138,9 @@ def open_vectors(
     _check_parts(local, kind)
     if suffix == ".csv":
         return _csv(local, kind, given or encoding_of_text(local))
-    if suffix in (".parquet", ".geoparquet"):
-        _check_parquet(local, kind)
+    if suffix in (".parquet", ".geoparquet") and "Parquet" not in pyogrio.list_drivers():
+        data, remarks = read_geoparquet(local, kind)
+        return replace(_opened(text, data, kind, None), remarks=remarks)
     table = local.with_suffix(".dbf") if suffix == ".shp" else None
     found = encoding_of_dbf(table) if table is not None and table.is_file() and given is None else given
     return _opened(text, _name_of(local, kind), kind, found)
@@ -160,7 +164,7 @@ def check_vectors(path: str | Path) -> None:
                 raise SceneError(f"'{path}' names sources elsewhere: wanted a vector file that holds its features")
 
 
-def _opened(text: str, name: str, kind: type[SpectralDiffError], encoding: TextEncoding | None) -> VectorSource:
+def _opened(text: str, name: str | bytes, kind: type[SpectralDiffError], encoding: TextEncoding | None) -> VectorSource:
     import pyogrio
 
     try:
@@ -209,16 +213,6 @@ def _check_parts(path: Path, kind: type[SpectralDiffError]) -> None:
 
 def _cases(suffix: str) -> tuple[str, str]:
     return suffix, suffix.upper()
-
-
-def _check_parquet(path: Path, kind: type[SpectralDiffError]) -> None:
-    import pyogrio
-
-    if "Parquet" not in pyogrio.list_drivers():
-        raise kind(
-            f"'{path}' is GeoParquet, which this build of GDAL (in pyogrio) does not read: wanted another format; "
-            "convert it, as by ogr2ogr labels.gpkg labels.parquet, or in QGIS"
-        )
 
 
 def _name_of(path: Path, kind: type[SpectralDiffError]) -> str:

@@ -95,16 +95,6 @@ def test_what_ogr_cannot_open_is_said_in_its_words(tmp_path):
     assert not is_vector(tmp_path / "missing.gpkg")
 
 
-def test_geoparquet_is_refused_with_what_to_do_where_gdal_has_no_driver(tmp_path, monkeypatch):
-    (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    monkeypatch.setattr(pyogrio, "list_drivers", lambda: {"GPKG": "rw"})
-    with pytest.raises(SceneError, match=r"is GeoParquet, which this build of GDAL .* ogr2ogr labels.gpkg"):
-        open_vectors(tmp_path / "a.parquet")
-    monkeypatch.setattr(pyogrio, "list_drivers", lambda: {"Parquet": "r"})
-    with pytest.raises(SceneError, match="cannot be read as a vector file"):  # GDAL's turn
-        open_vectors(tmp_path / "a.parquet")
-
-
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize(
     ("x", "y", "crs", "said"),
