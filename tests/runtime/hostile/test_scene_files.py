@@ -39,6 +39,13 @@ def mixed_types(kit: Kit) -> list[object]:
     return [scene]
 
 
+def opaque(values):
+    """Return bytes whose fourth band is full everywhere."""
+    found = values.astype(np.uint8)
+    found[:, :, 3] = 255
+    return found
+
+
 def circle(kit: Kit) -> list[object]:
     kit.vrt("scene.vrt", "other.vrt")
     return [kit.vrt("other.vrt")]
@@ -135,7 +142,7 @@ CONTENT: dict[str, tuple[int, str, Make]] = {
     "rgba": (
         1,
         "3 bands in use",
-        lambda k: [k.write(values=k.cube[:, :, :4].astype(np.uint8), photometric="rgb", alpha="yes")],
+        lambda k: [k.write(values=opaque(k.cube[:, :, :4]), photometric="rgb", alpha="yes")],
     ),
     "subdatasets": (1, "or stack those of one band each with gdalbuildvrt -separate", subdatasets),
     "vrt-nowhere": (1, "nowhere.tif: No such file", lambda k: [k.vrt("nowhere.tif")]),
