@@ -139,7 +139,7 @@ class Row:
     def values(self, method: str, figure: str) -> NDArray[np.float64]:
         """Return a figure of a method for each seed, in percent."""
         found = sorted((r for r in self.results if r.method == method), key=lambda r: r.seed)
-        return 100 * np.array([getattr(r, figure) for r in found])
+        return 100 * np.array([getattr(r, figure) for r in found], np.float64)  # None becomes NaN
 
     def best_simple(self, figure: str) -> str:
         """Return the simple method of the highest mean."""

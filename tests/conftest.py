@@ -14,6 +14,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # where a test asks for mor
 
 # A suite that a shell started in the background ignores Ctrl-C, and the programs that it tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):  # and one that nohup started ignores the end of its terminal
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Who uses one of these trains or exports a model, or reads one that was made so, and is marked.
 TRAINING = {"tiny_run", "tiny_request", "tiny_preset", "job", "notebook", "onnx_of"}

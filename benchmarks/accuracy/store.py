@@ -64,7 +64,7 @@ class Result:
     map_path
         The map, a .npy file.
     equal_aa
-        AA of the map under equal shares of the classes; NaN for a method without one.
+        AA of the map under equal shares of the classes; None for a method without one.
     """
 
     method: str
@@ -79,7 +79,7 @@ class Result:
     train_seconds: float
     map_seconds: float
     map_path: Path
-    equal_aa: float = float("nan")
+    equal_aa: float | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], map_path: Path) -> Self:
@@ -98,7 +98,7 @@ class Result:
             train_seconds=values["train_seconds"],
             map_seconds=values["map_seconds"],
             map_path=map_path,
-            equal_aa=_number(values.get("equal_aa")),
+            equal_aa=values.get("equal_aa"),
         )
 
 

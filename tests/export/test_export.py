@@ -102,7 +102,7 @@ class Tampered(DeployedClassifier):
 
 
 def test_a_file_that_differs_from_pytorch_is_not_left(export, tmp_path, names, monkeypatch):
-    monkeypatch.setattr(writers, "DeployedClassifier", Tampered)
+    monkeypatch.setattr(writers, "deployed", Tampered)
     with pytest.raises(VerificationError, match=r"model.pt' differs from PyTorch by \S+ in probabilities"):
         export(tmp_path / "model.pt")
     assert names() == []

@@ -97,7 +97,7 @@ def test_onnx_runtime_agrees_at_every_size(exported, tiles_for):
     assert np.unique(wanted.argmax(1)).size > 1
     for count, height, width in ((1, 1, 1), (3, 7, 7), (2, 4, 7), (1, 7, 2)):
         cut = tiles[:count, :, : height + 2 * halo, : width + 2 * halo].contiguous().numpy()
-        classes, confidence, probabilities = model.run(cut, confidence=True, probabilities=True)
+        classes, confidence, probabilities, _ = model.run(cut, confidence=True, probabilities=True)
         expected = wanted[:count, :, :height, :width]
         np.testing.assert_allclose(probabilities, expected, rtol=0, atol=3e-5)
         np.testing.assert_allclose(confidence, expected.max(1), rtol=0, atol=3e-5)

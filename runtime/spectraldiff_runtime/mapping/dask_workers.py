@@ -63,8 +63,9 @@ def local_workers(dask: Any, workers: int, threads: int) -> Iterator[Any]:
         stack.enter_context(_environment(threads))
         with interrupts_deferred(), _sigint_blocked():
             settings = {"temporary-directory": stack.enter_context(_scratch()), **PAGES}
-            with import_module("dask").config.set(settings):
-                cluster = _start(dask, workers)
+            # Until the end: a worker that is started in the place of a dead one takes the settings of that moment.
+            stack.enter_context(import_module("dask").config.set(settings))
+            cluster = _start(dask, workers)
             stack.callback(_end, cluster)
         yield cluster
 

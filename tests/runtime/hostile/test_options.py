@@ -64,7 +64,11 @@ MASKS: dict[str, tuple[int, str, Make]] = {
     "mask-unplaced-scene": (
         2,
         "has no georeference",
-        lambda k: [k.write(transform=None), "--mask", k.file("m.geojson", "{}")],
+        lambda k: [
+            k.write(transform=None),
+            "--mask",
+            k.file("m.geojson", '{"type": "FeatureCollection", "features": []}'),
+        ],
     ),
     "bounds-unplaced-scene": (
         2,

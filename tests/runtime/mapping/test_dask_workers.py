@@ -63,7 +63,9 @@ def threads_of_openmp(_: int) -> str:
 
 @pytest.fixture(scope="module")
 def local() -> Iterator[WindowCluster]:
+    others = listening()  # of servers that earlier tests started in this process
     with WindowCluster(ClusterOptions(workers=2)) as started:
+        started.others = others
         yield started
 
 
@@ -251,7 +253,17 @@ def test_nobody_else_can_give_them_code(local):
 
 
 def test_no_port_offers_a_page(local):
-    for port in listening():
+    """Nor does one of a worker that was started in the place of a dead one."""
+
+    def workers() -> set[str]:
+        return set(local._client.scheduler_info(n_workers=-1)["workers"])
+
+    before = workers()
+    os.kill(min(pids(local)), signal.SIGKILL)
+    eventually(lambda: len(workers()) == 2 and workers() != before)
+    ports = set(listening()) - set(local.others)
+    assert ports
+    for port in ports:
         for page in ("", "info/main/workers.html", "json/counts.json", "metrics", "health"):
             with pytest.raises((HTTPError, URLError, OSError)):
                 urlopen(f"http://127.0.0.1:{port}/{page}", timeout=2)

@@ -104,7 +104,7 @@ def named(count: int, name: str) -> tuple[LandCoverClass, ...]:
     "words", ["land principally occupied by agriculture, with natural vegetation, ", "MAMMOWWOOD "]
 )
 def test_names_of_any_length_leave_room_for_the_picture(tmp_path, count, words):
-    classes = named(count, words * 20)
+    classes = named(count, (words * 20)[:490])
     reference = np.arange(1, count + 1)
     (tmp_path / "m").mkdir()
     figures.confusion_matrix(tmp_path / "m" / "c.png", score(reference, reference, count), classes)
