@@ -106,8 +106,8 @@ def open_vectors(
 ) -> VectorSource:
     """Find out how OGR opens a vector file.
 
-    Beside what OGR opens by itself: names with an exclamation mark, gzipped files, zip files with one vector file in a
-    folder, and CSV files with columns of coordinates or WKT.
+    In addition to what OGR opens by itself: names with an exclamation mark, gzipped files, zip files with one vector
+    file in a folder, CSV files with columns of coordinates or WKT, and GeoParquet.
 
     Parameters
     ----------
