@@ -105,7 +105,7 @@ class Pipeline:
         Parameters
         ----------
         tick
-            Called often from the calling thread, to show progress.
+            Called often from the calling thread, and once at the end, to show progress.
 
         Raises
         ------
@@ -124,6 +124,8 @@ class Pipeline:
                     if tick is not None:
                         tick()
             raise_if_ended()
+            if tick is not None:
+                tick()
         finally:
             self._halt()
             for thread in threads:
