@@ -186,7 +186,7 @@ def metrics_of(result: Result, preset: Preset, compute: Compute) -> dict[str, An
         **split_facts(result.splits),
         **kept_facts(result),
         "notes": list(result.notes),
-        "remarks": [remark for scene in result.scenes for remark in scene.remarks],
+        "remarks": list(result.remarks),
         "labels": [one.as_dict() for one in count_labels(result.scenes, result.splits)],
         "scenes": scene_facts(result.scenes, result.splits, result.found.of_scenes),
         "features": preset.features.source,

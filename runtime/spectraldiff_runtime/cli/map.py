@@ -10,11 +10,14 @@ import typer
 
 from spectraldiff_runtime.cli.map_output import print_profile, progress, rate, summarise
 from spectraldiff_runtime.cli.options import (
+    BandNumbers,
     CloudPixels,
     Clouds,
     Json,
+    Nodata,
     Overwrite,
     Quiet,
+    Threads,
     Verbose,
     check_verbosity,
     parse_bands,
@@ -116,13 +119,8 @@ def map(
         str | None,
         typer.Option(help="Values of a raster as --mask that are wanted: 1,2.", metavar="VALUES", show_default=False),
     ] = None,
-    nodata: Annotated[
-        str | None,
-        typer.Option(help="Value of pixels without data, or 'none'; the file's own by default.", show_default=False),
-    ] = None,
-    bands: Annotated[
-        str | None, typer.Option(help="Bands to use, counted from 1: 1-100,110-200; or all.", show_default=False)
-    ] = None,
+    nodata: Nodata = None,
+    bands: BandNumbers = None,
     clouds: Clouds = CloudPixels.KEEP,
     resample_bands: Annotated[
         bool, typer.Option("--resample-bands", help="Interpolate bands to the model's wavelengths.")
@@ -147,7 +145,7 @@ def map(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Tiles that run through the model at once.", show_default=False)
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.", show_default=False)] = None,
+    threads: Threads = None,
     device: Annotated[
         str, typer.Option(help="Where the model runs: auto, cpu, cuda, or cuda:1 for the second GPU.")
     ] = "auto",

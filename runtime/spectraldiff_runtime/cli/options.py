@@ -24,6 +24,14 @@ DataDir = Annotated[
     typer.Option("--data-dir", help="Folder with files that you have already.", show_default=False),
 ]
 
+Nodata = Annotated[
+    str | None,
+    typer.Option(help="Value of pixels without data, or 'none'; the file's own by default.", show_default=False),
+]
+BandNumbers = Annotated[
+    str | None, typer.Option(help="Bands to use, counted from 1: 1-100,110-200; or all.", show_default=False)
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.", show_default=False)]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder that holds the runs.")]
 
 

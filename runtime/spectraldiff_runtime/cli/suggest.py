@@ -9,11 +9,14 @@ import typer
 
 from spectraldiff_runtime.cli.map_output import progress
 from spectraldiff_runtime.cli.options import (
+    BandNumbers,
     CloudPixels,
     Clouds,
     Json,
+    Nodata,
     Overwrite,
     Quiet,
+    Threads,
     parse_bands,
     parse_nodata,
     parse_size,
@@ -39,18 +42,16 @@ def suggest(
         str, typer.Option(help="The field that you write the classes into: the --field of `sdiff train`.")
     ] = "class",
     mask: Annotated[
-        Path | None, typer.Option(help="Look inside the polygons of this vector file only.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Look inside the polygons of this vector file only, or where this raster is not 0.", show_default=False
+        ),
     ] = None,
-    nodata: Annotated[
-        str | None,
-        typer.Option(help="Value of pixels without data, or 'none'; the file's own by default.", show_default=False),
-    ] = None,
-    bands: Annotated[
-        str | None, typer.Option(help="Bands to use, counted from 1: 1-100,110-200; or all.", show_default=False)
-    ] = None,
+    nodata: Nodata = None,
+    bands: BandNumbers = None,
     clouds: Clouds = CloudPixels.KEEP,
     max_memory: Annotated[str, typer.Option(help="What the process may hold.")] = "4GB",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.", show_default=False)] = None,
+    threads: Threads = None,
     device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, or cuda:1.")] = "auto",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
