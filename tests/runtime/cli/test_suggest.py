@@ -64,6 +64,20 @@ def test_points_lie_inside_the_mask_and_differ_with_no_tile(outside_path, write_
     assert inside.all()
 
 
+def test_a_raster_may_be_the_mask(outside_path, write_scene, sdiff, tmp_path):
+    wanted = np.zeros((29, 37, 1), np.uint8)
+    wanted[3:12, 2:12] = 1
+    scene, out = write_scene(), tmp_path / "points.gpkg"
+    mask = write_scene(values=wanted, name="wanted.tif")
+    options = ("--model", outside_path, "--count", 5, "--out", out, "--mask", mask, "--device", "cpu", "-q")
+    code, _, err = sdiff("suggest", scene, *options)
+    assert code == 0, err
+    points = table(out)[1]
+    assert len(points) == 5
+    columns, rows = (points[:, 0] - 480_000) // 20, (4_470_000 - points[:, 1]) // 20
+    assert wanted[rows.astype(int), columns.astype(int), 0].all()
+
+
 def test_a_model_without_the_outside_layer_goes_by_its_confidence(model_path, write_scene, sdiff, tmp_path):
     out = tmp_path / "points.gpkg"
     code, _, err = sdiff("suggest", write_scene(), "--model", model_path, "--count", 3, "--out", out, "--field", "crop")
