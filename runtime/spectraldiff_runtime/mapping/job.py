@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from spectraldiff_runtime.mapping.pipeline import StageStats
 from spectraldiff_runtime.mapping.request import Region
 from spectraldiff_runtime.model.engine import Model
-from spectraldiff_runtime.output.block import BEYOND, BEYOND_ALL, Block, RequestedLayers
+from spectraldiff_runtime.output.block import BEYOND, BEYOND_ALL, Block, RequestedLayers, farther_than
 from spectraldiff_runtime.output.sinks import Sink
 from spectraldiff_runtime.scene.protocol import Scene
 from spectraldiff_runtime.tiling.plan import Plan
@@ -90,7 +90,7 @@ class FarPixels:
     def count(self, block: Block) -> None:
         """Count the pixels of a block, if it says how far they are."""
         if block.outside is not None:
-            self.far += count_true((block.outside > BEYOND) & (block.outside <= BEYOND_ALL))
+            self.far += count_true(farther_than(BEYOND, block.outside))
             self.known += count_true(block.outside <= BEYOND_ALL)
 
     def warning(self, name: str) -> str | None:

@@ -90,4 +90,9 @@ class RequestedLayers:
 
     def unlike(self, outside: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return which pixels are farther from the training classes than is wanted."""
-        return np.asarray((outside > self.max_outside) & (outside <= BEYOND_ALL))
+        return farther_than(self.max_outside, outside)
+
+
+def farther_than(percent: int, outside: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which pixels are farther from the training than so many percent; those where it is not known are not."""
+    return np.asarray((outside > percent) & (outside <= BEYOND_ALL))

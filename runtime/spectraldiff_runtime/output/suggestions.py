@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.classes import LandCoverClass
-from spectraldiff_runtime.output.block import BEYOND_ALL, Block
+from spectraldiff_runtime.output.block import BEYOND, Block, farther_than
 from spectraldiff_runtime.tiling.plan import Plan
 from spectraldiff_runtime.window import Window
 
 CELLS = 25  # for each point that is wanted, where there are so many pixels
-BEYOND = 95  # percent from which on a pixel counts as unlike the training
 MOSTLY = 0.5  # share of such pixels from which on they are the reason for a cell
 
 
@@ -96,7 +95,7 @@ class SuggestionSink:
             self._knows_outside, outside = True, block.outside[rows, columns].astype(np.float64)
         rows, columns = rows + window.row0 - self._window.row0, columns + window.col0 - self._window.col0
         cells = rows // self._side * self._across + columns // self._side
-        doubt, beyond = 1 - confidence, (outside > BEYOND) & (outside <= BEYOND_ALL)
+        doubt, beyond = 1 - confidence, farther_than(BEYOND, outside)
         for total, part in ((self._pixels, np.ones(len(cells))), (self._doubt, doubt), (self._beyond, beyond)):
             total += np.bincount(cells, part, len(total))
         self._keep(cells, rows * self._window.width + columns, doubt + beyond, (classes, confidence, outside))
