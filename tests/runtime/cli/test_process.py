@@ -33,11 +33,17 @@ def assert_one_line(done: subprocess.CompletedProcess, words: str, code: int = 1
     assert words in done.stderr
 
 
-@pytest.mark.parametrize("number", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("number", [8, 10, 12, 14, 16, 64])
 def test_few_open_files(shell, tmp_path, number):
+    """How many a map needs depends on the system; the end is a map or one line, nothing between."""
     done = shell(f"ulimit -n {number}; $S map $SCENE --model $MODEL --out o.tif -q")
-    assert_one_line(done, "ulimit -n")
-    assert {path.name for path in tmp_path.iterdir()} == {"scene.tif"}
+    if number == 64 or (number > 8 and done.returncode == 0):
+        assert (done.returncode, done.stderr) == (0, "")
+        assert shell("$S info o.tif").returncode == 0
+        assert {"scene.tif", "o.tif"} <= {path.name for path in tmp_path.iterdir()}
+    else:
+        assert_one_line(done, "ulimit -n")
+        assert {path.name for path in tmp_path.iterdir()} == {"scene.tif"}
 
 
 # Presses Ctrl-C at the first import of a module.
