@@ -1,6 +1,8 @@
 """What starting takes: commands load on demand, and their help still says all."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -96,3 +98,21 @@ def test_a_map_is_evaluated_without_pytorch(python, write_scene, model_path, tmp
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["oa"] == 1
+
+
+# Prints how threads of OpenMP wait once `sdiff` has begun.
+WAITING = """
+import os
+import spectraldiff_runtime.cli as cli
+from spectraldiff_runtime.__main__ import sdiff
+cli.main = lambda: print(os.environ["OMP_WAIT_POLICY"])
+sdiff()
+"""
+
+
+@pytest.mark.parametrize(("own", "used"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_do_not_spin_unless_that_is_asked_for(subprocess_environment, own, used):
+    environment = {name: value for name, value in subprocess_environment.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if own is None else {"OMP_WAIT_POLICY": own}
+    command = [sys.executable, "-c", WAITING]
+    assert subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout == f"{used}\n"
