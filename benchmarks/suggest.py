@@ -31,7 +31,7 @@ from spectraldiff.splits.split import Split
 from spectraldiff.training.compute import choose_compute, keep_freed_memory
 from spectraldiff_runtime.errors import SpectralDiffError
 from spectraldiff_runtime.output.block import Block
-from spectraldiff_runtime.output.suggestions import SuggestionSink
+from spectraldiff_runtime.suggest.choice import SuggestionSink
 from spectraldiff_runtime.window import Window
 
 

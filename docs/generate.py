@@ -21,7 +21,7 @@ spectraldiff_runtime` is the half that maps and needs no PyTorch. Errors are exc
 warnings go to `warnings.warn`, or to `warn` where a function takes it.
 """
 FIRST = ("open_labelled", "open_dataset", "list_datasets", "train", "resume", "open_run", "export", "map_scene",
-         "evaluate", "reconstruct", "info")  # fmt: skip
+         "suggest", "evaluate", "reconstruct", "info")  # fmt: skip
 SECTION = re.compile(r"^(\w[\w ]*)\n-+\n", re.MULTILINE)
 
 

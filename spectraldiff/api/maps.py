@@ -27,6 +27,7 @@ from spectraldiff_runtime.messages import one_line
 if TYPE_CHECKING:
     from spectraldiff_runtime.mapping.request import Region
     from spectraldiff_runtime.scene.protocol import Scene
+    from spectraldiff_runtime.suggest.choice import Suggestion
     from spectraldiff_runtime.tiling.plan import Plan
 
 
@@ -74,12 +75,7 @@ def map_scene(
     >>> sd.map_scene("model.onnx", "line.img", "classes.tif", confidence="confidence.tif")
     >>> classes = sd.map_scene("model.onnx", cube).classes
     """
-    if isinstance(model, Model):
-        if device is not None or threads is not None:
-            raise UsageError("device and threads belong to the model that is open: give them to Model.open")
-        engine = model
-    else:
-        engine = Model.open(Path(model), device or "auto", threads)
+    engine = _opened(model, device, threads)
     with _told(progress) as (begin, advance):
 
         def started(scene: "Scene", region: "Region", plan: "Plan") -> None:
@@ -93,6 +89,79 @@ def map_scene(
             started=started,
             progress=advance,
         )
+
+
+def suggest(
+    model: Model | PathLike,
+    scene: "PathLike | NDArray[Any] | Scene",
+    out: PathLike | None = None,
+    *,
+    count: int = 40,
+    field: str = "class",
+    overwrite: bool = False,
+    device: str | None = None,
+    threads: int | None = None,
+    progress: Progress = True,
+    **options: Any,
+) -> "list[Suggestion]":
+    """Say where a label would help a model most; needs no PyTorch.
+
+    Parameters
+    ----------
+    model, scene
+        As for `map_scene`.
+    out
+        The GeoPackage of points to write, for a scene with a CRS and a transform; None writes nothing.
+    count
+        Points wanted, 1..1,000; fewer come where the scene has fewer parts with data.
+    field
+        The empty field of `out` for the classes: the field of the labels in the next training.
+    overwrite
+        Whether `out` may exist.
+    device, threads, progress
+        As for `map_scene`.
+    options
+        Of `spectraldiff_runtime.map_scene`: ``mask``, ``window``, ``bounds``, ``bands``, ``nodata``, ``clouds``,
+        ``max_memory``, ...
+
+    Returns
+    -------
+    list of Suggestion
+        The most useful first: ``row``, ``column``, ``x``, ``y``, ``class_name``, ``confidence`` (0..1), ``outside``
+        (percent, or None) and ``reason``.
+
+    Raises
+    ------
+    ModelFileError, DeviceError, SceneError, OutputError, UsageError
+        As for `map_scene`; also where points cannot be placed on the scene.
+
+    Examples
+    --------
+    >>> sd.suggest("model.onnx", "scene.tif", "points.gpkg", count=40)
+    """
+    from spectraldiff_runtime.suggest.points import suggest as suggest_with
+
+    engine = _opened(model, device, threads)
+    with _told(progress) as (begin, advance):
+        return suggest_with(
+            engine,
+            Path(scene) if isinstance(scene, os.PathLike) else scene,
+            None if out is None else Path(out),
+            count=count,
+            field=field,
+            overwrite=overwrite,
+            **options,
+            started=lambda _, region, __: begin(region.window.height * region.window.width),
+            progress=advance,
+        )
+
+
+def _opened(model: Model | PathLike, device: str | None, threads: int | None) -> Model:
+    if not isinstance(model, Model):
+        return Model.open(Path(model), device or "auto", threads)
+    if device is not None or threads is not None:
+        raise UsageError("device and threads belong to the model that is open: give them to Model.open")
+    return model
 
 
 @contextmanager

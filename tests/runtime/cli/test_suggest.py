@@ -1,15 +1,18 @@
 """Points to label: where the model is unsure or the scene unlike its training, spread out, with the reason."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pyogrio
 import pytest
 import shapely
 
+import spectraldiff as sd
 from spectraldiff_runtime import Model, map_scene
+from spectraldiff_runtime.errors import UsageError
 from spectraldiff_runtime.output.block import Block
-from spectraldiff_runtime.output.suggestions import SuggestionSink
+from spectraldiff_runtime.suggest.choice import SuggestionSink
 from spectraldiff_runtime.window import Window, tiles_of
 from tests.runtime.mapping.test_map_outputs import polygons
 from tests.tiny_model import CARD
@@ -45,6 +48,25 @@ def test_points_lie_on_pixels_and_say_why(outside_path, cube, write_scene, sdiff
     listed = json.loads(printed)["points"]
     assert [(one["x"], one["y"]) for one in listed] == [tuple(point) for point in points.tolist()]
     assert "6 points" in err
+
+
+def test_from_python_it_is_the_same(outside_path, cube, write_scene, sdiff, tmp_path):
+    scene, out, calls = write_scene(), tmp_path / "points.gpkg", []
+    model = sd.Model.open(outside_path, "cpu", 1)
+    found = sd.suggest(model, scene, out, count=6, progress=lambda *call: calls.append(call))
+    own = tmp_path / "own.gpkg"
+    code, printed, err = sdiff("suggest", scene, "--model", outside_path, "--count", 6, "--out", own, "--json", "-q")
+    assert code == 0, err
+    assert [asdict(one) for one in found] == json.loads(printed)["points"]
+    assert np.array_equal(table(out)[1], table(own)[1])
+    pixels = cube.shape[0] * cube.shape[1]
+    assert calls[-1] == ("map", pixels, pixels)
+    # An array has no place: rows and columns alone.
+    alone = sd.suggest(model, cube, count=6, progress=False)
+    assert [(one.row, one.column) for one in alone] == [(one.row, one.column) for one in found]
+    assert {(one.x, one.y) for one in alone} == {(None, None)}
+    with pytest.raises(UsageError, match="--count is 0"):
+        sd.suggest(model, cube, count=0)
 
 
 def test_points_lie_inside_the_mask_and_differ_with_no_tile(outside_path, write_scene, sdiff, tmp_path):

@@ -35,6 +35,8 @@ class Suggestion:
         What the map says there: its class, 0..1, and percent; None where the model does not know the latter.
     reason
         Why a label there would help, for people.
+    x, y
+        The pixel's centre in the scene's CRS; None where the scene has no transform.
     """
 
     row: int
@@ -43,6 +45,8 @@ class Suggestion:
     confidence: float
     outside: int | None
     reason: str
+    x: float | None = None
+    y: float | None = None
 
 
 class SuggestionSink:
