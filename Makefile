@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo lint check test fuzz coverage bench docs clean
+.PHONY: demo lint check test fuzz coverage bench docs site clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -52,5 +52,9 @@ bench: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python -m docs.generate
 
+# The documentation as a site, in site/.
+site: docs
+	$(BIN)/mkdocs build
+
 clean:
-	rm -rf .venv demo htmlcov .coverage
+	rm -rf .venv demo site htmlcov .coverage

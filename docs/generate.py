@@ -1,4 +1,4 @@
-"""Writes docs/api.md from the docstrings: ``make docs``, or ``python -m docs.generate`` in the repository's root."""
+"""Writes docs/api.md from the docstrings and docs/cli.md from the commands: ``python -m docs.generate``."""
 
 import ast
 import dataclasses
@@ -10,8 +10,10 @@ from typing import Any
 
 import spectraldiff as sd
 import spectraldiff_runtime
+from spectraldiff_runtime import cli
 
 PAGE = Path(__file__).with_name("api.md")
+COMMAND_PAGE = Path(__file__).with_name("cli.md")
 HEAD = """# Python API
 
 <!-- Written by docs/generate.py from the docstrings: change them, and run `make docs`. -->
@@ -19,6 +21,14 @@ HEAD = """# Python API
 `import spectraldiff as sd` has a function for each command of `sdiff`, with the same defaults. `import
 spectraldiff_runtime` is the half that maps and needs no PyTorch. Errors are exceptions under `SpectralDiffError`;
 warnings go to `warnings.warn`, or to `warn` where a function takes it.
+"""
+COMMAND_HEAD = """# Commands
+
+<!-- Written by docs/generate.py from the commands: change them, and run `make docs`. -->
+
+`--help` behind a command prints the same. Results go to files, and with `--json` to stdout; progress, warnings and the
+summary go to stderr. Exit codes: 0 done, 1 failed with one line that says why, 2 an option that is wrong, 130 after
+Ctrl-C.
 """
 FIRST = ("open_labelled", "open_dataset", "list_datasets", "train", "resume", "open_run", "export", "map_scene",
          "suggest", "evaluate", "reconstruct", "info")  # fmt: skip
@@ -110,5 +120,30 @@ def methods(thing: Any) -> list[str]:
     return ["\n".join(["**Methods and properties**", "", *found, ""])] if found else []
 
 
+def command_page() -> str:
+    """Return the page of all commands with their arguments and options."""
+    return "\n".join([COMMAND_HEAD, *(command(f"sdiff {name}", cli.load_command(name)) for name in cli.COMMANDS)])
+
+
+def command(name: str, found: Any) -> str:
+    """Return the part of the page on one command, and on those below it."""
+    context = found.make_context(name, [], resilient_parsing=True)
+    usage = " ".join([name, *found.collect_usage_pieces(context)])
+    parts = [f"## {name}\n", f"```\n{usage}\n```\n", f"{inspect.cleandoc(found.help)}\n"]
+    rows = [one.get_help_record(context) for one in found.params]
+    shown = [(names, re.sub(r"\s+", " ", text)) for names, text in filter(None, rows)]
+    if shown:
+        parts.append("| Argument or option | |\n|---|---|")
+        parts.append("".join(f"| `{cell(names)}` | {cell(text)} |\n" for names, text in shown))
+    parts += [command(f"{name} {below}", inner) for below, inner in getattr(found, "commands", {}).items()]
+    return "\n".join(parts)
+
+
+def cell(text: str) -> str:
+    """Return text of a table's cell, in which a bar would end it."""
+    return text.replace("|", "/").strip()
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), "utf-8")
+    COMMAND_PAGE.write_text(command_page(), "utf-8")

@@ -9,7 +9,7 @@ import pytest
 from spectraldiff_runtime.cli import run
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 # The changelog speaks of names as they were.
 CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]
 SOURCES = {"spectraldiff": ROOT, "spectraldiff_export": ROOT / "export", "spectraldiff_runtime": ROOT / "runtime"}
@@ -151,7 +151,8 @@ def test_commands_in_the_pages_have_the_options_that_they_are_given(capsys: pyte
 def test_options_in_the_table_of_whole_flight_lines_are_options_of_sdiff_map(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    section = (ROOT / "README.md").read_text("utf-8").partition("## Whole flight lines")[2].partition("\n## ")[0]
+    page = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
+    section = page.partition("## Options for whole flight lines")[2].partition("\n## ")[0]
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", section))
     assert run(["map", "--help"]) == 0
     shown = capsys.readouterr().out

@@ -44,7 +44,7 @@ class LazyCommands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Find the command as Typer does, which may fail, and replace the placeholder by the real one."""
         name, stand_in, rest = super().resolve_command(ctx, args)
-        return name, stand_in if name is None else _load(name), rest
+        return name, stand_in if name is None else load_command(name), rest
 
 
 def _new_app(**settings: Any) -> typer.Typer:
@@ -52,7 +52,7 @@ def _new_app(**settings: Any) -> typer.Typer:
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **settings)
 
 
-def _load(name: str) -> Any:
+def load_command(name: str) -> Any:
     """Import the module of a command and return the command."""
     module, app = import_module(COMMANDS[name][0]), _new_app()
     app.callback()(_stand_in)  # or a single command would become the app itself
