@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff.accuracy.class_matching import match_classes, read_reference
+from spectraldiff.accuracy.interval import Interval, oa_interval
 from spectraldiff.accuracy.metrics import Accuracy, score
 from spectraldiff.data.label_vectors import LabelFields, is_vector
 from spectraldiff.data.scene import LabelledScene, pulled_back
@@ -41,10 +42,19 @@ class IndependentLabels:
         """Return the accuracy of a class map, (H, W)."""
         return score(self.labels, predicted, len(self.classes))
 
+    def interval(self, predicted: NDArray[Any]) -> Interval | None:
+        """Return the interval of the overall accuracy of a class map; None for a single patch of labels."""
+        return oa_interval([self.labels], [predicted], [None])
+
     def facts(self, predicted: NDArray[Any]) -> dict[str, Any]:
         """Return the accuracy of a class map as plain values, with the classes and what was left out."""
-        names = [one.name for one in self.classes]
-        return {**self.score(predicted).as_dict(), "classes": names, "left_out": self.left_out}
+        names, interval = [one.name for one in self.classes], self.interval(predicted)
+        return {
+            **self.score(predicted).as_dict(),
+            "interval": None if interval is None else interval.as_dict(),
+            "classes": names,
+            "left_out": self.left_out,
+        }
 
 
 def read_independent(

@@ -116,10 +116,7 @@ def summarise(folder: "RunFolder", result: "Result", seconds: float) -> None:
             figures = (accuracy.oa, accuracy.aa, accuracy.kappa)
             table.add_row(cell(name), *(f"{100 * value:.2f}" for value in figures))
     console().print(table)
-    if result.measured:
-        say(f"Accuracy by {result.measured}; {result.trained_on}")
-    elif result.trained_on:
-        say(f"Accuracy by the split; {result.trained_on}")
+    _say_measured(result)
     say(f"The map assumes {result.prior.title}")
     leakage = metrics["leakage"]
     leaked = "" if leakage is None else f": {100 * leakage:.0f} % of the test pixels have a training pixel in reach"
@@ -135,3 +132,14 @@ def summarise(folder: "RunFolder", result: "Result", seconds: float) -> None:
     )
     export = sdiff("export", "--run", folder.path, "--out", "model.onnx")
     say(f"'{folder.path / REPORT}'. Next: `{export}`")
+
+
+def _say_measured(result: "Result") -> None:
+    """Say how sure the accuracy is, and what it was measured on."""
+    found = result.found
+    if found.interval is not None:
+        say(f"OA {100 * found.accuracy.oa:.2f}: {found.interval.words()}")
+    if result.measured:
+        say(f"Accuracy by {result.measured}; {result.trained_on}")
+    elif result.trained_on:
+        say(f"Accuracy by the split; {result.trained_on}")

@@ -28,11 +28,12 @@ ABSENT = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class Figure:
-    """A headline figure: its name, its value as text, and its unit."""
+    """A headline figure: its name, its value as text, its unit, and a line below."""
 
     name: str
     value: str
     unit: str = ""
+    below: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff.accuracy.independent_test import IndependentLabels
+from spectraldiff.accuracy.interval import Interval
 from spectraldiff.accuracy.mapped_scene import MappedScene
 from spectraldiff.accuracy.metrics import Accuracy, Calibration
 from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
@@ -31,6 +32,8 @@ class Report:
         One or more, with the same classes.
     accuracy
         On the test pixels of all scenes.
+    interval
+        Of the overall accuracy; None where there is none.
     raw_accuracy
         Of the same classifier on raw bands; None where it was not trained.
     calibration
@@ -69,6 +72,7 @@ class Report:
     accuracy: Accuracy
     command: str
     window: int
+    interval: Interval | None = None
     raw_accuracy: Accuracy | None = None
     calibration: Calibration | None = None
     leakage: float | None = None
@@ -140,7 +144,7 @@ def write_report(path: Path, report: Report) -> None:
 def _headline(report: Report) -> list[Figure]:
     raw = report.raw_accuracy
     more = [] if raw is None else [Figure("OA on raw bands", percent(raw.oa), "%")]
-    return [*sections.headline(report.accuracy, report.calibration), *more]
+    return [*sections.headline(report.accuracy, report.calibration, report.interval), *more]
 
 
 def _maps(report: Report) -> list[dict[str, Any]]:
@@ -206,7 +210,7 @@ def _test(test: IndependentLabels, predicted: NDArray[Any]) -> dict[str, Any]:
     foot = ["All; means", f"{accuracy.pixels:,}", percent(accuracy.aa), percent(sections.mean(accuracy.users))]
     caption = sections.class_caption(accuracy)
     return {
-        "headline": sections.headline(accuracy, None),
+        "headline": sections.headline(accuracy, None, test.interval(predicted)),
         "table": Table(["Class", "Test", "Found, %", "Right, %"], rows, foot, caption),
     }
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from spectraldiff.accuracy.interval import Interval
 from spectraldiff.accuracy.metrics import Accuracy, Calibration
 from spectraldiff.report import figures
 from spectraldiff.report.html_page import Figure, percent, thinned
@@ -16,12 +17,12 @@ CLASS_CAPTION = (
 )
 
 
-def headline(accuracy: Accuracy, calibration: Calibration | None) -> list[Figure]:
+def headline(accuracy: Accuracy, calibration: Calibration | None, interval: Interval | None = None) -> list[Figure]:
     """Return the figures that matter most."""
     classes, tested = len(accuracy.per_class), accuracy.tested
     some = "" if tested == classes else f" of {tested} of {classes} classes"
     shown = [
-        Figure("Overall accuracy (OA)", percent(accuracy.oa), "%"),
+        Figure("Overall accuracy (OA)", percent(accuracy.oa), "%", "" if interval is None else interval.words()),
         Figure(f"Average accuracy (AA){some}", percent(accuracy.aa), "%"),
         Figure("Kappa \N{MULTIPLICATION SIGN} 100", percent(accuracy.kappa)),
     ]

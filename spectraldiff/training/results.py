@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from spectraldiff.accuracy.independent_test import IndependentLabels
+from spectraldiff.accuracy.interval import Interval, oa_interval
 from spectraldiff.accuracy.mapped_scene import MappedScene, Predictions
 from spectraldiff.accuracy.metrics import Accuracy, Calibration, calibration, score
 from spectraldiff.data.scene import LabelledScene
@@ -56,6 +57,8 @@ class Evaluation:
         Confidence against accuracy on the test pixels of all scenes that have a class.
     other
         `accuracy` if the other prior was assumed; None where it is not known.
+    interval
+        Of the overall accuracy; None where one polygon or patch was scored.
     """
 
     maps: tuple[MappedScene, ...]
@@ -63,6 +66,7 @@ class Evaluation:
     of_scenes: tuple[Accuracy | None, ...]
     calibration: Calibration
     other: Accuracy | None = None
+    interval: Interval | None = None
 
 
 def evaluated(maps: Sequence[MappedScene]) -> Evaluation:
@@ -80,6 +84,7 @@ def evaluated(maps: Sequence[MappedScene]) -> Evaluation:
         tuple(score(t, one.classes, classes) if t.any() else None for t, one in zip(tests, judged, strict=True)),
         calibration(confidence[sure], (predicted == truth)[sure]),
         None if any(one is None for one in others) else score(truth, _flat(others), classes),
+        oa_interval(tests, [one.classes for one in judged], [m.scene.groups for m in maps]),
     )
 
 
@@ -191,6 +196,7 @@ def metrics_of(result: Result, preset: Preset, compute: Compute) -> dict[str, An
         "scenes": scene_facts(result.scenes, result.splits, result.found.of_scenes),
         "features": preset.features.source,
         "accuracy": result.found.accuracy.as_dict(),
+        "interval": None if result.found.interval is None else result.found.interval.as_dict(),
         "raw_accuracy": None if raw is None else raw.as_dict(),
         "prior": prior_facts(result),
         "test": None if result.test is None else result.test.facts(result.found.maps[0].predicted),
@@ -276,6 +282,7 @@ def write_run_report(path: Path, result: Result, preset: Preset, compute: Comput
         found.accuracy,
         command,
         result.window,
+        interval=found.interval,
         raw_accuracy=result.raw_accuracy,
         calibration=found.calibration,
         leakage=mean_leakage(result.splits),

@@ -97,6 +97,11 @@ def test_report_shows_the_maps_and_the_figures(tiny_run: RunFolder) -> None:
     text, metrics = (tiny_run.path / "report.html").read_text("utf-8"), tiny_run.read_json("metrics.json")
     for share in (metrics["accuracy"]["oa"], metrics["raw_accuracy"]["oa"], metrics["calibration"]["ece"]):
         assert f"<dd>{100 * share:.2f}<small> %</small></dd>" in text
+    interval = metrics["interval"]
+    low, high = interval["oa"]
+    assert low < metrics["accuracy"]["oa"] <= high
+    assert (interval["of"], interval["level"]) == ("patch", 0.95)
+    assert f"95 % interval {100 * low:.1f} to {100 * high:.1f}, from {interval['units']:,} patches" in text
     assert text.count("<img") == 8  # scene, map, confusion, confidence, reliability, three losses
     assert f"{metrics['temperature']['value']:.2f}, from 36 held-out training pixels" in text
     assert "How to reproduce" in text
