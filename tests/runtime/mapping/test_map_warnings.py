@@ -15,7 +15,8 @@ from tests.warning_texts import pattern_of, texts
 OTHERS = {  # texts of errors that other functions raise, and of a page
     "_counted", "_no_band_message", "_remedy", "_other_version", "of", "_repr_html_",
 }  # fmt: skip
-TEXTS = list(texts(["runtime/spectraldiff_runtime/mapping"], OTHERS))
+PACKAGES = ("runtime/spectraldiff_runtime/mapping",)
+TEXTS = list(texts(PACKAGES, OTHERS))
 
 
 @pytest.fixture
