@@ -155,7 +155,10 @@ def tables_of_text(folder: Path) -> list[str]:
     (folder / "c.cpg").write_text("klingon")
     found = encoding_of_dbf(table)
     assert found is not None
-    return [*labels(folder / "a.csv"), *open_vectors(folder / "b.csv").remarks, found.remark]
+    vector(folder / "d.shp", [area(0), area(1)], value=[1, 2], name=["Grün", "Wald"])
+    (folder / "d.dbf").rename(folder / "d.tif.vat.dbf")
+    of_values = labels(raster(folder / "d.tif", STRIPES))
+    return [*labels(folder / "a.csv"), *open_vectors(folder / "b.csv").remarks, found.remark, *of_values]
 
 
 @case

@@ -37,11 +37,12 @@ REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(_streaming
 def _use_own_projections() -> None:
     """Have rasterio use the PROJ data of its wheel, whatever PROJ_LIB and PROJ_DATA say: other versions fit it not.
 
-    They are often those of a QGIS, a conda or a PostGIS installation, with which no EPSG code is known. A rasterio that
-    was built here has no data of its own and goes by the variables.
+    They are often those of a QGIS, a conda or a PostGIS installation, with which no EPSG code is known. Rasterio goes
+    by them anew in each thread, and so does every process that is started: they are taken out of the environment. A
+    rasterio that was built here has no data of its own and needs them.
     """
     own = PROJDataFinder().search_wheel()
-    if own and ("PROJ_LIB" in os.environ or "PROJ_DATA" in os.environ):
+    if own and [os.environ.pop(name) for name in ("PROJ_LIB", "PROJ_DATA") if name in os.environ]:
         set_proj_data_search_path(own)
 
 

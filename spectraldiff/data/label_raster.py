@@ -189,6 +189,8 @@ def _remarks(path: str | Path, found: _Values, zero: LandCoverClass | None, has_
             f"0 was read as unlabelled in '{path}', though its nodata value is {found.legend.nodata:.17g}: if it is a "
             "class, give it a name or another number"
         )
+    if found.legend.remark:
+        yield found.legend.remark
     if found.odd:
         yield f"pixels of '{path}' that are infinite or not a number, left unlabelled: {found.odd:,}"
 

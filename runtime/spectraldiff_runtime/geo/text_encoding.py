@@ -9,6 +9,8 @@ from spectraldiff_runtime.errors import UsageError
 
 # Western texts are mostly plain letters: these are tried first, where all other signs become letters.
 WESTERN = ("cp1252", "cp850")
+OPTION = "--encoding says another one"
+SHOWN = 3  # words of a guess, so that a wrong one is seen
 SIGNS = "°²³\u2013\u2019"  # with dash and apostrophe
 OTHERS = [
     "cp1251", "koi8_r", "cp866", "cp1253", "cp737", "gb18030", "big5", "cp932", "euc_kr", "cp1255", "cp1256", "cp1250",
@@ -37,8 +39,8 @@ def checked_encoding(name: str) -> str:
         ) from None
 
 
-def encoding_of_dbf(path: Path) -> TextEncoding | None:
-    """Return the encoding of a shapefile's table; None where all of it is plain ASCII, or it is no such table."""
+def encoding_of_dbf(path: Path, remedy: str = OPTION) -> TextEncoding | None:
+    """Return the encoding of a dBASE table, a guess with `remedy`; None where it is all ASCII, or no such table."""
     texts = _dbf_texts(path)
     if texts.isascii():
         return None
@@ -46,22 +48,21 @@ def encoding_of_dbf(path: Path) -> TextEncoding | None:
     if declared and _decodes(texts, declared):
         return TextEncoding(declared)
     why = f"'{path.with_suffix('.cpg').name}' says '{said}', which it is not" if said else "the file names none"
-    return _guessed(path, texts, why)
+    return _guessed(path, texts, why, remedy)
 
 
 def encoding_of_text(path: Path) -> TextEncoding | None:
     """Return the encoding of a text file; None for UTF-8."""
     content = path.read_bytes()
-    return None if _decodes(content, "utf-8") else _guessed(path, content, "it is not UTF-8")
+    return None if _decodes(content, "utf-8") else _guessed(path, content, "it is not UTF-8", OPTION)
 
 
-def _guessed(path: Path, texts: bytes, why: str) -> TextEncoding:
+def _guessed(path: Path, texts: bytes, why: str, remedy: str) -> TextEncoding:
     name = guess(texts)
-    words = re.findall(r"\S*[^\x00-\x7f]\S*", texts.decode(name, "replace"))
-    example = f", such as '{words[0][:40]}'" if words else ""
-    return TextEncoding(
-        name, f"the texts of '{path}' were read as {name}, a guess ({why}){example}: --encoding says another one"
-    )
+    words = dict.fromkeys(re.findall(r"[^\s,;]*[^\x00-\x7f][^\s,;]*", texts.decode(name, "replace")))
+    shown = ", ".join(f"'{word[:40]}'" for word in list(words)[:SHOWN])
+    example = f", such as {shown}" if shown else ""
+    return TextEncoding(name, f"the texts of '{path}' were read as {name}, a guess ({why}){example}: {remedy}")
 
 
 def guess(texts: bytes) -> str:

@@ -272,16 +272,16 @@ def _table(
     return VectorSource(str(path), name, (path.stem,), more, crs, encoding, remarks)
 
 
-def read_plain_table(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the columns of a table without geometries, by name; none where it cannot be read."""
+def read_plain_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
+    """Return the columns of a dBASE table, by name, none where it cannot be read; and what is guessed of its texts."""
     import pyogrio
 
-    found = encoding_of_dbf(path)
+    found = encoding_of_dbf(path, f"a file '{path.with_suffix('.cpg').name}' next to it says another one")
     try:
         with quiet():
             meta, _, _, data = pyogrio.raw.read(
                 str(path), read_geometry=False, encoding=None if found is None else found.name
             )
     except (RuntimeError, ValueError):
-        return {}
-    return dict(zip(meta["fields"], data, strict=True))
+        return {}, ""
+    return dict(zip(meta["fields"], data, strict=True)), "" if found is None else found.remark

@@ -34,11 +34,14 @@ class Legend:
         Colours by value, from the colour table.
     nodata
         The value that marks missing pixels, exact also where float64 is not; None for none.
+    remark
+        What is guessed of the names, in one line; else empty.
     """
 
     names: Mapping[int, str]
     colours: Mapping[int, Colour]
     nodata: float | None
+    remark: str = ""
 
     @property
     def named(self) -> list[int]:
@@ -82,7 +85,7 @@ def read_legend(path: str | Path) -> Legend:
         tags, colours = dataset.tags(), _colours_of(dataset)
     named = found.names or dict(enumerate(_tag_names(tags)))
     names = {value: clean_name(name) for value, name in named.items() if value >= 0 and clean_name(name)}
-    return Legend(names, {value: (c[0], c[1], c[2]) for value, c in colours.items()}, found.nodata)
+    return Legend(names, {value: (c[0], c[1], c[2]) for value, c in colours.items()}, found.nodata, found.remark)
 
 
 def read_classes(path: str | Path) -> list[LandCoverClass]:

@@ -23,10 +23,11 @@ NAME_TITLES = (
 
 @dataclass(frozen=True)
 class BandNames:
-    """Names by value of the first band of a raster, and its nodata value, None for none."""
+    """Names by value of the first band of a raster, its nodata value or None, and what is guessed of the names."""
 
     names: dict[int, str]
     nodata: float | None
+    remark: str = ""
 
 
 def write_class_sidecar(path: Path, classes: Sequence[LandCoverClass]) -> None:
@@ -51,8 +52,10 @@ def read_band_names(dataset: Any) -> BandNames:
     if band is None:
         return BandNames({}, None)
     listed = [item.text or "" for item in band.findall("CategoryNames/Category")][: HIGHEST + 1]
-    names = dict(enumerate(listed)) if any(listed) else _table_names(band) or _value_table(dataset.name)
-    return BandNames(names, _number(band.findtext("NoDataValue", "")))
+    names, remark = dict(enumerate(listed)) if any(listed) else _table_names(band), ""
+    if not names:
+        names, remark = _value_table(dataset.name)
+    return BandNames(names, _number(band.findtext("NoDataValue", "")), remark)
 
 
 def _table_names(band: ElementTree.Element) -> dict[int, str]:
@@ -73,16 +76,17 @@ def _table_names(band: ElementTree.Element) -> dict[int, str]:
     return _names_in(columns, texts, values)
 
 
-def _value_table(path: str) -> dict[int, str]:
-    """Return the names in the table ``NAME.tif.vat.dbf`` that ArcGIS writes next to a raster."""
+def _value_table(path: str) -> tuple[dict[int, str], str]:
+    """Return the names in the table ``NAME.tif.vat.dbf`` that ArcGIS writes next to a raster, and what is guessed."""
     found = next((table for table in (Path(f"{path}.vat.dbf"), Path(f"{path}.VAT.DBF")) if table.is_file()), None)
     if found is None:
-        return {}
+        return {}, ""
     from spectraldiff_runtime.geo.vector_source import read_plain_table
 
-    table = read_plain_table(found)
+    table, remark = read_plain_table(found)
     values = [[str(value) for value in column] for column in table.values()]
-    return _names_in([("", title) for title in table], [c.dtype.kind in "OU" for c in table.values()], values)
+    names = _names_in([("", title) for title in table], [c.dtype.kind in "OU" for c in table.values()], values)
+    return names, remark if names else ""
 
 
 def _names_in(columns: list[tuple[str, str]], texts: list[bool], values: list[list[str]]) -> dict[int, str]:

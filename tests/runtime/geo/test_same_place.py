@@ -118,8 +118,21 @@ def test_labels_on_a_scene_with_control_points_alone_say_so(tmp_path):
         read_own_labels(path, SHAPE, place, "s", LabelFields("class"))
 
 
-def test_the_projections_of_another_installation_are_not_used(python, tmp_path, monkeypatch):
-    for name in ("PROJ_LIB", "PROJ_DATA"):
-        monkeypatch.setenv(name, str(tmp_path))
-    code = "import spectraldiff_runtime.gdal, rasterio; print(rasterio.CRS.from_epsg(32616).to_string())"
-    assert python("-c", code).stdout == "EPSG:32616\n"
+def test_the_projections_of_another_installation_are_not_used(python, tmp_path):
+    """Not in a thread either, of which each looks for them anew."""
+    (tmp_path / "proj.db").write_text("of another version")
+    other = {name: str(tmp_path) for name in ("PROJ_LIB", "PROJ_DATA")}
+    code = """
+import threading
+from spectraldiff_runtime.gdal import quiet_gdal
+import rasterio
+def show():
+    print(rasterio.CRS.from_epsg(32616).to_string())
+    with quiet_gdal():
+        print(rasterio.CRS.from_epsg(32633).to_string())
+show()
+thread = threading.Thread(target=show)
+thread.start()
+thread.join()
+"""
+    assert python("-c", code, env=other).stdout.split() == ["EPSG:32616", "EPSG:32633"] * 2

@@ -184,8 +184,15 @@ def test_names_of_the_table_that_arcgis_writes(tmp_path):
         tmp_path / "t.dbf", None, columns, ["Value", "Count", "Class_Name"], geometry_type=None,
         driver="ESRI Shapefile", encoding="cp1252",
     )  # fmt: skip
-    (tmp_path / "t.dbf").rename(tmp_path / "l.tif.vat.dbf")
+    table = (tmp_path / "t.dbf").rename(tmp_path / "l.tif.vat.dbf")
     assert names_of(path) == ["Grün", "Wald", "Süß"]
+    assert read_class_raster(path).remarks == (
+        f"the texts of '{table}' were read as cp1252, a guess (the file names none), such as 'Grün', 'Süß': a file "
+        "'l.tif.vat.cpg' next to it says another one",
+    )
+    (tmp_path / "l.tif.vat.cpg").write_text("cp850")
+    assert names_of(path)[0] == "Gr³n"
+    assert not read_class_raster(path).remarks
 
 
 def test_names_of_a_vrt(tmp_path):
