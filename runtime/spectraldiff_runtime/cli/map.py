@@ -93,6 +93,7 @@ def map(
         Path | None,
         typer.Option(help="Also draw the map with its legend, .png or .jpg; with --out-dir, a folder."),
     ] = None,
+    qml: Annotated[bool, typer.Option("--qml", help="Also write a style for QGIS, .qml, next to each raster.")] = False,
     bounds: Annotated[
         tuple[float, float, float, float] | None,
         typer.Option(help="Map this box only: west, south, east, north.", metavar="W S E N", show_default=False),
@@ -194,6 +195,7 @@ def map(
     engine = Model.open(model, device, threads)
     options = {
         "percent": confidence_type is ConfidenceType.UINT8,
+        "qml": qml,
         "min_confidence": min_confidence,
         "max_outside": max_outside,
         "window": window,

@@ -17,6 +17,7 @@ from spectraldiff_runtime.atomic import SIDECARS, PartialFile, check_sidecars, o
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import OutputError, UsageError
 from spectraldiff_runtime.geo.georeference import Georeference
+from spectraldiff_runtime.geotiff.attribute_table import table_item
 from spectraldiff_runtime.geotiff.sidecar import write_class_sidecar
 from spectraldiff_runtime.geotiff.spec import Format as Format
 from spectraldiff_runtime.geotiff.spec import RasterSpec as RasterSpec
@@ -83,7 +84,8 @@ def _check_size(raw: Path, spec: RasterSpec) -> None:
 
 def _encode(raw: Path, target: Path, spec: RasterSpec, form: Format, transcoder: Transcoder | None) -> Outcome:
     options = creation_options(spec, form)
-    job = TranscodeJob(vrt_text(spec, raw, form.blocksize), str(target.absolute()), form.driver, options)
+    table = "" if spec.classes is None else table_item(spec.classes)
+    job = TranscodeJob(vrt_text(spec, raw, form.blocksize), str(target.absolute()), form.driver, options, table)
     outcome = run(job) if transcoder is None else transcoder.run(job)
     if outcome.error is not None:
         raise _cause(outcome, target)

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from spectraldiff_runtime.atomic import sidecar_path
-from spectraldiff_runtime.classes import HIGHEST, LandCoverClass, category_names
+from spectraldiff_runtime.classes import HIGHEST, LandCoverClass, category_names, colour_table
 from spectraldiff_runtime.gdal import described
 
 # Columns of attribute tables: what GDAL says they are for, and what programs call them.
@@ -31,16 +31,29 @@ class BandNames:
 
 
 def write_class_sidecar(path: Path, classes: Sequence[LandCoverClass]) -> None:
-    """Write ``<path>.aux.xml`` with the category names of band 1 of the raster at `path`."""
+    """Write ``<path>.aux.xml`` with names and colours of band 1 of the raster at `path`.
+
+    A palette in a TIFF of bytes has 256 entries, whatever the classes. This colour table ends with the last class, and
+    so does the legend that QGIS makes of it.
+    """
     root = ElementTree.Element("PAMDataset")
     band = ElementTree.SubElement(root, "PAMRasterBand", band="1")
     ElementTree.SubElement(band, "Description").text = "class"
+    add_colours(band, classes)
     names = ElementTree.SubElement(band, "CategoryNames")
     for name in category_names(classes):
         ElementTree.SubElement(names, "Category").text = name
     ElementTree.indent(root)
     text = ElementTree.tostring(root, encoding="unicode")
     sidecar_path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def add_colours(band: ElementTree.Element, classes: Sequence[LandCoverClass]) -> None:
+    """Add a colour table to a band in GDAL's XML: an entry for each value up to that of the last class."""
+    table, colours = ElementTree.SubElement(band, "ColorTable"), colour_table(classes)
+    for value in range(max(colours) + 1):
+        entry = zip(("c1", "c2", "c3", "c4"), colours.get(value, (0, 0, 0, 255)), strict=True)
+        ElementTree.SubElement(table, "Entry", {key: str(level) for key, level in entry})
 
 
 def read_band_names(dataset: Any) -> BandNames:

@@ -41,12 +41,15 @@ class TranscodeJob:
         The file to write.
     driver, options
         GDAL's, for the file.
+    table
+        The item of GDAL's metadata that names the classes, see `attribute_table`; empty for none.
     """
 
     vrt: str
     target: str
     driver: str
     options: Mapping[str, str]
+    table: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,10 +168,14 @@ def _attempt(job: TranscodeJob) -> str | None:
 
 
 def write(job: TranscodeJob) -> None:
-    """Write the raster with its overviews, and have the system write it out."""
+    """Write the raster with its overviews and the names of its classes, and have the system write it out."""
     import rasterio.shutil
 
+    from spectraldiff_runtime.geotiff.attribute_table import embed
+
     rasterio.shutil.copy(job.vrt, job.target, driver=job.driver, **job.options)
+    if job.table and not embed(Path(job.target), job.table):
+        raise DifferenceError("it has no place for the names of its classes")
     with Path(job.target).open("rb+") as file:
         os.fsync(file.fileno())
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,8 +11,10 @@ import numpy as np
 import rasterio
 
 from spectraldiff_runtime import __version__
-from spectraldiff_runtime.classes import LandCoverClass, category_names, colour_table
+from spectraldiff_runtime.classes import category_names
 from spectraldiff_runtime.geo.georeference import Georeference
+from spectraldiff_runtime.geotiff.attribute_table import PLACE, placeholder, table_item
+from spectraldiff_runtime.geotiff.sidecar import add_colours
 from spectraldiff_runtime.geotiff.spec import RasterSpec, overview_factors
 
 GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "float32": "Float32"}
@@ -35,6 +37,7 @@ def vrt_text(spec: RasterSpec, raw: Path, blocksize: int) -> str:
     tags = {**spec.tags, "TIFFTAG_SOFTWARE": f"spectraldiff {__version__}"}
     if spec.classes is not None:
         tags["CLASS_NAMES"] = json.dumps(category_names(spec.classes), ensure_ascii=False)
+        tags[PLACE] = placeholder(table_item(spec.classes))
     _add_metadata(root, tags)
     for band, name in enumerate(spec.names, start=1):
         _add_band(root, spec, band, name, raw)
@@ -84,17 +87,10 @@ def _add_band(root: ElementTree.Element, spec: RasterSpec, number: int, name: st
     if spec.nodata is not None:
         _add(band, "NoDataValue", f"{spec.nodata:g}")
     if spec.classes is not None:
-        _add_colours(band, spec.classes)
+        _add(band, "ColorInterp", "Palette")
+        add_colours(band, spec.classes)
     _add(band, "SourceFilename", raw.absolute(), relativeToVRT=0)
     _add(band, "ImageOffset", (number - 1) * spec.height * spec.width * size)
     _add(band, "PixelOffset", size)
     _add(band, "LineOffset", spec.width * size)
     _add(band, "ByteOrder", "LSB" if sys.byteorder == "little" else "MSB")
-
-
-def _add_colours(band: ElementTree.Element, classes: Sequence[LandCoverClass]) -> None:
-    _add(band, "ColorInterp", "Palette")
-    table, colours = _add(band, "ColorTable"), colour_table(classes)
-    for value in range(max(colours) + 1):
-        red, green, blue, opacity = colours.get(value, (0, 0, 0, 255))
-        _add(table, "Entry", c1=red, c2=green, c3=blue, c4=opacity)

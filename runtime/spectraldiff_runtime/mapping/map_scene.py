@@ -50,6 +50,7 @@ def map_scene(
     probabilities: bool | str | Path = False,
     outside: bool | str | Path = False,
     preview: str | Path | None = None,
+    qml: bool = False,
     min_confidence: float = 0.0,
     max_outside: int = BEYOND_ALL,
     window: tuple[int, int, int, int] | None = None,
@@ -93,6 +94,8 @@ def map_scene(
         uint8 percent. 0: as the training pixels; 100: farther than all that were held out; 255: no data.
     preview
         The path of a picture of the map with a legend, PNG or JPEG; only with `out`.
+    qml
+        Whether the class map, the confidence and `outside` each get a style for QGIS, ``NAME.qml``; only with `out`.
     min_confidence
         Pixels of a lower confidence, 0..1, become 0.
     max_outside
@@ -141,7 +144,7 @@ def map_scene(
     request = MapRequest(
         SourceOptions.of(bands, nodata, resample_bands, clouds),
         RegionOptions.of(window, bounds, bounds_crs, mask, mask_values),
-        Outputs.of(out, confidence, probabilities, preview, percent, min_confidence, outside, max_outside),
+        Outputs.of(out, confidence, probabilities, preview, percent, min_confidence, outside, max_outside).styled(qml),
         WriteOptions.of(form, overwrite, resume),
         ComputeOptions.of(max_memory, tile, batch, cluster),
     )

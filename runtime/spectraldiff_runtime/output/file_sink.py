@@ -32,6 +32,7 @@ from spectraldiff_runtime.output.journal import Journal, has_unfinished_map
 from spectraldiff_runtime.output.pixel_counts import counts, raw_chunks
 from spectraldiff_runtime.output.preview import PreviewOutput, check_preview
 from spectraldiff_runtime.output.provenance import difference_of, picture_record, record
+from spectraldiff_runtime.output.qgis_style import StyleOutput
 from spectraldiff_runtime.output.raw_layers import Layer
 from spectraldiff_runtime.output.sinks import Outputs, WriteOptions
 from spectraldiff_runtime.scene.protocol import Scene
@@ -105,7 +106,7 @@ class FileSink:
     def _published(self) -> set[Path]:
         """Return the outputs that an earlier run of this map has given their names before it was killed."""
         named = self._outputs.paths().items()
-        return {p for option, p in named if p.is_file() and _difference(option, p, self._facts) is None}
+        return {p for _, p in named if p.is_file() and difference_of(p, self._facts) is None}
 
     def _check_names(self, published: bool = False) -> None:
         """Refuse names that others have, and rasters next to which lie others' files."""
@@ -113,7 +114,7 @@ class FileSink:
         for option, path in self._outputs.paths().items():
             if path not in self._named:
                 check_output(path, overwrite)
-                if option != "--preview":
+                if option in self._outputs.rasters():
                     check_sidecars(path, overwrite, SIDECARS[:1] if published else ())  # that may be its own
 
     def _plan_of_journal(self) -> Plan:
@@ -138,9 +139,9 @@ class FileSink:
 
     def _check_owned(self) -> None:
         """Refuse to resume where an output belongs to another map, and name the difference."""
-        existing = {option: path for option, path in self._outputs.paths().items() if path.is_file()}
-        for option, path in existing.items() if self._writing.resume and not self._writing.overwrite else ():
-            found = _difference(option, path, self._facts)
+        existing = [path for path in self._outputs.paths().values() if path.is_file()]
+        for path in existing if self._writing.resume and not self._writing.overwrite else ():
+            found = difference_of(path, self._facts)
             if found is not None:
                 raise OutputError(f"'{path}' {found}: choose another name, or replace it with --overwrite")
 
@@ -226,6 +227,13 @@ class FileSink:
             _enter(files, picture)
             picture.finish()
             outputs.append(picture)
+        for option, path in self._outputs.styles().items():
+            if path in folders:
+                percent, facts = self._outputs.percent, self._facts
+                style = StyleOutput(path, overwrite, folders[path], option, self._card, percent, facts)
+                _enter(files, style)
+                style.finish()
+                outputs.append(style)
         # The class raster comes last: where it is, all others are.
         return [*outputs[1:], *outputs[:1]]
 
@@ -240,8 +248,8 @@ class FileSink:
             "--probabilities": ("probabilities", probability_spec(*size, classes, place, tags)),
             "--outside": ("outside", outside_spec(*size, place, tags)),
         }
-        named = outputs.paths()
-        wanted = [option for option in specs if option in named and named[option] not in self._named]
+        named = outputs.rasters()
+        wanted = [option for option in named if named[option] not in self._named]
         return [(named[option], self._journal.raw(specs[option][0]), specs[option][1]) for option in wanted]
 
     def __exit__(
@@ -281,12 +289,7 @@ def is_up_to_date(outputs: Outputs, facts: Mapping[str, Any]) -> bool:
         or not all(path.is_file() for path in outputs.paths().values())
     ):
         return False
-    return all(_difference(option, path, facts) is None for option, path in outputs.paths().items())
-
-
-def _difference(option: str, path: Path, facts: Mapping[str, Any]) -> str | None:
-    """Say how a file is not of the map of these facts; None if it is."""
-    return difference_of(path, facts, picture=option == "--preview")
+    return all(difference_of(path, facts) is None for path in outputs.paths().values())
 
 
 def card_tags(card: ModelCard) -> dict[str, str]:

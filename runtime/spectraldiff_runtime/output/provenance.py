@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ IMAGE_DESCRIPTION = 0x010E  # the tag of Exif that holds a picture's fingerprint
 # Facts are kept and shown as JSON of at most so many characters, and as a digest beyond.
 LONGEST = 60
 DIGEST = "sha256:"
+# Where a style holds its fingerprint, and in how many characters from its beginning.
+RECORD, LONGEST_HEAD = re.compile(rf"{FINGERPRINT}=([0-9a-f]{{64}})"), 1000
 # What messages call the parts of facts.
 WORDS = {
     "dtype": "type of values",
@@ -43,9 +46,15 @@ def picture_record(facts: Mapping[str, Any]) -> Image.Exif:
     return exif
 
 
-def difference_of(path: Path, facts: Mapping[str, Any], picture: bool = False) -> str | None:
+def style_record(facts: Mapping[str, Any]) -> str:
+    """Return a comment for a style that says what it was made from."""
+    return f"{FINGERPRINT}={fingerprint(facts)}"
+
+
+def difference_of(path: Path, facts: Mapping[str, Any]) -> str | None:
     """Say how a file differs from one made from `facts`, "is a map with another ..."; None if it is such a one."""
-    tags = _picture_tags(path) if picture else _tags(path)
+    readers = {".png": _picture_tags, ".jpg": _picture_tags, ".jpeg": _picture_tags, ".qml": _style_tags}
+    tags = readers.get(path.suffix.lower(), _tags)(path)
     if tags.get(FINGERPRINT) == fingerprint(facts):
         return None
     try:
@@ -94,3 +103,12 @@ def _picture_tags(path: Path) -> dict[str, str]:
             return {FINGERPRINT: str(picture.getexif().get(IMAGE_DESCRIPTION, ""))}
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
         return {}
+
+
+def _style_tags(path: Path) -> dict[str, str]:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            found = RECORD.search(file.read(LONGEST_HEAD))
+    except OSError:
+        return {}
+    return {} if found is None else {FINGERPRINT: found[1]}

@@ -12,6 +12,7 @@ from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.output.block import BEYOND_ALL, Block, RequestedLayers
 from spectraldiff_runtime.output.pixel_counts import count_values as count_values
 from spectraldiff_runtime.output.pixel_counts import counts
+from spectraldiff_runtime.output.qgis_style import STYLED
 from spectraldiff_runtime.tiling.plan import Plan
 from spectraldiff_runtime.validation import as_float, as_int
 from spectraldiff_runtime.window import Window
@@ -73,6 +74,7 @@ class Outputs:
     preview: Path | None = None
     percent: bool = False
     outside_path: Path | None = None
+    qml: bool = False
 
     @classmethod
     def of(
@@ -104,25 +106,40 @@ class Outputs:
         requested = RequestedLayers(bool(confidence), bool(probabilities), least, bool(outside), most)
         sure, shares, picture, far = (_path(value) for value in (confidence, probabilities, preview, outside))
         outputs = cls(_path(out), requested, sure, shares, picture, bool(percent), far)
-        for option, path in outputs.paths().items():
-            if option != "--preview":
-                check_raster_name(option, path)
+        for option, path in outputs.rasters().items():
+            check_raster_name(option, path)
         return outputs
 
-    def paths(self) -> dict[str, Path]:
-        """Return the files by the option that names them, the class raster first."""
+    def styled(self, qml: bool) -> "Outputs":
+        """Return the same with styles for QGIS, if asked for; UsageError without files."""
+        if qml and self.out is None:
+            raise UsageError("styles were requested without `out`: name the class raster too")
+        return replace(self, qml=bool(qml))
+
+    def rasters(self) -> dict[str, Path]:
+        """Return the rasters by the option that names them, the class raster first."""
         named = {
             "--out": self.out,
             "--confidence": self.confidence_path,
             "--probabilities": self.probabilities_path,
             "--outside": self.outside_path,
-            "--preview": self.preview,
         }
         return {option: path for option, path in named.items() if path is not None}
 
+    def styles(self) -> dict[str, Path]:
+        """Return the styles by the option that names the raster that each is for."""
+        rasters = self.rasters() if self.qml else {}
+        return {option: rasters[option].with_suffix(".qml") for option in STYLED if option in rasters}
+
+    def paths(self) -> dict[str, Path]:
+        """Return all files by the option that asks for them, the class raster first."""
+        picture = {} if self.preview is None else {"--preview": self.preview}
+        styles = {f"--qml for {option}": path for option, path in self.styles().items()}
+        return self.rasters() | picture | styles
+
     def facts(self) -> dict[str, Any]:
         """Return what the files' contents depend on."""
-        options = sorted(option for option in self.paths() if option != "--preview")
+        options = sorted(self.rasters())
         most = self.requested.max_outside
         more = {} if most == BEYOND_ALL else {"most outside": most}
         return {"set of outputs": options, "confidence type": "uint8" if self.percent else "float32", **more}

@@ -1,0 +1,39 @@
+"""Run by QGIS's own Python: prints as JSON how QGIS shows rasters, and draws them into the folder given first."""
+
+import json
+import sys
+from pathlib import Path
+
+from qgis.core import QgsApplication, QgsLayerTreeLayer, QgsMapRendererParallelJob, QgsMapSettings, QgsRasterLayer
+from qgis.PyQt.QtCore import QSize
+from qgis.PyQt.QtGui import QColor
+
+
+def described(path: str, folder: str) -> dict[str, object]:
+    """Open a raster as a user does, with whatever lies next to it; return its renderer and the names in its legend."""
+    layer = QgsRasterLayer(path, "map", "gdal")
+    assert layer.isValid(), path
+    nodes = layer.legend().createLayerTreeModelLegendNodes(QgsLayerTreeLayer(layer))
+    renderer = layer.renderer()
+    colours = [c.color.name() for c in renderer.classes()] if renderer.type() == "paletted" else []
+    settings = QgsMapSettings()
+    settings.setLayers([layer])
+    settings.setBackgroundColor(QColor("white"))
+    settings.setOutputSize(QSize(600, 500))
+    settings.setExtent(layer.extent())
+    job = QgsMapRendererParallelJob(settings)
+    job.start()
+    job.waitForFinished()
+    picture = job.renderedImage()
+    picture.save(str(Path(folder, Path(path).stem + ".png")))
+    pixels = [picture.pixelColor(x, y) for x in range(0, 600, 5) for y in range(0, 500, 5)]
+    drawn = sorted({pixel.name() for pixel in pixels})
+    texts = [str(node.data(0)) for node in nodes]
+    names = [text for text in texts if not text.startswith("Band 1")]  # the title
+    return {"renderer": renderer.type(), "names": names, "colours": colours, "drawn": drawn}
+
+
+application = QgsApplication([], False)
+application.initQgis()
+sys.stdout.write(json.dumps([described(path, sys.argv[1]) for path in sys.argv[2:]]))
+application.exitQgis()
