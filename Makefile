@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo lint check test fuzz coverage bench docs site clean
+.PHONY: demo lint check test fuzz coverage bench docs site dist clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -56,5 +56,14 @@ docs: $(INSTALLED)
 site: docs
 	$(BIN)/mkdocs build
 
+# Wheel and source archive, checked, and the wheel tried in a clean environment of each Python (PYTHONS).
+PYTHONS ?= python3
+dist: $(INSTALLED)
+	$(BIN)/pip install --quiet build twine check-wheel-contents cyclonedx-bom
+	rm -rf dist && $(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	PYTHONPATH=. $(BIN)/python packaging/check_wheel.py dist/*.whl --python $(PYTHONS) --sbom dist
+
 clean:
-	rm -rf .venv demo site htmlcov .coverage
+	rm -rf .venv demo site dist htmlcov .coverage
