@@ -43,10 +43,10 @@ PACKAGES = (
     "spectraldiff/data", "spectraldiff/accuracy", "spectraldiff/splits", "runtime/spectraldiff_runtime/scene",
     "runtime/spectraldiff_runtime/geo",
 )  # fmt: skip
-OTHERS = {  # texts of errors that other functions raise, and patterns
+OTHERS = {  # texts of errors that other functions raise, patterns, and results
     "_check_values", "sizes", "_check_places", "check_files", "envi_header", "_why_not_open", "_check_opened",
     "chosen_bands", "_checked_window", "_why_not_placed", "check_has_transform", "_declared", "_why_outside",
-    "_nothing_tests",
+    "_nothing_tests", "interval.words",
 }  # fmt: skip
 SHAPE = (4, 6)
 PLACE = Georeference(rasterio.CRS.from_epsg(32616), rasterio.Affine(10, 0, 500000, 0, -10, 4480000))

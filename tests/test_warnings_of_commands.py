@@ -33,7 +33,7 @@ RUNTIME = "runtime/spectraldiff_runtime"
 PACKAGES = (
     "spectraldiff", "spectraldiff/api", "spectraldiff/cli", "spectraldiff/datasets", "spectraldiff/ensemble",
     "spectraldiff/models", "spectraldiff/report", "spectraldiff/training", "export/spectraldiff_export", RUNTIME,
-    *(f"{RUNTIME}/{name}" for name in ("cli", "geotiff", "model", "output", "products", "tiling")),
+    *(f"{RUNTIME}/{name}" for name in ("cli", "geotiff", "model", "output", "products", "suggest", "tiling")),
 )  # fmt: skip
 OTHERS = {
     # texts of errors that other functions raise
