@@ -31,7 +31,7 @@ summary go to stderr. Exit codes: 0 done, 1 failed with one line that says why, 
 Ctrl-C.
 """
 FIRST = ("open_labelled", "open_dataset", "list_datasets", "train", "resume", "open_run", "export", "map_scene",
-         "suggest", "evaluate", "reconstruct", "info")  # fmt: skip
+         "suggest", "view", "evaluate", "reconstruct", "info")  # fmt: skip
 SECTION = re.compile(r"^(\w[\w ]*)\n-+\n", re.MULTILINE)
 
 

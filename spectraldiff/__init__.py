@@ -15,28 +15,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spectraldiff.api.maps import evaluate, info, map_scene, suggest
+    from spectraldiff.api.maps import evaluate, info, map_scene, suggest, view
     from spectraldiff.api.results import MapAccuracy, OpenedScene, ReconstructionPictures, TrainedRun
     from spectraldiff.api.runs import open_run, reconstruct, resume, train
     from spectraldiff.api.scenes import list_datasets, open_dataset, open_labelled
     from spectraldiff.data.scene import LabelledScene
+    from spectraldiff.report.map_view import MapView
     from spectraldiff_export.export import Export, export
     from spectraldiff_runtime import MapResult, Model, SpectralDiffError, __version__
     from spectraldiff_runtime.suggest.choice import Suggestion
 
 __all__ = [
-    "Export", "LabelledScene", "MapAccuracy", "MapResult", "Model", "OpenedScene", "ReconstructionPictures",
+    "Export", "LabelledScene", "MapAccuracy", "MapResult", "MapView", "Model", "OpenedScene", "ReconstructionPictures",
     "SpectralDiffError", "Suggestion", "TrainedRun", "__version__", "evaluate", "export", "info", "list_datasets",
     "map_scene", "open_dataset", "open_labelled", "open_run", "reconstruct", "resume", "suggest", "train",
+    "view",
 ]  # fmt: skip
 
 # Each name's module, in any package: export is above this one, and imports it.
 _HOMES = {
-    "spectraldiff.api.maps": ("evaluate", "info", "map_scene", "suggest"),
+    "spectraldiff.api.maps": ("evaluate", "info", "map_scene", "suggest", "view"),
     "spectraldiff.api.results": ("MapAccuracy", "OpenedScene", "ReconstructionPictures", "TrainedRun"),
     "spectraldiff.api.runs": ("open_run", "reconstruct", "resume", "train"),
     "spectraldiff.api.scenes": ("list_datasets", "open_dataset", "open_labelled"),
     "spectraldiff.data.scene": ("LabelledScene",),
+    "spectraldiff.report.map_view": ("MapView",),
     "spectraldiff_export.export": ("Export", "export"),
     "spectraldiff_runtime": ("MapResult", "Model", "SpectralDiffError", "__version__"),
     "spectraldiff_runtime.suggest.choice": ("Suggestion",),

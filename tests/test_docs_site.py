@@ -87,7 +87,14 @@ def flight_lines(folder: Path) -> None:
 BEFORE = {"small_scene": lambda folder: None, "satellite_product": products, "flight_lines": flight_lines}
 # What a reader has at the end.
 AFTER = {
-    "small_scene": ("classes.tif", "confidence.tif", "outside.tif", "classes.png", "accuracy.html", "points.gpkg"),
+    "small_scene": (
+        "classes.tif",
+        "outside.tif",
+        "classes.png",
+        "view.html",
+        "accuracy.html",
+        "points.gpkg",
+    ),
     "satellite_product": ("spring.png", "spring.tif", "summer.tif", "spring_confidence.tif", "accuracy.html"),
     "flight_lines": ("maps/line_3.tif", "confidence/line_1.tif", "pictures/line_2.png", "mosaic.tif", "visit.gpkg"),
 }

@@ -25,6 +25,7 @@ from spectraldiff_runtime.mapping.result import MapResult
 from spectraldiff_runtime.messages import one_line
 
 if TYPE_CHECKING:
+    from spectraldiff.report.map_view import MapView
     from spectraldiff_runtime.mapping.request import Region
     from spectraldiff_runtime.scene.protocol import Scene
     from spectraldiff_runtime.suggest.choice import Suggestion
@@ -181,6 +182,53 @@ def _told(progress: Progress) -> Iterator[tuple[Callable[[int], None], Callable[
         tell("map", counts["done"], counts["all"])
 
     yield begin, advance
+
+
+def view(
+    classes: PathLike,
+    scene: PathLike,
+    out: PathLike = "view.html",
+    *,
+    confidence: PathLike | None = None,
+    probabilities: PathLike | None = None,
+    overwrite: bool = False,
+) -> "MapView":
+    """Write a page to look at a map over its scene: one HTML file that loads nothing.
+
+    Parameters
+    ----------
+    classes
+        The class raster; 0 is unclassified.
+    scene
+        The scene that was mapped, whole or in part: a product as delivered, or a raster.
+    out
+        The page, .html.
+    confidence, probabilities
+        Rasters of the same map: a second layer, and the runner-up of each pixel. Without probabilities, the runner-up
+        is the class whose mean spectrum is closest.
+    overwrite
+        Whether `out` may exist.
+
+    Returns
+    -------
+    MapView
+        The page, its size, and what was thinned out.
+
+    Raises
+    ------
+    SceneError, LabelsError, OutputError, UsageError
+        A file cannot be read, does not lie on the map's grid, or `out` cannot be written.
+
+    Examples
+    --------
+    >>> sd.view("classes.tif", "scene.tif", "view.html")
+    """
+    from spectraldiff.report.map_view import write_view
+
+    given = [None if path is None else Path(path) for path in (confidence, probabilities)]
+    return write_view(
+        Path(classes), Path(scene), Path(out), confidence=given[0], probabilities=given[1], overwrite=overwrite
+    )
 
 
 def evaluate(

@@ -51,11 +51,9 @@ def true_colour(path: str | Path) -> TrueColour:
         at = _visible(str(path), scene.wavelengths)
         bands = tuple(scene.bands[i] for i in at)
         centres = tuple(float(scene.wavelengths[i]) for i in at)
-        chosen, grid = scene.select(bands), getattr(scene, "grid", None)
-        step = 1 if grid is not None else max(1, -(-max(scene.height, scene.width) // LARGEST))
-        values, known = _read_thinned(chosen, step)
-    if grid is not None:
-        values, known = _on_map(grid, values, known)
+        height, width = map_size(scene)
+        rows, columns = on_map(scene, 0, 0, height, width, max(1, -(-max(height, width) // LARGEST)))
+        values, known = read_pixels(scene.select(bands), rows, columns)
     drawn = false_colour(values, np.array(centres), valid=known)
     factor = max(1, SMALLEST // max(drawn.shape[:2]))
     return TrueColour(Image.fromarray(drawn.repeat(factor, axis=0).repeat(factor, axis=1)), bands, centres)
@@ -74,26 +72,57 @@ def _visible(name: str, wavelengths: NDArray[np.float64] | None) -> tuple[int, i
     return at
 
 
-def _read_thinned(scene: Any, step: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return every step-th pixel of a scene, (h, w, B), and where there is data; read by rows of blocks."""
+def map_size(scene: Any) -> tuple[int, int]:
+    """Return the height and width of a scene's map, which those of a scene in sensor geometry are not."""
+    grid: LookupGrid | None = getattr(scene, "grid", None)
+    return (scene.height, scene.width) if grid is None else (grid.height, grid.width)
+
+
+def on_map(
+    scene: Any, row0: int, col0: int, height: int, width: int, step: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return which pixels of a scene lie on every step-th pixel of a window of its map.
+
+    Returns
+    -------
+    rows, columns
+        (h, w) from 0; -1 where the scene has no pixel.
+    """
+    rows, columns = np.meshgrid(
+        np.arange(row0, row0 + height, step), np.arange(col0, col0 + width, step), indexing="ij"
+    )
+    grid: LookupGrid | None = getattr(scene, "grid", None)
+    if grid is None:
+        return rows, columns
+    return grid.rows[rows, columns].astype(np.intp), grid.columns[rows, columns].astype(np.intp)
+
+
+def read_pixels(
+    scene: Any, rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the values of some pixels of a scene, (h, w, B), and where there is data; read by rows of blocks.
+
+    Parameters
+    ----------
+    scene
+        Open.
+    rows, columns
+        (h, w) from 0; -1 for no pixel.
+    """
+    values = np.zeros((*rows.shape, len(scene.bands)), scene.dtype)
+    known = np.zeros(rows.shape, np.bool_)
     blocks = scene.blocks[0]
-    rows = max(AT_ONCE // (len(scene.bands) * scene.width * blocks), 1) * blocks
-    values, known = [], []
-    for row in range(0, scene.height, rows):
-        where = row, min(row + rows, scene.height), 0, scene.width
-        first = -row % step
-        part = scene.read(*where)[:, first::step, ::step]
-        mask = scene.mask(*where)
-        good = np.isfinite(part).all(axis=0)
-        for band, nodata in zip(part, nodata_of_each(scene.nodata, len(part)), strict=True):
+    deep = max(AT_ONCE // (len(scene.bands) * scene.width * blocks), 1) * blocks
+    for row in range(0, scene.height, deep):
+        end = min(row + deep, scene.height)
+        there = (rows >= row) & (rows < end)
+        if not there.any():
+            continue
+        part, mask = scene.read(row, end, 0, scene.width), scene.mask(row, end, 0, scene.width)
+        at = rows[there] - row, columns[there]
+        found = part[:, *at]
+        good = np.isfinite(found).all(axis=0)
+        for band, nodata in zip(found, nodata_of_each(scene.nodata, len(found)), strict=True):
             good &= True if nodata is None else band != nodata
-        values.append(part.transpose(1, 2, 0).copy())
-        known.append(good if mask is None else good & mask[first::step, ::step])
-    return np.concatenate(values), np.concatenate(known)
-
-
-def _on_map(grid: LookupGrid, values: NDArray[Any], known: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return the pixels of a scene in sensor geometry where they lie on the map, thinned out."""
-    step = max(1, -(-max(grid.height, grid.width) // LARGEST))
-    rows, columns = grid.rows[::step, ::step], grid.columns[::step, ::step]
-    return values[rows, columns], known[rows, columns] & (rows >= 0)
+        values[there], known[there] = found.T, good if mask is None else good & mask[at]
+    return values, known

@@ -31,6 +31,7 @@ COMMANDS = {
     "export": ("spectraldiff_export.cli", "Write a trained model as one file that needs no PyTorch."),
     "map": ("spectraldiff_runtime.cli.map", "Map scenes with a model file."),
     "suggest": ("spectraldiff_runtime.cli.suggest", "Say where a label would help a model most."),
+    "view": ("spectraldiff.cli.view", "Write a page to look at a map over its scene, with spectra."),
     "evaluate": ("spectraldiff.cli.evaluate", "Compare a class map with labels."),
     "datasets": ("spectraldiff.cli.datasets", "List the benchmark scenes, or write one as a GeoTIFF."),
     "info": ("spectraldiff.cli.info", "Say what a model file, a raster or a run folder is."),
