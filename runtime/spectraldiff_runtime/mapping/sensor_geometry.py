@@ -82,9 +82,8 @@ def held_for_map(scene: Scene, laid: Any, card: ModelCard, wanted: RequestedLaye
     """
     if laid is scene:
         return 0
-    pixel = (
-        class_dtype(len(card.classes)).itemsize + 4 * wanted.confidence + 4 * len(card.classes) * wanted.probabilities
-    )
+    pixel = class_dtype(len(card.classes)).itemsize + wanted.asks_outside
+    pixel += 4 * wanted.confidence + 4 * len(card.classes) * wanted.probabilities
     part = min(SIDE, int(laid.height)) * min(SIDE, int(laid.width))
     table = int(laid.grid.rows.nbytes) + int(laid.grid.columns.nbytes)
     return table + pixel * int(scene.height) * int(scene.width) + (2 * pixel + INDICES) * part

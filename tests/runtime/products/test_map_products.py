@@ -105,6 +105,8 @@ def test_the_memory_of_a_map_in_sensor_geometry_is_planned(model, tmp_path):
         held = held_for_map(scene, laid, model.card, every)
         assert held == table + pixel * 23 * 31 + (2 * pixel + 16) * 32 * 39
         assert held_for_map(scene, laid, model.card, RequestedLayers()) < held
+        far = held_for_map(scene, laid, model.card, replace(every, outside=True))
+        assert far == held + 23 * 31 + 2 * 32 * 39
     with open_scene(builders.neon(tmp_path).path) as scene:
         assert held_for_map(scene, on_map(scene), model.card, every) == 0
 
