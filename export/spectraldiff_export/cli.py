@@ -8,6 +8,7 @@ import typer
 
 from spectraldiff.options import RUNS
 from spectraldiff_runtime.cli.options import Json, Overwrite, Quiet, RunsDir, print_json, say, training_package
+from spectraldiff_runtime.cli.progress import ProgressLines, draws_bars
 
 if TYPE_CHECKING:
     from spectraldiff_export import Export
@@ -50,7 +51,8 @@ def export(
     folder = open_run(run, runs_dir)
     if not quiet:
         say(f"Exporting the run '{folder.path}'")
-    result = export_run(folder, out, overwrite, precision.value)
+    with ProgressLines(shown=not quiet and not draws_bars()) as lines:
+        result = export_run(folder, out, overwrite, precision.value, lines.stage)
     if not quiet:
         _summarise(result)
     if json:

@@ -93,7 +93,13 @@ def export(
     return export_run(folder, Path(out), overwrite, precision)
 
 
-def export_run(run: RunFolder, out: Path, overwrite: bool = False, precision: str = PRECISIONS[0]) -> Export:
+def export_run(
+    run: RunFolder,
+    out: Path,
+    overwrite: bool = False,
+    precision: str = PRECISIONS[0],
+    begin: Callable[[str], None] = lambda _: None,
+) -> Export:
     """Export the model of a finished run; see `export_model`.
 
     Raises
@@ -107,7 +113,7 @@ def export_run(run: RunFolder, out: Path, overwrite: bool = False, precision: st
     if not {"tiles", "labels"} <= samples.keys():
         raise RunError(f"'{run.path / SAMPLES}' holds no tiles with labels: train again, or restore it")
     card = card_of(classifier, facts)
-    return export_model(classifier, card, samples["tiles"], out, overwrite, precision, samples["labels"])
+    return export_model(classifier, card, samples["tiles"], out, overwrite, precision, samples["labels"], begin)
 
 
 def export_model(
@@ -118,6 +124,7 @@ def export_model(
     overwrite: bool = False,
     precision: str = PRECISIONS[0],
     labels: torch.Tensor | None = None,
+    begin: Callable[[str], None] = lambda _: None,
 ) -> Export:
     """Write one model file and verify it before it gets its name.
 
@@ -138,6 +145,8 @@ def export_model(
     labels
         (n, T - 2 halo, T - 2 halo) labels of test pixels in the samples, 0 for none: a lower precision must keep the
         accuracy on them.
+    begin
+        Called with the title of each stage when it begins.
 
     Raises
     ------
@@ -151,13 +160,17 @@ def export_model(
     encode = _ENCODERS[check_suffix(out)]
     _check_precision(out, precision)
     with PartialFile(out, overwrite) as file:
+        begin("Conversion")
         data = encode(deployed(classifier), card.to_json())
         _write(file, data)
+        begin("Comparison with PyTorch")
         verification, agreement = verify(file.partial, classifier, samples, str(out)), None
         if precision != PRECISIONS[0]:
+            begin(f"Comparison of {precision} with {PRECISIONS[0]}")
             data, agreement = _lowered(file, data, samples, labels, precision)
             card = replace(card, precision=precision, agreement=asdict(agreement))
         if encode is onnx_bytes:
+            begin("Memory of mapping")
             card = replace(card, workspace=measure_workspace(file.partial))
             data = with_card(data, card)
             _write(file, data)

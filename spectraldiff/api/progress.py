@@ -1,10 +1,11 @@
-"""How a long job shows its progress: bars on stderr, or calls of a function."""
+"""How a long job shows its progress: bars on stderr, lines where that is no terminal, or calls of a function."""
 
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from spectraldiff.training.monitor import Monitor
+from spectraldiff_runtime.cli.progress import ProgressLines, draws_bars
 from spectraldiff_runtime.messages import cell, console, one_line
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ Progress = bool | Callback
 class BarMonitor(Monitor):
     """Draws one line a stage on stderr: bar, loss and time left. Use it in a ``with`` block, which ends the bars.
 
+    Where stderr is no terminal, it is a line when a stage ends, and one a minute.
+
     Parameters
     ----------
     shown
@@ -28,9 +31,12 @@ class BarMonitor(Monitor):
     def __init__(self, shown: bool = True) -> None:
         self.shown = shown
         self._bars: Bars | None = None
+        self._lines = ProgressLines() if shown and not draws_bars() else None
 
     def __enter__(self) -> Self:
         """Return the monitor itself."""
+        if self._lines is not None:
+            self._lines.__enter__()
         return self
 
     def __exit__(
@@ -38,6 +44,8 @@ class BarMonitor(Monitor):
     ) -> None:
         """End the bars."""
         self.stop()
+        if self._lines is not None:
+            self._lines.__exit__(kind, error, trace)
 
     def stop(self) -> None:
         """Leave the bars as they are; the next stage begins new ones."""
@@ -49,18 +57,25 @@ class BarMonitor(Monitor):
         """Begin a bar."""
         if not self.shown:
             return
+        self._mean: float | None = None
+        if self._lines is not None:
+            self._lines.stage(title, unit)
+            return
         if self._bars is None:
             self._bars = _new_bars()
             self._bars.start()
         self._task = self._bars.add_task(one_line(title), total=None, unit=unit, loss="")
-        self._mean: float | None = None
 
     def progress(self, done: int, total: int, loss: float | None = None) -> None:
         """Move the bar on; the loss shown is a running mean."""
-        if self._bars is None:
+        if not self.shown:
             return
         if loss is not None:
             self._mean = loss if self._mean is None else 0.98 * self._mean + 0.02 * loss
+        if self._lines is not None:
+            self._lines.update(done, total, self._mean)
+        if self._bars is None:
+            return
         shown = "" if self._mean is None else f"  loss {self._mean:.4f}"
         self._bars.update(self._task, completed=done, total=total, loss=shown)
 

@@ -216,7 +216,7 @@ def map(
         "cluster": _cluster(cluster, workers, threads),
     }
     if out_dir is None:
-        result = _map_one(engine, targets[0], options, quiet, verbose)
+        result = _map_one(engine, targets[0], options, quiet=quiet, verbose=verbose)
         if not quiet:
             summarise(result, targets[0].extra().values(), profile)
         if json:
@@ -308,13 +308,16 @@ def _cluster(address: str | None, workers: int | None, threads: int | None) -> A
     return ClusterOptions(address, workers, threads)
 
 
-def _map_one(engine: "Model", target: Target, options: dict[str, Any], quiet: bool, verbose: bool) -> "MapResult":
+def _map_one(
+    engine: "Model", target: Target, options: dict[str, Any], *, quiet: bool, verbose: bool = False, title: str = ""
+) -> "MapResult":
+    """Map a scene and show how far it is; `title` names one of many, which is not announced."""
     from spectraldiff_runtime.mapping.map_scene import map_scene
 
-    with progress(quiet) as (begin, advance):
+    with progress(quiet, title) as (begin, advance):
 
         def started(scene: "Scene", region: "Region", plan: "Plan") -> None:
-            if not quiet:
+            if not quiet and not title:
                 _announce(engine, scene, region, plan, verbose)
             begin(region.window.height * region.window.width)
 
@@ -356,7 +359,7 @@ def _map_many(
         label = f"[{number}/{len(targets)}] '{target.scene}'"
         try:
             target.check(inputs, overwrite=True)
-            result = _map_one(engine, target, options, quiet=True, verbose=False)
+            result = _map_one(engine, target, options, quiet=quiet, title=label)
         except (SpectralDiffError, MemoryError) as error:
             failed += 1
             say(f"{label}: error: {error}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectraldiff_runtime.cli.options import say
+from spectraldiff_runtime.cli.progress import ProgressLines, draws_bars
 from spectraldiff_runtime.messages import cell, console
 
 if TYPE_CHECKING:
@@ -13,8 +14,16 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
-    """Show a bar on stderr with pixels a second and the time left; yield what begins it and what advances it."""
+def progress(quiet: bool, title: str = "") -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """Show a bar on stderr with pixels a second and the time left; yield what begins it and what advances it.
+
+    Where stderr is no terminal, a line a minute takes its place; with the `title` of one of many scenes, these alone.
+    """
+    if not quiet and not draws_bars():
+        with ProgressLines(ends=not title) as lines:
+            yield _counted(lines, title or "Map")
+        return
+    quiet = quiet or bool(title)
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -40,6 +49,22 @@ def progress(quiet: bool) -> Iterator[tuple[Callable[[int], None], Callable[[int
     finally:
         if bar.live.is_started:  # or an empty line would come before the error
             bar.stop()
+
+
+def _counted(lines: ProgressLines, title: str) -> tuple[Callable[[int], None], Callable[[int], None]]:
+    done = total = 0
+
+    def begin(pixels: int) -> None:
+        nonlocal total
+        total = pixels
+        lines.stage(title, "pixels", total)
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        lines.update(done, total)
+
+    return begin, advance
 
 
 def summarise(result: "MapResult", extra: Iterable[Path], profile: bool) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from spectraldiff_runtime.errors import MissingExtraError, UsageError
-from spectraldiff_runtime.messages import console, one_line
+from spectraldiff_runtime.messages import one_line
 from spectraldiff_runtime.untrusted import is_control
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, for machines.")]
@@ -118,17 +118,6 @@ def say(text: str) -> None:
 def tell(text: str) -> None:
     """Print one line of a result on stdout."""
     typer.echo(one_line(text))
-
-
-@contextmanager
-def progress_bar(unit: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on stderr with the time left; yield what is called with (done, total)."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
-    with Progress(*columns, console=console(), disable=quiet) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def warn(message: str) -> None:

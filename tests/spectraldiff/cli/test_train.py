@@ -40,6 +40,8 @@ def test_own_scene_from_files_to_run(tiny_files, tmp_path, capsys, monkeypatch):
     assert RunFolder(folder).finished
     assert "32 training and 540 test pixels" in printed.err
     assert "sdiff export --run" in printed.err
+    for line in (r"Denoiser: 2 steps, loss \d\.\d{4}, \d+ s", r"Features: \d+ tiles, \d+ s", r"Whole-scene map: .*"):
+        assert len(re.findall(f"^{line}$", printed.err, re.MULTILINE)) == 1, printed.err
 
 
 def test_the_report_has_the_line_that_makes_the_run_again(tiny_files, tmp_path, capsys):
