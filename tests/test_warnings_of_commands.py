@@ -8,6 +8,7 @@ import html
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.presets import PRESETS
 from spectraldiff.report.accuracy_report import AccuracyReport, write_accuracy_report
+from spectraldiff.report.map_view import _notes
 from spectraldiff.training.request import Request
 from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.model.session import open_session
@@ -49,7 +51,7 @@ OTHERS = {
     "datasets.write", "describe_product", "map_output.summarise", "outside.lines", "outside_map", "outside_spec",
     "print_profile", "prior.title", "reconstruct", "run_report._prior", "selection.lines", "selection.summary",
     "session.train", "train_output.summarise", "trained_on", "transcoder.__enter__", "units_of",
-    "write_accuracy_report",
+    "view.view", "write_accuracy_report",
 }  # fmt: skip
 TEXTS = list(texts(PACKAGES, OTHERS))
 Command = Callable[..., tuple[int, str, str]]
@@ -154,6 +156,11 @@ def _evaluations(folder: Path) -> Iterator[str]:
         yield html.unescape(page.read_text(encoding="utf-8")).replace("\n", " ")
 
 
+def _views() -> list[str]:
+    """What a page says that shows not all pixels of a map."""
+    return _notes(SimpleNamespace(step=3), SimpleNamespace(picture=2, spectra=4))  # type: ignore[arg-type]
+
+
 def _suggested(folder: Path, model_path: Path, scene: Path, sdiff: Command) -> str:
     return sdiff("suggest", scene, "-m", model_path, "--count", 1000, "--out", folder / "p.gpkg", "--device", "cpu")[2]
 
@@ -170,6 +177,7 @@ def said(
     lines += _products(tmp_path)
     lines += filter(None, _models(model, model_path))
     lines += _evaluations(tmp_path)
+    lines += _views()
     lines += _suggested(tmp_path, model_path, write_scene("s.tif", cube[:9, :9]), sdiff).splitlines()
     return lines
 

@@ -8,7 +8,6 @@ import typer
 
 from spectraldiff.options import RUNS
 from spectraldiff_runtime.cli.options import Json, Overwrite, Quiet, RunsDir, print_json, say, training_package
-from spectraldiff_runtime.cli.progress import ProgressLines, draws_bars
 
 if TYPE_CHECKING:
     from spectraldiff_export import Export
@@ -42,6 +41,7 @@ def export(
     class of fp32 at 99.7 % of them and lose at most 0.1 points of overall accuracy.
     """
     from spectraldiff_runtime.atomic import check_output
+    from spectraldiff_runtime.cli.progress import ProgressLines, draws_bars
 
     with training_package("export"):
         from spectraldiff.training.run_folder import open_run
