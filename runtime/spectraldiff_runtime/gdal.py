@@ -23,6 +23,7 @@ from spectraldiff_runtime.limits import TIMEOUT_S
 
 # GDAL gives up on a server after so many seconds without a byte. Its own variables come first, `--timeout` sets them.
 TIMEOUTS = ("GDAL_HTTP_CONNECTTIMEOUT", "GDAL_HTTP_LOW_SPEED_TIME")
+NO_FILES = {"CPL_VSIL_GZIP_WRITE_PROPERTIES": "NO"}  # that are written next to what is read
 NO_CODE = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_MEM_ENABLE_OPEN": "NO"}  # code and memory that a VRT may name
 
 # What reading and writing through rasterio may raise; some of GDAL's errors come as they are.
@@ -30,7 +31,7 @@ GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 
 # Names that only GDAL knows: /vsizip/folder/file.zip/inside.tif, NETCDF:"file.nc":variable.
 VIRTUAL = re.compile(r"(/vsi(zip|gzip|tar|7z|rar|subfile|sparse|cached|crypt)/)+")
-SUBDATASET = re.compile(r'[A-Za-z][A-Za-z0-9_]+:"?([^"]+?)"?(?::[^/\\]*)?')
+SUBDATASET = re.compile(r'[A-Za-z][A-Za-z0-9_]+:(?:"([^"]+)"(?::.*)?|([^"]+))')
 REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(_streaming)?/|(?!file:)[a-z][a-z0-9+]+://", re.I)
 
 
@@ -52,7 +53,7 @@ _use_own_projections()
 @contextmanager
 def quiet_gdal() -> Iterator[None]:
     """Keep GDAL's own messages off stderr; errors still arrive as exceptions."""
-    with rasterio.Env(CPL_LOG=os.devnull, **network_options(), **NO_CODE), warnings.catch_warnings():
+    with rasterio.Env(CPL_LOG=os.devnull, **network_options(), **NO_CODE, **NO_FILES), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
 
@@ -98,7 +99,11 @@ def local_file(name: str | Path) -> Path:
     text = str(name)
     named = SUBDATASET.fullmatch(text)
     if named is not None and file_mode(text) is None:
-        text = named[1]
+        text = named[1] or named[2]
+        before = text
+        while ":" in before and file_mode(before) is None:  # what comes after it names a layer
+            before = before.rpartition(":")[0]
+        text = text if file_mode(before) is None else before
     path = Path(VIRTUAL.sub("", text)) if VIRTUAL.match(text) else Path(text)
     return next((place for place in (path, *path.parents) if file_mode(place) is not None), path)
 

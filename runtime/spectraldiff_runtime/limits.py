@@ -6,6 +6,9 @@ SIDE, PIXELS, BANDS = 2**31 - 1, 10**12, 65_535
 # A VRT: bytes, levels of VRTs in VRTs, files that are read for one band.
 VRT_BYTES, VRT_LEVELS, VRT_READS = 64 * 2**20, 6, 1_000_000
 
+# An HDF5 or netCDF file: entries, values of a list such as wavelengths, pixels of a lookup table, files in files.
+HDF5_ENTRIES, HDF5_LIST, LOOKUP_PIXELS, HDF5_LEVELS = 10_000, 1_000_000, 100_000_000, 6
+
 # A model file: bytes (protobuf's own limit), its card, the halo, a name in it, any other text in it.
 MODEL_BYTES, CARD_BYTES, HALO, NAME, TEXT = 2**31 - 1, 16 * 2**20, 10_000, 500, 10_000
 

@@ -1,11 +1,15 @@
 """Rasters are looked at before GDAL opens them.
 
-A pipe would be waited for; a VRT may name pipes, itself, code, or more files than can be read; and files of some
-formats are addresses of others.
+A pipe would be waited for; a VRT may name pipes, itself, code, or more files than can be read; an HDF5 or netCDF file
+may name pipes, or hold more bands than there is memory for; and files of some formats are addresses of others.
 """
 
+import contextlib
+import math
+import os
+import re
 import stat
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,10 +17,12 @@ from xml.etree import ElementTree
 import rasterio
 
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.gdal import check_plain, file_mode, is_remote, quiet_gdal
-from spectraldiff_runtime.limits import VRT_BYTES, VRT_LEVELS, VRT_READS
+from spectraldiff_runtime.gdal import check_plain, file_mode, is_remote, local_file, quiet_gdal
+from spectraldiff_runtime.limits import BANDS, HDF5_ENTRIES, HDF5_LEVELS, VRT_BYTES, VRT_LEVELS, VRT_READS
 
 FIRST_BYTES = 1024  # in which GDAL looks for the element
+SIGNATURE = b"\x89HDF\r\n\x1a\n"  # of HDF5
+HDF5_LAYER = re.compile(r'(?:HDF5|HDF5Image|NETCDF|BAG):(?:"([^"]+)".*|([^":]+)(?::.*)?)', re.IGNORECASE)
 MARK, SOURCES = b"<VRTDataset", ("SourceFilename", "SourceDataset")
 
 
@@ -33,14 +39,24 @@ def open_looked_at(path: str | Path) -> Any:
     Raises
     ------
     SceneError
-        It is a pipe, a device, or a VRT that may not be, see `check_vrt`.
+        It is a pipe, a device, or a VRT or an HDF5 file that may not be, see `check_vrt` and `check_hdf5`.
     """
     check_plain(path)
     check_vrt(path)
+    _check_layer(path)
+    check_hdf5(path, bands=True)
     with quiet_gdal():
         if is_remote(path):
             return rasterio.open(path)
         return rasterio.io.DatasetReader(str(path), driver=_local_drivers())  # `rasterio.open` takes no list
+
+
+def _check_layer(path: str | Path) -> None:
+    """Refuse a layer of an HDF5 or netCDF file that is not there: the HDF5 library would print pages about it."""
+    named = HDF5_LAYER.fullmatch(str(path))
+    file = "" if named is None else named[1] or named[2]
+    if file and not file.startswith("/vsi") and "://" not in file and file_mode(file) is None:
+        raise SceneError(f"'{path}' does not exist: wanted a layer of a file; check the name")
 
 
 @cache
@@ -121,3 +137,114 @@ def _sources(part: ElementTree.Element, path: Path) -> list[Path]:
         for element in found
         if element.text
     ]
+
+
+def check_hdf5(path: str | Path, bands: bool = False) -> None:
+    """Refuse an HDF5 or netCDF-4 file that names pipes or devices, or too many files, or has too many entries.
+
+    Its entries may be links into other files, and its data may lie in others.
+
+    Parameters
+    ----------
+    path
+        Any raster, perhaps with the name of a layer; what is no HDF5 file on this machine passes.
+    bands
+        Whether to refuse, too, data of more bands than are read: GDAL makes room for each.
+
+    Raises
+    ------
+    SceneError
+    """
+    local = local_file(path)
+    if is_remote(path) or not _is_hdf5(local):
+        return
+    found = local.stat()
+    rasters = _rasters_of(local, (found.st_ino, found.st_size, found.st_mtime_ns))
+    for name, count in rasters.items() if bands else ():
+        if count > BANDS and (len(rasters) == 1 or str(path).endswith(name)):
+            raise SceneError(f"'{local}' has {count:,} bands in '{name}': wanted {BANDS:,} at most")
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Whether a file is HDF5: its signature stands at its beginning, or after 512, 1024, 2048, ... bytes of others."""
+    kind = file_mode(path)
+    if kind is None or not stat.S_ISREG(kind):
+        return False
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        size, place = path.stat().st_size, 0
+        while place < size:
+            file.seek(place)
+            if file.read(len(SIGNATURE)) == SIGNATURE:
+                return True
+            place = 2 * place or 512
+    return False
+
+
+@lru_cache(maxsize=16)  # a file is opened several times
+def _rasters_of(path: Path, state: tuple[int, ...]) -> dict[str, int]:
+    """Look into a file in this state; return how many bands each of its data sets has for GDAL."""
+    look = _Hdf5Look(path, path, ())
+    look.begin()
+    return look.rasters
+
+
+class _Hdf5Look:
+    """A look at all entries of an HDF5 file, and of those that it names.
+
+    Attributes
+    ----------
+    rasters
+        How many bands each of its data sets has for GDAL, by name.
+    """
+
+    def __init__(self, path: Path, first: Path, above: tuple[Path, ...]) -> None:
+        self._path, self._first, self._above, self._entries = path, first, above, 0
+        self._named: list[str | bytes] = []
+        self.rasters: dict[str, int] = {}
+
+    def begin(self) -> None:
+        """Look at the file, and at those that it names."""
+        import h5py
+
+        if len(self._above) > HDF5_LEVELS:
+            raise SceneError(
+                f"'{self._first}' names files that name files, over {HDF5_LEVELS} levels deep: wanted the data in one"
+            )
+        damaged = contextlib.suppress(OSError, RuntimeError, ValueError, LookupError, TypeError)
+        with damaged, h5py.File(self._path, "r") as file:  # who reads it says what is damaged
+            if not file.visititems_links(self._link):
+                file.visititems(self._entry)
+        if self._entries > HDF5_ENTRIES:
+            raise SceneError(f"'{self._path}' has more than {HDF5_ENTRIES:,} entries: wanted a file that holds a scene")
+        for name in dict.fromkeys(self._named):
+            self._follow(name)
+
+    def _link(self, _: str, found: Any) -> bool | None:
+        """Note the file that a link leads to; True ends the visit (what is raised in one ends the process)."""
+        if hasattr(found, "filename"):
+            self._named.append(found.filename)
+        return self._count()
+
+    def _entry(self, name: str, found: Any) -> bool | None:
+        shape = getattr(found, "shape", None)
+        if shape is not None:  # or it is a group
+            self._named += [file for file, *_ in found.external or ()]
+            self._named += [p.file_name for p in (found.virtual_sources() if found.is_virtual else ())]
+        if shape is not None and len(shape) > 1:
+            self.rasters[name] = math.prod(shape[:-2])
+        return self._count()
+
+    def _count(self) -> bool | None:
+        self._entries += 1
+        return True if self._entries > HDF5_ENTRIES else None
+
+    def _follow(self, name: str | bytes) -> None:
+        """Look at a file that is named: it may lie next to this one, or in the working folder."""
+        if name in (".", b"."):  # this file
+            return
+        above = (*self._above, self._path.resolve())
+        for folder in dict.fromkeys((self._path.parent, Path())):
+            source = folder / os.fsdecode(name)
+            check_plain(source)
+            if source.resolve() not in above and _is_hdf5(source):
+                _Hdf5Look(source, self._first, above).begin()

@@ -61,13 +61,21 @@ def read_georeference(dataset: Any) -> Georeference:
     gcps, gcps_crs = dataset.gcps
     transform = None if dataset.transform.is_identity else dataset.transform
     numbers = [*(transform or ())[:6], *(n for point in gcps for n in (point.row, point.col, point.x, point.y))]
-    if not all(map(math.isfinite, numbers)):
-        raise SceneError(f"'{dataset.name}' has a georeference with numbers that are not finite: {_MENDED}")
-    if transform is not None and not _has_area(transform):
-        raise SceneError(
-            f"'{dataset.name}' has a transform that gives pixels no area, {tuple(transform)[:6]}: {_MENDED}"
-        )
+    _check_numbers(dataset.name, numbers)
+    check_transform(dataset.name, transform)
     return Georeference(dataset.crs, transform, tuple(gcps), gcps_crs, read_rpcs(dataset))
+
+
+def check_transform(name: str, transform: Any) -> None:
+    """Refuse an affine transform whose numbers are not finite, or that gives pixels no area; None passes."""
+    _check_numbers(name, (transform or ())[:6])
+    if transform is not None and not _has_area(transform):
+        raise SceneError(f"'{name}' has a transform that gives pixels no area, {tuple(transform)[:6]}: {_MENDED}")
+
+
+def _check_numbers(name: str, numbers: Sequence[float]) -> None:
+    if not all(map(math.isfinite, numbers)):
+        raise SceneError(f"'{name}' has a georeference with numbers that are not finite: {_MENDED}")
 
 
 def read_rpcs(dataset: Any) -> Any:

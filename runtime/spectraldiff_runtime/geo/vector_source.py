@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import SceneError, SpectralDiffError
-from spectraldiff_runtime.gdal import GDAL_ERRORS, check_plain, file_mode, network_options
+from spectraldiff_runtime.gdal import GDAL_ERRORS, NO_FILES, check_plain, file_mode, network_options
 from spectraldiff_runtime.geo.geoparquet import read_geoparquet
 from spectraldiff_runtime.geo.text_encoding import TextEncoding, checked_encoding, encoding_of_dbf, encoding_of_text
 from spectraldiff_runtime.raster_file import open_looked_at
@@ -156,7 +156,7 @@ def check_vectors(path: str | Path) -> None:
     import pyogrio
 
     check_plain(path)
-    pyogrio.set_gdal_config_options(network_options())
+    pyogrio.set_gdal_config_options({**network_options(), **NO_FILES})
     kind = file_mode(path)
     if kind is not None and stat.S_ISREG(kind):
         with Path(path).open("rb") as file:
@@ -224,7 +224,10 @@ def _name_of(path: Path, kind: type[SpectralDiffError]) -> str:
         return f"/vsigzip/{name}"
     if path.is_file() and path.suffix.lower() == ".zip" and zipfile.is_zipfile(path):
         return _in_zip(path, kind)
-    return f"/vsicached?file={name}" if "!" in name else name  # pyogrio takes the mark for the end of an archive
+    # GDAL writes a .gfs file next to a GML file, but not where it reads through a cache; and pyogrio takes the mark for
+    # the end of an archive.
+    cached = "!" in name or path.suffix.lower() in (".gml", ".xml")
+    return f"/vsicached?file={name}" if cached else name
 
 
 def _in_zip(path: Path, kind: type[SpectralDiffError]) -> str:

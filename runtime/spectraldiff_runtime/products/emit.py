@@ -9,6 +9,7 @@ import rasterio
 
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.geo.georeference import Georeference
+from spectraldiff_runtime.limits import LOOKUP_PIXELS
 from spectraldiff_runtime.products.clouds import CloudLayer
 from spectraldiff_runtime.products.hdf5_file import fill_value, nanometres, numbers, text
 from spectraldiff_runtime.products.hdf5_scene import Cube, Hdf5Layout
@@ -68,7 +69,14 @@ def _layout(file: h5py.File) -> Hdf5Layout:
 
 def _grid(file: h5py.File, height: int, width: int) -> LookupGrid:
     """Return the lookup table; the file counts from 1, with 0 for none, and negative numbers for filled gaps."""
-    columns, rows = (np.abs(file[f"location/glt_{axis}"][()].astype(np.int32)) - 1 for axis in ("x", "y"))
+    tables = [file[f"location/glt_{axis}"] for axis in ("x", "y")]
+    for table in tables:
+        if table.ndim != 2 or table.size > LOOKUP_PIXELS or table.dtype.kind not in "iu":
+            raise ValueError(
+                f"{table.name} has shape {table.shape} of {table.dtype}: wanted 2 axes, {LOOKUP_PIXELS:,} pixels at "
+                "most, whole numbers"
+            )
+    columns, rows = (np.abs(table[()].astype(np.int32)) - 1 for table in tables)
     none = (columns < 0) | (rows < 0)
     if columns.shape != rows.shape or rows.max(initial=-1) >= height or columns.max(initial=-1) >= width:
         raise ValueError("its lookup table (glt_x, glt_y) names pixels that the scene does not have")

@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.gdal import quiet_gdal
+from spectraldiff_runtime.limits import HDF5_LIST
+from spectraldiff_runtime.raster_file import check_hdf5
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# What h5py raises where a file is damaged, cut short or not as expected.
-HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError)
+# What h5py raises where a file is damaged or cut short, and Python where an entry is of another kind than expected.
+HDF5_ERRORS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
 
 
 def is_hdf5(path: Path) -> bool:
@@ -36,8 +39,9 @@ def open_hdf5(path: str | Path, cache: int = 1 << 20) -> h5py.File:
     Raises
     ------
     SceneError
-        The file is damaged or cut short.
+        The file is damaged or cut short, or names others that may not be, see `check_hdf5`.
     """
+    check_hdf5(path)
     try:
         return h5py.File(path, "r", rdcc_nbytes=cache, rdcc_nslots=10007, rdcc_w0=1.0)
     except OSError as error:
@@ -50,7 +54,7 @@ def open_hdf5(path: str | Path, cache: int = 1 << 20) -> h5py.File:
 @contextmanager
 def described(path: Path) -> Iterator[h5py.File]:
     """Open a file to read what it says of itself; an entry that is missing or damaged becomes a SceneError."""
-    with open_hdf5(path) as file:
+    with quiet_gdal(), open_hdf5(path) as file:
         try:
             yield file
         except HDF5_ERRORS as error:
@@ -65,10 +69,18 @@ def reason(error: BaseException) -> str:
     return str(error.args[0] if error.args else error).splitlines()[0].strip().rstrip(".")
 
 
+def check_layer(file: h5py.File, name: str, size: tuple[int, int]) -> None:
+    """Raise SceneError where a file has no data set of numbers of that name and (height, width)."""
+    data = file.get(name)
+    if not isinstance(data, h5py.Dataset) or data.shape != size or data.dtype.kind not in "biuf":
+        raise SceneError(
+            f"'{file.filename}' has no layer '{name}' of {size[0]} x {size[1]} numbers: copy or download it again"
+        )
+
+
 def text(value: Any) -> str:
     """Return an attribute or a data set of one text as str, UTF-8 or else Latin-1; empty for None."""
-    if isinstance(value, h5py.Dataset):
-        value = value[()]
+    value = _values(value)
     if isinstance(value, np.ndarray):
         value = value.reshape(-1)[0] if value.size else ""
     if isinstance(value, bytes):
@@ -79,18 +91,26 @@ def text(value: Any) -> str:
     return "" if value is None else str(value).strip("\0 ")
 
 
+def _values(value: Any) -> Any:
+    """Return what an attribute or a data set holds; ValueError where that is more than products list."""
+    if not isinstance(value, h5py.Dataset):
+        return value
+    if (value.size or 0) > HDF5_LIST:
+        raise ValueError(f"'{value.name}' has {value.size:,} values: wanted {HDF5_LIST:,} at most")
+    return value[()]
+
+
 def number(value: Any) -> float:
     """Return an attribute or a data set of one number."""
-    if isinstance(value, h5py.Dataset):
-        value = value[()]
-    return float(np.asarray(value).reshape(-1)[0])
+    return float(numbers(value)[0])
 
 
 def numbers(value: Any) -> NDArray[np.float64]:
     """Return an attribute or a data set as a list of numbers, (n,) float64."""
-    if isinstance(value, h5py.Dataset):
-        value = value[()]
-    return np.asarray(value, np.float64).reshape(-1)
+    found = np.asarray(_values(value))
+    if found.dtype.kind == "c":
+        raise ValueError("complex numbers")
+    return found.astype(np.float64).reshape(-1)
 
 
 def fill_value(dataset: h5py.Dataset, *names: str) -> float | None:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.geo.georeference import Georeference
-from spectraldiff_runtime.products.hdf5_file import HDF5_ERRORS, open_hdf5, reason
+from spectraldiff_runtime.geo.georeference import Georeference, check_transform
+from spectraldiff_runtime.products.hdf5_file import HDF5_ERRORS, check_layer, open_hdf5, reason
 from spectraldiff_runtime.scene.band_metadata import known_for_all, left_out
 from spectraldiff_runtime.scene.clouds import Clouds, hide_clouds
 from spectraldiff_runtime.scene.file_state import files_state
@@ -93,6 +93,11 @@ class Hdf5Layout:
     physical: bool = False
     grid: LookupGrid | None = None
 
+    def __post_init__(self) -> None:
+        lengths = {len(one) for one in (self.wavelengths, self.fwhm, self.scales, self.offsets)}
+        if len(lengths) > 1:
+            raise ValueError(f"wavelengths, widths and scales are of {sorted(lengths)} bands: wanted the same of each")
+
 
 class Hdf5Scene:
     """A scene in an HDF5 file, opened for reading by windows; a context manager. One thread at a time.
@@ -139,10 +144,14 @@ class Hdf5Scene:
             raise SceneError(f"'{self.name}' has cubes of different sizes or types: download it again")
         ((self.height, self.width),), (self._stored,) = sizes, kinds
         check_dtype(self._stored, f"'{self.name}'")
+        if self.layout.padding is not None:
+            check_layer(self._file, self.layout.padding.name, (self.height, self.width))
         self.count = len(self.layout.wavelengths)
         self.files, self.tags = (Path(path),), dict[str, str]()
         self.band_names = ("",) * self.count
         self.georeference, self.grid = self.layout.place, self.layout.grid
+        for place in (self.layout.place, None if self.grid is None else self.grid.place):
+            check_transform(self.name, None if place is None else place.transform)
         self.bad_bands: dict[int, float] = {}
         self.note = ""
         self._missing = self.layout.nodata if nodata == NODATA_OF_FILE else nodata

@@ -113,6 +113,6 @@ def chosen_bands(name: str, count: int, bands: Sequence[int]) -> tuple[int, ...]
 
 
 def check_dtype(dtype: np.dtype[Any], name: str) -> None:
-    """Refuse values that are not real numbers (complex, text, bool)."""
-    if dtype.kind not in "iuf":
+    """Refuse values that are not real numbers (complex, text, bool), or have more than 8 bytes."""
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise SceneError(f"{name} holds {dtype} values: wanted integers or floats; convert it first")

@@ -48,6 +48,18 @@ def test_a_gzipped_file(tmp_path):
     assert classes(open_vectors(packed)) == ["A", "B", "C"]
 
 
+def test_nothing_is_written_next_to_what_is_read(tmp_path):
+    """GDAL would put a .gfs file next to a GML file, and .properties next to a gzipped one."""
+    gml = (
+        '<?xml version="1.0"?><r xmlns:gml="http://www.opengis.net/gml"><gml:featureMember><f><class>A</class><gml:Point>'
+        "<gml:coordinates>1,2</gml:coordinates></gml:Point></f></gml:featureMember></r>"
+    )
+    (tmp_path / "a.gml").write_text(gml)
+    columns, shapes, _ = open_vectors(tmp_path / "a.gml").read("f", ["class"])
+    assert (list(columns["class"]), len(shapes)) == (["A"], 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gml"]
+
+
 def zipped(tmp_path: Path, *stems: str) -> Path:
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         for stem in stems:
