@@ -1,10 +1,11 @@
 """A run folder: everything that a training leaves behind, tensors in safetensors and facts in JSON, no pickle.
 
-`run.json` says what was asked for and is written first, after `data.json` with digests of what is read;
-`state.safetensors` holds a training that is not finished; `model.safetensors`, `samples.safetensors` (some tiles of the
-scene, for checking an export) and, last of all, `model.json` mark a finished one.
+`run.json` says what was asked for and is written first, then the training and test pixels and `data.json` with digests
+of what is read; `state.safetensors` holds a training that is not finished; `model.safetensors`, `samples.safetensors`
+(some tiles of the scene, for checking an export) and, last of all, `model.json` mark a finished one.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.splits.split import Split
-from spectraldiff_runtime.atomic import output_error
+from spectraldiff_runtime.atomic import output_error, remove_partial
 from spectraldiff_runtime.errors import OutputError, RunError
 from spectraldiff_runtime.geotiff.class_raster import write_class_raster
 from spectraldiff_runtime.messages import resume_command
@@ -86,12 +87,16 @@ class RunFolder:
         """Write a file of the folder, whole or not at all."""
         partial = self.path / f"{name}.partial"
         try:
-            partial.write_bytes(data)
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # or a name might come before its bytes, in a power cut
             partial.replace(self.path / name)
         except OSError as error:
             raise output_error(self.path / name, error) from error
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -115,9 +120,20 @@ class RunFolder:
         except OSError as error:
             raise output_error(self.path / LOCK, error) from error
         try:
+            self._sweep()
             yield
         finally:
             lock.release()
+
+    def _sweep(self) -> None:
+        """Remove what a killed training left of files that it was writing."""
+        for folder in (self.path, self.path / FIGURES):
+            for partial in folder.glob("*.partial") if folder.is_dir() else ():
+                if partial.is_dir():
+                    remove_partial(partial)
+                else:
+                    with contextlib.suppress(OSError):
+                        partial.unlink()
 
     def drop_state(self) -> None:
         """Remove the state of a training that is finished."""
@@ -198,7 +214,8 @@ def write_pixels(
 ) -> None:
     """Write the labels of the training and of the test pixels as class rasters into the run folder.
 
-    Where no pixel of any scene tests, as with folds, there is no raster of test pixels.
+    Where no pixel of any scene tests, as with folds, there is no raster of test pixels. Rasters that a run has already
+    are replaced.
     """
     scenes, splits = (
         [scenes] if isinstance(scenes, LabelledScene) else scenes,
@@ -216,9 +233,9 @@ def _write_on_map(path: Path, labels: NDArray[Any], scene: LabelledScene) -> Non
     """Write labels of a scene's pixels, (H, W), where they lie on the map."""
     grid = scene.grid
     if grid is None:
-        write_class_raster(path, labels, scene.classes, crs=scene.crs, transform=scene.transform)
+        write_class_raster(path, labels, scene.classes, crs=scene.crs, transform=scene.transform, overwrite=True)
         return
     whole, place = grid.gather(labels, Window(0, grid.height, 0, grid.width)), grid.place
     crs = None if place.crs is None else str(place.crs.to_string())
     transform = tuple(place.transform)[:6]
-    write_class_raster(path, whole, scene.classes, crs=crs, transform=transform)
+    write_class_raster(path, whole, scene.classes, crs=crs, transform=transform, overwrite=True)

@@ -1,6 +1,6 @@
 """One training from request to finished run folder: what the command and the Python function call."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,7 +110,7 @@ def train(
     denoiser = None if request.denoiser is None or request.preset.raw else Path(request.denoiser)
     aims = Aims(prior, final, test, denoiser)
     if folder is not None:
-        _check_unchanged(folder, scenes, splits)
+        _go_on(folder, scenes, splits, kept)
     elif denoiser is not None:  # refused before a run is begun
         load_denoiser(denoiser, request.preset, common_normaliser(scenes)[0])
     _show(scenes, splits, monitor)
@@ -161,10 +161,24 @@ def _set_up(request: Request, place: RunPlace) -> tuple[Request, Compute]:
     return replace(request, threads=place.threads, device=place.device or "auto", **begun), compute
 
 
-def _check_unchanged(folder: RunFolder, scenes: Sequence[LabelledScene], splits: Sequence[Split]) -> None:
-    """Refuse to go on with other data than the run was begun with; runs of earlier versions do not know theirs."""
+def _go_on(folder: RunFolder, scenes: Sequence[LabelledScene], splits: Sequence[Split], kept: Sequence[Split]) -> None:
+    """Refuse to go on with other data than the run was begun with.
+
+    Where the run was cut off before it had noted them, or is of an earlier version, which did not, they are noted now.
+    """
+    digests = data_digest.data_digests(scenes, splits)
     if (folder.path / DATA).is_file():
-        data_digest.check_unchanged(folder.read_json(DATA), data_digest.data_digests(scenes, splits))
+        data_digest.check_unchanged(folder.read_json(DATA), digests)
+    else:
+        _note_data(folder, scenes, kept, digests)
+
+
+def _note_data(
+    folder: RunFolder, scenes: Sequence[LabelledScene], kept: Sequence[Split], digests: Mapping[str, str]
+) -> None:
+    """Write the pixels of both sides and, last, the digests of what is read."""
+    write_pixels(folder, scenes, kept)
+    folder.write_json(DATA, digests)
 
 
 def _show(scenes: Sequence[LabelledScene], splits: Sequence[Split], monitor: Monitor) -> None:
@@ -189,12 +203,12 @@ def _new_run(
 ) -> RunFolder:
     """Make the run folder, with what was asked for and the pixels of both sides; `kept` train the model that is kept.
 
-    A split of its own for these leaves no pixels that never trained.
+    A split of its own for these leaves no pixels that never trained. What was asked for comes first: with it, a run
+    can be gone on with.
     """
     folder = create_run(place.run or next_run(place.runs_dir, scenes[0].name, request.preset.name))
-    write_pixels(folder, scenes, kept)
-    folder.write_json(DATA, data_digest.data_digests(scenes, splits))
     folder.write_json(REQUEST, request.to_json())
+    _note_data(folder, scenes, kept, data_digest.data_digests(scenes, splits))
     return folder
 
 

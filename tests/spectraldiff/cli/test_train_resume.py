@@ -91,6 +91,22 @@ def test_runs_of_earlier_versions_know_no_threads(tiny_files, tmp_path, capsys):
     assert "the training was begun" not in capsys.readouterr().err
 
 
+def test_a_run_that_was_cut_off_while_it_began(tiny_files, tmp_path, capsys):
+    """What was asked for is on the disk first, and is enough; what a killed process was writing is removed."""
+    whole, folder = tmp_path / "whole", unfinished(tmp_path / "run", tiny_files)
+    assert run(own(tiny_files, "-q", "--run", whole, *RAW)) == 0
+    for name in ("data.json", "test_pixels.tif"):
+        (folder.path / name).unlink()
+    partial = folder.path / ".train_pixels.tif.0123456789abcdef.partial"
+    partial.mkdir()
+    (folder.path / "figures").mkdir()
+    (folder.path / "state.safetensors.partial").touch()
+    assert run(["train", "--resume", str(folder.path), "-q"]) == 0
+    assert not list(folder.path.rglob("*.partial"))
+    for name in ("data.json", "train_pixels.tif", "test_pixels.tif", "model.safetensors", "samples.safetensors"):
+        assert (folder.path / name).read_bytes() == (whole / name).read_bytes(), name
+
+
 def test_two_trainings_in_one_folder(tiny_files, tmp_path, capsys):
     folder = tmp_path / "run"
     create_run(folder).path.joinpath("state.safetensors").write_bytes(b"theirs")
