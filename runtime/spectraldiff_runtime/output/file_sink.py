@@ -134,7 +134,7 @@ class FileSink:
         size = self._window.height, self._window.width
         return Journal(
             out, size, layers_of(self._card, self._outputs), self._facts, self._first_plan.as_dict(),
-            resume=self._writing.resume, discard=self._writing.overwrite,
+            resume=self._writing.resume, discard=self._writing.overwrite, outputs=list(self._outputs.paths().values()),
         )  # fmt: skip
 
     def _check_owned(self) -> None:

@@ -71,6 +71,8 @@ class Journal:
         Whether to continue an earlier run's folder.
     discard
         Whether an earlier run's folder may be thrown away.
+    outputs
+        All files of the map; `out` alone by default. What a killed run has left of these, and of no other, is removed.
 
     Raises
     ------
@@ -89,10 +91,12 @@ class Journal:
         *,
         resume: bool = False,
         discard: bool = False,
+        outputs: Sequence[Path] = (),
     ) -> None:
         self.out, self.folder = out, unfinished_folder(out)
         self._size, self._raws = size, RawFiles(self.folder, size, layers)
         self.plan, self.published = dict(plan), False
+        self._outputs = [Path(os.path.realpath(path)) for path in (out, *outputs)]
         self._done: set[Window] = set()
         self._fresh: list[Window] = []
         self._keep = resume
@@ -119,7 +123,7 @@ class Journal:
             if resume:
                 self._go_on(facts)
                 return
-            _remove_partials(_read(self._log)[1])
+            self._remove_partials(_read(self._log)[1])
             self._log.close()
         self._start(facts)
 
@@ -166,7 +170,16 @@ class Journal:
         self.plan = head["plan"]
         self.published = PUBLISHING in lines
         self._done = {window for line in lines if (window := _window(line)) is not None}
-        _remove_partials(lines)
+        self._remove_partials(lines)
+
+    def _remove_partials(self, lines: Sequence[str]) -> None:
+        """Remove the folders that a killed run has left of this map's outputs, whatever else the journal names."""
+        for line in lines:
+            if line.startswith(PARTIAL):
+                with contextlib.suppress(ValueError):
+                    folder = Path(os.path.realpath(str(parse_json(line.removeprefix(PARTIAL)))))
+                    if any(folder.parent == p.parent and folder.name.startswith(f".{p.name}.") for p in self._outputs):
+                        remove_partial(folder)
 
     def _check(self, head: dict[str, Any], facts: dict[str, Any]) -> None:
         """Refuse a folder of another map, and say in what it differs."""
@@ -336,14 +349,6 @@ def _read(log: io.FileIO) -> tuple[dict[str, Any], list[str], int]:
 def _window(line: str) -> Window | None:
     parts = line.split()
     return Window(*map(int, parts)) if len(parts) == 4 and all(re.fullmatch("[0-9]{1,19}", p) for p in parts) else None
-
-
-def _remove_partials(lines: Sequence[str]) -> None:
-    """Remove the folders of outputs that a killed run has left."""
-    for line in lines:
-        if line.startswith(PARTIAL):
-            with contextlib.suppress(ValueError):
-                remove_partial(Path(str(parse_json(line.removeprefix(PARTIAL)))))
 
 
 def _sync(path: Path) -> None:

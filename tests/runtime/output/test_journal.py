@@ -244,16 +244,18 @@ def test_a_folder_of_another_account(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("options", [{"resume": True}, {"discard": True}])
 def test_what_a_killed_run_was_writing_is_removed(tmp_path, options):
-    out = tmp_path / "map.tif"
-    log = begin(out, resume=True)
-    partial, mine = partial_folder(tmp_path / "confidence.tif"), tmp_path / "mine"
-    log.announce_partials([partial, mine])
-    for folder in (partial, mine):
-        folder.mkdir()
+    """And nothing else, whatever the journal names: it may be a stranger's."""
+    out, confidence = tmp_path / "map.tif", tmp_path / "confidence.tif"
+    log = begin(out, resume=True, outputs=[confidence])
+    partial, own = partial_folder(confidence), partial_folder(out)
+    others = [tmp_path / "mine", partial_folder(tmp_path / "other.tif"), partial_folder(tmp_path / "a" / "map.tif")]
+    log.announce_partials([partial, own, *others, tmp_path / "a" / ".." / others[1].name])
+    for folder in (partial, own, *others):
+        folder.mkdir(parents=True)
         (folder / "confidence.tif").touch()
     log.close()
-    begin(out, **options).remove()
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    begin(out, **options, outputs=[confidence]).remove()
+    assert sorted(path for path in tmp_path.glob("**/confidence.tif")) == sorted(o / "confidence.tif" for o in others)
 
 
 def _try_to_begin(out, queue):
