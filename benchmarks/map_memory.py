@@ -1,9 +1,12 @@
 """Peak memory of `sdiff map`, of its process and the processes that it starts, against what --max-memory allows.
 
 The first table maps a window of a scene with a large model, whose weights are random and whose bands are many, for each
-limit and set of outputs. The second maps sparse scenes of growing size, of 4 bands that are zero, with a tiny model.
-Memory is read from /proc every 20 ms: the proportional share (PSS) of all processes together, or the resident memory
-of the first where that is more. So it runs on Linux only.
+limit and set of outputs. Only the first rows have data: the rest is read, gathered and written, but not inferred, which
+takes most of the time and reaches its peak in the first row of tiles. The second table maps sparse scenes of growing
+size with a tiny model; with --empty only their first rows have data.
+
+Memory is read from /proc every 50 ms: the proportional share (PSS) of all processes together where there are several,
+and the most that was resident of the first. So it runs on Linux only.
 
     python -m benchmarks.map_memory --folder /tmp/memory
     python -m benchmarks.map_memory --folder /tmp/memory --only sizes --megapixels 4 64 1024
@@ -21,84 +24,72 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+import rasterio
+from rasterio.windows import Window
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import tiny
 from benchmarks.roofline.synthetic import write_models, write_scene
 from spectraldiff.models.presets import PRESETS
-from spectraldiff_runtime.classes import LandCoverClass, palette
-from spectraldiff_runtime.model.card import ModelCard
-from spectraldiff_runtime.model.model_file import CARD_KEY, read_card, seal
+from spectraldiff_runtime.model.model_file import read_card
 
 LIMITS = ("500MB", "1GB", "2GB", "4GB")
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "classes": (),
     "confidence": ("--confidence",),
     "probabilities": ("--probabilities",),
+    "preview": ("--preview",),
     "all": ("--confidence", "--probabilities", "--preview"),
 }
-BANDS, HEIGHT, WIDTH = 200, 400, 1500
-TINY_BANDS, CLASSES = 4, 16
-INTERVAL = 0.02
+BANDS, HEIGHT, WIDTH = 200, 500, 1500
+ROWS, FULL = 400, 40  # rows that are mapped, the rows below are halo; and that have data
+DATA = 4e6  # pixels of a sparse scene that have data
+INTERVAL = 0.05
 
 
-def tiny_model(path: Path) -> None:
-    """Write a model file of one convolution of 3 x 3 pixels over 4 bands, for 16 classes."""
-    weights = np.random.default_rng(0).normal(size=(CLASSES, TINY_BANDS, 3, 3)).astype(np.float32)
-    nodes = [
-        helper.make_node("Conv", ["tile", "weights"], ["scores"]),
-        helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1),
-        helper.make_node("ArgMax", ["probabilities"], ["index"], axis=1, keepdims=0),
-        helper.make_node("Add", ["index", "one"], ["value"]),
-        helper.make_node("Cast", ["value"], ["classes"], to=TensorProto.UINT8),
-        helper.make_node("ReduceMax", ["probabilities", "axis"], ["confidence"], keepdims=0),
-    ]
-    constants = {"weights": weights, "one": np.array(1), "axis": np.array([1])}
-    value = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [value("tile", TensorProto.FLOAT, ["N", TINY_BANDS, "height", "width"])],
-        [
-            value("classes", TensorProto.UINT8, ["N", "h", "w"]),
-            value("confidence", TensorProto.FLOAT, ["N", "h", "w"]),
-            value("probabilities", TensorProto.FLOAT, ["N", CLASSES, "h", "w"]),
-        ],
-        [numpy_helper.from_array(values, name) for name, values in constants.items()],
-    )
-    classes = tuple(LandCoverClass(k, f"class {k}", colour) for k, colour in enumerate(palette(CLASSES), start=1))
-    card = ModelCard(
-        name="tiny", preset="tiny", features="raw", classes=classes, bands=TINY_BANDS, wavelengths=None, halo=1,
-        nodata=None, fill=(0.0,) * TINY_BANDS,
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(model, {CARD_KEY: card.to_json()})
-    onnx.checker.check_model(model)
-    path.write_bytes(seal(model.SerializeToString()))
+def empty_rows(path: Path, first: int) -> None:
+    """Take the data out of a scene's rows from `first` on."""
+    with rasterio.open(path, "r+") as file:
+        file.nodata = 0
+        rest = Window(0, first, file.width, file.height - first)
+        for band in file.indexes:
+            file.write(np.zeros((rest.height, rest.width), file.dtypes[0]), band, window=rest)
 
 
-def sparse_scene(path: Path, side: int) -> None:
-    """Write an ENVI scene of side x side pixels, uint16, that takes no room on the disk."""
+def sparse_scene(path: Path, side: int, rows: int | None = None) -> None:
+    """Write an ENVI scene of side x side pixels, uint16, that takes no room on the disk.
+
+    Its pixels are 0, as data; or only the first rows have data.
+    """
     header = {
-        "samples": side, "lines": side, "bands": TINY_BANDS, "header offset": 0, "file type": "ENVI Standard",
-        "data type": 12, "interleave": "bsq", "byte order": 0,
+        "samples": side, "lines": side, "bands": tiny.BANDS, "header offset": 0, "file type": "ENVI Standard",
+        "data type": 12, "interleave": "bil", "byte order": 0,
     }  # fmt: skip
+    header |= {} if rows is None else {"data ignore value": 0}
     path.with_suffix(".hdr").write_text("ENVI\n" + "".join(f"{key} = {value}\n" for key, value in header.items()))
     with path.open("wb") as file:
-        file.truncate(side * side * TINY_BANDS * 2)
+        rng = np.random.default_rng(0)
+        for _ in range(min(rows or 0, side)):
+            file.write(rng.integers(1, 1000, tiny.BANDS * side).astype("<u2").tobytes())
+        file.truncate(side * side * tiny.BANDS * 2)
 
 
-def peak(line: Sequence[str]) -> dict[str, Any]:
-    """Run a program; return its exit code, what it said, seconds, and the peak of it and its children (bytes)."""
+def peak(line: Sequence[str], limit_s: float | None = None) -> dict[str, Any]:
+    """Run a program; return its exit code, what it said, seconds, and the peak of it and its children (bytes).
+
+    After `limit_s` seconds it is ended.
+    """
     start, most, own = time.perf_counter(), 0, 0
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None:
             pids = _family(process.pid)
-            most = max(most, sum(_field(f"/proc/{pid}/smaps_rollup", "Pss:") for pid in pids))
+            if len(pids) > 1:
+                most = max(most, sum(_field(f"/proc/{pid}/smaps_rollup", "Pss:") for pid in pids))
             own = max(own, _field(f"/proc/{process.pid}/status", "VmHWM:"))
             time.sleep(INTERVAL)
+            if limit_s is not None and time.perf_counter() - start > limit_s:
+                process.terminate()
         said = (process.stderr.read() if process.stderr else "").strip().splitlines()
     seconds = time.perf_counter() - start
     return {"code": process.returncode, "said": said[-1:], "seconds": seconds, "peak": max(most, own), "own": own}
@@ -123,7 +114,9 @@ def _field(path: str, name: str) -> int:
     return 0
 
 
-def mapped(scene: Path, model: Path, limit: str, outputs: Sequence[str], *more: str) -> dict[str, Any]:
+def mapped(
+    scene: Path, model: Path, limit: str, outputs: Sequence[str], *more: str, limit_s: float | None = None
+) -> dict[str, Any]:
     """Map a scene and return how; the map is removed."""
     folder = scene.parent / "map"
     shutil.rmtree(folder, ignore_errors=True)
@@ -132,8 +125,9 @@ def mapped(scene: Path, model: Path, limit: str, outputs: Sequence[str], *more: 
         part for name in outputs for part in (name, str(folder / ("map.png" if "view" in name else f"{name}.tif")))
     ]
     program = [sys.executable, "-m", "spectraldiff_runtime", "map", str(scene), "--model", str(model), "--quiet"]
-    result = peak([*program, "--out", str(folder / "out.tif"), "--max-memory", limit, *named, *more])
+    result = peak([*program, "--out", str(folder / "out.tif"), "--max-memory", limit, *named, *more], limit_s)
     shutil.rmtree(folder)
+    print(limit, *outputs, json.dumps(result), file=sys.stderr, flush=True)
     return result
 
 
@@ -145,6 +139,7 @@ def measure_limits(options: argparse.Namespace) -> list[dict[str, Any]]:
         write_models(PRESETS[options.preset], folder, ["fp32"], BANDS)
     if not scene.exists():
         write_scene(read_card(model), scene, HEIGHT, WIDTH)
+        empty_rows(scene, options.full)
     window = ("--window", "0", "0", str(WIDTH), str(options.rows))
     return [
         {"limit": limit, "outputs": name, **mapped(scene, model, limit, OUTPUTS[name], *window)}
@@ -156,13 +151,18 @@ def measure_limits(options: argparse.Namespace) -> list[dict[str, Any]]:
 def measure_sizes(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Map sparse scenes of each size, with and without probabilities."""
     model, scene = options.folder / "tiny.onnx", options.folder / "sparse.img"
-    tiny_model(model)
+    tiny.write_model(model)
     rows = []
     for megapixels in options.megapixels:
-        sparse_scene(scene, round((megapixels * 1e6) ** 0.5))
+        side = round((megapixels * 1e6) ** 0.5)
+        sparse_scene(scene, side, round(DATA / side) if options.empty else None)
         rows += [
-            {"megapixels": megapixels, "outputs": name, **mapped(scene, model, "1GB", OUTPUTS[name])}
-            for name in ("classes", "probabilities")
+            {
+                "megapixels": megapixels,
+                "outputs": name,
+                **mapped(scene, model, "1GB", OUTPUTS[name], limit_s=options.seconds),
+            }
+            for name in options.outputs
         ]
     return rows
 
@@ -184,7 +184,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--only", choices=["limits", "sizes"])
     parser.add_argument("--preset", choices=list(PRESETS), default="fast")
-    parser.add_argument("--rows", type=int, default=HEIGHT)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--full", type=int, default=FULL, help="rows that have data")
+    parser.add_argument("--empty", action="store_true", help="4 million pixels of each sparse scene have data")
+    parser.add_argument("--seconds", type=float, help="end maps of sparse scenes after so long")
     parser.add_argument("--limits", nargs="+", default=LIMITS)
     parser.add_argument("--outputs", nargs="+", choices=list(OUTPUTS), default=list(OUTPUTS))
     parser.add_argument("--megapixels", type=float, nargs="+", default=[4, 64])

@@ -31,6 +31,8 @@ MOST_SHARE = 0.8
 # One part is gathered from, one waits, one is being read.
 STRIPS_HELD = 3
 STRIP_BYTES = 128 * MEGABYTE
+# What a part has at most: of few bands, more pixels would take memory as the scene grows, and save no time.
+STRIP_PIXELS = 2**20
 # Batches that may wait between two stages, and those that the two stages hold themselves.
 DEPTH, BATCHES_HELD = 2, 2
 
@@ -178,7 +180,7 @@ def _strip_size(card: ModelCard, scene: Scene, window: Window, tile: int, share:
     pixel = len(scene.bands) * scene.dtype.itemsize
     source, rim = source_window(window, card.halo, scene.height, scene.width), 2 * card.halo
     kept = 2 * rim * source.width * pixel  # the rows for the parts below, and those of the parts above
-    limit = max(share - kept, share / 2) / STRIPS_HELD
+    limit, usual = max(share - kept, share / 2) / STRIPS_HELD, min(STRIP_BYTES, STRIP_PIXELS * pixel)
 
     def fitting(other: int, size: float) -> int:
         """Return how many rows (or columns) next to the halo's fit, where there are `other` columns (or rows)."""
@@ -187,11 +189,11 @@ def _strip_size(card: ModelCard, scene: Scene, window: Window, tile: int, share:
     rows = -(-tile // block_rows) * block_rows
     if (most := max(fitting(block_columns, limit), 1)) < rows:
         rows = most // block_rows * block_rows or most
-    columns = max(min(fitting(rows, STRIP_BYTES), source.width), min(tile, fitting(rows, limit)), 1)
+    columns = max(min(fitting(rows, usual), source.width), min(tile, fitting(rows, limit)), 1)
     columns = -(-columns // block_columns) * block_columns
     if fitting(rows, limit) < columns:
         columns = max(fitting(rows, limit) // block_columns, 1) * block_columns
     if columns >= source.width:  # a narrow scene: more rows
-        wanted = min(fitting(source.width, STRIP_BYTES), fitting(source.width, limit))
+        wanted = min(fitting(source.width, usual), fitting(source.width, limit))
         rows = max(rows, wanted // block_rows * block_rows)
     return rows, columns
