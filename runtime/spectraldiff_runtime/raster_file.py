@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import rasterio
 
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.gdal import check_plain, file_mode, is_remote, local_file, quiet_gdal
+from spectraldiff_runtime.gdal import check_plain, file_mode, is_remote, local_file, quiet_gdal, reason
 from spectraldiff_runtime.limits import BANDS, HDF5_ENTRIES, HDF5_LEVELS, VRT_BYTES, VRT_LEVELS, VRT_READS
 
 FIRST_BYTES = 1024  # in which GDAL looks for the element
@@ -210,20 +210,34 @@ class _Hdf5Look:
             raise SceneError(
                 f"'{self._first}' names files that name files, over {HDF5_LEVELS} levels deep: wanted the data in one"
             )
-        damaged = contextlib.suppress(OSError, RuntimeError, ValueError, LookupError, TypeError)
-        with damaged, h5py.File(self._path, "r") as file:  # who reads it says what is damaged
-            if not file.visititems_links(self._link):
-                file.visititems(self._entry)
+        try:
+            with h5py.File(self._path, "r") as file:
+                self._visit(file)
+        except (OSError, RuntimeError, ValueError, LookupError, TypeError, SystemError) as error:
+            cause = error.__cause__ if isinstance(error, SystemError) and error.__cause__ else error
+            raise SceneError(  # or GDAL's HDF5 would print pages about it
+                f"'{self._path}' cannot be opened as HDF5 ({reason(cause)}): the file is damaged or cut short; copy or "
+                "download it again"
+            ) from error
         if self._entries > HDF5_ENTRIES:
             raise SceneError(f"'{self._path}' has more than {HDF5_ENTRIES:,} entries: wanted a file that holds a scene")
         for name in dict.fromkeys(self._named):
             self._follow(name)
 
-    def _link(self, _: str, found: Any) -> bool | None:
-        """Note the file that a link leads to; True ends the visit (what is raised in one ends the process)."""
-        if hasattr(found, "filename"):
-            self._named.append(found.filename)
-        return self._count()
+    def _visit(self, file: Any) -> None:
+        from h5py.h5l import TYPE_EXTERNAL
+
+        links: list[bytes] = []  # to other files, which are not opened
+
+        def link(name: bytes, found: Any) -> bool | None:
+            if found.type == TYPE_EXTERNAL:
+                links.append(name)
+            return self._count()
+
+        stopped = file.id.links.visit(link, info=True)
+        self._named += [file.id.links.get_val(name)[0] for name in links]
+        if not stopped:
+            file.visititems(self._entry)
 
     def _entry(self, name: str, found: Any) -> bool | None:
         shape = getattr(found, "shape", None)
@@ -235,6 +249,7 @@ class _Hdf5Look:
         return self._count()
 
     def _count(self) -> bool | None:
+        """Count an entry; True ends the visit."""
         self._entries += 1
         return True if self._entries > HDF5_ENTRIES else None
 
