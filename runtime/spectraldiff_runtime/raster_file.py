@@ -149,7 +149,7 @@ def check_hdf5(path: str | Path, bands: bool = False) -> None:
     path
         Any raster, perhaps with the name of a layer; what is no HDF5 file on this machine passes.
     bands
-        Whether to refuse, too, data of more bands than are read: GDAL makes room for each.
+        Whether to refuse, too, a file without any, or data of more bands than are read: GDAL makes room for each.
 
     Raises
     ------
@@ -160,6 +160,8 @@ def check_hdf5(path: str | Path, bands: bool = False) -> None:
         return
     found = local.stat()
     rasters = _rasters_of(local, (found.st_ino, found.st_size, found.st_mtime_ns))
+    if bands and not rasters:  # GDAL's HDF5 would print pages about a damaged one
+        raise SceneError(f"'{local}' has no bands: wanted a raster, and none of its data has rows and columns")
     for name, count in rasters.items() if bands else ():
         if count > BANDS and (len(rasters) == 1 or str(path).endswith(name)):
             raise SceneError(f"'{local}' has {count:,} bands in '{name}': wanted {BANDS:,} at most")

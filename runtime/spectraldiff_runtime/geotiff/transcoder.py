@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
-CACHE = 64 * 2**20  # bytes of GDAL's block cache
-COMPARED = 32 * 2**20  # bytes that are compared at once
+CACHE = 32 * 2**20  # bytes of GDAL's block cache
+COMPARED = 8 * 2**20  # bytes that are compared at once
 OUTCOME = "\x1e"  # begins the line that says how a job went
 SETTINGS = {
     "GDAL_CACHEMAX": CACHE,

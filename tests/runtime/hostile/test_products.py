@@ -153,6 +153,12 @@ def test_entries_and_lists_up_to_their_limits(kit: Kit, monkeypatch):
         raster_file.check_hdf5(path)
 
 
+def test_a_file_without_rows_and_columns(kit: Kit, sdiff_map, listing):
+    with h5py.File(kit.folder / "flat.h5", "w") as file:
+        file["HDFEOS"], file["list"] = 5, np.zeros(9)
+    check_refused(kit, sdiff_map, listing, [kit.folder / "flat.h5"], 1, "none of its data has rows and columns")
+
+
 @pytest.mark.parametrize("name", ["{}", "HDF5:{}://d", 'HDF5:"{}"://d', 'NETCDF:"{}":d'])
 def test_more_bands_than_are_read(kit: Kit, sdiff_map, listing, name):
     path = kit.folder / "bands.h5"
