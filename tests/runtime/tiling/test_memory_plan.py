@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spectraldiff_runtime.errors import UsageError
-from spectraldiff_runtime.tiling.memory_plan import MEGABYTE, GpuBudget, make_plan
+from spectraldiff_runtime.tiling.memory_plan import MEGABYTE, STRIP_PIXELS, GpuBudget, make_plan
 from spectraldiff_runtime.tiling.plan import Plan, largest_tile, strips, tiles_of_strip
 from spectraldiff_runtime.window import Window, source_window
 
@@ -100,6 +100,16 @@ def test_what_is_held_fits_into_memory(card, blocks, count):
     assert plan.rows >= 1
     held = 3 * (plan.rows + 4) * (min(plan.columns, 9000) + 4) * count * 2
     assert held <= 0.25 * 1600 * MEGABYTE or plan.rows == 1
+
+
+@pytest.mark.parametrize("blocks", [(256, 256), (16, 16)])
+def test_parts_of_few_bands_are_not_larger_in_larger_scenes(card, blocks):
+    few = replace(card, bands=4, fill=card.fill[:4])
+    plans = [
+        make_plan(few, 0, FakeScene(side, side, 4, blocks), Window(0, side, 0, side), max_memory=1000 * MEGABYTE)
+        for side in (2000, 8000, 32_000)
+    ]
+    assert all(0.5 * STRIP_PIXELS < plan.rows * plan.columns <= STRIP_PIXELS for plan in plans)
 
 
 def test_what_is_held_anyway_is_taken_off(card):
