@@ -33,7 +33,7 @@ from spectraldiff_runtime.scene.clouds import KEEP, CloudChoice
 from spectraldiff_runtime.scene.file_state import SceneWatch
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import BandChoice, Scene
-from spectraldiff_runtime.tiling.memory_plan import DEFAULT_MEMORY
+from spectraldiff_runtime.tiling.memory_plan import DEFAULT_MEMORY, RASTERS
 from spectraldiff_runtime.tiling.plan import Plan
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _map(
         laid = on_map(opened)
         region = request.region.find(laid)
         read = sensor_region(opened, laid, region)
-        held = held_for_map(opened, laid, model.card, outputs.requested)
+        held = held_for_map(opened, laid, model.card, outputs.requested) + (0 if outputs.out is None else RASTERS)
         plan = request.compute.plan(model, opened, read.window, held)
         watch = SceneWatch(opened)
         facts = {} if outputs.out is None else _facts(model, opened, region, request)

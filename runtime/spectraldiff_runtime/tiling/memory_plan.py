@@ -19,6 +19,8 @@ DEFAULT_MEMORY = 4000 * MEGABYTE
 
 # What a mapping process holds before it reads anything: Python, NumPy, Numba's compiler, GDAL and ONNX Runtime.
 BASE = 400 * MEGABYTE
+# What the process that makes the rasters holds while this one still holds all that it was planned for.
+RASTERS = 40 * MEGABYTE
 # How the rest is shared out; what is left over is for the queues of results, the journal and the allocators.
 INFERENCE_SHARE, STRIPS_SHARE, BATCHES_SHARE, CACHE_SHARE = 0.55, 0.22, 0.12, 0.06
 
