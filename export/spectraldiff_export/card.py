@@ -59,6 +59,12 @@ def _card(classifier: Classifier, facts: Mapping[str, Any]) -> ModelCard:
         band_numbers=_tuple(facts.get("band_numbers")),
         file_bands=facts.get("file_bands"),
         fwhm=_tuple(facts.get("fwhm")),
+        bounds=_tuple(facts.get("bounds")),
+        pixel_size=_tuple(facts.get("pixel_size")),
+        acquired=facts.get("acquired", ""),
+        created=facts.get("finished", ""),
+        band_names=_tuple(facts.get("band_names")),
+        stored=facts.get("stored", ""),
         versions={**facts["versions"], **_versions()},
     )
 

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from spectraldiff_export import Export
 
 
+class Program(StrEnum):
+    """Programs that ask more of a file than ONNX."""
+
+    DEEPNESS = "deepness"
+
+
 class Precision(StrEnum):
     """What most of the model is computed in."""
 
@@ -29,6 +35,16 @@ def export(
     precision: Annotated[
         Precision, typer.Option(help="fp32; int8 is twice as fast on CPUs; fp16 is for GPUs. Both are checked.")
     ] = Precision.FP32,
+    program: Annotated[
+        Program | None,
+        typer.Option("--for", help="deepness: a file for this plugin of QGIS, which maps there.", show_default=False),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Under what the file may be used: CC-BY-4.0 and so on.", show_default=False)
+    ] = None,
+    attribution: Annotated[
+        str | None, typer.Option(help="Whom to name; the training scene's by default.", show_default=False)
+    ] = None,
     runs_dir: RunsDir = RUNS,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -38,7 +54,8 @@ def export(
 
     The file holds the whole computation from raw pixels to classes, the weights and the model card. It is compared with
     PyTorch on pixels of the training scene and appears under its name when both agree. A lower precision must give the
-    class of fp32 at 99.7 % of them and lose at most 0.1 points of overall accuracy.
+    class of fp32 at 99.7 % of them and lose at most 0.1 points of overall accuracy. Next to model.onnx come model.json,
+    a STAC item, and model.md, a model card for people; `sdiff info` makes both again.
     """
     from spectraldiff_runtime.atomic import check_output
     from spectraldiff_runtime.cli.progress import ProgressLines, draws_bars
@@ -52,13 +69,16 @@ def export(
     if not quiet:
         say(f"Exporting the run '{folder.path}'")
     with ProgressLines(shown=not quiet and not draws_bars()) as lines:
-        result = export_run(folder, out, overwrite, precision.value, lines.stage)
+        result = export_run(folder, out, overwrite, precision.value, licence, attribution, program, lines.stage)
     if not quiet:
         _summarise(result)
     if json:
         checked = {**vars(result.verification)}
         facts: dict[str, Any] = {key: getattr(result.card, key) for key in ("halo", "bands", "precision", "agreement")}
-        print_json({"out": out, "run": folder.path, "bytes": result.size, **facts, "verification": checked})
+        pages = [str(page) for page in result.pages]
+        print_json(
+            {"out": out, "pages": pages, "run": folder.path, "bytes": result.size, **facts, "verification": checked}
+        )
 
 
 def _summarise(result: "Export") -> None:
@@ -67,6 +87,8 @@ def _summarise(result: "Export") -> None:
     what = f"{card.name}, preset {card.preset}, {card.bands} bands, {len(card.classes)} classes"
     say(f"Wrote '{result.path}' ({result.size / 1e6:.1f} MB): {what}, halo {card.halo} pixels")
     ties = f", {checked.near_ties} near-ties decided otherwise" if checked.near_ties else ", all classes equal"
+    for page in result.pages:
+        say(f"Wrote '{page}'")
     say(
         f"Verified against PyTorch on {checked.pixels:,} pixels: probabilities differ by {checked.probability:.1e} "
         f"at most{ties}"

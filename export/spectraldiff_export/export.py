@@ -1,8 +1,10 @@
 """Model files, ONNX or TorchScript, by their suffix: built, written under another name, verified, renamed."""
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -16,16 +18,26 @@ from spectraldiff.training.run_folder import SAMPLES, RunFolder, open_run
 from spectraldiff.training.run_model import load_model, load_tensors
 from spectraldiff_export.agreement import Agreement, compare, lowered
 from spectraldiff_export.card import card_of
+from spectraldiff_export.deepness import deepness_bytes, verify_deepness
 from spectraldiff_export.deployed import DeployedClassifier
 from spectraldiff_export.deployed_outside import deployed
 from spectraldiff_export.onnx_graph import onnx_bytes, with_card
 from spectraldiff_export.torchscript import torchscript_bytes
 from spectraldiff_export.verify import Verification, verify
 from spectraldiff_runtime.atomic import PartialFile, check_output, output_error
+from spectraldiff_runtime.classes import clean_name
 from spectraldiff_runtime.errors import RunError, UsageError
 from spectraldiff_runtime.model.card import PRECISIONS, ModelCard
+from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.model.memory_probe import measure_workspace
 from spectraldiff_runtime.model.model_file import read_card, seal
+from spectraldiff_runtime.model.model_page import model_page
+from spectraldiff_runtime.model.stac_item import stac_item
+from spectraldiff_runtime.signals import interrupts_deferred
+
+PAGES, DEEPNESS = "pages", "deepness"
+# Sample tiles on which a file for Deepness is compared with a map.
+COMPARED = 4
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,8 @@ class Export:
         How it, or the fp32 model that it was made from, compared with PyTorch.
     agreement
         How a model of lower precision compared with fp32; None for fp32.
+    pages
+        The STAC item and the page that were written next to it.
     """
 
     path: Path
@@ -49,6 +63,7 @@ class Export:
     card: ModelCard
     verification: Verification
     agreement: Agreement | None = None
+    pages: tuple[Path, ...] = ()
 
 
 def export(
@@ -58,6 +73,9 @@ def export(
     precision: str = PRECISIONS[0],
     overwrite: bool = False,
     runs_dir: str | os.PathLike[str] = RUNS,
+    licence: str | None = None,
+    attribution: str | None = None,
+    program: str | None = None,
 ) -> Export:
     """Write a trained model as one file that maps scenes without PyTorch.
 
@@ -73,6 +91,11 @@ def export(
         Whether a file that exists is replaced.
     runs_dir
         The folder that holds the runs.
+    licence, attribution
+        Under what the file may be used, best as an SPDX identifier such as ``"CC-BY-4.0"``, and whom to name; the
+        training scene's attribution if None.
+    program
+        ``"deepness"`` writes the file as this plugin of QGIS takes it; None as `map_scene` and others take it.
 
     Raises
     ------
@@ -90,7 +113,7 @@ def export(
     check_suffix(Path(out))
     check_output(Path(out), overwrite)
     folder = open_run(None if run is None else Path(run), Path(runs_dir))
-    return export_run(folder, Path(out), overwrite, precision)
+    return export_run(folder, Path(out), overwrite, precision, licence, attribution, program)
 
 
 def export_run(
@@ -98,9 +121,12 @@ def export_run(
     out: Path,
     overwrite: bool = False,
     precision: str = PRECISIONS[0],
+    licence: str | None = None,
+    attribution: str | None = None,
+    program: str | None = None,
     begin: Callable[[str], None] = lambda _: None,
 ) -> Export:
-    """Export the model of a finished run; see `export_model`.
+    """Export the model of a finished run, with its STAC item and its page; see `export` and `export_model`.
 
     Raises
     ------
@@ -113,7 +139,11 @@ def export_run(
     if not {"tiles", "labels"} <= samples.keys():
         raise RunError(f"'{run.path / SAMPLES}' holds no tiles with labels: train again, or restore it")
     card = card_of(classifier, facts)
-    return export_model(classifier, card, samples["tiles"], out, overwrite, precision, samples["labels"], begin)
+    named = card.attribution if attribution is None else clean_name(attribution)
+    card = replace(card, licence=clean_name(licence or ""), attribution=named)
+    return export_model(
+        classifier, card, samples["tiles"], out, overwrite, precision, samples["labels"], begin, program or PAGES
+    )
 
 
 def export_model(
@@ -125,6 +155,7 @@ def export_model(
     precision: str = PRECISIONS[0],
     labels: torch.Tensor | None = None,
     begin: Callable[[str], None] = lambda _: None,
+    wanted: str = "",
 ) -> Export:
     """Write one model file and verify it before it gets its name.
 
@@ -147,6 +178,9 @@ def export_model(
         accuracy on them.
     begin
         Called with the title of each stage when it begins.
+    wanted
+        `PAGES` for an ONNX file with its STAC item and its page next to it, ``NAME.json`` and ``NAME.md``; `DEEPNESS`
+        for one that this plugin takes, see `spectraldiff_export.deepness`; empty for the file alone.
 
     Raises
     ------
@@ -159,7 +193,10 @@ def export_model(
     """
     encode = _ENCODERS[check_suffix(out)]
     _check_precision(out, precision)
-    with PartialFile(out, overwrite) as file:
+    _check_program(out, precision, wanted)
+    with PartialFile(out, overwrite) as file, ExitStack() as more:
+        names = (".json", ".md") if wanted == PAGES and encode is onnx_bytes else ()
+        pages = [more.enter_context(PartialFile(out.with_suffix(suffix), overwrite)) for suffix in names]
         begin("Conversion")
         data = encode(deployed(classifier), card.to_json())
         _write(file, data)
@@ -174,8 +211,19 @@ def export_model(
             card = replace(card, workspace=measure_workspace(file.partial))
             data = with_card(data, card)
             _write(file, data)
-        file.publish()
-    return Export(out, len(data), card, verification, agreement)
+        if wanted == DEEPNESS:
+            begin("Comparison of the file for Deepness with maps")
+            model, data = Model.open(file.partial, "cpu"), deepness_bytes(data)
+            verify_deepness(data, model, samples[:COMPARED].numpy(), str(out))
+            _write(file, data)
+        if pages:
+            item = json.dumps(stac_item(card, file.partial), ensure_ascii=False, indent=2) + "\n"
+            for page, text in zip(pages, (item, model_page(card, out.name)), strict=True):
+                _write(page, text.encode())
+        with interrupts_deferred():
+            for output in (*pages, file):
+                output.publish()
+    return Export(out, len(data), card, verification, agreement, tuple(page.path for page in pages))
 
 
 def _check_precision(out: Path, precision: str) -> None:
@@ -183,6 +231,15 @@ def _check_precision(out: Path, precision: str) -> None:
         raise UsageError(f"there is no precision '{precision}': choose one of {', '.join(PRECISIONS)}")
     if precision != PRECISIONS[0] and out.suffix.lower() != ".onnx":
         raise UsageError(f"--precision {precision} is for ONNX files: name '{out}' with the suffix .onnx, or drop it")
+
+
+def _check_program(out: Path, precision: str, wanted: str) -> None:
+    if wanted not in ("", PAGES, DEEPNESS):
+        raise UsageError(f"no file is written for '{wanted}': choose {DEEPNESS}")
+    if wanted == DEEPNESS and (precision != PRECISIONS[0] or out.suffix.lower() != ".onnx"):
+        raise UsageError(
+            f"files for Deepness are ONNX in fp32: name '{out}' with the suffix .onnx, without --precision"
+        )
 
 
 def _lowered(

@@ -4,7 +4,9 @@ PyTorch's exporter unrolls loops, so the part that runs once a row is exported b
 Parts and names are cleaned: a file holds no source paths, and the same model always gives the same bytes.
 """
 
-from collections.abc import Iterable, Sequence
+import ast
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -16,13 +18,22 @@ from torch import Tensor, nn
 from spectraldiff_export.deployed import DeployedClassifier
 from spectraldiff_export.deployed_outside import DeployedWithOutside
 from spectraldiff_export.quiet import quiet
+from spectraldiff_runtime import __version__
+from spectraldiff_runtime.classes import HIGHEST_UINT8
 from spectraldiff_runtime.errors import VerificationError
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.model.engine import OUTPUTS, OUTSIDE
 from spectraldiff_runtime.model.model_file import CARD_KEY, seal
 
-# The first opset with Gelu and LayerNormalization as single operators; ONNX Runtime reads it since 1.17.
-OPSET, IR_VERSION = 20, 9
+# The first opset with LayerNormalization, and the format of its time, which ONNX Runtime reads since 1.12. Gelu as one
+# operator would ask for opset 20; runtimes find it in its parts.
+OPSET, IR_VERSION = 17, 8
+EXPORTED = 18  # the lowest that PyTorch's exporter writes
+# What has its axes as an input from opset 18 on, and as an attribute before.
+REDUCING = {"ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"}
+DOMAIN = "spectraldiff"
+# What the exporter notes of each node: the modules around it, and its own name.
+SCOPES = "pkg.torch.onnx.name_scopes"
 DYNAMIC = torch.export.Dim.DYNAMIC
 
 
@@ -39,12 +50,45 @@ def build(model: DeployedClassifier, card: str) -> onnx.ModelProto:
     with torch.no_grad():
         nodes, constants, outputs = _scanned(model) if model.row_by_row else _whole(model)
     graph = helper.make_graph(nodes, "spectraldiff", _inputs(model), outputs, constants)
+    facts = ModelCard.from_json(card)
+    graph.doc_string = doc_string(facts)
     proto = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="spectraldiff"
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="spectraldiff",
+        producer_version=__version__,
+        domain=DOMAIN,
+        model_version=facts.format,
+        doc_string=f"Land cover of {facts.name}: {facts.bands} bands in, {len(facts.classes)} classes out.",
     )
     helper.set_model_props(proto, {CARD_KEY: card})
     onnx.checker.check_model(proto, full_check=True)
+    _store_shapes(proto)
     return proto
+
+
+def doc_string(card: ModelCard) -> str:
+    """Say what goes in and what comes out, for whoever opens the file in a viewer."""
+    halo, count = card.halo, len(card.classes)
+    last = "int32" if count > HIGHEST_UINT8 else "uint8"
+    return (
+        f"tile: raw values, float32 (N, {card.bands}, height, width), with {halo} pixels around the part wanted. "
+        f"classes: {last} (N, height - {2 * halo}, width - {2 * halo}), 1 to {count}. confidence: float32, of that "
+        f"size, 0 to 1. probabilities: float32 (N, {count}, ...), of class 1 first. outside, where it is there: uint8, "
+        "0 to 100 %, how far a pixel is from the training classes. The model card is JSON in the metadata, "
+        f"'{CARD_KEY}'; it names the classes and holds what replaces missing pixels ('fill')."
+    )
+
+
+def _store_shapes(proto: onnx.ModelProto) -> None:
+    """Note the types and shapes of all values between the nodes, with sizes that vary left open."""
+    found = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph.value_info
+    for value in found:
+        for size in value.type.tensor_type.shape.dim:
+            if size.HasField("dim_param"):
+                size.Clear()
+    proto.graph.value_info.extend(found)
 
 
 _Parts = tuple[list[onnx.NodeProto], list[onnx.TensorProto], list[onnx.ValueInfoProto]]
@@ -97,7 +141,7 @@ def _export(part: nn.Module, example: Tensor, dynamic: Sequence[int], name: str,
         program = torch.onnx.export(
             traced,
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=EXPORTED,
             input_names=[name],
             output_names=list(outputs),
             verbose=False,
@@ -115,13 +159,37 @@ def _cleaned(proto: onnx.ModelProto, prefix: str) -> onnx.GraphProto:
             f"PyTorch {torch.__version__} with onnxscript {onnxscript.__version__} exported operators that ONNX does "
             f"not have ({', '.join(foreign)}): install other versions of them; nothing is written"
         )
+    titles = _titles(graph.node, prefix)
     names = {name: name for name in ("", *_names(graph.input), *_names(graph.output))}
-    for name in (*_names(graph.initializer), *(name for node in graph.node for name in node.output)):
-        names.setdefault(name, f"{prefix}.{len(names)}")
-    constants = [_constant(tensor, names[tensor.name]) for tensor in graph.initializer]
-    nodes = [_node(node, names, f"{prefix}.{n}.{node.op_type}") for n, node in enumerate(graph.node)]
+    for tensor in graph.initializer:
+        names.setdefault(tensor.name, f"{prefix}.{_constant_name(tensor.name, len(names))}")
+    for node, title in zip(graph.node, titles, strict=True):
+        for number, name in enumerate(node.output):
+            names.setdefault(name, f"{title}:{number}")
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = [_node(node, names, title, held) for node, title in zip(graph.node, titles, strict=True)]
+    used = {name for node in nodes for name in node.input}
+    constants = [_constant(tensor, names[tensor.name]) for tensor in graph.initializer if names[tensor.name] in used]
     inputs, outputs = ([_value(value) for value in values] for values in (graph.input, graph.output))
     return helper.make_graph(nodes, prefix, inputs, outputs, constants)
+
+
+def _titles(nodes: Iterable[onnx.NodeProto], prefix: str) -> list[str]:
+    """Return a name for each node: the part, the modules that it is in, its operator, and a number."""
+    return [f"{prefix}/{'/'.join([*_modules(node), node.op_type])}.{number}" for number, node in enumerate(nodes)]
+
+
+def _modules(node: onnx.NodeProto) -> list[str]:
+    """Return the modules around a node, from the outermost, as PyTorch's exporter noted them."""
+    noted = {prop.key: prop.value for prop in node.metadata_props}.get(SCOPES, "[]")
+    scopes = ast.literal_eval(noted)
+    parts = str(scopes[-2]).split(".") if len(scopes) > 1 else []
+    return [part for part in parts if part and not part.startswith("_")]
+
+
+def _constant_name(name: str, number: int) -> str:
+    """Return a constant's name: a parameter's own, else a number."""
+    return name if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", name) else f"constant.{number}"
 
 
 def _names(values: Iterable[Any]) -> list[str]:
@@ -132,9 +200,19 @@ def _constant(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
     return numpy_helper.from_array(numpy_helper.to_array(tensor), name)
 
 
-def _node(node: onnx.NodeProto, names: dict[str, str], title: str) -> onnx.NodeProto:
-    plain = helper.make_node(node.op_type, [names[i] for i in node.input], [names[o] for o in node.output], title)
-    plain.attribute.extend(node.attribute)
+def _node(
+    node: onnx.NodeProto, names: dict[str, str], title: str, constants: Mapping[str, onnx.TensorProto]
+) -> onnx.NodeProto:
+    """Return a node under its new names, as it is written in `OPSET`."""
+    inputs, attributes = list(node.input), list(node.attribute)
+    if node.op_type in REDUCING and len(inputs) == 2:
+        axes = numpy_helper.to_array(constants[inputs.pop()]).tolist()
+        kept = [attribute for attribute in attributes if attribute.name != "noop_with_empty_axes"]
+        attributes = [*kept, helper.make_attribute("axes", axes)]
+    if node.op_type == "Split":
+        attributes = [attribute for attribute in attributes if attribute.name != "num_outputs"]
+    plain = helper.make_node(node.op_type, [names[i] for i in inputs], [names[o] for o in node.output], title)
+    plain.attribute.extend(attributes)
     return plain
 
 

@@ -63,11 +63,13 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def describe_onnx(path: Path) -> dict[str, Any]:
-    """Return the facts of a sealed model file."""
-    from spectraldiff_runtime.model.model_file import read_card
+    """Return the facts of a model file, sealed or saved again by another tool."""
+    from spectraldiff_runtime.model.model_file import is_sealed, parse_card, read_model_bytes
 
-    card = read_card(path)
-    return {"kind": "model", "file": str(path), "format": "ONNX", **_model_facts(path, card)}
+    data = read_model_bytes(path, unsealed=True)
+    card = parse_card(data, path)
+    facts = {"kind": "model", "file": str(path), "format": "ONNX", "sealed": is_sealed(data)}
+    return {**facts, **_model_facts(path, card)}
 
 
 def describe_torchscript(path: Path) -> dict[str, Any]:
@@ -107,15 +109,24 @@ def _model_facts(path: Path, card: "ModelCard") -> dict[str, Any]:
         "sensor": card.sensor,
         "bands": card.bands,
         "wavelengths_nm": None if waves is None else [min(waves), max(waves)],
+        "centres_nm": None if waves is None else list(waves),
         "fwhm_nm": None if card.fwhm is None else [min(card.fwhm), max(card.fwhm)],
+        "widths_nm": None if card.fwhm is None else list(card.fwhm),
+        "band_names": None if card.band_names is None else list(card.band_names),
         "band_numbers": None if card.band_numbers is None else ranges(card.band_numbers),
         "file_bands": card.file_bands,
         "halo": card.halo,
         "nodata": card.nodata,
         "scaled": card.scaled,
         "units": units_of(card),
+        "stored": card.stored,
+        "bounds": None if card.bounds is None else list(card.bounds),
+        "pixel_size_m": None if card.pixel_size is None else list(card.pixel_size),
+        "acquired": card.acquired,
+        "created": card.created,
         "accuracy": card.accuracy,
         "attribution": card.attribution,
+        "licence": card.licence,
         "versions": card.versions,
         "classes": [{"value": c.value, "name": c.name, "colour": list(c.colour)} for c in card.classes],
     }

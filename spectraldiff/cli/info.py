@@ -21,10 +21,15 @@ def info(
         Path | None,
         typer.Option(help="Also draw the scene in true colours, by its wavelengths: .png or .jpg.", show_default=False),
     ] = None,
+    stac: Annotated[bool, typer.Option("--stac", help="Print a model file's STAC item.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a model file's card for people.")] = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Say what a model file, a raster, a product or a run folder is and holds."""
+    if stac or markdown:
+        _print_page(Path(file), stac, markdown, json or preview is not None)
+        return
     facts = describe(file)
     if preview is not None:
         facts = {**facts, **_draw(file, str(facts["kind"]), preview, overwrite)}
@@ -32,6 +37,21 @@ def info(
         print_json(facts)
     else:
         _print_facts(facts)
+
+
+def _print_page(file: Path, stac: bool, markdown: bool, more: bool) -> None:
+    """Print what `sdiff export` writes next to a model file, made again of the card inside."""
+    from spectraldiff_runtime.model.model_file import read_card
+    from spectraldiff_runtime.model.model_page import model_page
+    from spectraldiff_runtime.model.stac_item import stac_item
+
+    if (stac and markdown) or more:
+        raise UsageError("--stac and --markdown each print one page: give one of them, without --json and --preview")
+    card = read_card(file, unsealed=True)
+    if stac:
+        print_json(stac_item(card, file))
+    else:
+        typer.echo(model_page(card, file.name), nl=False)
 
 
 def _draw(file: str, kind: str, preview: Path, overwrite: bool) -> dict[str, Any]:

@@ -71,6 +71,8 @@ class LabelledScene:
         Where a scene in sensor geometry lies on a map; None for any other.
     quantity
         What a product's physical values are, such as ``"surface reflectance"``; empty where it is not known.
+    acquired
+        When it was taken, as its product says; empty where it is not known.
     class_numbers
         (K,) number of each class in the file of the labels, None where that has a text; empty where it is not known.
     numbers, band_names
@@ -100,6 +102,7 @@ class LabelledScene:
     grid: LookupGrid | None = None
     quantity: str = ""
     class_numbers: tuple[int | None, ...] = ()
+    acquired: str = ""
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -200,7 +203,7 @@ class LabelledScene:
             place, wavelengths, value = raster.georeference, raster.wavelengths, raster.nodata
             numbers, tags, names, grid = raster.bands, raster.tags, raster.band_names, getattr(raster, "grid", None)
             sensor, said, count, fwhm = raster.sensor, (raster.note, *raster.warnings), raster.count, raster.fwhm
-            marked, quantity = raster.clouds, raster.quantity
+            marked, quantity, acquired = raster.clouds, raster.quantity, raster.acquired
         paths = [labels_path] if isinstance(labels_path, str | Path) else list(labels_path)
         own = joined([_labels_of(one, cube.shape[:2], place, grid, str(scene_path), fields) for one in paths], paths)
         check_class_count([own.labels], own.classes, paths, least, own.remarks)
@@ -229,6 +232,7 @@ class LabelledScene:
             fwhm=fwhm,
             grid=grid,
             quantity=quantity,
+            acquired=acquired,
             class_numbers=own.numbers,
             band_names=tuple(names[number - 1] for number in numbers),
         )

@@ -16,6 +16,7 @@ from spectraldiff.accuracy.independent_test import IndependentLabels
 from spectraldiff.accuracy.interval import Interval, oa_interval
 from spectraldiff.accuracy.mapped_scene import MappedScene, Predictions
 from spectraldiff.accuracy.metrics import Accuracy, Calibration, calibration, score
+from spectraldiff.data.origin import origin_facts
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.ensemble.calibration import Temperature
 from spectraldiff.ensemble.outside import OutsideFit, share_beyond
@@ -228,6 +229,7 @@ def model_facts(result: Result) -> dict[str, Any]:
         "units": scene.quantity if len({one.quantity for one in result.scenes}) == 1 else "",
         "sensor": scene.sensor,
         "attribution": scene.attribution,
+        **origin_facts(result.scenes),
         "shape": list(scene.cube.shape),
         "dtype": str(scene.cube.dtype),
         "accuracy": {
@@ -237,6 +239,7 @@ def model_facts(result: Result) -> dict[str, Any]:
             "scored_pixels": accuracy.pixels,
             "prior": result.prior.name,
             **{k: accuracy.as_dict()[k] for k in ("oa", "aa", "kappa")},
+            "oa_interval": None if result.found.interval is None else result.found.interval.as_dict()["oa"],
             "ece": result.found.calibration.ece,
             "temperature": result.temperature.value,
             "smoothing": result.smoothing.iterations,

@@ -14,6 +14,7 @@ from spectraldiff.training.run_folder import RunFolder
 from spectraldiff.training.run_model import load_model
 from spectraldiff_export import cli
 from spectraldiff_runtime import Model, map_scene
+from spectraldiff_runtime.model.model_file import read_card
 
 
 @pytest.fixture
@@ -35,10 +36,11 @@ def test_the_newest_run_is_exported_and_maps_as_it_trained(runs, sdiff, tmp_path
     assert (code, stdout) == (0, "")
     lines = stderr.splitlines()
     assert lines[0] == f"Exporting the run '{runs / 'second'}'"
-    stages = [line.partition(": ")[0] for line in lines[1:-2]]
+    stages = [line.partition(": ")[0] for line in lines[1:-4]]
     assert stages == ["Conversion", "Comparison with PyTorch", "Memory of mapping"]
-    assert lines[-2].startswith(f"Wrote '{out}' (")
-    assert "scene, preset fast, 12 bands, 4 classes, halo " in lines[-2]
+    assert lines[-4].startswith(f"Wrote '{out}' (")
+    assert "scene, preset fast, 12 bands, 4 classes, halo " in lines[-4]
+    assert lines[-3:-1] == [f"Wrote '{out.with_suffix(suffix)}'" for suffix in (".json", ".md")]
     assert lines[-1].startswith("Verified against PyTorch on 5,379 pixels: probabilities differ by ")
     classifier, facts = load_model(RunFolder(runs / "second"))
     model = Model.open(out, "cpu", threads=1)
@@ -148,3 +150,15 @@ def test_the_summary_names_the_agreement_of_a_lower_precision(capsys: pytest.Cap
     said = capsys.readouterr().err
     assert "2 near-ties decided otherwise" in said
     assert "In fp16 and in fp32 the same class at 99.80 % of 1,000 pixels, OA 99.10 and 99.12 there" in said
+
+
+def test_a_file_for_deepness(runs, sdiff, tmp_path, tiny_scene):
+    """It is compared with maps before it gets its name, and has no pages."""
+    out = tmp_path / "deepness.onnx"
+    code, _, stderr = sdiff("export", "--out", out, "--run", runs / "first", "--for", "deepness", "--licence", "MIT")
+    assert code == 0, stderr
+    assert not out.with_suffix(".json").exists()
+    assert read_card(out).licence == "MIT"
+    code, _, stderr = sdiff("export", "--out", tmp_path / "d.pt", "--run", runs / "first", "--for", "deepness")
+    assert (code, stderr.count("\n")) == (2, 2)
+    assert "files for Deepness are ONNX in fp32" in stderr

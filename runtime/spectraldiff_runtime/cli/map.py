@@ -18,6 +18,7 @@ from spectraldiff_runtime.cli.options import (
     Overwrite,
     Quiet,
     Threads,
+    Unsealed,
     Verbose,
     check_verbosity,
     parse_bands,
@@ -64,6 +65,7 @@ def map(
         typer.Option(help="A folder for the maps of many scenes, each under its scene's name.", show_default=False),
     ] = None,
     model: Annotated[Path, typer.Option("--model", "-m", help="The model file.")] = Path("model.onnx"),
+    unsealed: Unsealed = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with unfinished maps, and leave finished ones as they are.")
     ] = False,
@@ -192,7 +194,7 @@ def map(
     inputs = [model] if mask is None else [model, Path(mask)]
     if out_dir is None:
         targets[0].check(inputs, overwrite or resume)
-    engine = Model.open(model, device, threads)
+    engine = Model.open(model, device, threads, unsealed=unsealed, warn=warn)
     options = {
         "percent": confidence_type is ConfidenceType.UINT8,
         "qml": qml,

@@ -32,6 +32,10 @@ BandNumbers = Annotated[
     str | None, typer.Option(help="Bands to use, counted from 1: 1-100,110-200; or all.", show_default=False)
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.", show_default=False)]
+Unsealed = Annotated[
+    bool,
+    typer.Option("--unsealed", help="Take a model file that another tool has saved again: its checksum is gone."),
+]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder that holds the runs.")]
 
 

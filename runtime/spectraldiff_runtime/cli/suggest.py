@@ -17,6 +17,7 @@ from spectraldiff_runtime.cli.options import (
     Overwrite,
     Quiet,
     Threads,
+    Unsealed,
     parse_bands,
     parse_nodata,
     parse_size,
@@ -33,6 +34,7 @@ def suggest(
     scene: Annotated[str, typer.Argument(help="The raster or product to look for points in.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The points: a GeoPackage, such as points.gpkg.")],
     model: Annotated[Path, typer.Option("--model", "-m", help="The model file.")] = Path("model.onnx"),
+    unsealed: Unsealed = False,
     count: Annotated[int, typer.Option(help="Points wanted, 1,000 at most.")] = 40,
     field: Annotated[
         str, typer.Option(help="The field that you write the classes into: the --field of `sdiff train`.")
@@ -64,7 +66,7 @@ def suggest(
     from spectraldiff_runtime.suggest import points
 
     points.check(out, model, scene, mask, count, field, overwrite)
-    engine = Model.open(model, device, threads)
+    engine = Model.open(model, device, threads, unsealed=unsealed, warn=warn)
     with progress(quiet) as (begin, advance):
         found = points.suggest(
             engine,

@@ -126,7 +126,8 @@ class WindowTask:
 
 @lru_cache(maxsize=2)
 def _model(path: str, digest: str, device: str, threads: int) -> Model:
-    model = Model.open(path, device, threads)
+    # The digest says that it is the file that was taken where the map was begun, sealed or not.
+    model = Model.open(path, device, threads, unsealed=True, warn=lambda _: None)
     if model.digest != digest:
         raise ModelFileError(f"a worker finds another model at '{path}': wanted storage that all workers share")
     return model

@@ -55,6 +55,18 @@ class ModelCard:
     agreement
         How a model of lower precision compares with the same in fp32: pixels, equal_classes (share), confidence (mean
         absolute difference), test_pixels, oa and oa_fp32 (fractions); None for fp32.
+    bounds
+        West, south, east and north of the training scenes in degrees (WGS 84); None where they are not known.
+    pixel_size
+        Width and height of a pixel of the training scene in metres; None where they are not known.
+    acquired, created
+        When the training scene was taken and when the model was trained, as ISO 8601; empty where not known.
+    licence
+        Under what the file may be used: an SPDX identifier or a text; empty where nobody said.
+    band_names
+        The bands' names in the training scene's file; None where it has none.
+    stored
+        The type of the training scene's values, such as ``"uint16"``; empty where not known.
     """
 
     name: str
@@ -78,6 +90,13 @@ class ModelCard:
     workspace: float | None = None
     precision: str = "fp32"
     agreement: Mapping[str, Any] | None = None
+    bounds: tuple[float, ...] | None = None
+    pixel_size: tuple[float, ...] | None = None
+    acquired: str = ""
+    created: str = ""
+    licence: str = ""
+    band_names: tuple[str, ...] | None = None
+    stored: str = ""
     format: int = FORMAT
 
     @property
@@ -122,7 +141,7 @@ def _checked(raw: Mapping[str, Any], name: str) -> ModelCard:
         if not test(raw.get(key)):
             raise ModelFileError(f"{name} has a card whose '{key}' is not {wanted}: export the model again")
     bands = raw["bands"]
-    listed = ("fill", "wavelengths", "fwhm", "band_numbers")
+    listed = ("fill", "wavelengths", "fwhm", "band_numbers", "band_names")
     lengths = {key: len(raw[key]) for key in listed if raw.get(key) is not None}
     for key, length in lengths.items():
         if length != bands:
@@ -134,12 +153,13 @@ def _checked(raw: Mapping[str, Any], name: str) -> ModelCard:
         LandCoverClass(c["value"], clean_name(c["name"]), (c["colour"][0], c["colour"][1], c["colour"][2]))
         for c in raw["classes"]
     )
-    for key in ("name", "preset", "sensor", "attribution"):
+    for key in ("name", "preset", "sensor", "attribution", "acquired", "created", "licence", "stored"):
         known[key] = clean_name(raw.get(key) or "")
     known["versions"] = raw.get("versions") or {}
     known["fill"] = tuple(raw["fill"])
-    for key in ("wavelengths", "fwhm", "band_numbers"):
+    for key in ("wavelengths", "fwhm", "band_numbers", "bounds", "pixel_size"):
         known[key] = None if raw.get(key) is None else tuple(raw[key])
+    known["band_names"] = None if raw.get("band_names") is None else tuple(map(clean_name, raw["band_names"]))
     known["scaled"] = bool(raw.get("scaled"))
     known["units"] = raw.get("units") or ""
     known["precision"] = raw.get("precision") or PRECISIONS[0]
@@ -161,6 +181,13 @@ def _is_positive(value: Any) -> bool:
 
 def _are(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda v: isinstance(v, list) and len(v) <= BANDS and all(map(test, v))
+
+
+def _is_box(value: Any) -> bool:
+    if not _are(_is_number)(value) or len(value) != 4:
+        return False
+    west, south, east, north = value
+    return all(-180 <= x <= 180 for x in (west, east)) and bool(-90 <= south <= north <= 90)
 
 
 def _is_count(least: int, most: int) -> Callable[[Any], bool]:
@@ -222,4 +249,11 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "precision": ("fp32, fp16 or int8", lambda v: v is None or v in PRECISIONS),
     "agreement": ("a mapping with numbers as oa, or null", _or_none(_are_facts)),
     "workspace": ("a positive number or null", _or_none(_is_positive)),
+    "bounds": ("west, south, east and north in degrees, or null", _or_none(_is_box)),
+    "pixel_size": ("two positive numbers or null", _or_none(lambda v: _are(_is_positive)(v) and len(v) == 2)),
+    "acquired": (f"text of at most {NAME} characters", _or_none(_is_text(NAME))),
+    "created": (f"text of at most {NAME} characters", _or_none(_is_text(NAME))),
+    "licence": (f"text of at most {NAME} characters", _or_none(_is_text(NAME))),
+    "band_names": (f"a list of names of at most {NAME} characters or null", _or_none(_are(_is_text(NAME)))),
+    "stored": (f"a name of at most {NAME} characters", _or_none(_is_text(NAME))),
 }

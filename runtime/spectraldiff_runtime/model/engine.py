@@ -6,7 +6,8 @@ known as such before anything of it is run, and ONNX Runtime and others read it 
 """
 
 import hashlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import ModelFileError, SpectralDiffError, UsageError
 from spectraldiff_runtime.limits import THREADS
+from spectraldiff_runtime.messages import one_line
 from spectraldiff_runtime.model.card import ModelCard as ModelCard
 from spectraldiff_runtime.model.cuda import PinnedBuffers, free_memory
 from spectraldiff_runtime.model.graph_check import check_operators, check_results, check_signature
 from spectraldiff_runtime.model.memory_guard import memory_guarded
-from spectraldiff_runtime.model.model_file import parse_card, read_model_bytes
+from spectraldiff_runtime.model.model_file import is_sealed, parse_card, read_model_bytes
 from spectraldiff_runtime.model.oom import OUT_OF_MEMORY, TERMINATED, BatchSplitter, what_failed
 from spectraldiff_runtime.model.session import GPU_RUNS, cpu_threads, gpu_of, open_session, why_cuda_unavailable
 
@@ -32,6 +34,10 @@ OUTSIDE = "outside"  # a further output that a file may have
 
 # Bytes of working memory for each padded pixel from which on no memory is kept between runs: it would double.
 LARGE_WORKSPACE = 100_000
+
+
+def _warn(text: str) -> None:
+    warnings.warn(one_line(text), stacklevel=3)
 
 
 class Prediction(NamedTuple):
@@ -101,7 +107,15 @@ class Model:
         return 1 if self.gpu is None else GPU_RUNS
 
     @classmethod
-    def open(cls, path: str | Path, device: str = "auto", threads: int | None = None) -> "Model":
+    def open(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        threads: int | None = None,
+        *,
+        unsealed: bool = False,
+        warn: Callable[[str], None] | None = None,
+    ) -> "Model":
         """Read a model file, check it, and start it on a device.
 
         Parameters
@@ -110,11 +124,16 @@ class Model:
             ``"cpu"``, ``"cuda"``, ``"cuda:1"`` for the second GPU; ``"auto"`` takes CUDA where it works, else the CPU.
         threads
             CPU threads; None for all that this process may use.
+        unsealed
+            Whether a file that another tool has saved again is taken, with a warning: what the tool did to it is not
+            known, and damage is not found.
+        warn
+            Called with that warning; `warnings.warn` if None.
 
         Raises
         ------
         ModelFileError
-            The file is missing, not ours, cut short, changed, or does not do what its card says.
+            The file is missing, not ours, not sealed, cut short, changed, or does not do what its card says.
         DeviceError
             CUDA was asked for and does not work here.
         UsageError
@@ -123,8 +142,13 @@ class Model:
         gpu_of(device)
         if threads is not None and not 1 <= threads <= THREADS:
             raise UsageError(f"threads is {threads}: wanted 1 to {THREADS:,}, or None for all")
-        data = read_model_bytes(path)
+        data = read_model_bytes(path, unsealed)
         card = parse_card(data, path)
+        if not is_sealed(data):
+            (warn or _warn)(
+                f"'{path}' is not sealed: another tool has saved it, and nothing says whether it is whole and computes "
+                "what was verified at its export; compare its maps with the exported file's"
+            )
         check_operators(data, f"'{path}'")
         count = threads or cpu_threads()
         arena = (card.workspace or 0) < LARGE_WORKSPACE

@@ -19,6 +19,7 @@ SEAL_KEY = "spectraldiff.sha256"
 SIZE_DIGITS = 20
 VARINT_BYTES = 10
 MOST_FIELDS = 100_000  # of one message; the largest of ours are graphs of some hundred nodes
+ONNX = re.compile(rb"\x08[\x03-\x20]")  # ir_version comes first in ONNX files
 METADATA_TAG = 0x72  # ModelProto.metadata_props: field 14, length-delimited
 
 
@@ -28,6 +29,7 @@ def _metadata(key: str, value: str) -> bytes:
     return bytes([METADATA_TAG, len(entry)]) + entry
 
 
+_START = _metadata(SIZE_KEY, "0" * SIZE_DIGITS)[:-SIZE_DIGITS]
 _HEAD_SIZE = len(_metadata(SIZE_KEY, "0" * SIZE_DIGITS))
 _TRAILER_SIZE = len(_metadata(SEAL_KEY, "0" * 64))
 
@@ -72,10 +74,9 @@ def check_head(head: bytes, size: int, name: str) -> None:
     ModelFileError
         They are not ours, or the file is cut short, has more bytes than it names, or more than are read.
     """
-    start = _metadata(SIZE_KEY, "0" * SIZE_DIGITS)[:-SIZE_DIGITS]
-    if not head.startswith(start):
+    if not is_sealed(head):
         raise ModelFileError(_describe_foreign(head, name))
-    digits = head[len(start) : _HEAD_SIZE]
+    digits = head[len(_START) : _HEAD_SIZE]
     if len(digits) == SIZE_DIGITS and not digits.isdigit():
         raise ModelFileError(_changed(name))
     if len(digits) < SIZE_DIGITS or size < int(digits):
@@ -100,13 +101,24 @@ def _describe_foreign(head: bytes, name: str) -> str:
         return f"{name} is empty: {wanted}"
     if head.startswith(b"PK\x03\x04"):
         return f"{name} is a zip archive, perhaps a TorchScript file, which needs PyTorch to run: {wanted}"
-    if re.match(rb"\x08[\x03-\x20]", head):  # ir_version comes first in ONNX files
+    if ONNX.match(head):
         return f"{name} is an ONNX file that SpectralDiff did not write: {wanted}"
     return f"{name} is not a SpectralDiff model file: {wanted}"
 
 
-def read_model_bytes(path: str | Path) -> bytes:
+def is_sealed(data: bytes) -> bool:
+    """Whether a file begins as `seal` has it begin; one that another tool has saved does not."""
+    return data.startswith(_START)
+
+
+def read_model_bytes(path: str | Path, unsealed: bool = False) -> bytes:
     """Read a model file and check its seal.
+
+    Parameters
+    ----------
+    unsealed
+        Whether a file of ours that another tool has saved again is read too. It has no seal, so nothing says whether
+        it is whole and what the exporter wrote.
 
     Raises
     ------
@@ -118,7 +130,7 @@ def read_model_bytes(path: str | Path) -> bytes:
         if target.is_dir():
             raise ModelFileError(f"{name} is a folder: wanted a model file such as model.onnx")
         with open(target, "rb", opener=_without_waiting) as file:
-            data = _read(file, name)
+            data = _read(file, name, unsealed)
     except FileNotFoundError:
         raise ModelFileError(
             f"there is no model file {name}: export one with `{sdiff('export', '--out', target.name)}` "
@@ -127,7 +139,8 @@ def read_model_bytes(path: str | Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ModelFileError(f"{name} cannot be read ({reason}): wanted a model file") from error
-    unseal(data, name)
+    if is_sealed(data):
+        unseal(data, name)
     return data
 
 
@@ -136,25 +149,41 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _read(file: BinaryIO, name: str) -> bytes:
+def _read(file: BinaryIO, name: str, unsealed: bool) -> bytes:
     """Read an open file whole, once its first bytes and its size are as they should be."""
     facts = os.fstat(file.fileno())
     if not stat.S_ISREG(facts.st_mode):
         raise ModelFileError(f"{name} is no plain file: wanted a model file such as model.onnx")
     head = file.read(_HEAD_SIZE)
+    if not is_sealed(head) and ONNX.match(head) and 0 < facts.st_size <= MODEL_BYTES:
+        data = head + file.read(facts.st_size - len(head))
+        if _has_card(data):
+            if unsealed:
+                return data
+            raise ModelFileError(
+                f"{name} holds a model card and is no longer sealed: another tool has saved it again, and nothing says "
+                "whether it still is what `sdiff export` wrote; take the exported file, or this one with --unsealed"
+            )
     check_head(head, facts.st_size, name)
     return head + file.read(facts.st_size - len(head))
 
 
-def read_card(path: str | Path) -> ModelCard:
-    """Return the card of a model file without starting ONNX Runtime.
+def _has_card(data: bytes) -> bool:
+    try:
+        return CARD_KEY in read_metadata(data)
+    except (KeyError, IndexError, UnicodeDecodeError, ValueError):
+        return False
+
+
+def read_card(path: str | Path, unsealed: bool = False) -> ModelCard:
+    """Return the card of a model file without starting ONNX Runtime; `unsealed` as in `read_model_bytes`.
 
     Raises
     ------
     ModelFileError
         The file or its card is not as it should be.
     """
-    return parse_card(read_model_bytes(path), path)
+    return parse_card(read_model_bytes(path, unsealed), path)
 
 
 def parse_card(data: bytes, path: str | Path) -> ModelCard:

@@ -112,6 +112,7 @@ class Hdf5Scene:
 
     clouds: Clouds | None = None
     quantity = ""
+    acquired = ""
 
     def __init__(
         self,

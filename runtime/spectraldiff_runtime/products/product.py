@@ -62,7 +62,7 @@ class Product(ABC):
             Clouds are to be left out, and the product has no cloud mask.
         """
         scene = self._opened(bands, nodata, scaled)
-        scene.quantity = self.quantity
+        scene.quantity, scene.acquired = self.quantity, self.date
         try:
             self._mark_clouds(scene, clouds == DROP)
         except BaseException:

@@ -88,6 +88,8 @@ class RasterScene:
         Where the product that it is part of marks clouds; None where it does not.
     quantity
         What physical values are, as the product says: ``"radiance"``; empty where it is not known.
+    acquired
+        When it was taken, as the product says; empty where it is not known.
     warnings
         What a user should be warned of: why the file may be another than its header describes, and a nodata value
         that was given and cannot occur.
@@ -101,6 +103,7 @@ class RasterScene:
 
     clouds: Clouds | None = None
     quantity = ""
+    acquired = ""
 
     def __init__(
         self,

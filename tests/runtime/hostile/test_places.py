@@ -68,7 +68,11 @@ PLACES: dict[str, tuple[int, str, Make]] = {
         "was changed",
         lambda k: [k.write(), "--model", k.file("m.onnx", k.model_path.read_bytes() + b"\0")],
     ),
-    "model-of-others": (1, "SpectralDiff did not write", lambda k: [k.write(), "--model", k.file("m.onnx", k.onnx())]),
+    "model-of-others": (
+        1,
+        "SpectralDiff did not write",
+        lambda k: [k.write(), "--model", k.file("m.onnx", k.onnx(card=None))],
+    ),
     "model-without-card": (
         1,
         "no model card",

@@ -85,14 +85,51 @@ def torchscript_like() -> bytes:
         (b"<html>", "not a SpectralDiff model"),
         ("torchscript", "TorchScript"),
         ("onnx", "an ONNX file that SpectralDiff did not write"),
+        ("saved again", r"holds a model card and is no longer sealed: .* --unsealed"),
     ],
 )
 def test_other_files(tmp_path, build_onnx, content, words):
     path = tmp_path / "model.onnx"
-    made = {"torchscript": torchscript_like, "onnx": build_onnx}
+    made = {"torchscript": torchscript_like, "onnx": lambda: build_onnx(card=None), "saved again": build_onnx}
     path.write_bytes(content if isinstance(content, bytes) else made[content]())
     with pytest.raises(ModelFileError, match=words):
         Model.open(path, "cpu")
+
+
+def saved_again(model_path, tmp_path):
+    """Save a model file as any tool does that reads and writes ONNX."""
+    path = tmp_path / "saved_again.onnx"
+    onnx.save(onnx.load(model_path), path)
+    return path
+
+
+def test_a_file_that_a_tool_saved_again(model_path, tmp_path, cube):
+    path = saved_again(model_path, tmp_path)
+    with pytest.raises(ModelFileError, match="no longer sealed"):
+        Model.open(path, "cpu")
+    with pytest.warns(UserWarning, match="is not sealed: another tool has saved it"):
+        model = Model.open(path, "cpu", threads=1, unsealed=True)
+    tiles = np.ascontiguousarray(cube.transpose(2, 0, 1)[None, :, :9, :9], np.float32)
+    found, wanted = (one.run(tiles, probabilities=True) for one in (model, Model.open(model_path, "cpu", threads=1)))
+    np.testing.assert_array_equal(found.probabilities, wanted.probabilities)
+
+
+def test_what_is_not_sealed_is_still_checked(model_path, tmp_path):
+    """Damage that shows is an error; a file of ours that was cut short or changed is none that a tool saved."""
+    path, data = saved_again(model_path, tmp_path), model_path.read_bytes()
+    for content, words in (
+        (path.read_bytes()[:-700], "SpectralDiff"),
+        (data[:-5], "cut short"),
+        (data + b"x", "changed"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ModelFileError, match=words):
+            Model.open(path, "cpu", unsealed=True, warn=lambda _: None)
+
+
+def test_a_sealed_file_is_the_same_with_unsealed(model_path, recwarn):
+    assert Model.open(model_path, "cpu", unsealed=True).card.name == "tiny"
+    assert not recwarn
 
 
 def test_missing_file_and_folder(tmp_path):
