@@ -13,6 +13,7 @@ from spectraldiff_runtime.cli.options import (
     BandNumbers,
     CloudPixels,
     Clouds,
+    ConfidenceType,
     Json,
     Nodata,
     Overwrite,
@@ -46,13 +47,6 @@ class Driver(StrEnum):
 
     COG = "COG"
     GTIFF = "GTiff"
-
-
-class ConfidenceType(StrEnum):
-    """How confidences are stored."""
-
-    FLOAT32 = "float32"
-    UINT8 = "uint8"
 
 
 def map(

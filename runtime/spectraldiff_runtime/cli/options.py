@@ -39,6 +39,13 @@ Unsealed = Annotated[
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder that holds the runs.")]
 
 
+class ConfidenceType(StrEnum):
+    """How confidences are stored."""
+
+    FLOAT32 = "float32"
+    UINT8 = "uint8"
+
+
 class Device(StrEnum):
     """Where to compute."""
 
