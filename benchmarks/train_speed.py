@@ -26,9 +26,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from spectraldiff.datasets.registry import load
-from spectraldiff.models.classifier import filled, new_denoiser
+from spectraldiff.models.classifier import new_denoiser
 from spectraldiff.models.foveal_vit import new_vit
-from spectraldiff.models.normaliser import normaliser_of
+from spectraldiff.models.normaliser import filled, normaliser_of
 from spectraldiff.models.padding import mirrored
 from spectraldiff.models.presets import FAST, PAPER, Preset, preset_named
 from spectraldiff.training.compute import Compute, choose_compute, keep_freed_memory

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from spectraldiff.data.merge_labels import union_of
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.data.statistics import statistics_of
 from spectraldiff_runtime.classes import LandCoverClass, class_dtype
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.messages import times
@@ -17,7 +18,6 @@ from spectraldiff_runtime.messages import times
 SAME_CENTRE = 2.0
 # No land cover is this many times as bright as another in all bands: other units are (as `sdiff map` checks).
 FAR = 20.0
-SAMPLE = 20_000  # pixels used for quantiles
 USUAL = (0.01, 0.5, 0.99)
 
 
@@ -140,8 +140,7 @@ def unit_doubts(scenes: Sequence[LabelledScene], mixed: bool = False) -> tuple[s
 
 def _usual(scene: LabelledScene) -> NDArray[np.float64]:
     """Return quantiles of the pixels with data, (3, B)."""
-    pixels = scene.cube[scene.valid]
-    return np.asarray(np.quantile(pixels[:: -(-len(pixels) // SAMPLE)], USUAL, axis=0), np.float64)
+    return np.asarray(np.quantile(statistics_of(scene).sample, USUAL, axis=0), np.float64)
 
 
 def _other_quantity(first: LabelledScene, scene: LabelledScene) -> str:

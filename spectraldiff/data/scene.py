@@ -1,9 +1,9 @@
-"""A labelled hyperspectral scene in memory: cube, labels, classes, wavelengths and georeference.
+"""A labelled hyperspectral scene, in memory or on disk: cube, labels, classes, wavelengths and georeference.
 
 Labels follow one rule everywhere: 0 is unlabelled, classes are 1..K, in uint8 (past 254 classes in uint16).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
+from spectraldiff.data.cube import HELD, SceneCube, missing_pixels
 from spectraldiff.data.label_raster import sizes
 from spectraldiff.data.label_reader import OwnLabels, read_own_labels, renumbered
 from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff.data.merge_labels import joined
+from spectraldiff.data.statistics import statistics_of
 from spectraldiff_runtime.atomic import Output, PartialFile, commit, output_error
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, OutputError, SceneError
@@ -30,6 +32,7 @@ from spectraldiff_runtime.scene.clouds import KEEP, CloudChoice, Clouds
 from spectraldiff_runtime.scene.lookup_grid import LookupGrid
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import BandChoice
+from spectraldiff_runtime.window import Window
 
 # Side of the tiles of a written scene; all bands of a tile are stored together, because mapping reads them together.
 TILE = 64
@@ -44,7 +47,8 @@ class LabelledScene:
     name
         Name in runs and reports.
     cube
-        (H, W, B), raw units in the sensor's type (uint16, int16, float32).
+        (H, W, B), raw units in the sensor's type (uint16, int16, float32): an array, or what stays on disk where a file
+        holds more than `spectraldiff.data.cube.HELD` bytes. `read` reads either by window.
     labels
         (H, W) uint8 or uint16, 0 = unlabelled, 1..K.
     classes
@@ -81,7 +85,7 @@ class LabelledScene:
     """
 
     name: str
-    cube: NDArray[Any]
+    cube: Any
     labels: NDArray[Any]
     classes: tuple[LandCoverClass, ...]
     wavelengths: NDArray[np.float64] | None = None
@@ -137,12 +141,31 @@ class LabelledScene:
     @property
     def valid(self) -> NDArray[np.bool_]:
         """(H, W) bool: no band of the pixel is nodata, NaN or infinite, and the pixel is not in `missing`."""
-        good = np.isfinite(self.cube).all(axis=-1)
+        if isinstance(self.cube, SceneCube):
+            return statistics_of(self).valid
+        return self.read(Window(0, self.labels.shape[0], 0, self.labels.shape[1]))[1]
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return the values of a window of the scene, (h, w, B), and which of its pixels are valid, (h, w).
+
+        Raises
+        ------
+        SceneError
+            A file is damaged there, or cannot be reached any more.
+        """
+        if isinstance(self.cube, SceneCube):
+            values, missing = self.cube.read(window)
+        else:
+            at = slice(window.row0, window.row1), slice(window.col0, window.col1)
+            values, missing = self.cube[at], None if self.missing is None else self.missing[at]
+        good = np.ones(values.shape[:2], np.bool_)
+        if values.dtype.kind == "f":
+            good &= np.isfinite(values).all(axis=-1)
         if self.nodata is not None:
-            good &= (self.cube != self.nodata).all(axis=-1)
-        if self.missing is not None:
-            good &= ~self.missing
-        return np.asarray(good)
+            good &= (values != self.nodata).all(axis=-1)
+        if missing is not None:
+            good &= ~missing
+        return values, good
 
     def band(self, index: int) -> str:
         """Return the number of the band at `index` of the cube and, if it has one, its name, for messages."""
@@ -197,9 +220,7 @@ class LabelledScene:
             The labels do not fit the scene, have other values, or have too few classes.
         """
         with open_scene(scene_path, bands, nodata, scaled=scaled, clouds=clouds) as raster:
-            cube = np.empty((raster.height, raster.width, len(raster.bands)), raster.dtype)
-            raster.read(0, raster.height, 0, raster.width, out=cube.transpose(2, 0, 1))
-            missing = _missing(raster, cube)
+            cube, missing = _pixels(raster, lambda: open_scene(scene_path, bands, nodata, scaled=scaled, clouds=clouds))
             place, wavelengths, value = raster.georeference, raster.wavelengths, raster.nodata
             numbers, tags, names, grid = raster.bands, raster.tags, raster.band_names, getattr(raster, "grid", None)
             sensor, said, count, fwhm = raster.sensor, (raster.note, *raster.warnings), raster.count, raster.fwhm
@@ -276,7 +297,7 @@ class LabelledScene:
         with quiet_gdal(), MemoryFile() as memory:
             with memory.open(**self._profile()) as dataset:
                 self._describe(dataset)
-                dataset.write(self.cube.transpose(2, 0, 1))
+                dataset.write(np.asarray(self.cube).transpose(2, 0, 1))
             return bytes(memory.read())
 
     def _profile(self) -> dict[str, Any]:
@@ -364,12 +385,11 @@ def _cloud_remark(clouds: Clouds | None, labels: NDArray[Any]) -> str:
     return f"{clouds.note} (labelled: {int(np.count_nonzero(labels[clouds.cloudy])):,})"
 
 
-def _missing(raster: Any, cube: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Return missing pixels, (H, W), that one nodata value does not mark in the cube; None for none."""
-    known = raster.mask(0, raster.height, 0, raster.width)
-    missing = np.zeros(cube.shape[:2], np.bool_) if known is None else ~known
-    if isinstance(raster.nodata, tuple):
-        for band, value in enumerate(raster.nodata):
-            if value is not None:
-                missing |= cube[..., band] == value
-    return missing if missing.any() else None
+def _pixels(raster: Any, again: Callable[[], Any]) -> tuple[Any, NDArray[np.bool_] | None]:
+    """Return the cube of a raster and its missing pixels: read, or what reads it where it is too large to be held."""
+    shape = raster.height, raster.width, len(raster.bands)
+    if np.prod(shape, dtype=np.float64) * raster.dtype.itemsize > HELD:
+        return SceneCube(again), None
+    cube, whole = np.empty(shape, raster.dtype), Window(0, raster.height, 0, raster.width)
+    raster.read(0, raster.height, 0, raster.width, out=cube.transpose(2, 0, 1))
+    return cube, missing_pixels(raster, cube, whole)

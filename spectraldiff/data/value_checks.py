@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spectraldiff.data.merge_scenes import alike, differing_bands, unit_doubts, with_common_classes, with_common_names
 from spectraldiff.data.scene import LabelledScene, check_class_count
+from spectraldiff.data.statistics import far_pixels, statistics_of
 from spectraldiff.wording import counted
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.messages import ranges
 from spectraldiff_runtime.products.recognise import open_scene
 
-SAMPLE = 20_000  # pixels used for quantiles
 USUAL = (0.01, 0.99)
 FAR = 20.0  # times the usual range
 
@@ -77,20 +76,19 @@ def value_doubts(scene: LabelledScene) -> tuple[str, ...]:
     SceneError
         All pixels are the same.
     """
-    pixels = scene.cube[scene.valid]  # (n, B)
-    if (pixels == pixels[0]).all():
+    found = statistics_of(scene)
+    if (found.low == found.high).all():
         raise SceneError(
-            f"the scene '{scene.name}' has the same values in all pixels that have data ({len(pixels):,}): "
+            f"the scene '{scene.name}' has the same values in all pixels that have data ({found.pixels:,}): "
             "wanted a scene with different pixels; see `sdiff info`"
         )
-    lines, flat = [], np.zeros(len(pixels), np.bool_)
-    if pixels.shape[1] > 2:
-        for value in (pixels.min(), pixels.max()):
-            same = (pixels == value).all(axis=1)
-            if same.any():
-                flat |= same
-                lines.append(f"{_pixels(same)} {value:g} in every band: if it means no data, give --nodata {value:g}")
-    return (*lines, *_far(pixels[~flat], scene))
+    lines, flat = [], []
+    for value in (found.low.min(), found.high.max()):
+        count = found.constant[value.item()]
+        if count:
+            flat.append(value)
+            lines.append(f"{_pixels(count)} {value:g} in every band: if it means no data, give --nodata {value:g}")
+    return (*lines, *_far(scene, flat))
 
 
 def check_data(scene: LabelledScene) -> None:
@@ -101,12 +99,10 @@ def check_data(scene: LabelledScene) -> None:
     SceneError
         No pixel has data; the message names the bands that are empty.
     """
-    if scene.valid.any():
+    passed = statistics_of(scene)
+    if passed.pixels:
         return
-    known = np.isfinite(scene.cube)
-    if scene.nodata is not None:
-        known &= scene.cube != scene.nodata
-    found = known.any(axis=(0, 1))  # (B,)
+    found = passed.known
     if found.all() or not found.any():
         raise SceneError(f"the scene '{scene.name}' has no data in any pixel: see `sdiff info`, or give --nodata none")
     empty = [scene.band(int(index)) for index in np.flatnonzero(~found)]
@@ -128,8 +124,8 @@ def check_range(scene: LabelledScene) -> None:
     """
     if scene.cube.dtype.kind != "f":
         return
-    pixels, limits = scene.cube[scene.valid], np.finfo(np.float32)  # (n, B)
-    low, high = (np.asarray(f(pixels, axis=0), np.float64) for f in (np.min, np.max))
+    found, limits = statistics_of(scene), np.finfo(np.float32)
+    low, high = (np.asarray(one, np.float64) for one in (found.low, found.high))  # (B,)
     size = np.maximum(np.abs(low), np.abs(high))
     with np.errstate(over="ignore"):
         large = max(float(size.max()), float((high - low).max())) > limits.max
@@ -166,23 +162,27 @@ def scale_doubts(path: str | Path) -> tuple[str, ...]:
     )
 
 
-def _far(pixels: NDArray[Any], scene: LabelledScene) -> list[str]:
-    """Return a warning with a value far outside the usual range of its band."""
-    if not len(pixels):
+def _far(scene: LabelledScene, flat: Sequence[Any]) -> list[str]:
+    """Return a warning with a value far outside the usual range of its band, among pixels that are not `flat`."""
+    sample = statistics_of(scene).sample
+    for value in flat:
+        sample = sample[~(sample == value).all(axis=1)]
+    if not len(sample):
         return []
-    low, high = np.quantile(pixels[:: -(-len(pixels) // SAMPLE)], USUAL, axis=0)  # (B,) each
+    low, high = np.quantile(sample, USUAL, axis=0)  # (B,) each
     span = np.where(high > low, FAR * (high - low), np.inf)
-    far = (pixels < low - span) | (pixels > high + span)
-    if not far.any():
+    count, first = 0, ""
+    for pixels, far in far_pixels(scene, low - span, high + span, tuple(flat)):
+        if not count:
+            pixel, band = np.argwhere(far)[0]
+            value, usual = pixels[pixel, band], f"{low[band]:g} to {high[band]:g}"
+            first = f"such as {value:g} in band {scene.band(int(band))} (usual are {usual})"
+            advice = f"correct them or, if it means no data, give --nodata {value:g}"
+        count += int(far.any(axis=1).sum())
+    if not count:
         return []
-    pixel, band = np.argwhere(far)[0]
-    name = scene.band(int(band))
-    value, alone, usual = pixels[pixel, band], far.any(axis=1), f"{low[band]:g} to {high[band]:g}"
-    return [
-        f"{_pixels(alone)} values far from all others, such as {value:g} in band {name} (usual are {usual}): "
-        f"bands are scaled by their extremes, so correct them or, if it means no data, give --nodata {value:g}"
-    ]
+    return [f"{_pixels(count)} values far from all others, {first}: bands are scaled by their extremes, so {advice}"]
 
 
-def _pixels(where: NDArray[np.bool_]) -> str:
-    return counted(int(where.sum()), "pixel has", "pixels have")
+def _pixels(count: int) -> str:
+    return counted(count, "pixel has", "pixels have")

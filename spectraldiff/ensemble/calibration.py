@@ -19,6 +19,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 
+from spectraldiff.ensemble.mosaic import Mosaic
 from spectraldiff.models.foveal_vit import FovealViT
 from spectraldiff.models.padding import cropped
 from spectraldiff.models.score_smoothing import RADIUS, Smoothing
@@ -70,7 +71,7 @@ class HeldOut:
 
 
 @torch.no_grad()
-def smoothed_scores(vit: SpectralViT | FovealViT, mosaic: Tensor, pixels: Tensor, smoothing: Smoothing) -> Tensor:
+def smoothed_scores(vit: SpectralViT | FovealViT, mosaic: Mosaic, pixels: Tensor, smoothing: Smoothing) -> Tensor:
     """Return the class scores of some pixels after 0, 1, 2, ... iterations of smoothing.
 
     Parameters

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from spectraldiff.ensemble.mosaic import ComputedMosaic, Layout, Mosaic
 from spectraldiff.models.linear_members import PixelContext, mean_filter
-from spectraldiff.models.padding import cropped, mirrored
+from spectraldiff.models.padding import Pixels, cropped, mirrored
 from spectraldiff.models.pca import PCA, fit_pca
-from spectraldiff.models.score_smoothing import RADIUS, Smoothing, shares
+from spectraldiff.models.score_smoothing import GUIDES, RADIUS, Smoothing, shares
+from spectraldiff_runtime.window import Window
 
 # Names of the feature maps that linear members read.
 COMPONENTS, BANDS, BAND_COMPONENTS = "components", "bands", "band components"
@@ -33,7 +35,7 @@ class FeatureMap:
         (P, D) and (P,) float64: values = weight @ features + offset.
     """
 
-    values: Tensor
+    values: Mosaic
     weight: NDArray[np.float64]
     offset: NDArray[np.float64]
 
@@ -58,12 +60,15 @@ class ContextInputs:
         (H, W, G) guides of the smoothing.
     valid
         (H, W) bool, pixels of the mosaic that are pixels of a scene with data.
+    samples
+        Rows and columns of the parts that stand for the scenes; None for all.
     """
 
     maps: dict[str, FeatureMap]
     pixels: Tensor
-    guides: Tensor
-    valid: Tensor
+    guides: Mosaic
+    valid: Mosaic
+    samples: Sequence[tuple[slice, slice]] | None = None
     _kept: dict[tuple[str, PixelContext], NDArray[np.float64]] = field(default_factory=dict)
 
     def read(self, name: str, contexts: Sequence[PixelContext]) -> list[NDArray[np.float64]]:
@@ -80,9 +85,9 @@ class ContextInputs:
         It needs no labels: pixels side by side are mostly of one class. The largest quarter of the differences is left
         out. Tiles are spread evenly over the scenes. Without any pixels side by side it is the identity.
         """
-        corners = [corner for corner in self._corners() if self._inner(self.valid, corner).any()]
-        chosen = corners[:: max(1, len(corners) // NOISE_TILES)][:NOISE_TILES]
-        pairs = [pair for corner in chosen for pair in self._pairs(name, window, corner)]
+        parts = [part for part in self.samples or self._parts() if self.valid[part].any()]
+        chosen = parts[:: max(1, len(parts) // NOISE_TILES)][:NOISE_TILES]
+        pairs = [pair for part in chosen for pair in self._pairs(name, window, part)]
         if not any(len(pair) for pair in pairs):  # no two pixels with data lie side by side
             return np.eye(self.maps[name].values.shape[2])
         differences = np.concatenate(pairs)
@@ -90,28 +95,36 @@ class ContextInputs:
         quiet = differences[size <= np.quantile(size, QUIET)]
         return np.asarray(quiet.T @ quiet / (2 * len(quiet)))
 
-    def _corners(self) -> list[tuple[int, int]]:
+    def spread(self, most: int) -> Tensor:
+        """Return row and column, (m, 2), of pixels with data that are spread evenly over the scenes, about `most`."""
+        if isinstance(self.valid, Tensor):
+            pixels = self.valid.nonzero()
+        else:
+            found = [(rows, columns, self.valid[rows, columns]) for rows, columns in self.samples or ()]
+            pixels = torch.cat([one.nonzero() + torch.tensor([r.start, c.start]) for r, c, one in found])
+            pixels = pixels.to(self.pixels.device)
+        return pixels[:: max(1, len(pixels) // most)]
+
+    def _parts(self) -> list[tuple[slice, slice]]:
         height, width = self.valid.shape
-        return [(row, column) for row in range(0, height, TILE) for column in range(0, width, TILE)]
+        corners = ((row, column) for row in range(0, height, TILE) for column in range(0, width, TILE))
+        return [(slice(row, row + TILE), slice(column, column + TILE)) for row, column in corners]
 
-    def _inner(self, x: Tensor, corner: tuple[int, int]) -> Tensor:
-        return x[corner[0] : corner[0] + TILE, corner[1] : corner[1] + TILE]
-
-    def _pairs(self, name: str, window: int, corner: tuple[int, int]) -> Iterator[NDArray[np.float64]]:
-        """Yield the differences of pixels side by side, both with data, of a tile."""
+    def _pairs(self, name: str, window: int, part: tuple[slice, slice]) -> Iterator[NDArray[np.float64]]:
+        """Yield the differences of pixels side by side, both with data, of a part of the mosaic."""
         radius = window // 2
-        values = self._inner(self.maps[name].values, corner).movedim(-1, 0)[None]
+        values = self.maps[name].values[part].movedim(-1, 0)[None]
         if min(values.shape[2:]) <= 2 * radius + 1:
             return
         mean = mean_filter(values, window)[0].movedim(0, -1)  # (h, w, P)
-        valid = cropped(self._inner(self.valid, corner), radius)
+        valid = cropped(self.valid[part], radius)
         for axis in (0, 1):
             size = valid.shape[axis] - 1
             both = valid.narrow(axis, 0, size) & valid.narrow(axis, 1, size)
             found = mean.narrow(axis, 0, size)[both] - mean.narrow(axis, 1, size)[both]
             yield found.double().cpu().numpy()
 
-    def _read(self, values: Tensor, contexts: Sequence[PixelContext]) -> list[NDArray[np.float64]]:
+    def _read(self, values: Mosaic, contexts: Sequence[PixelContext]) -> list[NDArray[np.float64]]:
         found = [np.empty((len(self.pixels), values.shape[2])) for _ in contexts]
         tiles = torch.div(self.pixels, TILE, rounding_mode="floor")
         for tile in torch.unique(tiles, dim=0):
@@ -122,7 +135,7 @@ class ContextInputs:
                 own[at] = part.double().cpu().numpy()
         return found
 
-    def _tile(self, values: Tensor, pixels: Tensor, contexts: Sequence[PixelContext]) -> list[Tensor]:
+    def _tile(self, values: Mosaic, pixels: Tensor, contexts: Sequence[PixelContext]) -> list[Tensor]:
         """Return the values, (m, P) each, at pixels that lie near each other."""
         rim = max(context.radius + RADIUS * context.iterations for context in contexts)
         first, last = pixels.amin(0), pixels.amax(0)
@@ -158,11 +171,11 @@ def _smooth(x: Tensor, weights: Tensor) -> Tensor:
     return total
 
 
-def component_map(values: Tensor, pca: PCA) -> FeatureMap:
+def component_map(values: Mosaic, pca: PCA) -> FeatureMap:
     """Return the components of the features as a feature map, without those of the bands alone."""
     first = len(pca.components) - pca.band_components
     weight = pca.components[:first].double().cpu().numpy()
-    return FeatureMap(values[..., :first], weight, -weight @ pca.mean.double().cpu().numpy())
+    return FeatureMap(first_of(values, first), weight, -weight @ pca.mean.double().cpu().numpy())
 
 
 def band_maps(
@@ -183,21 +196,61 @@ def band_maps(
     components
         Principal components at most.
     """
-    bands = len(scenes[0])
-    pca = fit_pca((one[:, known].T for one, known in zip(scenes, valid, strict=True)), components)
-    known = torch.cat([one[:, inside].T for one, inside in zip(scenes, valid, strict=True)]).double()
+    batches = [one[:, known].T for one, known in zip(scenes, valid, strict=True)]
+    raw = mosaic_of([mirrored(one, rim).movedim(0, -1) for one in scenes])
+    return {
+        name: _band_map((raw - centre.float()) @ weight.float().T, weight, centre, features)
+        for name, (weight, centre) in _band_weights(batches, components).items()
+    }
+
+
+def computed_band_maps(
+    scenes: Sequence[Pixels],
+    layout: Layout,
+    samples: Sequence[tuple[int, Window]],
+    features: int,
+    components: int,
+) -> dict[str, FeatureMap]:
+    """Return the maps of `band_maps` as what is computed where it is read, for large scenes.
+
+    Parameters
+    ----------
+    scenes, layout
+        The scenes, and where they lie on the mosaic.
+    samples
+        The parts that mean, deviation and principal components are taken from: the number of a scene, and a window.
+    features, components
+        As of `band_maps`.
+    """
+    parts = [(scenes[index], (w.row0, w.row1, w.col0, w.col1)) for index, w in samples]
+    batches = [scene.window(*edges)[:, scene.valid(*edges)].T for scene, edges in parts]
+
+    def computed(weight: Tensor, centre: Tensor) -> ComputedMosaic:
+        def read(rows: slice, columns: slice) -> Tensor:
+            index, edges = layout.on_scene(rows, columns)
+            return (scenes[index].window(*edges).movedim(0, -1) - centre.float()) @ weight.float().T
+
+        return ComputedMosaic(layout.size, len(weight), read)
+
+    return {
+        name: _band_map(computed(weight, centre), weight, centre, features)
+        for name, (weight, centre) in _band_weights(batches, components).items()
+    }
+
+
+def _band_weights(batches: Sequence[Tensor], components: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return weight (P, B) and centre (B,), float64, of both maps of the bands, from pixels (n, B) each."""
+    pca = fit_pca(iter(batches), components)
+    known = torch.cat(list(batches)).double()
     mean, deviation = known.mean(0), known.std(0)
     scale = torch.where(deviation > 0, 1 / deviation.clamp_min(1e-12), torch.zeros_like(deviation))
-    raw = mosaic_of([mirrored(one, rim).movedim(0, -1) for one in scenes])
-    standard = torch.diag(scale)
-    maps = {}
-    principal = pca.components.double(), pca.mean.double()
-    for name, (weight, centre) in {BANDS: (standard, mean), BAND_COMPONENTS: principal}.items():
-        values = (raw - centre.float()) @ weight.float().T
-        whole = np.zeros((len(weight), features))
-        whole[:, features - bands :] = weight.cpu().numpy()
-        maps[name] = FeatureMap(values, whole, -(weight @ centre).cpu().numpy())
-    return maps
+    return {BANDS: (torch.diag(scale), mean), BAND_COMPONENTS: (pca.components.double(), pca.mean.double())}
+
+
+def _band_map(values: Mosaic, weight: Tensor, centre: Tensor, features: int) -> FeatureMap:
+    whole = np.zeros((len(weight), features))
+    whole[:, features - weight.shape[1] :] = weight.cpu().numpy()
+    return FeatureMap(values, whole, -(weight @ centre).cpu().numpy())
 
 
 def mosaic_of(maps: Sequence[Tensor]) -> Tensor:
@@ -206,9 +259,24 @@ def mosaic_of(maps: Sequence[Tensor]) -> Tensor:
     return torch.cat([F.pad(one, (0, 0, 0, width - one.shape[1])) for one in maps])
 
 
-def guides_of(components: Tensor, smoothing: Smoothing) -> Tensor:
+def guides_of(components: Mosaic, smoothing: Smoothing) -> Mosaic:
     """Return the guides, (H, W, G), of a mosaic of components (H, W, P)."""
-    return smoothing.guides(components.movedim(-1, 0)[None])[0].movedim(0, -1)
+
+    def guides(part: Tensor) -> Tensor:
+        return smoothing.guides(part.movedim(-1, 0)[None])[0].movedim(0, -1)
+
+    if isinstance(components, Tensor):
+        return guides(components)
+    channels = min(GUIDES, components.shape[2])
+    return ComputedMosaic(components.shape, channels, lambda rows, columns: guides(components[rows, columns]))
+
+
+def first_of(values: Mosaic, most: int) -> Mosaic:
+    """Return the first `most` values of a mosaic (H, W, P), or all."""
+    if isinstance(values, Tensor):
+        return values[..., :most]
+    channels = min(most, values.shape[2])
+    return ComputedMosaic(values.shape, channels, lambda rows, columns: values[rows, columns][..., :most])
 
 
 def padded_valid(valid: Sequence[Tensor], rim: int) -> Tensor:
@@ -216,3 +284,13 @@ def padded_valid(valid: Sequence[Tensor], rim: int) -> Tensor:
     padded = [F.pad(one, (rim,) * 4) for one in valid]
     width = max(one.shape[1] for one in padded)
     return torch.cat([F.pad(one, (0, width - one.shape[1])) for one in padded])
+
+
+def computed_valid(scenes: Sequence[Pixels], layout: Layout) -> Mosaic:
+    """Return the same of large scenes, computed where it is read."""
+
+    def read(rows: slice, columns: slice) -> Tensor:
+        index, edges = layout.on_scene(rows, columns)
+        return scenes[index].valid(*edges)
+
+    return ComputedMosaic(layout.size, 0, read)

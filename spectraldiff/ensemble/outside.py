@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.stats import rankdata
 
-from spectraldiff.ensemble.context_inputs import BAND_COMPONENTS, ContextInputs, FeatureMap
+from spectraldiff.ensemble.context_inputs import BAND_COMPONENTS, ContextInputs, FeatureMap, first_of
 from spectraldiff.ensemble.held_out_loss import Scores
 from spectraldiff.ensemble.linear_fit import Labelled
 from spectraldiff.models.linear_members import Outside, PixelContext
@@ -172,7 +172,7 @@ def fit_outside(inputs: ContextInputs, labelled: Labelled, reach: int, sources: 
         Names of the feature maps that it may read.
     """
     inputs = replace(inputs, maps={name: _first(inputs.maps[name]) for name in sources}, _kept={})
-    around = replace(inputs, pixels=_spread(inputs), _kept={})
+    around = replace(inputs, pixels=inputs.spread(SCENE_PIXELS), _kept={})
     best: tuple[float, _Way, NDArray[np.float64]] | None = None
     for way in _ways(inputs, reach, sources):
         held_out = _held_out(way, inputs, around, labelled)
@@ -193,13 +193,7 @@ def fit_outside(inputs: ContextInputs, labelled: Labelled, reach: int, sources: 
 def _first(whole: FeatureMap) -> FeatureMap:
     """Return a feature map with those of its components that may be read: means over windows of all take long."""
     most = max(SIZES)
-    return FeatureMap(whole.values[..., :most], whole.weight[:most], whole.offset[:most])
-
-
-def _spread(inputs: ContextInputs) -> torch.Tensor:
-    """Return row and column, (m, 2), of pixels with data, spread evenly over the scenes."""
-    pixels = inputs.valid.nonzero()
-    return pixels[:: max(1, len(pixels) // SCENE_PIXELS)]
+    return FeatureMap(first_of(whole.values, most), whole.weight[:most], whole.offset[:most])
 
 
 def _ways(inputs: ContextInputs, reach: int, sources: Sequence[str]) -> Iterator[_Way]:

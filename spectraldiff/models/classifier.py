@@ -14,8 +14,8 @@ from spectraldiff.models.diffusion import Denoiser, NoiseSchedule
 from spectraldiff.models.features import FeatureExtractor
 from spectraldiff.models.foveal_vit import FovealViT, new_vit
 from spectraldiff.models.linear_members import LinearMembers, Outside, PixelContext
-from spectraldiff.models.normaliser import Normaliser
-from spectraldiff.models.padding import cropped, mirrored
+from spectraldiff.models.normaliser import Normaliser, filled_window
+from spectraldiff.models.padding import cropped
 from spectraldiff.models.pca import PCA
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.score_smoothing import RADIUS, ScorePart, Smoothing
@@ -181,7 +181,7 @@ class Classifier(nn.Module):
         report: Callable[[int, int], None] = lambda done, total: None,
     ) -> SceneLayers:
         """Return what `predict` does, and the class map with an offset, (K,), added to the scores: another prior's."""
-        padded = mirrored(filled(scene, self.fill), self.halo)
+        halo = self.halo
         height, width = scene.labels.shape
         classes = np.zeros((height, width), scene.labels.dtype)
         confidence, others = np.zeros((height, width), np.float32), np.zeros_like(classes)
@@ -189,8 +189,8 @@ class Classifier(nn.Module):
         offset = offset.to(self.fill.device, torch.float32)[:, None, None]
         corners = [(r, c) for r in range(0, height, TILE) for c in range(0, width, TILE)]
         for done, (row, column) in enumerate(corners, start=1):
-            side = TILE + 2 * self.halo
-            tile = square(padded[:, row : row + side, column : column + side], side)
+            edges = row - halo, min(row + TILE, height) + halo, column - halo, min(column + TILE, width) + halo
+            tile = square(filled_window(scene, self.fill, *edges), TILE + 2 * halo)
             features = self.extractor(self.normaliser(tile[None].to(self.fill.device)))
             scores = self._scores(features)[0]
             best, found = scores.softmax(0).max(0)
@@ -202,9 +202,10 @@ class Classifier(nn.Module):
             if outside is not None:
                 outside[rows, columns] = self.outside_of(features)[0, :h, :w].cpu().numpy()
             report(done, len(corners))
-        classes[~scene.valid], confidence[~scene.valid], others[~scene.valid] = 0, 0, 0
+        empty = ~scene.valid
+        classes[empty], confidence[empty], others[empty] = 0, 0, 0
         if outside is not None:
-            outside[~scene.valid] = NO_OUTSIDE
+            outside[empty] = NO_OUTSIDE
         return SceneLayers(classes, confidence, others, outside)
 
     def outside_of(self, features: Tensor) -> Tensor:
@@ -225,12 +226,6 @@ def extractor_for(preset: Preset, denoiser: Denoiser | None) -> FeatureExtractor
     if preset.raw:
         return FeatureExtractor(None, features.timestep, features.layer, concat_bands=True)
     return FeatureExtractor(denoiser, features.timestep, features.layer, features.concat_bands)
-
-
-def filled(scene: LabelledScene, fill: Tensor) -> Tensor:
-    """Return the scene's raw pixels as (B, H, W) float32, missing ones replaced by `fill`, (B,)."""
-    cube = torch.from_numpy(np.where(scene.valid[..., None], scene.cube, fill.cpu().numpy()).astype(np.float32))
-    return cube.permute(2, 0, 1).contiguous()
 
 
 def square(tile: Tensor, side: int) -> Tensor:

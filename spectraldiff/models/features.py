@@ -1,4 +1,4 @@
-"""Features of whole scenes: U-Net activations (or the raw bands) at every pixel, reduced by PCA.
+"""Features of scenes: U-Net activations (or the raw bands) at every pixel, or round some pixels, reduced by PCA.
 
 The extractor works on padded tiles and consumes its halo, so a feature depends on the pixels around it and never on the
 tile that it was computed in.
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectraldiff.models.diffusion import Denoiser
-from spectraldiff.models.padding import cropped, mirrored
+from spectraldiff.models.padding import Pixels, WholePixels, cropped
 from spectraldiff.models.pca import PCA, fit_pca
 from spectraldiff.models.unet import DenoisingUNet
 
@@ -64,13 +64,13 @@ class FeatureExtractor(nn.Module):
 TILE = 32
 PCA_PIXELS = 60_000
 # Bytes of unreduced features that are kept between the two passes over a scene, not computed again.
-KEPT = 2**30
+KEPT = 2**28
 
 
 @torch.no_grad()
 def scene_features(
     extractor: FeatureExtractor,
-    scenes: Sequence[Tensor],
+    scenes: Sequence[Tensor | Pixels],
     valid: Sequence[Tensor],
     rim: int,
     components: int,
@@ -87,7 +87,7 @@ def scene_features(
     extractor
         In evaluation mode.
     scenes
-        (B, H, W) normalised pixels each, on the extractor's device.
+        (B, H, W) normalised pixels each, on the extractor's device: tensors, or what is read by window.
     valid
         (H, W) bool each.
     rim
@@ -120,8 +120,9 @@ def scene_features(
                 kept[s, n] = features
             yield features.permute(1, 2, 0)[cut[s].crop(inside[s], n)]
 
-    pca = fit_pca(rows(), components, len(scenes[0]), band_components).to(scenes[0].device)
-    reduced = [torch.empty((*known.shape, len(pca.components)), device=scenes[0].device) for known in inside]
+    device = valid[0].device
+    pca = fit_pca(rows(), components, scenes[0].shape[0], band_components).to(device)
+    reduced = [torch.empty((*known.shape, len(pca.components)), device=device) for known in inside]
     for done, (s, n) in enumerate(tiles, start=len(chosen)):
         report(done, total)
         features = kept.pop((s, n)) if (s, n) in kept else cut[s][n]
@@ -133,20 +134,28 @@ def scene_features(
 class _Tiles:
     """The features of a scene and its rim, tile by tile."""
 
-    def __init__(self, extractor: FeatureExtractor, scene: Tensor, rim: int) -> None:
-        self.extractor, self.halo = extractor, extractor.halo
-        self.padded = mirrored(scene, rim + self.halo)
-        height, width = (size + 2 * rim for size in scene.shape[1:])
-        self.corners = [(r, c) for r in range(0, height, TILE) for c in range(0, width, TILE)]
+    def __init__(self, extractor: FeatureExtractor, scene: Tensor | Pixels, rim: int) -> None:
+        self.extractor, self.halo, self.rim = extractor, extractor.halo, rim
+        self.pixels: Pixels = WholePixels(scene) if isinstance(scene, Tensor) else scene
+        self.height, self.width = (size + 2 * rim for size in scene.shape[1:])
+        self.corners = [(r, c) for r in range(0, self.height, TILE) for c in range(0, self.width, TILE)]
 
     def __getitem__(self, n: int) -> Tensor:
         """Return tile n, (D, h, w); tiles at the lower and right edges are smaller."""
         row, column = self.corners[n]
-        side = TILE + 2 * self.halo
-        features: Tensor = self.extractor(self.padded[None, :, row : row + side, column : column + side])
-        return features[0]
+        bottom, right = min(row + TILE, self.height), min(column + TILE, self.width)
+        return features_at(
+            self.extractor, self.pixels, row - self.rim, bottom - self.rim, column - self.rim, right - self.rim
+        )
 
     def crop(self, x: Tensor, n: int) -> Tensor:
         """Return the part of (H + 2 rim, W + 2 rim, ...) that tile n covers."""
         row, column = self.corners[n]
         return x[row : row + TILE, column : column + TILE]
+
+
+def features_at(extractor: FeatureExtractor, pixels: Pixels, row0: int, row1: int, col0: int, col1: int) -> Tensor:
+    """Return the features of a window of a scene, (D, h, w), which may reach beyond the scene."""
+    halo = extractor.halo
+    found: Tensor = extractor(pixels.window(row0 - halo, row1 + halo, col0 - halo, col1 + halo)[None])
+    return found[0]

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectraldiff.data.scene import LabelledScene
-from spectraldiff.models.classifier import Classifier, filled
+from spectraldiff.models.classifier import Classifier
 from spectraldiff.models.diffusion import Denoiser, denoise
+from spectraldiff.models.normaliser import filled_window
 from spectraldiff_runtime.errors import RunError, UsageError
 
 
@@ -91,7 +92,8 @@ def reconstruct(
     """
     denoiser = check_start(model, start)
     row, column = labelled_part(scene.labels, size)
-    pixels = filled(scene, model.fill)[:, row : row + size, column : column + size]
+    ends = (min(at + size, most) for at, most in zip((row, column), scene.cube.shape, strict=False))
+    pixels = filled_window(scene, model.fill, row, next(ends), column, next(ends))
     x0 = model.normaliser(pixels[None])  # (1, B, h, w)
     generator = torch.Generator().manual_seed(seed)
     x_t = denoiser.schedule.add_noise(x0, torch.tensor([start]), torch.randn(x0.shape, generator=generator))

@@ -1,7 +1,7 @@
 """Fitting the classifier: features, components, held-out pixels, the ensemble, smoothing and temperature."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,78 +21,27 @@ from spectraldiff.ensemble.calibration import (
 )
 from spectraldiff.ensemble.context_inputs import mosaic_of
 from spectraldiff.ensemble.held_out_loss import log_priors
+from spectraldiff.ensemble.mosaic import TILE, Layout, Mosaic, TileMosaic, fill_tiles, sampled_pca, tiles_around
 from spectraldiff.ensemble.outside import OutsideFit
-from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
 from spectraldiff.ensemble.selection import Selection
-from spectraldiff.models.classifier import Classifier, Ensemble, extractor_for, filled
+from spectraldiff.models.classifier import Classifier, Ensemble, extractor_for
 from spectraldiff.models.diffusion import Denoiser
-from spectraldiff.models.features import scene_features
+from spectraldiff.models.features import FeatureExtractor, scene_features
 from spectraldiff.models.foveal_vit import FovealViT, new_vit
-from spectraldiff.models.normaliser import Normaliser, common_normaliser
 from spectraldiff.models.padding import cropped
 from spectraldiff.models.pca import PCA
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.score_smoothing import Smoothing, sharpness
 from spectraldiff.models.vit import SpectralViT, ViTConfig
 from spectraldiff.splits.hold_out import groups_of, hold_out
-from spectraldiff.splits.split import Split
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.loop import Loop
 from spectraldiff.training.monitor import Monitor
 from spectraldiff.training.tasks import ClassifierTask
+from spectraldiff.training.training_data import TrainingData
+from spectraldiff_runtime.window import Window
 
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Scenes and splits as a training reads them.
-
-    Attributes
-    ----------
-    scenes, splits
-        The scenes, each with its split.
-    normaliser, fill
-        Of all scenes together; `fill` is their mean spectrum.
-    pixels, valid
-        (B, H, W) normalised pixels and (H, W) bool of each scene, on the training device.
-    prior
-        The shares of the classes that the map assumes.
-    """
-
-    scenes: tuple[LabelledScene, ...]
-    splits: tuple[Split, ...]
-    normaliser: Normaliser
-    fill: Tensor
-    pixels: tuple[Tensor, ...]
-    valid: tuple[Tensor, ...]
-    prior: Prior = OF_TRAINING_PIXELS
-
-    @classmethod
-    def of(cls, scenes: tuple[LabelledScene, ...], splits: tuple[Split, ...], device: torch.device) -> "TrainingData":
-        """Normalise scenes on a device."""
-        normaliser, fill = common_normaliser(scenes)
-        normaliser.to(device)
-        valid = tuple(torch.from_numpy(scene.valid).to(device) for scene in scenes)
-        pixels = tuple(normaliser(filled(scene, fill).to(device)[None])[0] for scene in scenes)
-        return cls(scenes, splits, normaliser, fill, pixels, valid)
-
-    @property
-    def disjoint(self) -> bool:
-        """Whether most test pixels of a scene are spatially disjoint from its training pixels."""
-        return any(split.spatially_disjoint for split in self.splits)
-
-    @property
-    def folded(self) -> bool:
-        """Whether all labelled pixels train, and folds of them are held out for the accuracy."""
-        return all(split.folds is not None for split in self.splits)
-
-    def fold_numbers(self) -> NDArray[np.int64]:
-        """Return the fold, from 1, that holds out each training pixel, (n,); 0 for none."""
-        found = [split.folds[split.train] for split in self.splits if split.folds is not None]
-        return np.concatenate(found).astype(np.int64)
-
-    def groups(self) -> int:
-        """Return the number of training pixels or, on disjoint splits, of the groups that they form."""
-        return len(np.unique(groups_of(self.scenes, self.splits)))
+WHOLE = 512 * 2**20  # bytes of features up to which those of all pixels are computed
 
 
 @dataclass(frozen=True)
@@ -132,13 +81,17 @@ class TrainingSet:
     preset, denoiser, pca, shape
         What the model is made of.
     mosaic
-        (H, W, P) components of all scenes with their rims.
+        (H, W, P) components of all scenes with their rims: of all pixels, or round the training pixels of large ones.
     pixels, labels
         (n, 2) row and column on the mosaic and (n,) class from 0 of the training pixels.
     smoothing
         With the most iterations.
     rim
-        Pixels around each scene of the mosaic.
+        Pixels around a training pixel that are read at most.
+    layout
+        Where the scenes lie on the mosaic.
+    samples
+        The parts of large scenes that stand for all of them; None where the mosaic holds all pixels.
     """
 
     name: str
@@ -146,11 +99,13 @@ class TrainingSet:
     denoiser: Denoiser | None
     pca: PCA
     shape: ViTConfig
-    mosaic: Tensor
+    mosaic: Mosaic
     pixels: Tensor
     labels: Tensor
     smoothing: Smoothing
     rim: int
+    layout: Layout
+    samples: list[tuple[int, Window]] | None = None
 
 
 class ClassifierFit:
@@ -198,27 +153,61 @@ class ClassifierFit:
         # A buffer between training and test pixels promises that no test pixel sees beyond the window.
         most = 0 if any(split.buffered for split in data.splits) else preset.smoothing.iterations
         rim = preset.classifier.radius + Smoothing(most).halo
+        wanted = preset.wanted_components(groups, disjoint)
+        band_components = 0 if denoiser is None else preset.wanted_band_components(groups, disjoint)
+        place = _Place(extractor_for(preset, denoiser).eval(), rim, wanted, band_components)
+        large = place.size(data.scenes) > WHOLE
+        found = self._round_labels(preset, place) if large else self._everywhere(preset, place)
+        self.seconds[f"{name} features"] = time.perf_counter() - started
+        members = preset.members(disjoint)
+        shape = preset.vit(found.mosaic.shape[2], len(data.scenes[0].classes), members, found.pca.band_components)
+        smoothing = Smoothing(most, found.sharpness).to(self.compute.device)
+        pixels, labels = found.pixels, found.labels
+        return TrainingSet(
+            name, preset, denoiser, found.pca, shape, found.mosaic, pixels, labels, smoothing, rim, found.layout,
+            found.samples,
+        )  # fmt: skip
+
+    def _everywhere(self, preset: Preset, place: "_Place") -> "_Reduced":
+        """Compute and reduce the features of all pixels."""
+        data = self.data
+        layout = Layout(tuple(scene.labels.shape for scene in data.scenes), place.rim)
         features, pca = scene_features(
-            extractor_for(preset, denoiser).eval(),
-            data.pixels,
-            data.valid,
-            rim,
-            preset.wanted_components(groups, disjoint),
-            self.monitor.progress,
-            0 if denoiser is None else preset.wanted_band_components(groups, disjoint),
+            place.extractor, data.pixels, data.valid, place.rim, place.components, self.monitor.progress, place.bands
         )
-        pixels, labels = self._labelled(rim)
+        pixels, labels = self._labelled(layout)
         mosaic = mosaic_of(features)
         if preset.components.discriminative:
             kept = pca.discriminative(mosaic[pixels[:, 0], pixels[:, 1]], labels)
             if len(kept) < mosaic.shape[2]:  # else nothing is copied
                 features, mosaic, pca = [one[..., kept] for one in features], mosaic[..., kept], pca.select(kept)
-        self.seconds[f"{name} features"] = time.perf_counter() - started
-        inner = [cropped(one.movedim(-1, 0), rim).movedim(0, -1) for one in features]
-        smoothing = Smoothing(most, sharpness(inner, data.valid)).to(self.compute.device)
-        members = preset.members(disjoint)
-        shape = preset.vit(mosaic.shape[2], len(data.scenes[0].classes), members, pca.band_components)
-        return TrainingSet(name, preset, denoiser, pca, shape, mosaic, pixels, labels, smoothing, rim)
+        inner = [cropped(one.movedim(-1, 0), place.rim).movedim(0, -1) for one in features]
+        return _Reduced(mosaic, pca, pixels, labels, layout, sharpness(inner, data.valid))
+
+    def _round_labels(self, preset: Preset, place: "_Place") -> "_Reduced":
+        """Compute and reduce the features round the training pixels, and of parts that stand for the scenes."""
+        data, extractor = self.data, place.extractor
+        frame = -(-place.rim // TILE) * TILE
+        layout = Layout(tuple(scene.labels.shape for scene in data.scenes), frame, TILE)
+        pixels, labels = self._labelled(layout)
+        samples, progress = data.samples(), self.monitor.progress
+        pca = sampled_pca(extractor, data.pixels, samples, place.components, progress, place.bands)
+        pca = pca.to(self.compute.device)
+        tiles = torch.cat([tiles_around(pixels.cpu(), place.rim, layout.size), layout.tiles_of(samples)])
+        tiles = torch.unique(tiles, dim=0)
+        mosaic = TileMosaic(layout, tiles, len(pca.components), data.folder, device=self.compute.device)
+        if mosaic.file is not None:
+            self.monitor.message(f"Features of {len(tiles):,} tiles are kept on disk, in '{mosaic.file}', meanwhile")
+        fill_tiles(extractor, data.pixels, mosaic, pca, progress)
+        if preset.components.discriminative:
+            kept = pca.discriminative(mosaic[pixels[:, 0], pixels[:, 1]], labels)
+            if len(kept) < mosaic.shape[2]:
+                mosaic.select(kept.cpu())
+                pca = pca.select(kept)
+        parts = layout.parts_of(samples)
+        known = [torch.from_numpy(data.scenes[index].read(window)[1]) for index, window in samples]
+        sharp = sharpness([mosaic[part] for part in parts], [one.to(self.compute.device) for one in known])
+        return _Reduced(mosaic, pca, pixels, labels, layout, sharp, samples)
 
     def _classifier(self, training_set: TrainingSet, held_out: HeldOut, scores: NDArray[np.float64] | None) -> Fitted:
         """Train the attention members on all training pixels, and put the model together.
@@ -313,12 +302,40 @@ class ClassifierFit:
         found[pixels] = cross_calibrated(joined, labels, torch.from_numpy(numbers[pixels])).numpy()
         return too_few(len(pixels)) if len(pixels) < LEAST else choose(joined, labels), found
 
-    def _labelled(self, rim: int) -> tuple[Tensor, Tensor]:
+    def _labelled(self, layout: Layout) -> tuple[Tensor, Tensor]:
         """Return row and column, (n, 2), on the mosaic, and class from 0, (n,), of the training pixels."""
-        pixels, labels, top = [], [], rim
-        for scene, split in zip(self.data.scenes, self.data.splits, strict=True):
-            pixels.append(np.argwhere(split.train) + np.array([top, rim]))
+        pixels, labels = [], []
+        for top, scene, split in zip(layout.tops, self.data.scenes, self.data.splits, strict=False):
+            pixels.append(np.argwhere(split.train) + np.array([top, layout.frame]))
             labels.append(scene.labels[split.train].astype(np.int64) - 1)
-            top += scene.labels.shape[0] + 2 * rim
         device = self.compute.device
         return torch.from_numpy(np.concatenate(pixels)).to(device), torch.from_numpy(np.concatenate(labels)).to(device)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What computes features, how far around pixels, and how many components of them, and of bands, are wanted."""
+
+    extractor: FeatureExtractor
+    rim: int
+    components: int
+    bands: int
+
+    def size(self, scenes: Sequence[LabelledScene]) -> int:
+        """Return the bytes of the components of all pixels of some scenes, with their rims."""
+        shapes = [scene.labels.shape for scene in scenes]
+        pixels = sum(int(height + 2 * self.rim) * int(width + 2 * self.rim) for height, width in shapes)
+        return 4 * pixels * (self.components + self.bands)
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    """Features reduced by a PCA, the training pixels among them, and what guides are multiplied by."""
+
+    mosaic: Mosaic
+    pca: PCA
+    pixels: Tensor
+    labels: Tensor
+    layout: Layout
+    sharpness: float
+    samples: list[tuple[int, Window]] | None = None

@@ -15,6 +15,8 @@ from spectraldiff.ensemble.context_inputs import (
     ContextInputs,
     band_maps,
     component_map,
+    computed_band_maps,
+    computed_valid,
     guides_of,
     padded_valid,
 )
@@ -123,11 +125,9 @@ class EnsembleFit:
             folds = folds_of_groups(self.labels, groups_of(data.scenes, data.splits), seed)
             if folds is not None:
                 return folds
-        pixels, top, targets = self.training_set.pixels.cpu().numpy(), self.training_set.rim, []
-        for scene, split in zip(data.scenes, data.splits, strict=True):
-            targets.append(np.argwhere(split.test) + np.array([top, self.training_set.rim]))
-            top += scene.labels.shape[0] + 2 * self.training_set.rim
-        target = np.concatenate(targets)
+        pixels, layout = self.training_set.pixels.cpu().numpy(), self.training_set.layout
+        tests = zip(layout.tops, data.splits, strict=False)
+        target = np.concatenate([np.argwhere(split.test) + np.array([top, layout.frame]) for top, split in tests])
         return folds_like(pixels, self.labels, target[:: max(1, len(target) // TARGETS)], seed)
 
     def _chosen(self) -> NDArray[np.int64]:
@@ -151,11 +151,16 @@ class EnsembleFit:
     def _inputs(self) -> ContextInputs:
         own, data = self.training_set, self.parent.data
         maps = {COMPONENTS: component_map(own.mosaic, own.pca)}
-        features = own.pca.components.shape[1]
-        maps |= band_maps(data.pixels, data.valid, own.rim, features, own.preset.components.bands)
-        chosen = torch.from_numpy(self.chosen).to(own.pixels.device)
+        features, most = own.pca.components.shape[1], own.preset.components.bands
+        chosen = own.pixels[torch.from_numpy(self.chosen).to(own.pixels.device)]
         guides = guides_of(own.mosaic, own.smoothing)
-        return ContextInputs(maps, own.pixels[chosen], guides, padded_valid(data.valid, own.rim))
+        if own.samples is None:
+            whole = [one.window(0, one.shape[1], 0, one.shape[2]) for one in data.pixels]
+            maps |= band_maps(whole, data.valid, own.rim, features, most)
+            return ContextInputs(maps, chosen, guides, padded_valid(data.valid, own.rim))
+        maps |= computed_band_maps(data.pixels, own.layout, own.samples, features, most)
+        parts = own.layout.parts_of(own.samples)
+        return ContextInputs(maps, chosen, guides, computed_valid(data.pixels, own.layout), parts)
 
     def _candidates(self) -> list[LinearMember]:
         """Return the linear candidates whose context fits what the split and the preset allow.

@@ -2,14 +2,23 @@
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from spectraldiff.data.statistics import BLOCK, spread_blocks
+from spectraldiff.ensemble.mosaic import Mosaic
 from spectraldiff.models.diffusion import Denoiser
 from spectraldiff.models.foveal_vit import FovealViT
-from spectraldiff.models.padding import at_least
+from spectraldiff.models.normaliser import NormalisedScene
+from spectraldiff.models.padding import Pixels, WholePixels
 from spectraldiff.models.vit import SpectralViT
+
+REFRESH = 200  # steps that instances are cut from the same blocks of a scene on disk
+LEAST_BLOCKS, MOST_BLOCKS = 4, 256
 
 
 class DiffusionTask:
@@ -20,15 +29,18 @@ class DiffusionTask:
     denoiser
         The denoiser that is trained.
     scenes
-        (B, H, W) each, normalised pixels on the training device; mirrored where smaller than an instance. A scene's
-        share of the instances is its share of the pixels.
+        Normalised pixels, (B, H, W) each, on the training device: tensors, or what reads them by window, or blocks of
+        what stays on disk; mirrored where smaller than an instance. A scene's share of the instances is its share of
+        the pixels.
     instance, batch
         K, and instances a step.
     """
 
-    def __init__(self, denoiser: Denoiser, scenes: Sequence[Tensor], instance: int, batch: int) -> None:
+    def __init__(
+        self, denoiser: Denoiser, scenes: "Sequence[Tensor | Pixels | BlockPool]", instance: int, batch: int
+    ) -> None:
         self.denoiser, self.instance, self.batch = denoiser, instance, batch
-        self.scenes = [at_least(scene, instance) for scene in scenes]
+        self.scenes = [WholePixels(scene) if isinstance(scene, Tensor) else scene for scene in scenes]
         self.sizes = torch.tensor([float(scene.shape[1] * scene.shape[2]) for scene in scenes])
 
     def size(self, step: int) -> int:
@@ -40,7 +52,7 @@ class DiffusionTask:
         crops = [
             crop
             for scene, share in zip(self.scenes, self._shares(count, generator), strict=True)
-            for crop in _crops(scene, self.instance, share, generator)
+            for crop in _crops(_sources(scene, step, share, generator), self.instance, generator)
         ]
         x0 = _turn(torch.stack(crops), (2, 3), generator)  # (N, B, K, K)
         return self.denoiser.loss(x0, generator)
@@ -51,6 +63,59 @@ class DiffusionTask:
             return [count]
         drawn = torch.multinomial(self.sizes, count, replacement=True, generator=generator)
         return torch.bincount(drawn, minlength=len(self.scenes)).tolist()
+
+
+class BlockPool:
+    """Blocks of a scene on disk that instances are cut from: spread evenly over it, and others every `REFRESH` steps.
+
+    The next ones are read while those before are in use. Which ones they are depends on seed and step alone.
+
+    Parameters
+    ----------
+    pixels
+        The scene.
+    most
+        Bytes of the blocks of one time.
+    seed
+        Of the training.
+
+    Attributes
+    ----------
+    shape
+        (B, H, W) of the scene.
+    """
+
+    def __init__(self, pixels: NormalisedScene, most: int, seed: int) -> None:
+        self.pixels, self.shape = pixels, pixels.shape
+        pixel = pixels.shape[0] * pixels.scene.cube.dtype.itemsize
+        self.count = min(max(most // (BLOCK**2 * pixel), LEAST_BLOCKS), MOST_BLOCKS)
+        row, column = np.random.default_rng(seed).random(2).tolist()
+        self.shift = row, column
+        self._reader = ThreadPoolExecutor(1)
+        self._coming: dict[int, Future[list[NormalisedScene]]] = {}
+
+    def at(self, step: int) -> list[NormalisedScene]:
+        """Return the blocks of a step."""
+        time = step // REFRESH
+        for past in [one for one in self._coming if one not in (time, time + 1)]:
+            self._coming.pop(past).cancel()
+        for wanted in (time, time + 1):
+            if wanted not in self._coming:
+                self._coming[wanted] = self._reader.submit(self._read, wanted)
+        return self._coming[time].result()
+
+    def close(self) -> None:
+        """Read no more."""
+        self._coming.clear()
+        self._reader.shutdown(cancel_futures=True)
+
+    def _read(self, time: int) -> list[NormalisedScene]:
+        scene, found = self.pixels.scene, []
+        for _, window in spread_blocks([scene], self.count, time, self.shift):
+            values, good = scene.read(window)
+            part = replace(scene, cube=values, labels=np.zeros(good.shape, np.uint8), missing=~good, groups=None)
+            found.append(NormalisedScene(part, self.pixels.normaliser, self.pixels.fill))
+        return found
 
 
 class ClassifierTask:
@@ -77,7 +142,7 @@ class ClassifierTask:
     def __init__(
         self,
         model: SpectralViT | FovealViT,
-        features: Tensor,
+        features: Mosaic,
         pixels: Tensor,
         labels: Tensor,
         batch: int,
@@ -90,11 +155,11 @@ class ClassifierTask:
         self.steps = math.ceil(len(labels) / self.batch)  # an epoch
         weights = torch.bincount(labels)[labels].float() ** -balance
         self.weights = weights / weights.mean()
-        self.offsets = torch.arange(model.config.window, device=features.device) - model.config.radius
+        self.offsets = torch.arange(model.config.window, device=pixels.device) - model.config.radius
         # Twice as many values as a batch needs: each step takes its noise from another place in them, for drawing
         # them anew would take a third of a step.
         values = 2 * self.batch * model.config.window**2 * features.shape[-1] if noise > 0 else 0
-        self.bank = noise * torch.randn(values, generator=torch.Generator().manual_seed(seed)).to(features)
+        self.bank = noise * torch.randn(values, generator=torch.Generator().manual_seed(seed)).to(pixels.device)
 
     def size(self, step: int) -> int:
         """Return the batch size; the last batch of an epoch is smaller."""
@@ -124,12 +189,30 @@ class ClassifierTask:
         return self.features[rows[:, :, None], columns[:, None, :]]
 
 
-def _crops(scene: Tensor, side: int, count: int, generator: torch.Generator) -> list[Tensor]:
-    """Cut `count` random squares (B, side, side) out of a scene."""
-    height, width = scene.shape[1:]
-    rows = torch.randint(height - side + 1, (count,), generator=generator).tolist()
-    columns = torch.randint(width - side + 1, (count,), generator=generator).tolist()
-    return [scene[:, r : r + side, c : c + side] for r, c in zip(rows, columns, strict=True)]
+def _sources(scene: Pixels | BlockPool, step: int, count: int, generator: torch.Generator) -> list[Pixels]:
+    """Return what each of so many instances is cut from; one scene in memory needs no draw."""
+    if not isinstance(scene, BlockPool):
+        return [scene] * count
+    blocks = scene.at(step)
+    return [blocks[index] for index in torch.randint(len(blocks), (count,), generator=generator).tolist()]
+
+
+def _crops(scenes: Sequence[Pixels], side: int, generator: torch.Generator) -> list[Tensor]:
+    """Cut a random square (B, side, side) out of each scene; scenes smaller than that are mirrored."""
+    rims = [max(0, -(-(side - min(scene.shape[1:])) // 2)) for scene in scenes]
+    ends = [[size + 2 * rim - side + 1 for size in scene.shape[1:]] for scene, rim in zip(scenes, rims, strict=True)]
+    rows, columns = (_each_below([end[axis] for end in ends], generator) for axis in (0, 1))
+    return [
+        scene.window(r - rim, r - rim + side, c - rim, c - rim + side)
+        for scene, rim, r, c in zip(scenes, rims, rows, columns, strict=True)
+    ]
+
+
+def _each_below(ends: Sequence[int], generator: torch.Generator) -> list[int]:
+    """Draw a number from 0 below each of some ends: together where they are equal."""
+    if len(set(ends)) == 1:
+        return torch.randint(ends[0], (len(ends),), generator=generator).tolist()
+    return [int(torch.randint(end, (1,), generator=generator)) for end in ends]
 
 
 def _turn(x: Tensor, axes: tuple[int, int], generator: torch.Generator) -> Tensor:

@@ -22,8 +22,7 @@ from spectraldiff.splits.leakage import with_leakage
 from spectraldiff.splits.split import Split
 from spectraldiff.training import run_folder
 from spectraldiff.training.compute import Compute
-from spectraldiff.training.export_samples import sample_tiles
-from spectraldiff.training.fit_classifier import ClassifierFit, Fitted, TrainingData
+from spectraldiff.training.fit_classifier import ClassifierFit, Fitted
 from spectraldiff.training.fit_ensemble import fit_model
 from spectraldiff.training.loop import ADVICE, Loop
 from spectraldiff.training.monitor import Monitor, _Saver
@@ -40,6 +39,7 @@ from spectraldiff.training.results import (
 from spectraldiff.training.run_folder import RunFolder, numbered
 from spectraldiff.training.run_model import load_denoiser, load_state, save_model, save_tensors
 from spectraldiff.training.tasks import DiffusionTask
+from spectraldiff.training.training_data import TrainingData, sample_tiles
 from spectraldiff_runtime.geo.georeference import Georeference
 
 FINAL = "final "  # before the names of the stages that train a model anew on all labels
@@ -107,7 +107,8 @@ class Training:
         self.state = load_state(run)
         self.seconds = {k.removesuffix(".seconds"): float(v) for k, v in self.state.items() if k.endswith(".seconds")}
         self.histories: dict[str, list[float]] = {}
-        self.data = replace(TrainingData.of(self.scenes, self.splits, compute.device), prior=self.aims.prior)
+        data = TrainingData.of(self.scenes, self.splits, compute.device)
+        self.data = replace(data, prior=self.aims.prior, folder=run.path)
 
     def finish(self, compare_raw: bool = False, command: str = "") -> Result:
         """Run what is left of the training and write the finished run folder.
@@ -146,14 +147,12 @@ class Training:
             return load_denoiser(self.aims.denoiser, self.preset, self.data.normaliser).to(self.compute.device)
         torch.manual_seed(self.seed)
         settings, data = self.preset.diffusion, self.data
-        known = torch.cat(
-            [pixels[:, valid] for pixels, valid in zip(data.pixels, data.valid, strict=True)], 1
-        )  # (B, n)
-        denoiser = new_denoiser(self.preset, len(known), known.mean(1), known.std(1)).to(self.compute.device)
+        denoiser = new_denoiser(self.preset, len(data.fill), *data.moments()).to(self.compute.device)
         denoiser.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        task = DiffusionTask(denoiser, data.pixels, settings.instance, settings.loop.batch)
-        loop = Loop(denoiser, task, settings.steps, settings.loop, self.compute, self.seed)
-        trained = self._train("diffusion", "Denoiser", loop)
+        with data.instances(self.seed) as scenes:
+            task = DiffusionTask(denoiser, scenes, settings.instance, settings.loop.batch)
+            loop = Loop(denoiser, task, settings.steps, settings.loop, self.compute, self.seed)
+            trained = self._train("diffusion", "Denoiser", loop)
         assert isinstance(trained, Denoiser)
         return trained
 

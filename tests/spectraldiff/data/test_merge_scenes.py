@@ -17,7 +17,7 @@ from spectraldiff.splits.draw import Geometry, make_splits
 from spectraldiff.splits.label_counts import count_labels, doubts
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.data_digest import check_unchanged, data_digests
-from spectraldiff.training.export_samples import sample_tiles
+from spectraldiff.training.training_data import sample_tiles
 from spectraldiff.training.fit_classifier import ClassifierFit
 from spectraldiff.training.request import Request
 from spectraldiff.training.run_folder import create_run, write_pixels
@@ -187,7 +187,11 @@ def test_windows_of_the_second_scene_are_its_own(
     np.testing.assert_array_equal(seen["labels"] + 1, np.concatenate(wanted))
     centres = seen["mosaic"][tuple(seen["pixels"].T)]  # (n, P)
     spectra = torch.cat(
-        [x[:, torch.from_numpy(s.train)] for x, s in zip(training.data.pixels, splits, strict=True)], 1
+        [
+            x.window(0, x.shape[1], 0, x.shape[2])[:, torch.from_numpy(s.train)]
+            for x, s in zip(training.data.pixels, splits, strict=True)
+        ],
+        1,
     ).T
     mixed = torch.linalg.lstsq(torch.cat([spectra, torch.ones(len(spectra), 1)], 1), centres).solution
     torch.testing.assert_close(torch.cat([spectra, torch.ones(len(spectra), 1)], 1) @ mixed, centres, atol=1e-2, rtol=0)

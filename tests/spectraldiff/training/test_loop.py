@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spectraldiff.models.classifier import new_denoiser
+from spectraldiff.models.padding import WholePixels, mirrored
 from spectraldiff.models.presets import FAST, Preset
 from spectraldiff.models.settings import LoopSettings, Member, replaced
 from spectraldiff.models.vit import SpectralViT, ViTConfig
@@ -248,8 +249,12 @@ def test_scene_smaller_than_an_instance_is_mirrored() -> None:
     scene = torch.rand(7, 3, 5)
     denoiser = new_denoiser(FAST, 7, scene.mean((1, 2)), scene.std((1, 2)))
     task = DiffusionTask(denoiser, [scene], 8, 2)
-    assert min(task.scenes[0].shape[1:]) >= 8
     assert torch.isfinite(task.loss(0, 0, 2, torch.Generator().manual_seed(0)))
+    (crop,) = module._crops([WholePixels(scene)], 8, torch.Generator().manual_seed(1))
+    whole = mirrored(scene, 3)  # 9 x 11
+    generator = torch.Generator().manual_seed(1)
+    rows, columns = (int(torch.randint(size - 7, (1,), generator=generator)) for size in (9, 11))
+    assert torch.equal(crop, whole[:, rows : rows + 8, columns : columns + 8])
 
 
 def test_instances_come_from_scenes_in_proportion_to_their_pixels() -> None:

@@ -1,0 +1,252 @@
+"""What needs every pixel of a scene: validity, range and mean of each band, and values that stand out; one pass."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectraldiff.data.cube import PART, SceneCube
+from spectraldiff_runtime.window import Window
+
+if TYPE_CHECKING:
+    from spectraldiff.data.scene import LabelledScene
+
+SAMPLE = 20_000  # pixels that quantiles are taken from
+BLOCK = 64  # pixels along the side of the blocks that a scene's look is taken from
+# Multiples of these, without their whole parts, fill a square evenly however many there are (Roberts' R2 sequence).
+EVENLY = 0.7548776662466927, 0.5698402909980532
+
+
+@dataclass(frozen=True)
+class SceneStatistics:
+    """What one pass over a scene finds.
+
+    Attributes
+    ----------
+    valid
+        (H, W) bool, see `LabelledScene.valid`.
+    pixels
+        How many these are.
+    low, high
+        (B,) smallest and largest value of each band, of the scene's type; 0 without valid pixels.
+    mean
+        (B,) float64.
+    known
+        (B,) bool: whether any pixel has data in the band.
+    sample
+        (m, B) valid pixels, spread evenly.
+    constant
+        How many valid pixels have one value in all bands, by that value.
+    parts
+        The windows of the pass, each with the ranges of its bands, (2, B).
+    blocks
+        Valid pixels of each block of `BLOCK` pixels along a side.
+    digest
+        SHA-256 of all values and of validity, of a scene that stays on disk; else empty.
+    """
+
+    valid: NDArray[np.bool_]
+    pixels: int
+    low: NDArray[Any]
+    high: NDArray[Any]
+    mean: NDArray[np.float64]
+    known: NDArray[np.bool_]
+    sample: NDArray[Any]
+    constant: Counter[Any]
+    parts: tuple[tuple[Window, NDArray[Any]], ...]
+    blocks: NDArray[np.int64]
+    digest: str
+
+
+def statistics_of(scene: "LabelledScene") -> SceneStatistics:
+    """Return the statistics of a scene; those of a scene on disk are computed once."""
+    cube = scene.cube
+    if not isinstance(cube, SceneCube):
+        return _passed(scene)
+    if cube.passed is None or cube.passed[0] != repr(scene.nodata):
+        cube.passed = repr(scene.nodata), _passed(scene)
+    found: SceneStatistics = cube.passed[1]
+    return found
+
+
+def _parts(scene: "LabelledScene") -> list[Window]:
+    if isinstance(scene.cube, SceneCube):
+        return scene.cube.parts()
+    height, width, bands = scene.cube.shape
+    rows = max(1, PART // (width * bands * scene.cube.itemsize))
+    return [Window(row, min(row + rows, height), 0, width) for row in range(0, height, rows)]
+
+
+def _passed(scene: "LabelledScene") -> SceneStatistics:
+    """Read each part of a scene once."""
+    on_disk = isinstance(scene.cube, SceneCube)
+    height, width, bands = scene.cube.shape
+    valid, known = np.zeros((height, width), np.bool_), np.zeros(bands, np.bool_)
+    total, constant, sample = _Sum(scene.cube.dtype, bands), Counter[Any](), _Sample(height * width)
+    digest, parts = hashlib.sha256(f"{scene.cube.dtype.str}{scene.cube.shape}".encode()), []
+    for window in _parts(scene):
+        values, good = scene.read(window)
+        valid[window.row0 : window.row1, window.col0 : window.col1] = good
+        if on_disk:
+            digest.update(values.data)
+            digest.update(np.packbits(good).data)
+        if not known.all():
+            known |= _known(values, scene.nodata)
+        pixels = values.reshape(-1, bands) if good.all() else values[good]  # (n, B)
+        if not len(pixels):
+            continue
+        parts.append((window, np.stack([pixels.min(0), pixels.max(0)])))
+        total.add(pixels)
+        constant.update(_constant(pixels))
+        if on_disk:
+            sample.add(pixels)
+    count = int(np.count_nonzero(valid))
+    ranges = np.stack([one for _, one in parts]) if parts else np.zeros((1, 2, bands), scene.cube.dtype)
+    return SceneStatistics(
+        valid,
+        count,
+        ranges[:, 0].min(0),
+        ranges[:, 1].max(0),
+        total.values / max(count, 1),
+        known,
+        sample.thinned(bands) if on_disk else _spread(scene.cube, valid),
+        constant,
+        tuple(parts),
+        _block_counts(valid),
+        digest.hexdigest() if on_disk else "",
+    )
+
+
+def _block_counts(valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+    rows, columns = (np.arange(0, size, BLOCK) for size in valid.shape)
+    by_rows = np.add.reduceat(valid, rows, axis=0, dtype=np.int64)
+    return np.asarray(np.add.reduceat(by_rows, columns, axis=1))
+
+
+def spread_blocks(
+    scenes: "Sequence[LabelledScene]", count: int, first: int = 0, shift: tuple[float, float] = (0.5, 0.5)
+) -> list[tuple[int, Window]]:
+    """Return blocks with data that are spread evenly over some scenes: the number of a scene, and the window.
+
+    Those at the lower and right edges are moved inside: all have `BLOCK` pixels along a side where the scene has.
+
+    Parameters
+    ----------
+    scenes
+        A scene's share of the blocks is its share of the valid pixels; those with more than one block have one at
+        least.
+    count
+        Blocks, about; fewer where the scenes have no more.
+    first, shift
+        Where the evenly spread sequence begins, 0 or more, and what is added to it, 0..1: others give other blocks.
+    """
+    each = [statistics_of(scene) for scene in scenes]
+    total, found = sum(one.pixels for one in each), []
+    for index, (scene, one) in enumerate(zip(scenes, each, strict=True)):
+        wanted = max(1, round(count * one.pixels / max(total, 1)))
+        height, width = scene.cube.shape[:2]
+        for row, column in _spread_over(one.blocks, wanted, first, shift):
+            top, left = (max(0, min(at * BLOCK, size - BLOCK)) for at, size in ((row, height), (column, width)))
+            found.append((index, Window(top, min(top + BLOCK, height), left, min(left + BLOCK, width))))
+    return found
+
+
+def _spread_over(
+    blocks: NDArray[np.int64], wanted: int, first: int, shift: tuple[float, float]
+) -> list[tuple[int, int]]:
+    """Return different blocks that are at least half full, or any with data where these are too few."""
+    for least in (BLOCK * BLOCK // 2, 1):
+        full = int(np.count_nonzero(blocks >= least))
+        found: dict[tuple[int, int], None] = {}
+        tries = 40 * wanted if full > wanted else 0
+        for number in range(first * wanted, first * wanted + tries):
+            at = tuple(int((shift[axis] + number * EVENLY[axis]) % 1 * blocks.shape[axis]) for axis in (0, 1))
+            if blocks[at] >= least:
+                found.setdefault((at[0], at[1]))
+            if len(found) == wanted:
+                return list(found)
+        if found and least > 1:
+            return list(found)
+    return [(int(r), int(c)) for r, c in np.argwhere(blocks > 0)[:: max(1, full // wanted)][:wanted]]
+
+
+def _known(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+    """Return which bands have data in any pixel, (B,)."""
+    known = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, np.bool_)
+    if nodata is not None:
+        known &= values != nodata
+    return np.asarray(known.any(axis=(0, 1)))
+
+
+def _constant(pixels: NDArray[Any]) -> dict[Any, int]:
+    if pixels.shape[1] < 3:
+        return {}
+    few = pixels[(pixels[:, 0] == pixels[:, 1]) & (pixels[:, 0] == pixels[:, -1])]  # most are not, which is quick
+    same = few[(few == few[:, :1]).all(axis=1), 0]
+    values, counts = np.unique(same, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+class _Sum:
+    """The sum of all pixels, (B,) float64, added up in their order; that of integers is exact."""
+
+    def __init__(self, dtype: np.dtype[Any], bands: int) -> None:
+        self.exact = dtype.kind in "iu" and dtype.itemsize <= 4
+        self.values = np.zeros(bands)
+
+    def add(self, pixels: NDArray[Any]) -> None:
+        if self.exact:
+            self.values += pixels.sum(axis=0, dtype=np.int64)
+            return
+        for first in range(0, len(pixels), 4096):
+            some = pixels[first : first + 4096].astype(np.float64)
+            self.values = np.add.reduce(np.concatenate([self.values[None], some]), axis=0)
+
+
+class _Sample:
+    """Every so many valid pixels of a scene of so many."""
+
+    def __init__(self, pixels: int) -> None:
+        self.step, self.seen, self.found = max(1, pixels // (4 * SAMPLE)), 0, list[NDArray[Any]]()
+
+    def add(self, pixels: NDArray[Any]) -> None:
+        self.found.append(pixels[-self.seen % self.step :: self.step].copy())
+        self.seen += len(pixels)
+
+    def thinned(self, bands: int) -> NDArray[Any]:
+        whole = np.concatenate(self.found) if self.found else np.zeros((0, bands))
+        return whole[:: max(1, -(-len(whole) // SAMPLE))]
+
+
+def _spread(cube: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return at most `SAMPLE` of the valid pixels of an array, (m, B)."""
+    at = np.flatnonzero(valid)
+    return np.asarray(cube[np.unravel_index(at[:: max(1, -(-len(at) // SAMPLE))], valid.shape)])
+
+
+def far_pixels(
+    scene: "LabelledScene", low: NDArray[Any], high: NDArray[Any], flat: tuple[Any, ...]
+) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+    """Yield the valid pixels, (n, B), of each part that has any value outside of the bands' limits, and where it does.
+
+    Parameters
+    ----------
+    low, high
+        (B,).
+    flat
+        Pixels with one of these values in all bands are left out.
+    """
+    for window, (least, most) in statistics_of(scene).parts:
+        if (least >= low).all() and (most <= high).all():
+            continue
+        values, good = scene.read(window)
+        pixels = values[good]
+        for value in flat:
+            pixels = pixels[~(pixels == value).all(axis=1)]
+        far = (pixels < low) | (pixels > high)
+        if far.any():
+            yield pixels, far

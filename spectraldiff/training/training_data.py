@@ -1,0 +1,146 @@
+"""The scenes of a training as it reads them, and tiles of them that an export is checked on."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spectraldiff.data.cube import SceneCube
+from spectraldiff.data.scene import LabelledScene
+from spectraldiff.data.statistics import spread_blocks
+from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
+from spectraldiff.models.classifier import square
+from spectraldiff.models.normaliser import NormalisedScene, Normaliser, common_normaliser, filled_window
+from spectraldiff.splits.hold_out import groups_of
+from spectraldiff.splits.split import Split
+from spectraldiff.training.tasks import BlockPool
+from spectraldiff_runtime.window import Window
+
+SAMPLES = 16  # blocks that stand for large scenes
+BANDS_AT_ONCE = 16
+POOL = 64 * 2**20  # bytes of the blocks that the denoiser's instances are cut from at a time
+SAMPLE = 32  # output pixels along the side of a sample tile
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Scenes and splits as a training reads them.
+
+    Attributes
+    ----------
+    scenes, splits
+        The scenes, each with its split.
+    normaliser, fill
+        Of all scenes together; `fill` is their mean spectrum.
+    pixels
+        The normalised pixels of each scene, computed by window, on the training device.
+    prior
+        The shares of the classes that the map assumes.
+    folder
+        Where features lie meanwhile that are too large for memory; None for memory.
+    """
+
+    scenes: tuple[LabelledScene, ...]
+    splits: tuple[Split, ...]
+    normaliser: Normaliser
+    fill: Tensor
+    pixels: tuple[NormalisedScene, ...]
+    prior: Prior = OF_TRAINING_PIXELS
+    folder: Path | None = None
+
+    @classmethod
+    def of(cls, scenes: tuple[LabelledScene, ...], splits: tuple[Split, ...], device: torch.device) -> "TrainingData":
+        """Normalise scenes on a device."""
+        normaliser, fill = common_normaliser(scenes)
+        normaliser.to(device)
+        return cls(scenes, splits, normaliser, fill, tuple(NormalisedScene(one, normaliser, fill) for one in scenes))
+
+    @property
+    def valid(self) -> tuple[Tensor, ...]:
+        """(H, W) bool of each scene, on the training device."""
+        return tuple(torch.from_numpy(scene.valid).to(self.normaliser.low.device) for scene in self.scenes)
+
+    def samples(self) -> list[tuple[int, Window]]:
+        """Return parts of the scenes that stand for all of them where they are large."""
+        return spread_blocks(self.scenes, SAMPLES)
+
+    @contextmanager
+    def instances(self, seed: int) -> "Iterator[list[NormalisedScene | BlockPool]]":
+        """Give what the denoiser's instances are cut from: scenes, and blocks of those that stay on disk."""
+        on_disk = [one for one in self.pixels if isinstance(one.scene.cube, SceneCube)]
+        pools = {id(one): BlockPool(one, POOL // len(on_disk), seed + at) for at, one in enumerate(on_disk)}
+        try:
+            yield [pools.get(id(one), one) for one in self.pixels]
+        finally:
+            for pool in pools.values():
+                pool.close()
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of each normalised band, (B,): of all scenes, or of evenly spread blocks.
+
+        Blocks stand for scenes that stay on disk.
+        """
+        if any(isinstance(scene.cube, SceneCube) for scene in self.scenes):
+            parts = [self.scenes[index].read(window) for index, window in spread_blocks(self.scenes, 4 * SAMPLES)]
+        else:
+            parts = [(scene.cube, scene.valid) for scene in self.scenes]
+        found = []
+        for first in range(0, len(self.fill), BANDS_AT_ONCE):
+            bands = slice(first, first + BANDS_AT_ONCE)
+            some = [np.ascontiguousarray(cube[..., bands][good].T, np.float32) for cube, good in parts]
+            raw = torch.from_numpy(np.concatenate(some, 1)).to(self.normaliser.low.device)  # (b, n)
+            scale, shift = (one[bands, None] for one in self.normaliser.affine())
+            known = raw * scale + shift
+            found.append(torch.stack([known.mean(1), known.std(1)]))
+        mean, std = torch.cat(found, 1)
+        return mean, std
+
+    @property
+    def disjoint(self) -> bool:
+        """Whether most test pixels of a scene are spatially disjoint from its training pixels."""
+        return any(split.spatially_disjoint for split in self.splits)
+
+    @property
+    def folded(self) -> bool:
+        """Whether all labelled pixels train, and folds of them are held out for the accuracy."""
+        return all(split.folds is not None for split in self.splits)
+
+    def fold_numbers(self) -> NDArray[np.int64]:
+        """Return the fold, from 1, that holds out each training pixel, (n,); 0 for none."""
+        found = [split.folds[split.train] for split in self.splits if split.folds is not None]
+        return np.concatenate(found).astype(np.int64)
+
+    def groups(self) -> int:
+        """Return the number of training pixels or, on disjoint splits, of the groups that they form."""
+        return len(np.unique(groups_of(self.scenes, self.splits)))
+
+
+def sample_tiles(
+    scenes: Sequence[LabelledScene], splits: Sequence[Split], fill: Tensor, halo: int
+) -> tuple[Tensor, Tensor]:
+    """Return tiles spread over the scenes, what an export is checked on, and the labels of their scored pixels.
+
+    Returns
+    -------
+    tiles
+        (9, B, T, T) float32 raw units, T = 2 halo + 32: three by three tiles, of each scene in turn, mirrored and
+        filled as in mapping.
+    labels
+        (9, 32, 32) int32, 0 where the accuracy of no pixel is measured.
+    """
+    side, tiles, labels = 2 * halo + SAMPLE, [], []
+    for index, (r, c) in enumerate((r, c) for r in (0, 1, 2) for c in (0, 1, 2)):
+        scene, split = scenes[index % len(scenes)], splits[index % len(scenes)]
+        height, width = scene.labels.shape
+        top, left = (max(0, size - SAMPLE) * at // 2 for size, at in ((height, r), (width, c)))
+        bottom, right = min(top + SAMPLE, height), min(left + SAMPLE, width)
+        tile = filled_window(scene, fill, top - halo, bottom + halo, left - halo, right + halo)
+        tiles.append(square(tile, side))
+        tests = np.where(split.scored, scene.labels, 0)[top : top + SAMPLE, left : left + SAMPLE].astype(np.int32)
+        labels.append(square(torch.from_numpy(tests)[None], SAMPLE)[0])
+    return torch.stack(tiles), torch.stack(labels)
