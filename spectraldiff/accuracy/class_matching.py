@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spectraldiff.data.canvas import Canvas
 from spectraldiff.data.label_reader import OwnLabels, read_own_labels
 from spectraldiff.data.label_vectors import LabelFields, is_vector
 from spectraldiff.data.merge_scenes import folded
@@ -21,7 +22,9 @@ FIELD = "class"  # the field that is read if none is given
 STRANGE = 254  # values farther than this above the map's classes are not land-cover classes
 
 
-def read_reference(path: Path, shape: tuple[int, int], place: Georeference, fields: LabelFields) -> OwnLabels:
+def read_reference(
+    path: Path, shape: tuple[int, int], place: Georeference, fields: LabelFields, canvas: Canvas | None = None
+) -> OwnLabels:
     """Read reference labels onto a map's grid, as `spectraldiff.data.label_reader.read_own_labels` does.
 
     Parameters
@@ -33,6 +36,8 @@ def read_reference(path: Path, shape: tuple[int, int], place: Georeference, fiel
     fields
         Fields and layer of a vector file. The field with the classes, names or whole numbers (0 for none), is
         ``class`` by default.
+    canvas
+        What the labels become arrays of in place of the map; None for the map.
 
     Raises
     ------
@@ -45,7 +50,7 @@ def read_reference(path: Path, shape: tuple[int, int], place: Georeference, fiel
         raise UsageError(
             f"{fields.options[0]} was given and '{path}' is no vector file: leave it out, or name a vector file"
         )
-    return read_own_labels(path, shape, place, "the map", replace(fields, field=fields.field or FIELD))
+    return read_own_labels(path, shape, place, "the map", replace(fields, field=fields.field or FIELD), canvas)
 
 
 def match_classes(

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from spectraldiff.accuracy.class_matching import match_classes, read_reference
 from spectraldiff.accuracy.interval import Interval, oa_interval
 from spectraldiff.accuracy.metrics import Accuracy, score
+from spectraldiff.data.label_ground import pulled_back
 from spectraldiff.data.label_vectors import LabelFields, is_vector
-from spectraldiff.data.scene import LabelledScene, pulled_back
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.geo.georeference import Georeference
@@ -69,7 +70,8 @@ def read_independent(
     """
     own, grid = fields if is_vector(path) else LabelFields(), scene.grid
     if grid is None:
-        found = read_reference(Path(path), scene.labels.shape, Georeference.of(scene.crs, scene.transform), own)
+        place, shape = Georeference.of(scene.crs, scene.transform), scene.cube.shape[:2]
+        found = read_reference(Path(path), shape, place, own, scene.canvas)
     else:
         on_map = read_reference(Path(path), (grid.height, grid.width), grid.place, own)
         found = pulled_back(on_map, grid, scene.labels.shape)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.data.statistics import RGB_NM, statistics_of
 from spectraldiff.splits.split import Split
 
 
@@ -35,6 +36,52 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """What is drawn of a scene and its map, (h, w) each: all of it, or every so many rows and columns.
+
+    Attributes
+    ----------
+    cube, wavelengths, valid
+        (h, w, B) raw values, their bands' centres in nm or None, and which have data.
+    labels, classes
+        0..K.
+    confidence, outside
+        As in `Predictions`.
+    windows
+        How many parts of `side` pixels along a side are mapped; 0 where all is.
+    share
+        Their share of the scene, 0..1.
+    """
+
+    cube: NDArray[Any]
+    wavelengths: NDArray[np.float64] | None
+    valid: NDArray[np.bool_]
+    labels: NDArray[Any]
+    classes: NDArray[Any]
+    confidence: NDArray[Any] | None = None
+    outside: NDArray[np.uint8] | None = None
+    windows: int = 0
+    side: int = 0
+    share: float = 1.0
+
+    @property
+    def mapped(self) -> NDArray[Any]:
+        """The classes, (h, w), or, where a part of the scene is mapped, those that are there, (n,)."""
+        return self.classes[self.classes > 0] if self.windows else self.classes
+
+    @property
+    def note(self) -> str:
+        """Say what of the scene is mapped; empty where all is."""
+        if not self.windows:
+            return ""
+        return (
+            f"the scene is too large to be mapped in the report: pictures, shares and distances are those of "
+            f"{self.windows:,} evenly spread windows of {self.side} x {self.side} pixels, {100 * self.share:.2g} % of "
+            "it; `sdiff map` maps all of it"
+        )
+
+
+@dataclass(frozen=True)
 class MappedScene:
     """A scene of a training, its split, and its map by the trained model.
 
@@ -51,6 +98,8 @@ class MappedScene:
         where that is the map.
     outside
         (H, W) uint8 percent, how far pixels are from the training classes, 255 without data; None where not known.
+    drawn
+        What is drawn of a large scene; None where that is all of it.
     """
 
     scene: LabelledScene
@@ -59,6 +108,15 @@ class MappedScene:
     confidence: NDArray[Any] | None = None
     judged: Predictions | None = None
     outside: NDArray[np.uint8] | None = None
+    drawn: Picture | None = None
+
+    @property
+    def picture(self) -> Picture:
+        """What is drawn."""
+        if self.drawn is not None:
+            return self.drawn
+        cube, wavelengths, valid = look_of(self.scene)
+        return Picture(cube, wavelengths, valid, self.scene.labels, self.predicted, self.confidence, self.outside)
 
     @property
     def reference(self) -> NDArray[Any]:
@@ -67,6 +125,14 @@ class MappedScene:
         if self.split.folds is not None and self.judged is not None:
             scored = scored & (self.judged.classes > 0)
         return np.where(scored, self.scene.labels, 0)
+
+
+def look_of(scene: LabelledScene) -> tuple[NDArray[Any], NDArray[np.float64] | None, NDArray[np.bool_]]:
+    """Return what is drawn of a scene itself: values, (h, w, B), centres of their bands, and which have data."""
+    if not scene.large:
+        return scene.cube, scene.wavelengths, scene.valid
+    cube, valid, _ = statistics_of(scene).look
+    return cube, np.array(RGB_NM), valid
 
 
 def held_out_predictions(

@@ -31,15 +31,17 @@ class OpenedScene(LabelledScene):
         """Show the scene in false colour, and how many pixels each class labels."""
         import numpy as np
 
+        from spectraldiff.accuracy.mapped_scene import look_of
         from spectraldiff.report import false_colour, html_page
 
+        cube, wavelengths, valid = look_of(self)
         height, width, bands = self.cube.shape
         counts = np.bincount(self.labels[self.valid], minlength=len(self.classes) + 1)
         return html_page.render(
             "cell.html",
             title=self.name,
             line=f"{height:,} \N{MULTIPLICATION SIGN} {width:,} pixels, {bands} bands, {self.crs or 'no CRS'}",
-            png=html_page.raster(false_colour.false_colour(self.cube, self.wavelengths, valid=self.valid)),
+            png=html_page.raster(false_colour.false_colour(cube, wavelengths, valid=valid)),
             table=html_page.Table(["Class", "Labelled pixels"], [[c, f"{counts[c.value]:,}"] for c in self.classes]),
         )
 

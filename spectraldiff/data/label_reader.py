@@ -12,8 +12,9 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 
+from spectraldiff.data.canvas import Canvas
 from spectraldiff.data.label_raster import LARGEST, labels_on_grid
-from spectraldiff.data.label_vectors import FeatureTable, LabelFields, in_pixels, is_vector, read_table
+from spectraldiff.data.label_vectors import FeatureTable, LabelFields, in_pixels, is_vector, on_canvas, read_table
 from spectraldiff_runtime.classes import HIGHEST, Colour, LandCoverClass, class_dtype, clean_name, with_colours
 from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.geo.georeference import Georeference
@@ -48,9 +49,14 @@ class OwnLabels:
 
 
 def read_own_labels(
-    path: str | Path, shape: tuple[int, int], place: Georeference, name: str, fields: LabelFields | None = None
+    path: str | Path,
+    shape: tuple[int, int],
+    place: Georeference,
+    name: str,
+    fields: LabelFields | None = None,
+    canvas: Canvas | None = None,
 ) -> OwnLabels:
-    """Read labels of any kind onto a scene's grid.
+    """Read labels of any kind onto a scene's grid, or onto the canvas of its labelled parts.
 
     Parameters
     ----------
@@ -63,6 +69,8 @@ def read_own_labels(
         Name of the scene in messages.
     fields
         Fields and layer of a vector file; ignored for a raster.
+    canvas
+        What the labels are arrays of, (h, w), in place of the scene; None for the scene.
 
     Raises
     ------
@@ -72,9 +80,10 @@ def read_own_labels(
         The file cannot be read, or its labels do not fit the scene.
     """
     if is_vector(path):
-        return read_vector_labels(path, shape, place, name, fields or LabelFields())
+        return read_vector_labels(path, shape, place, name, fields or LabelFields(), canvas)
     found = labels_on_grid(path, shape, place)
-    return OwnLabels(found.labels, found.classes, None, found.remarks, found.numbers)
+    labels = found.labels if canvas is None else canvas.gathered(found.labels)
+    return OwnLabels(labels, found.classes, None, found.remarks, found.numbers)
 
 
 def renumbered(own: OwnLabels, path: str | Path) -> tuple[str, ...]:
@@ -95,7 +104,12 @@ def renumbered(own: OwnLabels, path: str | Path) -> tuple[str, ...]:
 
 
 def read_vector_labels(
-    path: str | Path, shape: tuple[int, int], place: Georeference, name: str, fields: LabelFields
+    path: str | Path,
+    shape: tuple[int, int],
+    place: Georeference,
+    name: str,
+    fields: LabelFields,
+    canvas: Canvas | None = None,
 ) -> OwnLabels:
     """Rasterise the polygons and points of a vector file on a scene's grid.
 
@@ -115,6 +129,9 @@ def read_vector_labels(
     keys = _class_keys(table.values, path, str(fields.field))
     titles, remarks = _titles(keys, table, fields, path)
     parts, owner = in_pixels(path, table, shape, place, name)
+    if canvas is not None:
+        parts, owner = on_canvas(parts, owner, canvas)
+        shape = canvas.shape
     drawing = _Drawing(shape, list(dict.fromkeys(titles[key] for key in sorted(titles))))
     drawing.draw(parts, [titles.get(keys[feature]) for feature in owner])
     remarks = [*table.remarks, *_left_out(keys, table), *remarks, *drawing.remarks()]

@@ -9,6 +9,7 @@ import rasterio
 import shapely
 from numpy.typing import NDArray
 
+from spectraldiff.data.canvas import Canvas
 from spectraldiff_runtime.errors import LabelsError, UsageError
 from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.geo import vector_source
@@ -36,12 +37,15 @@ class LabelFields:
         The field with the names of the classes if `field` holds numbers; None for "Class 1", ...
     encoding
         Of the texts; None for what the file says, or else a guess.
+    also
+        Further files whose labels the canvas of a large scene must have room for, such as test labels.
     """
 
     field: str | None = None
     layer: str | None = None
     name_field: str | None = None
     encoding: str | None = None
+    also: tuple[str, ...] = ()
 
     @property
     def options(self) -> list[str]:
@@ -197,6 +201,36 @@ def in_pixels(
     if not reaching.any():
         raise _outside(path, name, parts, crs, scene_crs, scene_box)
     return pixels[reaching], owner[reaching]
+
+
+def label_boxes(
+    path: str | Path, shape: tuple[int, int], place: Georeference, name: str, fields: LabelFields
+) -> NDArray[np.float64]:
+    """Return left, top, right and bottom of each part of `in_pixels`, (n, 4), within the scene; errors as there."""
+    parts, _ = in_pixels(path, read_table(path, fields), shape, place, name)
+    return _boxes(parts, shape)
+
+
+def _boxes(parts: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float64]:
+    return np.asarray(np.clip(shapely.bounds(parts), 0, np.array([*shape[::-1], *shape[::-1]]) - 1))
+
+
+def on_canvas(parts: NDArray[Any], owner: NDArray[np.int64], canvas: Canvas) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Move parts in pixel coordinates of a scene to where they lie on its canvas; those that are not there are dropped.
+
+    Each lies in one part of the canvas, with all of it that is on the scene.
+    """
+    height, width = canvas.scene
+    left, top, right, bottom = shapely.bounds(parts).T
+    beyond = (left < 0) | (top < 0) | (right > width) | (bottom > height)
+    parts = np.where(beyond, shapely.intersection(parts, shapely.box(0, 0, width, height)), parts)
+    corners = _boxes(parts, canvas.scene)[:, [1, 0]].astype(np.int64)  # row and column
+    places, inside = canvas.located(corners)
+    inside &= (left < width) & (top < height)
+    shifts = (places - corners)[inside][:, ::-1].astype(np.float64)
+    points = shapely.get_num_coordinates(parts[inside])
+    moved = shapely.transform(parts[inside], lambda xy: xy + np.repeat(shifts, points, axis=0))
+    return moved, owner[inside]
 
 
 def _check_places(path: str | Path, crs: Any, place: Georeference, name: str) -> None:

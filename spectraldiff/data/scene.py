@@ -5,24 +5,24 @@ Labels follow one rule everywhere: 0 is unlabelled, classes are 1..K, in uint8 (
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.io import MemoryFile
 
+from spectraldiff.data.canvas import LARGE, Canvas
 from spectraldiff.data.cube import HELD, SceneCube, missing_pixels
+from spectraldiff.data.label_ground import Ground, read_on_ground
 from spectraldiff.data.label_raster import sizes
-from spectraldiff.data.label_reader import OwnLabels, read_own_labels, renumbered
+from spectraldiff.data.label_reader import renumbered
 from spectraldiff.data.label_vectors import LabelFields
-from spectraldiff.data.merge_labels import joined
+from spectraldiff.data.scene_output import CubeOutput, scene_tags
 from spectraldiff.data.statistics import statistics_of
-from spectraldiff_runtime.atomic import Output, PartialFile, commit, output_error
+from spectraldiff_runtime.atomic import Output, commit
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, OutputError, SceneError
-from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geotiff.encode import ArrayRaster
 from spectraldiff_runtime.geotiff.spec import class_spec
@@ -33,9 +33,6 @@ from spectraldiff_runtime.scene.lookup_grid import LookupGrid
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import BandChoice
 from spectraldiff_runtime.window import Window
-
-# Side of the tiles of a written scene; all bands of a tile are stored together, because mapping reads them together.
-TILE = 64
 
 
 @dataclass(frozen=True)
@@ -79,6 +76,9 @@ class LabelledScene:
         When it was taken, as its product says; empty where it is not known.
     class_numbers
         (K,) number of each class in the file of the labels, None where that has a text; empty where it is not known.
+    canvas
+        Of a large scene, the parts of it that hold labels: `labels`, `groups` and `valid` are arrays on this, (h, w).
+        None where they are those of the whole scene.
     numbers, band_names
         (B,) numbers of the bands in their file, from 1, None if they are those of the cube; and their names in the
         file, which may be empty.
@@ -107,14 +107,15 @@ class LabelledScene:
     quantity: str = ""
     class_numbers: tuple[int | None, ...] = ()
     acquired: str = ""
+    canvas: Canvas | None = None
 
     def __post_init__(self) -> None:
         self._check_names()
         if self.cube.ndim != 3 or 0 in self.cube.shape:
             raise SceneError(f"the cube is {self.cube.shape}: wanted (height, width, bands), not empty")
-        if self.labels.shape != self.cube.shape[:2]:
+        if self.labels.shape != (self.cube.shape[:2] if self.canvas is None else self.canvas.shape):
             raise LabelsError(sizes("the labels", self.labels.shape, "the scene", self.cube.shape))
-        if self.missing is not None and self.missing.shape != self.labels.shape:
+        if self.missing is not None and self.missing.shape != self.cube.shape[:2]:
             raise SceneError(sizes("the mask", self.missing.shape, "the scene", self.cube.shape))
         if self.groups is not None and self.groups.shape != self.labels.shape:
             raise LabelsError(sizes("the polygons", self.groups.shape, "the scene", self.cube.shape))
@@ -140,10 +141,53 @@ class LabelledScene:
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """(H, W) bool: no band of the pixel is nodata, NaN or infinite, and the pixel is not in `missing`."""
-        if isinstance(self.cube, SceneCube):
+        """(H, W) bool: no band of the pixel is nodata, NaN or infinite, and the pixel is not in `missing`.
+
+        On the canvas where the scene has one.
+        """
+        if self.large:
             return statistics_of(self).valid
         return self.read(Window(0, self.labels.shape[0], 0, self.labels.shape[1]))[1]
+
+    @property
+    def large(self) -> bool:
+        """Whether some parts stand for the scene where all would take long."""
+        return isinstance(self.cube, SceneCube) or self.cube.shape[0] * self.cube.shape[1] > LARGE
+
+    @property
+    def parts(self) -> tuple[tuple[Window, tuple[int, int]], ...]:
+        """The windows of the scene that labels are arrays of, each with row and column of its first pixel on these."""
+        if self.canvas is not None:
+            return self.canvas.parts
+        return ((Window(0, self.cube.shape[0], 0, self.cube.shape[1]), (0, 0)),)
+
+    def on_scene(self, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return row and column on the scene, (n, 2), of pixels of the label arrays."""
+        return pixels if self.canvas is None else self.canvas.on_scene(pixels)
+
+    def place(self, values: NDArray[Any], window: Window, found: NDArray[Any]) -> None:
+        """Write what a window of the scene holds, (h, w), to its place in an array like the labels."""
+        for part, (row, column) in self.parts:
+            row0, row1 = max(part.row0, window.row0), min(part.row1, window.row1)
+            col0, col1 = max(part.col0, window.col0), min(part.col1, window.col1)
+            if row0 < row1 and col0 < col1:
+                rows = slice(row + row0 - part.row0, row + row1 - part.row0)
+                columns = slice(column + col0 - part.col0, column + col1 - part.col0)
+                inner = slice(row0 - window.row0, row1 - window.row0), slice(col0 - window.col0, col1 - window.col0)
+                values[rows, columns] = found[inner]
+
+    def labels_in(self, window: Window, of: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return the labels of a window of the scene, (h, w), or what another array like them holds there."""
+        values, found = self.labels if of is None else of, np.zeros((window.height, window.width), np.int32)
+        for part, (row, column) in self.parts:
+            row0, row1 = max(part.row0, window.row0), min(part.row1, window.row1)
+            col0, col1 = max(part.col0, window.col0), min(part.col1, window.col1)
+            if row0 < row1 and col0 < col1:
+                rows = slice(row + row0 - part.row0, row + row1 - part.row0)
+                columns = slice(column + col0 - part.col0, column + col1 - part.col0)
+                inner = slice(row0 - window.row0, row1 - window.row0), slice(col0 - window.col0, col1 - window.col0)
+                found[inner] = values[rows, columns]
+        return found
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return the values of a window of the scene, (h, w, B), and which of its pixels are valid, (h, w).
@@ -226,7 +270,8 @@ class LabelledScene:
             sensor, said, count, fwhm = raster.sensor, (raster.note, *raster.warnings), raster.count, raster.fwhm
             marked, quantity, acquired = raster.clouds, raster.quantity, raster.acquired
         paths = [labels_path] if isinstance(labels_path, str | Path) else list(labels_path)
-        own = joined([_labels_of(one, cube.shape[:2], place, grid, str(scene_path), fields) for one in paths], paths)
+        ground = Ground(cube.shape[:2], place, str(scene_path), grid)
+        own, canvas = read_on_ground(paths, ground, fields)
         check_class_count([own.labels], own.classes, paths, least, own.remarks)
         return cls(
             name=Path(scene_path).stem,
@@ -244,7 +289,7 @@ class LabelledScene:
             note=tags.get("NOTE", ""),
             groups=own.groups,
             remarks=(
-                *filter(None, [*said, _cloud_remark(marked, own.labels)]),
+                *filter(None, [*said, _cloud_remark(marked, own.labels, canvas)]),
                 *own.remarks,
                 *renumbered(own, paths[0]),
             ),
@@ -255,6 +300,7 @@ class LabelledScene:
             quantity=quantity,
             acquired=acquired,
             class_numbers=own.numbers,
+            canvas=canvas,
             band_names=tuple(names[number - 1] for number in numbers),
         )
 
@@ -281,58 +327,12 @@ class LabelledScene:
             raise OutputError(f"scene and labels would both go to '{path}': give two names")
         place = Georeference.of(self.crs, self.transform)
         with ExitStack() as files:
-            outputs: list[Output] = [files.enter_context(_CubeOutput(self, path, overwrite))]
+            outputs: list[Output] = [files.enter_context(CubeOutput(self, path, overwrite))]
             if labels is not None:
                 height, width = self.labels.shape
-                spec = class_spec(height, width, self.classes, place, self._tags())
+                spec = class_spec(height, width, self.classes, place, scene_tags(self))
                 outputs.append(files.enter_context(ArrayRaster(labels, overwrite, self.labels, spec)))
             commit(outputs)
-
-    def _tags(self) -> dict[str, str]:
-        tags = {"SCENE": self.name, "SENSOR": self.sensor, "ATTRIBUTION": self.attribution, "NOTE": self.note}
-        return {key: text for key, text in tags.items() if text}
-
-    def _encoded(self) -> bytes:
-        """Return the bytes of the GeoTIFF."""
-        with quiet_gdal(), MemoryFile() as memory:
-            with memory.open(**self._profile()) as dataset:
-                self._describe(dataset)
-                dataset.write(np.asarray(self.cube).transpose(2, 0, 1))
-            return bytes(memory.read())
-
-    def _profile(self) -> dict[str, Any]:
-        height, width, bands = self.cube.shape
-        place = Georeference.of(self.crs, self.transform)
-        return {
-            "driver": "GTiff", "height": height, "width": width, "count": bands, "dtype": self.cube.dtype,
-            "crs": place.crs, "transform": place.transform, "nodata": self.nodata,
-            "tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel",
-            "compress": "deflate", "predictor": 3 if self.cube.dtype.kind == "f" else 2,
-            "bigtiff": "if_safer", "photometric": "minisblack", "alpha": "unspecified",
-        }  # fmt: skip
-
-    def _describe(self, dataset: Any) -> None:
-        """Write names, attribution and wavelengths to an open raster."""
-        dataset.update_tags(**self._tags())
-        for band, wavelength in enumerate([] if self.wavelengths is None else self.wavelengths, start=1):
-            dataset.set_band_description(band, f"{wavelength:.1f} nm")
-            dataset.update_tags(band, wavelength=f"{wavelength:.10g}", wavelength_units="nm")
-            dataset.update_tags(band, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=f"{wavelength / 1000:.10g}")
-
-
-class _CubeOutput(PartialFile):
-    """The GeoTIFF of a scene's cube. GDAL writes to memory, not to the file, because it reports a full disk late."""
-
-    def __init__(self, scene: LabelledScene, path: Path, overwrite: bool) -> None:
-        super().__init__(path, overwrite)
-        self._scene = scene
-
-    def finish(self) -> None:
-        """Write the complete file under its temporary name."""
-        try:
-            self.partial.write_bytes(self._scene._encoded())
-        except OSError as error:
-            raise output_error(self.path, error) from error
 
 
 def check_class_count(
@@ -356,33 +356,12 @@ def check_class_count(
     raise LabelsError(f"{names} {have} {what}{why}: wanted at least {wanted}")
 
 
-def _labels_of(
-    path: str | Path,
-    shape: tuple[int, int],
-    place: Georeference,
-    grid: LookupGrid | None,
-    name: str,
-    fields: LabelFields | None,
-) -> OwnLabels:
-    """Read labels onto a scene; those of one in sensor geometry are placed on its grid and pulled back from there."""
-    if grid is None:
-        return read_own_labels(path, shape, place, name, fields)
-    return pulled_back(read_own_labels(path, (grid.height, grid.width), grid.place, name, fields), grid, shape)
-
-
-def pulled_back(own: OwnLabels, grid: LookupGrid, shape: tuple[int, int]) -> OwnLabels:
-    """Return labels that lie on a map's grid on the pixels of a scene, (H, W), in sensor geometry."""
-    labels, clashes = grid.pull_back(own.labels, shape)
-    groups = None if own.groups is None else np.where(labels != 0, grid.highest(own.groups, shape), 0)
-    said = f"pixels of the scene that lie under two classes on the map, left unlabelled: {clashes:,}"
-    return replace(own, labels=labels, groups=groups, remarks=(*own.remarks, *([said] if clashes else ())))
-
-
-def _cloud_remark(clouds: Clouds | None, labels: NDArray[Any]) -> str:
+def _cloud_remark(clouds: Clouds | None, labels: NDArray[Any], canvas: Canvas | None) -> str:
     """Say how many pixels of a scene, and how many labelled ones, are cloudy; empty where nothing says so."""
     if clouds is None:
         return ""
-    return f"{clouds.note} (labelled: {int(np.count_nonzero(labels[clouds.cloudy])):,})"
+    cloudy = clouds.cloudy if canvas is None else canvas.gathered(clouds.cloudy)
+    return f"{clouds.note} (labelled: {int(np.count_nonzero(labels[cloudy])):,})"
 
 
 def _pixels(raster: Any, again: Callable[[], Any]) -> tuple[Any, NDArray[np.bool_] | None]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spectraldiff.data.canvas import BLOCK
 from spectraldiff.data.cube import PART, SceneCube
 from spectraldiff_runtime.window import Window
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from spectraldiff.data.scene import LabelledScene
 
 SAMPLE = 20_000  # pixels that quantiles are taken from
-BLOCK = 64  # pixels along the side of the blocks that a scene's look is taken from
+LONGEST = 1000  # pixels of the longer side of a large scene's picture
+# Wavelengths, in nm, that stand for red, green and blue.
+RGB_NM = (640.0, 550.0, 460.0)
 # Multiples of these, without their whole parts, fill a square evenly however many there are (Roberts' R2 sequence).
 EVENLY = 0.7548776662466927, 0.5698402909980532
 
@@ -28,7 +31,7 @@ class SceneStatistics:
     Attributes
     ----------
     valid
-        (H, W) bool, see `LabelledScene.valid`.
+        Bool, see `LabelledScene.valid`.
     pixels
         How many these are.
     low, high
@@ -45,6 +48,9 @@ class SceneStatistics:
         The windows of the pass, each with the ranges of its bands, (2, B).
     blocks
         Valid pixels of each block of `BLOCK` pixels along a side.
+    look
+        Of a large scene, every so many rows and columns of red, green and blue, (h, w, 3) raw values, which are valid,
+        (h, w), and how many.
     digest
         SHA-256 of all values and of validity, of a scene that stays on disk; else empty.
     """
@@ -59,6 +65,7 @@ class SceneStatistics:
     constant: Counter[Any]
     parts: tuple[tuple[Window, NDArray[Any]], ...]
     blocks: NDArray[np.int64]
+    look: tuple[NDArray[Any], NDArray[np.bool_], int]
     digest: str
 
 
@@ -85,12 +92,16 @@ def _passed(scene: "LabelledScene") -> SceneStatistics:
     """Read each part of a scene once."""
     on_disk = isinstance(scene.cube, SceneCube)
     height, width, bands = scene.cube.shape
-    valid, known = np.zeros((height, width), np.bool_), np.zeros(bands, np.bool_)
+    valid, known, count = np.zeros(scene.labels.shape, np.bool_), np.zeros(bands, np.bool_), 0
     total, constant, sample = _Sum(scene.cube.dtype, bands), Counter[Any](), _Sample(height * width)
     digest, parts = hashlib.sha256(f"{scene.cube.dtype.str}{scene.cube.shape}".encode()), []
+    blocks, look = np.zeros([-(-size // BLOCK) for size in (height, width)], np.int64), _Look(scene)
     for window in _parts(scene):
         values, good = scene.read(window)
-        valid[window.row0 : window.row1, window.col0 : window.col1] = good
+        scene.place(valid, window, good)
+        _add_counts(blocks, window, good)
+        if scene.large:
+            look.add(window, values, good)
         if on_disk:
             digest.update(values.data)
             digest.update(np.packbits(good).data)
@@ -99,12 +110,12 @@ def _passed(scene: "LabelledScene") -> SceneStatistics:
         pixels = values.reshape(-1, bands) if good.all() else values[good]  # (n, B)
         if not len(pixels):
             continue
+        count += len(pixels)
         parts.append((window, np.stack([pixels.min(0), pixels.max(0)])))
         total.add(pixels)
         constant.update(_constant(pixels))
-        if on_disk:
+        if scene.large:
             sample.add(pixels)
-    count = int(np.count_nonzero(valid))
     ranges = np.stack([one for _, one in parts]) if parts else np.zeros((1, 2, bands), scene.cube.dtype)
     return SceneStatistics(
         valid,
@@ -113,18 +124,55 @@ def _passed(scene: "LabelledScene") -> SceneStatistics:
         ranges[:, 1].max(0),
         total.values / max(count, 1),
         known,
-        sample.thinned(bands) if on_disk else _spread(scene.cube, valid),
+        sample.thinned(bands) if scene.large else _spread(scene.cube, valid),
         constant,
         tuple(parts),
-        _block_counts(valid),
+        blocks,
+        (look.values, look.valid, look.step),
         digest.hexdigest() if on_disk else "",
     )
 
 
-def _block_counts(valid: NDArray[np.bool_]) -> NDArray[np.int64]:
-    rows, columns = (np.arange(0, size, BLOCK) for size in valid.shape)
-    by_rows = np.add.reduceat(valid, rows, axis=0, dtype=np.int64)
-    return np.asarray(np.add.reduceat(by_rows, columns, axis=1))
+class _Look:
+    """Every so many rows and columns of three bands of a scene, for its picture."""
+
+    def __init__(self, scene: "LabelledScene") -> None:
+        height, width, bands = scene.cube.shape
+        self.bands, self.step = list(rgb_bands(bands, scene.wavelengths)), -(-max(height, width) // LONGEST)
+        size = (-(-height // self.step), -(-width // self.step)) if scene.large else (0, 0)
+        self.values, self.valid = np.zeros((*size, 3), scene.cube.dtype), np.zeros(size, np.bool_)
+
+    def add(self, window: Window, values: NDArray[Any], good: NDArray[np.bool_]) -> None:
+        row, column = -window.row0 % self.step, -window.col0 % self.step
+        part = values[row :: self.step, column :: self.step][..., self.bands]
+        top, left = -(-window.row0 // self.step), -(-window.col0 // self.step)
+        at = slice(top, top + part.shape[0]), slice(left, left + part.shape[1])
+        self.values[at], self.valid[at] = part, good[row :: self.step, column :: self.step]
+
+
+def rgb_bands(bands: int, wavelengths: NDArray[np.float64] | None) -> tuple[int, int, int]:
+    """Return the indexes of the bands for red, green and blue.
+
+    They are the bands nearest to 640, 550 and 460 nm. Where wavelengths are not known or do not cover the
+    visible, they are spread over the spectrum instead.
+    """
+    if wavelengths is not None:
+        red, green, blue = (int(np.argmin(np.abs(wavelengths - nm))) for nm in RGB_NM)
+        if len({red, green, blue}) == 3:
+            return red, green, blue
+    red, green, blue = (round(share * (bands - 1)) for share in (0.75, 0.5, 0.25))
+    return red, green, blue
+
+
+def _add_counts(blocks: NDArray[np.int64], window: Window, good: NDArray[np.bool_]) -> None:
+    """Add the valid pixels of a window to those of the blocks."""
+    starts = [
+        np.unique([start, *range(-(-start // BLOCK) * BLOCK, stop, BLOCK)])
+        for start, stop in ((window.row0, window.row1), (window.col0, window.col1))
+    ]
+    rows, columns = starts[0] - window.row0, starts[1] - window.col0
+    counts = np.add.reduceat(np.add.reduceat(good, rows, axis=0, dtype=np.int64), columns, axis=1)
+    blocks[np.ix_(starts[0] // BLOCK, starts[1] // BLOCK)] += counts
 
 
 def spread_blocks(

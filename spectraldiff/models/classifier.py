@@ -21,6 +21,7 @@ from spectraldiff.models.presets import Preset
 from spectraldiff.models.score_smoothing import RADIUS, ScorePart, Smoothing
 from spectraldiff.models.unet import DenoisingUNet
 from spectraldiff.models.vit import SpectralViT, ViTConfig
+from spectraldiff_runtime.window import Window
 
 # Output pixels along the side of the tiles of `predict`.
 TILE = 64
@@ -179,34 +180,55 @@ class Classifier(nn.Module):
         scene: LabelledScene,
         offset: Tensor,
         report: Callable[[int, int], None] = lambda done, total: None,
+        wanted: NDArray[np.bool_] | None = None,
     ) -> SceneLayers:
-        """Return what `predict` does, and the class map with an offset, (K,), added to the scores: another prior's."""
-        halo = self.halo
-        height, width = scene.labels.shape
-        classes = np.zeros((height, width), scene.labels.dtype)
-        confidence, others = np.zeros((height, width), np.float32), np.zeros_like(classes)
-        outside = None if self.outside is None else np.full((height, width), NO_OUTSIDE, np.uint8)
-        offset = offset.to(self.fill.device, torch.float32)[:, None, None]
-        corners = [(r, c) for r in range(0, height, TILE) for c in range(0, width, TILE)]
-        for done, (row, column) in enumerate(corners, start=1):
-            edges = row - halo, min(row + TILE, height) + halo, column - halo, min(column + TILE, width) + halo
-            tile = square(filled_window(scene, self.fill, *edges), TILE + 2 * halo)
-            features = self.extractor(self.normaliser(tile[None].to(self.fill.device)))
-            scores = self._scores(features)[0]
-            best, found = scores.softmax(0).max(0)
-            rows, columns = (slice(at, at + TILE) for at in (row, column))
-            h, w = classes[rows, columns].shape
-            classes[rows, columns] = found[:h, :w].cpu().numpy() + 1
-            others[rows, columns] = (scores + offset).argmax(0)[:h, :w].cpu().numpy() + 1
-            confidence[rows, columns] = best[:h, :w].cpu().numpy()
-            if outside is not None:
-                outside[rows, columns] = self.outside_of(features)[0, :h, :w].cpu().numpy()
-            report(done, len(corners))
+        """Return what `predict` does, and the class map with an offset, (K,), added to the scores: another prior's.
+
+        With `wanted`, (H, W), tiles without any such pixel are left out: 0 as where there is no data. All are arrays
+        like the scene's labels.
+        """
+        found = _no_layers(scene.labels.shape, scene.labels.dtype, self.outside is not None)
+        tiles = [
+            (Window(r, min(r + TILE, part.row1), c, min(c + TILE, part.col1)), (row - part.row0, column - part.col0))
+            for part, (row, column) in scene.parts
+            for r in range(part.row0, part.row1, TILE)
+            for c in range(part.col0, part.col1, TILE)
+        ]
+        places = [_shifted(window, shift) for window, shift in tiles]
+        chosen = [(w, at) for (w, _), at in zip(tiles, places, strict=True) if wanted is None or wanted[at].any()]
+        for done, (window, at) in enumerate(chosen, start=1):
+            for layer, part in zip(found, self.predict_window(scene, window, offset), strict=True):
+                if layer is not None and part is not None:
+                    np.copyto(layer[at], part, casting="unsafe")
+            report(done, len(chosen))
         empty = ~scene.valid
-        classes[empty], confidence[empty], others[empty] = 0, 0, 0
-        if outside is not None:
-            outside[empty] = NO_OUTSIDE
-        return SceneLayers(classes, confidence, others, outside)
+        nothing = _no_layers(scene.labels.shape, scene.labels.dtype, self.outside is not None)
+        for layer, without in zip(found, nothing, strict=True):
+            if layer is not None and without is not None:
+                np.copyto(layer, without, where=empty)
+        return found
+
+    @torch.no_grad()
+    def predict_window(self, scene: LabelledScene, window: Window, offset: Tensor) -> SceneLayers:
+        """Return what `predict_both` does for a window of at most `TILE` pixels along a side, (h, w) each.
+
+        Pixels without data have classes, too: whoever asks takes them out.
+        """
+        halo, (height, width) = self.halo, (window.height, window.width)
+        edges = window.row0 - halo, window.row1 + halo, window.col0 - halo, window.col1 + halo
+        tile = square(filled_window(scene, self.fill, *edges), TILE + 2 * halo)
+        features = self.extractor(self.normaliser(tile[None].to(self.fill.device)))
+        scores = self._scores(features)[0]
+        best, classes = scores.softmax(0).max(0)
+        others = (scores + offset.to(self.fill.device, torch.float32)[:, None, None]).argmax(0)
+        outside = None if self.outside is None else self.outside_of(features)[0, :height, :width].cpu().numpy()
+        kind = scene.labels.dtype
+        return SceneLayers(
+            (classes[:height, :width].cpu().numpy() + 1).astype(kind),
+            best[:height, :width].cpu().numpy(),
+            (others[:height, :width].cpu().numpy() + 1).astype(kind),
+            outside,
+        )
 
     def outside_of(self, features: Tensor) -> Tensor:
         """Map features (N, D, T', T') to how far pixels are from the training classes, percent, as large as scores."""
@@ -218,6 +240,19 @@ class Classifier(nn.Module):
         assert self.outside is not None
         rim = self.halo - self.extractor.halo - self.outside.radius
         return self.outside.distance(self.outside.components(cropped(features, rim)))
+
+
+def _no_layers(shape: tuple[int, ...], kind: np.dtype[Any], outside: bool) -> SceneLayers:
+    """Return the layers of a scene without any data."""
+    classes, others = np.zeros(shape, kind), np.zeros(shape, kind)
+    return SceneLayers(
+        classes, np.zeros(shape, np.float32), others, np.full(shape, NO_OUTSIDE, np.uint8) if outside else None
+    )
+
+
+def _shifted(window: Window, shift: tuple[int, int]) -> tuple[slice, slice]:
+    row, column = shift
+    return slice(window.row0 + row, window.row1 + row), slice(window.col0 + column, window.col1 + column)
 
 
 def extractor_for(preset: Preset, denoiser: Denoiser | None) -> FeatureExtractor:

@@ -14,6 +14,7 @@ from spectraldiff.models.classifier import Classifier
 from spectraldiff.models.diffusion import Denoiser, denoise
 from spectraldiff.models.normaliser import filled_window
 from spectraldiff_runtime.errors import RunError, UsageError
+from spectraldiff_runtime.window import Window
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,9 @@ def reconstruct(
     """
     denoiser = check_start(model, start)
     row, column = labelled_part(scene.labels, size)
+    if scene.canvas is not None:  # the corner may lie between two parts
+        near = np.argwhere(scene.labels[row : row + size, column : column + size])[:1]
+        row, column = (scene.on_scene(near + np.array([row, column])) - near).clip(0)[0].tolist()
     ends = (min(at + size, most) for at, most in zip((row, column), scene.cube.shape, strict=False))
     pixels = filled_window(scene, model.fill, row, next(ends), column, next(ends))
     x0 = model.normaliser(pixels[None])  # (1, B, h, w)
@@ -158,7 +162,7 @@ def labelled_part(labels: NDArray[Any], size: int) -> tuple[int, int]:
 def example_spectra(result: Reconstruction, scene: LabelledScene, count: int) -> list[Spectra]:
     """Return the spectra of one pixel of each of the `count` most common classes in the part."""
     height, width = result.original.shape[:2]
-    labels = scene.labels[result.row : result.row + height, result.column : result.column + width]
+    labels = scene.labels_in(Window(result.row, result.row + height, result.column, result.column + width))
     values, pixels = np.unique(labels[labels > 0], return_counts=True)
     chosen = values[np.argsort(-pixels)][:count]
     return [_spectra(result, scene.classes[value - 1].name, np.argwhere(labels == value)) for value in chosen]

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Wavelengths, in nm, that stand for red, green and blue.
-RGB_NM = (640.0, 550.0, 460.0)
+from spectraldiff.data.statistics import RGB_NM as RGB_NM
+from spectraldiff.data.statistics import rgb_bands as rgb_bands
 
 
 def false_colour(
@@ -62,17 +62,3 @@ def _limits_of(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     if not len(pixels):
         return np.tile([0.0, 1.0], (3, 1))
     return np.asarray(np.percentile(pixels, (2, 98), axis=0).T)
-
-
-def rgb_bands(bands: int, wavelengths: NDArray[np.float64] | None) -> tuple[int, int, int]:
-    """Return the indexes of the bands for red, green and blue.
-
-    They are the bands nearest to 640, 550 and 460 nm. Where wavelengths are not known or do not cover the
-    visible, they are spread over the spectrum instead.
-    """
-    if wavelengths is not None:
-        red, green, blue = (int(np.argmin(np.abs(wavelengths - nm))) for nm in RGB_NM)
-        if len({red, green, blue}) == 3:
-            return red, green, blue
-    red, green, blue = (round(share * (bands - 1)) for share in (0.75, 0.5, 0.25))
-    return red, green, blue

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
+from spectraldiff.accuracy.mapped_scene import Picture
 from spectraldiff.accuracy.metrics import Accuracy, Calibration
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.report.false_colour import false_colour as false_colour
@@ -86,7 +87,7 @@ def _readable_log(axes: Axes, values: NDArray[np.float64]) -> None:
 
 
 @picture
-def class_maps(scene: LabelledScene, reference: NDArray[Any], predicted: NDArray[Any], title: str) -> Figure:
+def class_maps(scene: LabelledScene, picture: Picture, title: str) -> Figure:
     """Draw the scene in false colour, its labels and the map, with one legend.
 
     Parameters
@@ -94,13 +95,13 @@ def class_maps(scene: LabelledScene, reference: NDArray[Any], predicted: NDArray
     path : Path
         The PNG file.
     scene
-        The scene; its classes give names and colours.
-    reference, predicted
-        (H, W), 0..K; 0 is drawn white.
+        Its classes give names and colours.
+    picture
+        The scene, its labels and its map; 0 is drawn white.
     title
         Above the picture.
     """
-    height, width = reference.shape
+    height, width = picture.labels.shape
     wide = width > 1.6 * height
     panel = (9.0, 9.0 * height / width) if wide else (3.3, 3.3 * height / width)
     rows, columns = (3, 1) if wide else (1, 3)
@@ -110,9 +111,9 @@ def class_maps(scene: LabelledScene, reference: NDArray[Any], predicted: NDArray
     size = (panel[0] * columns + 0.2, (panel[1] + 0.25) * rows + 0.2 * legend_rows + 0.4)
     figure = new_figure(*size, title)
     images = (
-        ("False colour", false_colour(scene.cube, scene.wavelengths, valid=scene.valid)),
-        ("Labels", paint(reference, scene.classes)),
-        ("Map", paint(predicted, scene.classes)),
+        ("False colour", false_colour(picture.cube, picture.wavelengths, valid=picture.valid)),
+        ("Labels", paint(picture.labels, scene.classes)),
+        ("Map", paint(picture.classes, scene.classes)),
     )
     for number, (name, image) in enumerate(images, start=1):
         _show(figure.add_subplot(rows, columns, number), image, name)

@@ -115,6 +115,7 @@ def write_report(path: Path, report: Report) -> None:
     names = ", ".join(mapped.scene.name for mapped in report.scenes)
     height, width, bands = report.scenes[0].scene.cube.shape
     size = f"{height:,} \N{MULTIPLICATION SIGN} {width:,} pixels, " if len(report.scenes) == 1 else ""
+    pictures = [mapped.picture for mapped in report.scenes]
     content = html_page.render(
         "run.html",
         title=f"{names}: land-cover map",
@@ -122,14 +123,17 @@ def write_report(path: Path, report: Report) -> None:
         headline=_headline(report),
         notes=report.notes,
         maps=_maps(report),
-        shares=html_page.shares(report.classes, [m.predicted for m in report.scenes]),
+        shares=html_page.shares(
+            report.classes,
+            [m.picture.classes[m.picture.classes > 0] if m.drawn else m.predicted for m in report.scenes],
+        ),
         split=_split(report),
         split_words=_split_words(report),
         prior=_prior(report),
         test=None if report.test is None else _test(report.test, report.scenes[0].predicted),
         classes=_class_table(report),
         confusion=figures.confusion_matrix.png(report.accuracy, report.classes),
-        confidence=sections.confidence(report.calibration, [m.confidence for m in report.scenes], report.tested),
+        confidence=sections.confidence(report.calibration, [one.confidence for one in pictures], report.tested),
         ensemble=None if report.selection is None else _ensemble(report.selection),
         outside=None if report.outside is None else _outside(report.outside, report.scenes),
         curves={
@@ -149,17 +153,19 @@ def _headline(report: Report) -> list[Figure]:
 
 def _maps(report: Report) -> list[dict[str, Any]]:
     several = len(report.scenes) > 1
-    return [
-        {
-            "prefix": f"{mapped.scene.name}: " if several else "",
-            "wide": html_page.is_wide(mapped.predicted.shape),
-            "colours": html_page.raster(
-                figures.false_colour(mapped.scene.cube, mapped.scene.wavelengths, valid=mapped.scene.valid)
-            ),
-            "drawn": html_page.raster(figures.paint(mapped.predicted, report.classes)),
-        }
-        for mapped in report.scenes
-    ]
+    found = []
+    for mapped in report.scenes:
+        picture = mapped.picture
+        colours = figures.false_colour(picture.cube, picture.wavelengths, valid=picture.valid)
+        found.append(
+            {
+                "prefix": f"{mapped.scene.name}: " if several else "",
+                "wide": html_page.is_wide(picture.classes.shape),
+                "colours": html_page.raster(colours),
+                "drawn": html_page.raster(figures.paint(picture.classes, report.classes)),
+            }
+        )
+    return found
 
 
 def _measured(report: Report) -> str:
@@ -279,7 +285,7 @@ def _ensemble(selection: "Selection") -> dict[str, Any]:
 
 def _outside(fit: "OutsideFit", scenes: Sequence[MappedScene]) -> dict[str, Any]:
     """Draw how far pixels are from the training, and say what it means."""
-    layers = [m.outside for m in scenes if m.outside is not None]
+    layers = [one for one in (m.picture.outside for m in scenes) if one is not None]
     maps = [figures.outside_map.png(html_page.thinned(layer), "Unlike the training") for layer in layers]
     return {"words": " ".join(fit.lines(layers)), "maps": maps}
 

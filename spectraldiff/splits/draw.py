@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spectraldiff.data.canvas import Canvas
 from spectraldiff.splits.by_polygon import by_polygon
 from spectraldiff.splits.disjoint import draw_disjoint
 from spectraldiff.splits.folds import draw_folds, seen_share
 from spectraldiff.splits.leakage import with_leakage
 from spectraldiff.splits.mosaic import cut, joined, joined_groups
-from spectraldiff.splits.overlap import near_trained_elsewhere
+from spectraldiff.splits.overlap import Place, near_trained_elsewhere
 from spectraldiff.splits.spec import Spec, _present, parse_spec
 from spectraldiff.splits.split import BY_POLYGON, Split, Titles
 from spectraldiff.splits.train_mask import marked_pixels
@@ -46,6 +47,8 @@ class Geometry:
         covers.
     by_pixel
         Whether ``folds`` holds out pixels, not whole polygons or patches.
+    canvases
+        The canvas of each scene that its labels are an array of, None for the scene itself; nothing where all are.
     """
 
     groups: Sequence[NDArray[Any] | None] = ()
@@ -53,6 +56,13 @@ class Geometry:
     buffer: int = 0
     georeferences: Sequence[Georeference] = ()
     by_pixel: bool = False
+    canvases: Sequence[Canvas | None] = ()
+
+    @property
+    def places(self) -> list[Place]:
+        """Where the label arrays of the scenes lie."""
+        canvases = self.canvases or [None] * len(self.georeferences)
+        return [Place(*one) for one in zip(self.georeferences, canvases, strict=True)]
 
 
 PIXELS = Geometry()
@@ -130,13 +140,13 @@ def make_splits(
     trains, tests = cut(train, shapes, gap), cut(test, shapes, gap)
     if len(each) > 1 and geometry.georeferences and (wanted.form == "disjoint" or name.endswith(BY_POLYGON)):
         distance = geometry.buffer if wanted.form == "disjoint" else 0
-        tests, left_out = _outside_training(trains, tests, geometry.georeferences, distance)
+        tests, left_out = _outside_training(trains, tests, geometry.places, distance)
         test, notes = joined(tests, gap), (*notes, *left_out)
     if not test.any():
         raise LabelsError(_nothing_tests(wanted, geometry.buffer))
     notes = (*notes, *_one_sided(mosaic, train, test, Titles(classes)))
     splits = tuple(Split(name, seed, a, b, None, notes) for a, b in zip(trains, tests, strict=True))
-    return splits if geometry.window is None else with_leakage(splits, geometry.window, geometry.georeferences)
+    return splits if geometry.window is None else with_leakage(splits, geometry.window, geometry.places)
 
 
 Sides = tuple[NDArray[np.bool_], NDArray[np.bool_]]
@@ -186,7 +196,7 @@ def _with_folds(
     folds, trains = cut(drawn.numbers, [one.shape for one in labels], gap), [one != 0 for one in labels]
     notes = drawn.notes
     if len(labels) > 1 and geometry.georeferences:
-        folds, left_out = _outside_other_folds(folds, trains, geometry.georeferences)
+        folds, left_out = _outside_other_folds(folds, trains, geometry.places)
         notes += left_out
     seen = seen_share(joined(folds, gap), mosaic != 0, geometry.window or 1)
     name = f"folds:{drawn.count} by {drawn.units}"
@@ -195,14 +205,14 @@ def _with_folds(
 
 
 def _outside_other_folds(
-    folds: Sequence[NDArray[np.uint8]], trains: Sequence[NDArray[np.bool_]], georeferences: Sequence[Georeference]
+    folds: Sequence[NDArray[np.uint8]], trains: Sequence[NDArray[np.bool_]], places: Sequence[Place]
 ) -> tuple[list[NDArray[np.uint8]], tuple[str, ...]]:
     """Score no pixel that another scene's training pixel of another fold covers; return the folds, and a note."""
     kept = [one.copy() for one in folds]
     for fold in np.unique(np.concatenate([one.ravel() for one in folds])):
         others = [train & (one != fold) for train, one in zip(trains, folds, strict=True)]
         for index, one in enumerate(kept):
-            near = near_trained_elsewhere(index, others, georeferences, 0) if fold else None
+            near = near_trained_elsewhere(index, others, places, 0) if fold else None
             if near is not None:
                 one[near & (one == fold)] = 0
     left_out = sum(int((a > 0).sum() - (b > 0).sum()) for a, b in zip(folds, kept, strict=True))
@@ -213,11 +223,11 @@ def _outside_other_folds(
 def _outside_training(
     trains: Sequence[NDArray[np.bool_]],
     tests: Sequence[NDArray[np.bool_]],
-    georeferences: Sequence[Georeference],
+    places: Sequence[Place],
     distance: int,
 ) -> tuple[list[NDArray[np.bool_]], tuple[str, ...]]:
     """Return the test pixels farther than `distance` from another scene's training pixels, and a note on the rest."""
-    near = [near_trained_elsewhere(index, trains, georeferences, distance) for index in range(len(tests))]
+    near = [near_trained_elsewhere(index, trains, places, distance) for index in range(len(tests))]
     kept = [test if one is None else test & ~one for test, one in zip(tests, near, strict=True)]
     left_out = sum(int(test.sum()) for test in tests) - sum(int(test.sum()) for test in kept)
     where = f"within {counted(distance, 'pixel')} of" if distance else "covered by"

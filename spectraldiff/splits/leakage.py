@@ -7,16 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff.splits.disjoint import within
-from spectraldiff.splits.overlap import near_trained_elsewhere
+from spectraldiff.splits.overlap import Place, near_trained_elsewhere
 from spectraldiff.splits.split import Split
-from spectraldiff_runtime.geo.georeference import Georeference
 
 
-def with_leakage(splits: Sequence[Split], window: int, georeferences: Sequence[Georeference] = ()) -> tuple[Split, ...]:
-    """Return the splits of some scenes with the leakage for a window of that side; `georeferences` as `make_splits`."""
+def with_leakage(splits: Sequence[Split], window: int, places: Sequence[Place] = ()) -> tuple[Split, ...]:
+    """Return the splits of some scenes with the leakage for a window of that side; `places` are those of the scenes."""
     trains, found = [split.train for split in splits], []
     for index, split in enumerate(splits):
-        elsewhere = near_trained_elsewhere(index, trains, georeferences, window // 2) if georeferences else None
+        elsewhere = near_trained_elsewhere(index, trains, places, window // 2) if places else None
         found.append(replace(split, leakage=leakage(split.train, split.test, window, elsewhere)))
     return tuple(found)
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spectraldiff.data.cube import SceneCube
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.data.statistics import statistics_of
 from spectraldiff.splits.split import Split
 from spectraldiff_runtime.errors import RunError
 
@@ -21,7 +23,8 @@ def data_digests(scenes: Sequence[LabelledScene], splits: Sequence[Split]) -> di
         valid = scene.valid
         labels = np.where(valid, scene.labels, 0).astype(np.uint16)
         names = json.dumps([c.name for c in scene.classes]).encode()
-        found[f"the scene {name}"] = _digest([scene.cube, valid])
+        on_disk = statistics_of(scene).digest if isinstance(scene.cube, SceneCube) else ""
+        found[f"the scene {name}"] = on_disk or _digest([scene.cube, valid])
         found[f"the labels of {name}"] = _digest([labels], names)
         found[f"the training pixels of {name}"] = _digest([split.train])
     return found

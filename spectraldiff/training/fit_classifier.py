@@ -156,7 +156,7 @@ class ClassifierFit:
         wanted = preset.wanted_components(groups, disjoint)
         band_components = 0 if denoiser is None else preset.wanted_band_components(groups, disjoint)
         place = _Place(extractor_for(preset, denoiser).eval(), rim, wanted, band_components)
-        large = place.size(data.scenes) > WHOLE
+        large = place.size(data.scenes) > WHOLE or any(scene.canvas for scene in data.scenes)
         found = self._round_labels(preset, place) if large else self._everywhere(preset, place)
         self.seconds[f"{name} features"] = time.perf_counter() - started
         members = preset.members(disjoint)
@@ -171,7 +171,7 @@ class ClassifierFit:
     def _everywhere(self, preset: Preset, place: "_Place") -> "_Reduced":
         """Compute and reduce the features of all pixels."""
         data = self.data
-        layout = Layout(tuple(scene.labels.shape for scene in data.scenes), place.rim)
+        layout = Layout(tuple(scene.cube.shape[:2] for scene in data.scenes), place.rim)
         features, pca = scene_features(
             place.extractor, data.pixels, data.valid, place.rim, place.components, self.monitor.progress, place.bands
         )
@@ -188,7 +188,7 @@ class ClassifierFit:
         """Compute and reduce the features round the training pixels, and of parts that stand for the scenes."""
         data, extractor = self.data, place.extractor
         frame = -(-place.rim // TILE) * TILE
-        layout = Layout(tuple(scene.labels.shape for scene in data.scenes), frame, TILE)
+        layout = Layout(tuple(scene.cube.shape[:2] for scene in data.scenes), frame, TILE)
         pixels, labels = self._labelled(layout)
         samples, progress = data.samples(), self.monitor.progress
         pca = sampled_pca(extractor, data.pixels, samples, place.components, progress, place.bands)
@@ -306,7 +306,7 @@ class ClassifierFit:
         """Return row and column, (n, 2), on the mosaic, and class from 0, (n,), of the training pixels."""
         pixels, labels = [], []
         for top, scene, split in zip(layout.tops, self.data.scenes, self.data.splits, strict=False):
-            pixels.append(np.argwhere(split.train) + np.array([top, layout.frame]))
+            pixels.append(scene.on_scene(np.argwhere(split.train)) + np.array([top, layout.frame]))
             labels.append(scene.labels[split.train].astype(np.int64) - 1)
         device = self.compute.device
         return torch.from_numpy(np.concatenate(pixels)).to(device), torch.from_numpy(np.concatenate(labels)).to(device)
@@ -323,7 +323,7 @@ class _Place:
 
     def size(self, scenes: Sequence[LabelledScene]) -> int:
         """Return the bytes of the components of all pixels of some scenes, with their rims."""
-        shapes = [scene.labels.shape for scene in scenes]
+        shapes = [scene.cube.shape[:2] for scene in scenes]
         pixels = sum(int(height + 2 * self.rim) * int(width + 2 * self.rim) for height, width in shapes)
         return 4 * pixels * (self.components + self.bands)
 

@@ -126,8 +126,11 @@ class EnsembleFit:
             if folds is not None:
                 return folds
         pixels, layout = self.training_set.pixels.cpu().numpy(), self.training_set.layout
-        tests = zip(layout.tops, data.splits, strict=False)
-        target = np.concatenate([np.argwhere(split.test) + np.array([top, layout.frame]) for top, split in tests])
+        tests = [
+            scene.on_scene(np.argwhere(split.test)) + np.array([top, layout.frame])
+            for top, scene, split in zip(layout.tops, data.scenes, data.splits, strict=False)
+        ]
+        target = np.concatenate(tests)
         return folds_like(pixels, self.labels, target[:: max(1, len(target) // TARGETS)], seed)
 
     def _chosen(self) -> NDArray[np.int64]:

@@ -41,10 +41,8 @@ class Request:
 
     Attributes
     ----------
-    dataset
-        Name of a benchmark scene, or None for the user's own files.
-    data_dir
-        Folder of the data set's files.
+    dataset, data_dir
+        Name of a benchmark scene, or None for the user's own files; and the folder of its files.
     scene, labels
         The user's own scene and its labels.
     more_labels
@@ -138,13 +136,14 @@ class Request:
     @property
     def source(self) -> SceneSource:
         """Where the scenes come from."""
+        also = () if self.test is None else (self.test,)
         return SceneSource(
             dataset=self.dataset,
             scene=self.scene,
             labels=self.labels,
             more_labels=self.more_labels,
             pairs=self.pairs,
-            fields=LabelFields(self.field, self.layer_name, self.name_field, self.encoding),
+            fields=LabelFields(self.field, self.layer_name, self.name_field, self.encoding, also),
             bands=self.bands,
             nodata=self.nodata,
             scaled=self.scaled,
@@ -184,6 +183,7 @@ class Request:
                 window=self.preset.classifier.window,
                 buffer=halo,
                 georeferences=[Georeference.of(scene.crs, scene.transform) for scene in scenes],
+                canvases=[scene.canvas for scene in scenes],
                 by_pixel=self.split_by == "pixel",
             ),
         )
@@ -307,14 +307,15 @@ def _marked(path: str, scenes: Sequence[LabelledScene]) -> NDArray[Any] | None:
     """Read the labels of the pixels that train, on the grid of the only scene; None with several scenes."""
     if len(scenes) > 1:
         return None
-    scene, shape = scenes[0], scenes[0].labels.shape
+    scene, shape = scenes[0], scenes[0].cube.shape[:2]
     marked, place = read_marks(path)
     own, grid = Georeference.of(scene.crs, scene.transform), scene.grid
     if grid is not None:
         own, shape = grid.place, (grid.height, grid.width)
     own = replace(own, crs=crs_of(own))
     check_grids(f"the training pixels '{path}'", marked.shape, place, "the scene", shape, own)
-    return marked if grid is None else grid.highest(marked, scene.labels.shape)
+    marked = marked if grid is None else grid.highest(marked, scene.cube.shape[:2])
+    return marked if scene.canvas is None else scene.canvas.gathered(marked)
 
 
 def _usual_final(split: str) -> str:

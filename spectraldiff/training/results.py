@@ -176,6 +176,7 @@ class Result:
             *test,
             *self.remarks,
             *_left_out(self.scenes, self.splits),
+            *dict.fromkeys(m.drawn.note for m in self.found.maps if m.drawn is not None),
             *doubts(counts),
         )
 
@@ -336,7 +337,7 @@ def outside_facts(result: Result) -> dict[str, Any] | None:
     """Return how far from the training the scenes are, as plain values; None where the model does not know."""
     if result.outside is None:
         return None
-    layers = [m.outside for m in result.found.maps if m.outside is not None]
+    layers = [one for one in (m.picture.outside for m in result.found.maps) if one is not None]
     return {**result.outside.as_dict(), "scene_share_beyond": share_beyond(layers)}
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectraldiff.data.statistics import BLOCK, spread_blocks
+from spectraldiff.data.canvas import BLOCK
+from spectraldiff.data.statistics import spread_blocks
 from spectraldiff.ensemble.mosaic import Mosaic
 from spectraldiff.models.diffusion import Denoiser
 from spectraldiff.models.foveal_vit import FovealViT
@@ -113,7 +114,7 @@ class BlockPool:
         scene, found = self.pixels.scene, []
         for _, window in spread_blocks([scene], self.count, time, self.shift):
             values, good = scene.read(window)
-            part = replace(scene, cube=values, labels=np.zeros(good.shape, np.uint8), missing=~good, groups=None)
+            part = replace(scene, cube=values, labels=np.zeros(good.shape, np.uint8), missing=~good, groups=None, canvas=None)
             found.append(NormalisedScene(part, self.pixels.normaliser, self.pixels.fill))
         return found
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from spectraldiff.accuracy.independent_test import IndependentLabels
 from spectraldiff.accuracy.mapped_scene import MappedScene, Predictions, held_out_predictions
+from spectraldiff.data.canvas import LARGE
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
 from spectraldiff.models.classifier import Classifier, new_denoiser
@@ -19,6 +20,7 @@ from spectraldiff.models.diffusion import Denoiser
 from spectraldiff.models.presets import Preset
 from spectraldiff.report import figures
 from spectraldiff.splits.leakage import with_leakage
+from spectraldiff.splits.overlap import Place
 from spectraldiff.splits.split import Split
 from spectraldiff.training import run_folder
 from spectraldiff.training.compute import Compute
@@ -39,7 +41,7 @@ from spectraldiff.training.results import (
 from spectraldiff.training.run_folder import RunFolder, numbered
 from spectraldiff.training.run_model import load_denoiser, load_state, save_model, save_tensors
 from spectraldiff.training.tasks import DiffusionTask
-from spectraldiff.training.training_data import TrainingData, sample_tiles
+from spectraldiff.training.training_data import TrainingData, drawn_in_part, sample_tiles
 from spectraldiff_runtime.geo.georeference import Georeference
 
 FINAL = "final "  # before the names of the stages that train a model anew on all labels
@@ -221,11 +223,17 @@ class Training:
         started, maps = time.perf_counter(), []
         judged = held_out_predictions(self.scenes, self.splits, fitted.held_out, offset)
         for scene, split, own in zip(self.scenes, self.splits, judged, strict=True):
-            predicted = Predictions(*fitted.model.predict_both(scene, torch.from_numpy(offset), self.monitor.progress))
+            model, other = fitted.model, torch.from_numpy(offset)
+            wanted = self._wanted(scene, split)
+            predicted = Predictions(*model.predict_both(scene, other, self.monitor.progress, wanted))
             drawn = predicted
-            if kept not in (None, fitted.model):
-                drawn = Predictions(*kept.predict_both(scene, torch.from_numpy(offset), self.monitor.progress))
-            maps.append(MappedScene(scene, split, drawn.classes, drawn.confidence, own or predicted, drawn.outside))
+            if kept not in (None, model):
+                model = kept
+                drawn = Predictions(*model.predict_both(scene, other, self.monitor.progress, wanted))
+            picture = None if wanted is None else drawn_in_part(model, scene, self.monitor.progress)
+            maps.append(
+                MappedScene(scene, split, drawn.classes, drawn.confidence, own or predicted, drawn.outside, picture)
+            )
         self.seconds[name] = time.perf_counter() - started
         found = evaluated(maps)
         for index in range(len(maps)):
@@ -233,6 +241,13 @@ class Training:
         confusion = "confusion.png" if name == "map" else "raw_confusion.png"
         figures.confusion_matrix(self.run.path / run_folder.FIGURES / confusion, found.accuracy, self.scenes[0].classes)
         return found
+
+    def _wanted(self, scene: LabelledScene, split: Split) -> NDArray[np.bool_] | None:
+        """Return the pixels whose classes are compared with labels where a scene is too large to map; else None."""
+        if scene.cube.shape[0] * scene.cube.shape[1] <= LARGE:
+            return None
+        test = self.aims.test
+        return split.scored if test is None else split.scored | (test.labels > 0)
 
     def _offset(self) -> NDArray[np.float64]:
         """Return what the other prior, which reports compare with, adds to the scores, (K,)."""
@@ -244,8 +259,8 @@ class Training:
     def _update_leakage(self, window: int) -> None:
         """Compute the leakage again: features and smoothing reach farther than the classifier's window does."""
         if any(split.leakage is not None for split in self.splits):
-            georeferences = [Georeference.of(scene.crs, scene.transform) for scene in self.scenes]
-            self.splits = with_leakage(self.splits, window, georeferences)
+            places = [Place(Georeference.of(scene.crs, scene.transform), scene.canvas) for scene in self.scenes]
+            self.splits = with_leakage(self.splits, window, places)
 
     def _draw_map(self, index: int, found: Evaluation, name: str) -> None:
         mapped, accuracy = found.maps[index], found.of_scenes[index]
@@ -253,7 +268,7 @@ class Training:
         reached = "" if accuracy is None else f": OA {100 * accuracy.oa:.2f} %"
         title = f"{mapped.scene.name}, {mapped.split.name} split, {name}{reached}"
         path = self.run.path / run_folder.FIGURES / picture
-        figures.class_maps(path, mapped.scene, mapped.scene.labels, mapped.predicted, title)
+        figures.class_maps(path, mapped.scene, mapped.picture, title)
 
     def write(self, model: Classifier, result: Result, command: str) -> None:
         """Write metrics, loss curves, report and the model; the run is finished after this."""

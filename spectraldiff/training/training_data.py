@@ -1,6 +1,6 @@
 """The scenes of a training as it reads them, and tiles of them that an export is checked on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spectraldiff.accuracy.mapped_scene import Picture, look_of
+from spectraldiff.data.canvas import BLOCK
 from spectraldiff.data.cube import SceneCube
 from spectraldiff.data.scene import LabelledScene
-from spectraldiff.data.statistics import spread_blocks
+from spectraldiff.data.statistics import spread_blocks, statistics_of
 from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
-from spectraldiff.models.classifier import square
+from spectraldiff.models.classifier import NO_OUTSIDE, Classifier, SceneLayers, square
 from spectraldiff.models.normaliser import NormalisedScene, Normaliser, common_normaliser, filled_window
 from spectraldiff.splits.hold_out import groups_of
 from spectraldiff.splits.split import Split
@@ -23,6 +25,7 @@ from spectraldiff_runtime.window import Window
 
 SAMPLES = 16  # blocks that stand for large scenes
 BANDS_AT_ONCE = 16
+DRAWN = 64  # windows that are mapped for the picture of a large scene
 POOL = 64 * 2**20  # bytes of the blocks that the denoiser's instances are cut from at a time
 SAMPLE = 32  # output pixels along the side of a sample tile
 
@@ -120,6 +123,47 @@ class TrainingData:
         return len(np.unique(groups_of(self.scenes, self.splits)))
 
 
+def drawn_in_part(
+    model: Classifier, scene: LabelledScene, report: Callable[[int, int], None] = lambda done, total: None
+) -> Picture:
+    """Map evenly spread windows of a large scene, for its picture; `report` gets windows done, and all."""
+    cube, wavelengths, valid = look_of(scene)
+    step, (height, width) = statistics_of(scene).look[2], valid.shape
+    layers = SceneLayers(
+        np.zeros((height, width), scene.labels.dtype),
+        np.zeros((height, width), np.float32),
+        np.zeros((height, width), scene.labels.dtype),
+        None if model.outside is None else np.full((height, width), NO_OUTSIDE, np.uint8),
+    )
+    windows = [window for _, window in spread_blocks([scene], DRAWN)]
+    for done, window in enumerate(windows, start=1):
+        good = scene.read(window)[1]
+        found = model.predict_window(scene, window, torch.zeros(model.classes))
+        at, every = _thinned(window, step)
+        for layer, part, nothing in zip(layers, found, (0, 0, 0, NO_OUTSIDE), strict=True):
+            if layer is not None and part is not None:
+                layer[at] = np.where(good, part, nothing)[every]
+        report(done, len(windows))
+    labels = np.zeros((height, width), scene.labels.dtype)
+    pixels = np.argwhere(scene.labels > 0)
+    places = scene.on_scene(pixels) // step
+    labels[places[:, 0], places[:, 1]] = scene.labels[pixels[:, 0], pixels[:, 1]]
+    share = sum(w.height * w.width for w in windows) / (scene.cube.shape[0] * scene.cube.shape[1])
+    return Picture(
+        cube, wavelengths, valid, labels, layers.classes, layers.confidence, layers.outside, len(windows), BLOCK, share
+    )
+
+
+def _thinned(window: Window, step: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return where every so many rows and columns of a window lie among those of the scene, and which these are."""
+    places, each = [], []
+    for start, stop in ((window.row0, window.row1), (window.col0, window.col1)):
+        first = -start % step
+        places.append(slice((start + first) // step, -(-stop // step)))
+        each.append(slice(first, None, step))
+    return (places[0], places[1]), (each[0], each[1])
+
+
 def sample_tiles(
     scenes: Sequence[LabelledScene], splits: Sequence[Split], fill: Tensor, halo: int
 ) -> tuple[Tensor, Tensor]:
@@ -136,11 +180,22 @@ def sample_tiles(
     side, tiles, labels = 2 * halo + SAMPLE, [], []
     for index, (r, c) in enumerate((r, c) for r in (0, 1, 2) for c in (0, 1, 2)):
         scene, split = scenes[index % len(scenes)], splits[index % len(scenes)]
-        height, width = scene.labels.shape
-        top, left = (max(0, size - SAMPLE) * at // 2 for size, at in ((height, r), (width, c)))
-        bottom, right = min(top + SAMPLE, height), min(left + SAMPLE, width)
-        tile = filled_window(scene, fill, top - halo, bottom + halo, left - halo, right + halo)
-        tiles.append(square(tile, side))
-        tests = np.where(split.scored, scene.labels, 0)[top : top + SAMPLE, left : left + SAMPLE].astype(np.int32)
+        window = _sample_window(scene, split, r, c)
+        edges = window.row0 - halo, window.row1 + halo, window.col0 - halo, window.col1 + halo
+        tiles.append(square(filled_window(scene, fill, *edges), side))
+        tests = scene.labels_in(window, np.where(split.scored, scene.labels, 0))
         labels.append(square(torch.from_numpy(tests)[None], SAMPLE)[0])
     return torch.stack(tiles), torch.stack(labels)
+
+
+def _sample_window(scene: LabelledScene, split: Split, row: int, column: int) -> Window:
+    """Return the window of a sample tile: by its place among three by three, or, on a canvas, round a scored pixel."""
+    height, width = scene.cube.shape[:2]
+    top, left = (max(0, size - SAMPLE) * at // 2 for size, at in ((height, row), (width, column)))
+    if scene.canvas is not None:
+        pixels = np.argwhere(split.scored if split.scored.any() else scene.labels > 0)
+        around = scene.on_scene(pixels[[(3 * row + column) * (len(pixels) - 1) // 8]])[0] - SAMPLE // 2
+        top, left = (
+            int(np.clip(at, 0, max(0, size - SAMPLE))) for at, size in zip(around, (height, width), strict=True)
+        )
+    return Window(top, min(top + SAMPLE, height), left, min(left + SAMPLE, width))
