@@ -17,6 +17,7 @@ from spectraldiff_runtime.atomic import check_output
 from spectraldiff_runtime.cli.options import training_package
 from spectraldiff_runtime.errors import UsageError
 from spectraldiff_runtime.messages import one_line
+from spectraldiff_runtime.tiling.memory_plan import DEFAULT_MEMORY
 
 if TYPE_CHECKING:
     from spectraldiff.training.request import Request
@@ -45,6 +46,7 @@ def train(
     epochs: int | None = TRAIN.epochs,
     threads: int | None = None,
     device: str | None = None,
+    max_memory: int = DEFAULT_MEMORY,
     run: PathLike | None = None,
     runs_dir: PathLike = RUNS,
     progress: Progress = True,
@@ -86,6 +88,8 @@ def train(
         CPU threads; None for all.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``; None is ``"auto"``.
+    max_memory
+        Bytes that the process may hold: features of more labelled pixels lie on disk meanwhile.
     run
         The folder to make; None for the next one in `runs_dir`.
     runs_dir
@@ -130,7 +134,7 @@ def train(
         from spectraldiff.training.session import RunPlace
     request = new_request(SceneSource.joined([_source(one) for one in scenes]), options)
     folder = None if run is None else Path(run)
-    place = RunPlace(folder, Path(runs_dir), None, threads, device, options.without_effect)
+    place = RunPlace(folder, Path(runs_dir), None, threads, device, options.without_effect, max_memory)
     return _trained(request, place, progress, scenes)
 
 

@@ -20,6 +20,7 @@ from spectraldiff_runtime.cli.options import (
     RunsDir,
     parse_bands,
     parse_nodata,
+    parse_size,
     print_json,
     training_package,
 )
@@ -205,6 +206,9 @@ def train(
         int | None,
         typer.Option(min=1, help="CPU threads; all by default, with --resume those of before.", show_default=False),
     ] = None,
+    max_memory: Annotated[
+        str, typer.Option(help="What the process may hold: features of more labelled pixels lie on disk meanwhile.")
+    ] = "4GB",
     run: Annotated[
         Path | None,
         typer.Option(help="Folder for this run; a new one under --runs-dir by default.", show_default=False),
@@ -240,7 +244,7 @@ def train(
         diffusion_batch=diffusion_batch,
         epochs=epochs,
     )
-    started = time.perf_counter()
+    started, size = time.perf_counter(), parse_size(max_memory)
     with training_package("train"):
         from spectraldiff.cli.train_output import TerminalMonitor, summarise
         from spectraldiff.data.label_vectors import LabelFields
@@ -266,7 +270,7 @@ def train(
         again = [*["--run"] * (run is not None), *_given(source), *_given(options)]
         unfinished, request = session.reopen(resume, again)
     where = None if device is None else device.value
-    place = session.RunPlace(run, runs_dir, unfinished, threads, where, options.without_effect)
+    place = session.RunPlace(run, runs_dir, unfinished, threads, where, options.without_effect, size)
     with TerminalMonitor(quiet) as monitor:
         folder, result = session.train(request, place, monitor)
     if not quiet:

@@ -206,20 +206,23 @@ def spread_blocks(
 def _spread_over(
     blocks: NDArray[np.int64], wanted: int, first: int, shift: tuple[float, float]
 ) -> list[tuple[int, int]]:
-    """Return different blocks that are at least half full, or any with data where these are too few."""
-    for least in (BLOCK * BLOCK // 2, 1):
-        full = int(np.count_nonzero(blocks >= least))
-        found: dict[tuple[int, int], None] = {}
-        tries = 40 * wanted if full > wanted else 0
-        for number in range(first * wanted, first * wanted + tries):
-            at = tuple(int((shift[axis] + number * EVENLY[axis]) % 1 * blocks.shape[axis]) for axis in (0, 1))
-            if blocks[at] >= least:
-                found.setdefault((at[0], at[1]))
-            if len(found) == wanted:
-                return list(found)
-        if found and least > 1:
-            return list(found)
-    return [(int(r), int(c)) for r, c in np.argwhere(blocks > 0)[:: max(1, full // wanted)][:wanted]]
+    """Return different blocks that are at least half full or, where these are too few, that hold any data."""
+    full = np.argwhere(blocks >= BLOCK * BLOCK // 2)
+    full = full if len(full) >= wanted else np.argwhere(blocks > 0)
+    if len(full) <= wanted:
+        return [(int(row), int(column)) for row, column in full]
+    dense = 10 * len(full) > blocks.size
+    found: dict[tuple[int, int], None] = {}
+    for number in range(first * wanted, (first + 100) * wanted):
+        if dense:
+            row, column = (int((shift[a] + number * EVENLY[a]) % 1 * blocks.shape[a]) for a in (0, 1))
+        else:
+            row, column = full[int((shift[0] + number * EVENLY[0]) % 1 * len(full))].tolist()
+        if blocks[row, column] > 0:
+            found.setdefault((row, column))
+        if len(found) == wanted:
+            break
+    return list(found)
 
 
 def _known(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:

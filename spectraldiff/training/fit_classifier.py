@@ -195,7 +195,7 @@ class ClassifierFit:
         pca = pca.to(self.compute.device)
         tiles = torch.cat([tiles_around(pixels.cpu(), place.rim, layout.size), layout.tiles_of(samples)])
         tiles = torch.unique(tiles, dim=0)
-        mosaic = TileMosaic(layout, tiles, len(pca.components), data.folder, device=self.compute.device)
+        mosaic = TileMosaic(layout, tiles, len(pca.components), data.folder, data.memory, self.compute.device)
         if mosaic.file is not None:
             self.monitor.message(f"Features of {len(tiles):,} tiles are kept on disk, in '{mosaic.file}', meanwhile")
         fill_tiles(extractor, data.pixels, mosaic, pca, progress)

@@ -16,14 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+from rasterio.windows import Window as RasterioWindow
 
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.splits.split import Split
 from spectraldiff_runtime.atomic import output_error, remove_partial
+from spectraldiff_runtime.classes import category_names, colour_table
 from spectraldiff_runtime.errors import OutputError, RunError
+from spectraldiff_runtime.gdal import GDAL_ERRORS, quiet_gdal
+from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geotiff.class_raster import write_class_raster
+from spectraldiff_runtime.geotiff.sidecar import write_class_sidecar
 from spectraldiff_runtime.messages import resume_command
 from spectraldiff_runtime.untrusted import parse_json
 from spectraldiff_runtime.window import Window
@@ -224,9 +230,41 @@ def write_pixels(
     for index, (scene, split) in enumerate(zip(scenes, splits, strict=True)):
         sides = [(TRAIN_PIXELS, split.train), (TEST_PIXELS, split.test)]
         for name, mask in sides if any(one.test.any() for one in splits) else sides[:1]:
-            labels = np.where(mask, scene.labels, 0).astype(scene.labels.dtype)
             path = run.path / numbered(name, index, len(scenes))
-            _write_on_map(path, labels, scene)
+            if scene.canvas is None:
+                _write_on_map(path, np.where(mask, scene.labels, 0).astype(scene.labels.dtype), scene)
+            else:
+                write_sparse_labels(path, scene, np.where(mask, scene.labels, 0))
+
+
+def write_sparse_labels(path: Path, scene: LabelledScene, labels: NDArray[Any]) -> None:
+    """Write labels, (h, w) on the canvas of a large scene, as a class raster of the scene: what is 0 takes no room.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    (height, width), place = scene.cube.shape[:2], Georeference.of(scene.crs, scene.transform)
+    profile = {
+        "driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": scene.labels.dtype, "nodata": 0,
+        "crs": place.crs, "transform": place.transform, "tiled": True, "blockxsize": 256, "blockysize": 256,
+        "compress": "deflate", "sparse_ok": True, "bigtiff": "if_safer",
+    }  # fmt: skip
+    names = json.dumps(category_names(scene.classes), ensure_ascii=False)
+    try:
+        with quiet_gdal(), rasterio.open(path, "w", **profile) as raster:
+            raster.update_tags(CLASS_NAMES=names)
+            if scene.labels.dtype == np.uint8:
+                raster.write_colormap(1, colour_table(scene.classes))
+            for part, (row, column) in scene.parts:
+                values = labels[row : row + part.height, column : column + part.width].astype(scene.labels.dtype)
+                window = RasterioWindow(part.col0, part.row0, part.width, part.height)
+                if values.any():
+                    raster.write(values, 1, window=window)
+        write_class_sidecar(path, scene.classes)
+    except GDAL_ERRORS as error:
+        raise output_error(path, OSError(str(error))) from error
 
 
 def _write_on_map(path: Path, labels: NDArray[Any], scene: LabelledScene) -> None:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import rasterio
 import torch
 
+from spectraldiff.data.cube import SceneCube
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.normaliser import common_normaliser
 from spectraldiff.options import RUNS
@@ -34,7 +36,12 @@ from spectraldiff.training.trainer import Aims, Training
 from spectraldiff_runtime.errors import RunError, UsageError
 from spectraldiff_runtime.limits import THREADS
 from spectraldiff_runtime.messages import resume_command, sdiff
-from spectraldiff_runtime.validation import as_int_or_none
+from spectraldiff_runtime.tiling.memory_plan import DEFAULT_MEMORY, MEGABYTE
+from spectraldiff_runtime.validation import as_int, as_int_or_none
+
+# What a training holds besides scenes and features: PyTorch, networks and their steps, blocks of scenes on disk.
+LEAST_MEMORY = 1500 * MEGABYTE
+CACHE = 64 * MEGABYTE  # GDAL's
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class RunPlace:
         threads and ``"auto"``.
     warning
         What a user must know of the options of a new run; empty for nothing.
+    max_memory
+        Bytes that the process may hold: what more labelled pixels take lies on disk meanwhile.
     """
 
     run: Path | None = None
@@ -62,8 +71,15 @@ class RunPlace:
     threads: int | None = None
     device: str | None = None
     warning: str = ""
+    max_memory: int = DEFAULT_MEMORY
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "max_memory", as_int("max_memory", self.max_memory))
+        if self.max_memory < LEAST_MEMORY:
+            raise UsageError(
+                f"--max-memory {self.max_memory // MEGABYTE}MB does not hold a training: give at least "
+                f"{LEAST_MEMORY // MEGABYTE}MB"
+            )
         threads = as_int_or_none("threads", self.threads)
         if threads is not None and not 1 <= threads <= THREADS:
             raise UsageError(f"threads is {threads}: wanted 1 to {THREADS:,}")
@@ -94,6 +110,13 @@ def train(
         Of any kind; nothing is written before the data are read, checked and split.
     """
     keep_freed_memory()
+    with rasterio.Env(GDAL_CACHEMAX=CACHE):
+        return _train(request, place, monitor, scenes)
+
+
+def _train(
+    request: Request, place: RunPlace, monitor: Monitor, scenes: Sequence[LabelledScene] | None
+) -> tuple[RunFolder, Result]:
     folder = place.unfinished
     if folder is None:
         _check_before(place, monitor)
@@ -108,7 +131,7 @@ def train(
     kept = final or splits
     prior, test = request.prior_of(scenes[0].classes), request.test_labels(scenes, kept)
     denoiser = None if request.denoiser is None or request.preset.raw else Path(request.denoiser)
-    aims = Aims(prior, final, test, denoiser)
+    aims = Aims(prior, final, test, denoiser, _left_for_features(scenes, place.max_memory))
     if folder is not None:
         _go_on(folder, scenes, splits, kept)
     elif denoiser is not None:  # refused before a run is begun
@@ -122,6 +145,17 @@ def train(
         result = training.finish(request.compare_raw, request.command())
     _warn((result.temperature.note, request.fewer_components(folder.read_json(FACTS))), monitor)
     return folder, result
+
+
+def _left_for_features(scenes: Sequence[LabelledScene], most: int) -> int:
+    """Return the bytes that features may take of `most`; UsageError where the scenes that are held leave none."""
+    held: int = sum(scene.cube.nbytes for scene in scenes if not isinstance(scene.cube, SceneCube))
+    if LEAST_MEMORY + held > most:
+        least = -(-(LEAST_MEMORY + held) // MEGABYTE)
+        raise UsageError(
+            f"--max-memory {most // MEGABYTE}MB does not hold the scenes, {held // MEGABYTE}MB: give at least {least}MB"
+        )
+    return max(most - held - LEAST_MEMORY, MEGABYTE)
 
 
 def reopen(path: Path, given: Sequence[str] = ()) -> tuple[RunFolder, Request]:

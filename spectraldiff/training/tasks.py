@@ -114,7 +114,9 @@ class BlockPool:
         scene, found = self.pixels.scene, []
         for _, window in spread_blocks([scene], self.count, time, self.shift):
             values, good = scene.read(window)
-            part = replace(scene, cube=values, labels=np.zeros(good.shape, np.uint8), missing=~good, groups=None, canvas=None)
+            part = replace(
+                scene, cube=values, labels=np.zeros(good.shape, np.uint8), missing=~good, groups=None, canvas=None
+            )
             found.append(NormalisedScene(part, self.pixels.normaliser, self.pixels.fill))
         return found
 

@@ -14,6 +14,7 @@ from spectraldiff.accuracy.independent_test import IndependentLabels
 from spectraldiff.accuracy.mapped_scene import MappedScene, Predictions, held_out_predictions
 from spectraldiff.data.canvas import LARGE
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.ensemble.mosaic import FEATURES, MOST
 from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
 from spectraldiff.models.classifier import Classifier, new_denoiser
 from spectraldiff.models.diffusion import Denoiser
@@ -61,12 +62,15 @@ class Aims:
         Independent test labels.
     denoiser
         The run whose denoiser is taken; None to train one.
+    memory
+        Bytes of features that memory may hold; more lie in the run folder meanwhile.
     """
 
     prior: Prior = OF_TRAINING_PIXELS
     final: Sequence[Split] | None = None
     test: IndependentLabels | None = None
     denoiser: Path | None = None
+    memory: int = MOST
 
 
 class Training:
@@ -110,7 +114,7 @@ class Training:
         self.seconds = {k.removesuffix(".seconds"): float(v) for k, v in self.state.items() if k.endswith(".seconds")}
         self.histories: dict[str, list[float]] = {}
         data = TrainingData.of(self.scenes, self.splits, compute.device)
-        self.data = replace(data, prior=self.aims.prior, folder=run.path)
+        self.data = replace(data, prior=self.aims.prior, folder=run.path, memory=self.aims.memory)
 
     def finish(self, compare_raw: bool = False, command: str = "") -> Result:
         """Run what is left of the training and write the finished run folder.
@@ -281,3 +285,4 @@ class Training:
         write_run_report(self.run.path / run_folder.REPORT, result, model.preset, self.compute, command)
         save_model(self.run, model.cpu(), model_facts(result))
         self.run.drop_state()
+        (self.run.path / FEATURES).unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from spectraldiff.data.canvas import BLOCK
 from spectraldiff.data.cube import SceneCube
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.data.statistics import spread_blocks, statistics_of
+from spectraldiff.ensemble.mosaic import MOST
 from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
 from spectraldiff.models.classifier import NO_OUTSIDE, Classifier, SceneLayers, square
 from spectraldiff.models.normaliser import NormalisedScene, Normaliser, common_normaliser, filled_window
@@ -44,8 +45,8 @@ class TrainingData:
         The normalised pixels of each scene, computed by window, on the training device.
     prior
         The shares of the classes that the map assumes.
-    folder
-        Where features lie meanwhile that are too large for memory; None for memory.
+    folder, memory
+        Where features lie meanwhile that are more than so many bytes; None for memory.
     """
 
     scenes: tuple[LabelledScene, ...]
@@ -55,6 +56,7 @@ class TrainingData:
     pixels: tuple[NormalisedScene, ...]
     prior: Prior = OF_TRAINING_PIXELS
     folder: Path | None = None
+    memory: int = MOST
 
     @classmethod
     def of(cls, scenes: tuple[LabelledScene, ...], splits: tuple[Split, ...], device: torch.device) -> "TrainingData":
@@ -86,9 +88,9 @@ class TrainingData:
     def moments(self) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of each normalised band, (B,): of all scenes, or of evenly spread blocks.
 
-        Blocks stand for scenes that stay on disk.
+        Blocks stand for large scenes.
         """
-        if any(isinstance(scene.cube, SceneCube) for scene in self.scenes):
+        if any(scene.large for scene in self.scenes):
             parts = [self.scenes[index].read(window) for index, window in spread_blocks(self.scenes, 4 * SAMPLES)]
         else:
             parts = [(scene.cube, scene.valid) for scene in self.scenes]

@@ -17,12 +17,12 @@ from spectraldiff.splits.draw import Geometry, make_splits
 from spectraldiff.splits.label_counts import count_labels, doubts
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.data_digest import check_unchanged, data_digests
-from spectraldiff.training.training_data import sample_tiles
 from spectraldiff.training.fit_classifier import ClassifierFit
 from spectraldiff.training.request import Request
 from spectraldiff.training.run_folder import create_run, write_pixels
 from spectraldiff.training.run_model import load_model
 from spectraldiff.training.trainer import Training
+from spectraldiff.training.training_data import sample_tiles
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, RunError, SceneError
 
