@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
+from spectraldiff.accuracy.mapped_scene import Picture
 from spectraldiff.accuracy.metrics import calibration, score
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models import reconstruction
@@ -61,11 +62,15 @@ def test_loss_curve(tmp_path, history):
     assert share_of(picture, (0, 114, 178)) > 0
 
 
+def drawn(scene: LabelledScene, predicted: np.ndarray) -> Picture:
+    return Picture(scene.cube, scene.wavelengths, scene.valid, scene.labels, predicted)
+
+
 @pytest.mark.parametrize("size", [(12, 10), (10, 60)])
 def test_class_maps_paint_labels_and_map(tmp_path, size):
     scene = tiny_scene(*size)
     predicted = np.full(size, 2, dtype=np.uint8)
-    figures.class_maps(tmp_path / "maps.png", scene, scene.labels, predicted, "Maps")
+    figures.class_maps(tmp_path / "maps.png", scene, drawn(scene, predicted), "Maps")
     picture = pixels_of(tmp_path / "maps.png")
     assert margins_are_white(picture)
     shares = [share_of(picture, c.colour) for c in CLASSES]
@@ -115,7 +120,7 @@ def test_names_of_any_length_leave_room_for_the_picture(tmp_path, count, words):
     spectra = [reconstruction.Spectra(c.name, *np.eye(3)) for c in classes]
     figures.spectral_curves(tmp_path / "m" / "c.png", spectra, None)
     assert margins_are_white(pixels_of(tmp_path / "m" / "c.png"))
-    figures.class_maps(tmp_path / "maps.png", scene, scene.labels, scene.labels, "Maps")
+    figures.class_maps(tmp_path / "maps.png", scene, drawn(scene, scene.labels), "Maps")
     with Image.open(tmp_path / "maps.png") as image:
         assert margins_are_white(np.asarray(image.convert("RGB")))
 
