@@ -19,11 +19,13 @@ from pyarrow import parquet
 
 from spectraldiff.accuracy.assessment import assess
 from spectraldiff.accuracy.independent_test import read_independent
+from spectraldiff.accuracy.mapped_scene import Picture
+from spectraldiff.data.label_ground import Ground, labels_of
 from spectraldiff.data.label_reader import read_own_labels, renumbered
 from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff.data.merge_labels import joined
 from spectraldiff.data.merge_scenes import alike, differing_bands, unit_doubts, with_common_names
-from spectraldiff.data.scene import LabelledScene, _labels_of
+from spectraldiff.data.scene import LabelledScene
 from spectraldiff.data.value_checks import scale_doubts, value_doubts
 from spectraldiff.splits.draw import Geometry, make_splits
 from spectraldiff.splits.label_counts import ClassLabels, doubts
@@ -189,7 +191,13 @@ def sensor_geometry(folder: Path) -> list[str]:
     columns = np.tile(np.array([0, 0, 0, 1, 1, 1], np.int32), (4, 1))
     rows = np.arange(4, dtype=np.int32)[:, None].repeat(6, 1)
     grid = LookupGrid(rows, columns, PLACE)
-    return list(_labels_of(raster(folder / "l.tif", STRIPES), (4, 2), PLACE, grid, "s", None).remarks)
+    return list(labels_of(raster(folder / "l.tif", STRIPES), Ground((4, 2), PLACE, "s", grid), None).remarks)
+
+
+@case
+def map_in_part(_: Path) -> list[str]:
+    none = np.zeros((2, 2), np.uint8)
+    return [Picture(np.zeros((2, 2, 3)), None, none > 0, none, none, windows=3, side=64, share=0.1).note]
 
 
 @case

@@ -11,7 +11,7 @@ from spectraldiff_runtime.window import Window
 
 # Bytes of a scene that are read whole, and of what is read, and kept, around a window of a larger one.
 HELD, KEPT = 128 * 2**20, 32 * 2**20
-PART = 48 * 2**20  # bytes that a pass over a scene reads at once
+PART = 32 * 2**20  # bytes that a pass over a scene reads at once
 
 
 class SceneCube:
@@ -59,8 +59,11 @@ class SceneCube:
             if not _within(window, self._where):
                 self._load(self._around(window))
             rows, columns = _slices(window, self._where)
-            missing = None if self._missing is None else self._missing[rows, columns].copy()
-            return self._values[rows, columns].copy(), missing
+            values, missing = self._values[rows, columns], self._missing
+            missing = None if missing is None else missing[rows, columns]
+            if window == self._where:
+                return values, missing
+            return values.copy(), None if missing is None else missing.copy()  # or what is around them would be held
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Return the whole cube: for scenes that memory holds."""
