@@ -51,7 +51,7 @@ OTHERS = {
     "datasets.write", "describe_product", "map_output.summarise", "outside.lines", "outside_map", "outside_spec",
     "print_profile", "prior.title", "reconstruct", "run_report._prior", "selection.lines", "selection.summary",
     "session.train", "train_output.summarise", "trained_on", "transcoder.__enter__", "units_of",
-    "view.view", "write_accuracy_report",
+    "view.view", "write_accuracy_report", "_round_labels",
 }  # fmt: skip
 TEXTS = list(texts(PACKAGES, OTHERS))
 Command = Callable[..., tuple[int, str, str]]

@@ -111,40 +111,34 @@ def train(
     """
     keep_freed_memory()
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
-        return _train(request, place, monitor, scenes)
-
-
-def _train(
-    request: Request, place: RunPlace, monitor: Monitor, scenes: Sequence[LabelledScene] | None
-) -> tuple[RunFolder, Result]:
-    folder = place.unfinished
-    if folder is None:
-        _check_before(place, monitor)
-    request, compute = _set_up(request, place)
-    if scenes is None:
-        scenes = request.load_scenes()
-    else:
-        request.check_files()
-        scenes = request.prepared(scenes)
-    scenes = (replace(scenes[0], remarks=(*scenes[0].remarks, *request.resumed)), *scenes[1:])
-    splits, final = request.make_splits(scenes), request.final_splits(scenes)
-    kept = final or splits
-    prior, test = request.prior_of(scenes[0].classes), request.test_labels(scenes, kept)
-    denoiser = None if request.denoiser is None or request.preset.raw else Path(request.denoiser)
-    aims = Aims(prior, final, test, denoiser, _left_for_features(scenes, place.max_memory))
-    if folder is not None:
-        _go_on(folder, scenes, splits, kept)
-    elif denoiser is not None:  # refused before a run is begun
-        load_denoiser(denoiser, request.preset, common_normaliser(scenes)[0])
-    _show(scenes, splits, monitor)
-    _warn(() if test is None else test.notes, monitor)
-    folder = folder or _new_run(request, scenes, splits, kept, place)
-    with _held(folder, request, monitor):
-        monitor.message(f"Training the preset '{request.preset.name}' on {compute.device} into '{folder.path}'")
-        training = Training(folder, scenes, splits, request.preset, request.seed, compute, monitor, aims)
-        result = training.finish(request.compare_raw, request.command())
-    _warn((result.temperature.note, request.fewer_components(folder.read_json(FACTS))), monitor)
-    return folder, result
+        folder = place.unfinished
+        if folder is None:
+            _check_before(place, monitor)
+        request, compute = _set_up(request, place)
+        if scenes is None:
+            scenes = request.load_scenes()
+        else:
+            request.check_files()
+            scenes = request.prepared(scenes)
+        scenes = (replace(scenes[0], remarks=(*scenes[0].remarks, *request.resumed)), *scenes[1:])
+        splits, final = request.make_splits(scenes), request.final_splits(scenes)
+        kept = final or splits
+        prior, test = request.prior_of(scenes[0].classes), request.test_labels(scenes, kept)
+        denoiser = None if request.denoiser is None or request.preset.raw else Path(request.denoiser)
+        aims = Aims(prior, final, test, denoiser, _left_for_features(scenes, place.max_memory))
+        if folder is not None:
+            _go_on(folder, scenes, splits, kept)
+        elif denoiser is not None:  # refused before a run is begun
+            load_denoiser(denoiser, request.preset, common_normaliser(scenes)[0])
+        _show(scenes, splits, monitor)
+        _warn(() if test is None else test.notes, monitor)
+        folder = folder or _new_run(request, scenes, splits, kept, place)
+        with _held(folder, request, monitor):
+            monitor.message(f"Training the preset '{request.preset.name}' on {compute.device} into '{folder.path}'")
+            training = Training(folder, scenes, splits, request.preset, request.seed, compute, monitor, aims)
+            result = training.finish(request.compare_raw, request.command())
+        _warn((result.temperature.note, request.fewer_components(folder.read_json(FACTS))), monitor)
+        return folder, result
 
 
 def _left_for_features(scenes: Sequence[LabelledScene], most: int) -> int:
