@@ -255,7 +255,8 @@ class _Sum:
             return
         for first in range(0, len(pixels), 4096):
             some = pixels[first : first + 4096].astype(np.float64)
-            self.values = np.add.reduce(np.concatenate([self.values[None], some]), axis=0)
+            with np.errstate(over="ignore", invalid="ignore"):  # `check_range` says so
+                self.values = np.add.reduce(np.concatenate([self.values[None], some]), axis=0)
 
 
 class _Sample:
