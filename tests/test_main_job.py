@@ -85,6 +85,8 @@ def test_nothing_else_is_left_behind(job: Path) -> None:
     assert sorted(p.name for p in job.iterdir()) == [
         "classes.tif",
         "classes.tif.aux.xml",
+        "model.json",
+        "model.md",
         "model.onnx",
         "runs",
         "scene.tif",

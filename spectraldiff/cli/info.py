@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from spectraldiff.api.describe import describe
-from spectraldiff_runtime.cli.options import Json, Overwrite, print_json
+from spectraldiff_runtime.cli.options import Json, Overwrite, print_json, tell
 from spectraldiff_runtime.errors import UsageError
 from spectraldiff_runtime.messages import cell, console, ranges
 
@@ -51,7 +51,8 @@ def _print_page(file: Path, stac: bool, markdown: bool, more: bool) -> None:
     if stac:
         print_json(stac_item(card, file))
     else:
-        typer.echo(model_page(card, file.name), nl=False)
+        for line in model_page(card, file.name).splitlines():
+            tell(line)
 
 
 def _draw(file: str, kind: str, preview: Path, overwrite: bool) -> dict[str, Any]:

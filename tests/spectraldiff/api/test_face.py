@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import rasterio
 
 import spectraldiff as sd
 from spectraldiff.options import RECONSTRUCT, TRAIN
@@ -35,6 +36,14 @@ def notebook(files, tmp_path_factory):
     return {"scene": scene, "run": run, "export": exported, "map": mapped, "found": found, "calls": calls, "at": folder}
 
 
+def drawn(path: Path) -> dict:
+    """All that a map holds, but for the tags that name its model file."""
+    with rasterio.open(path) as dataset:
+        tags = {key: value for key, value in dataset.tags().items() if not key.startswith("SPECTRALDIFF_")}
+        values, colours = dataset.read().tobytes(), dataset.colormap(1)
+        return {"values": values, "colours": colours, "tags": tags, "profile": dict(dataset.profile)}
+
+
 def test_the_notebook_ends_with_the_map_of_the_commands(notebook, files, tmp_path, capsys):
     scene, labels = map(str, files)
     tiny = [text for name, value in TINY.items() for text in (f"--{name.replace('_', '-')}", str(value))]
@@ -44,8 +53,10 @@ def test_the_notebook_ends_with_the_map_of_the_commands(notebook, files, tmp_pat
     assert sdiff(["export", "--run", run, "--out", model, "-q"]) == 0
     assert sdiff(["map", scene, "--model", model, "--out", out, "-q"]) == 0
     at = notebook["at"]
-    for name in ("classes.tif", "run/model.safetensors", "run/train_pixels.tif"):
+    for name in ("run/model.safetensors", "run/train_pixels.tif"):
         assert (at / name).read_bytes() == (tmp_path / name).read_bytes(), name
+    # The model's card has the date of its training, and the map's fingerprint is that of the model file.
+    assert drawn(at / "classes.tif") == drawn(tmp_path / "classes.tif")
     assert (at / "run" / "run.json").read_text() == (tmp_path / "run" / "run.json").read_text()
     capsys.readouterr()
     assert sdiff(["evaluate", out, "--labels", labels, "--field", "cover"]) == 0
