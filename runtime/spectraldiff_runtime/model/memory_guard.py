@@ -21,7 +21,7 @@ def memory_guarded(expected: float) -> Iterator[None]:
     """Have memory run out, with the errors of that, where the block takes far more than `expected` bytes.
 
     The kernel limits what the process holds in memory of its own (RLIMIT_DATA). On other systems than Linux, and in
-    sandboxes whose kernel does not count mapped memory (gVisor), nothing is limited. Blocks may overlap in several
+    sandboxes whose kernel does not count mapped memory, nothing is limited. Blocks may overlap in several
     threads; the largest limit holds.
     """
     if sys.platform != "linux" or not STATUS.exists():
