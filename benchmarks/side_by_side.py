@@ -27,8 +27,7 @@ def work(name: str, model: Path | None, scene: Path | None, seconds: float) -> N
     from benchmarks import train_speed
     from benchmarks.map_speed import seconds_of_map
     from spectraldiff.datasets.registry import load
-    from spectraldiff.models.classifier import filled
-    from spectraldiff.models.normaliser import normaliser_of
+    from spectraldiff.models.normaliser import filled, normaliser_of
     from spectraldiff.models.presets import FAST
     from spectraldiff.training.compute import choose_compute, keep_freed_memory
     from spectraldiff_runtime import Model
