@@ -3,7 +3,7 @@
 Labels follow one rule everywhere: 0 is unlabelled, classes are 1..K, in uint8 (past 254 classes in uint16).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,18 +167,18 @@ class LabelledScene:
 
     def place(self, values: NDArray[Any], window: Window, found: NDArray[Any]) -> None:
         """Write what a window of the scene holds, (h, w), to its place in an array like the labels."""
-        for part, (row, column) in self.parts:
-            row0, row1 = max(part.row0, window.row0), min(part.row1, window.row1)
-            col0, col1 = max(part.col0, window.col0), min(part.col1, window.col1)
-            if row0 < row1 and col0 < col1:
-                rows = slice(row + row0 - part.row0, row + row1 - part.row0)
-                columns = slice(column + col0 - part.col0, column + col1 - part.col0)
-                inner = slice(row0 - window.row0, row1 - window.row0), slice(col0 - window.col0, col1 - window.col0)
-                values[rows, columns] = found[inner]
+        for outer, inner in self._shared(window):
+            values[outer] = found[inner]
 
     def labels_in(self, window: Window, of: NDArray[Any] | None = None) -> NDArray[Any]:
         """Return the labels of a window of the scene, (h, w), or what another array like them holds there."""
         values, found = self.labels if of is None else of, np.zeros((window.height, window.width), np.int32)
+        for outer, inner in self._shared(window):
+            found[inner] = values[outer]
+        return found
+
+    def _shared(self, window: Window) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+        """Yield what a window and the parts share: rows and columns of the label arrays, and of the window."""
         for part, (row, column) in self.parts:
             row0, row1 = max(part.row0, window.row0), min(part.row1, window.row1)
             col0, col1 = max(part.col0, window.col0), min(part.col1, window.col1)
@@ -186,8 +186,7 @@ class LabelledScene:
                 rows = slice(row + row0 - part.row0, row + row1 - part.row0)
                 columns = slice(column + col0 - part.col0, column + col1 - part.col0)
                 inner = slice(row0 - window.row0, row1 - window.row0), slice(col0 - window.col0, col1 - window.col0)
-                found[inner] = values[rows, columns]
-        return found
+                yield (rows, columns), inner
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return the values of a window of the scene, (h, w, B), and which of its pixels are valid, (h, w).

@@ -166,7 +166,7 @@ class _Spectra:
         for kind in np.flatnonzero(pixels):
             means[kind] = values[labels == kind + 1].mean(axis=0, dtype=np.float64)
         every = 1
-        while len(_packed(values[::every, ::every])) > room:
+        while every < max(labels.shape) and len(_packed(values[::every, ::every])) > room:
             every += 1
         thin = slice(None, None, every)
         return cls(values[thin, thin], known[thin, thin], labels[thin, thin], means, pixels, step * every)
@@ -187,7 +187,6 @@ class _Spectra:
         """Return them as the page's script reads them."""
         whole = self.values.dtype.kind in "iu" and self.values.itemsize <= 4
         values = self.values if whole else self.values.astype(np.float32)
-        percent = None if sure is None else np.rint(100 * sure[:: self.step, :: self.step]).astype(np.uint8)
         return {
             "step": self.step,
             "height": values.shape[0],
@@ -199,7 +198,7 @@ class _Spectra:
             "labels": _base64(_packed(self.labels.astype("<u2"))),
             "second": _base64(_packed((self.closest() if second is None else second).astype("<u2"))),
             "secondOf": "mean spectrum" if second is None else "probability",
-            "percent": None if percent is None else _base64(_packed(percent)),
+            "percent": _percent(sure, self.step),
             "means": [None if np.isnan(row).any() else [float(f"{v:.6g}") for v in row] for row in self.means],
             "pixels": self.pixels.tolist(),
         }
@@ -227,6 +226,11 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
+def _percent(sure: NDArray[np.float32] | None, step: int) -> str | None:
+    """Return every step-th confidence in whole percent, as the page's script reads it; None for none."""
+    return None if sure is None else _base64(_packed(np.rint(100 * sure[::step, ::step]).astype(np.uint8)))
+
+
 def _picture(part: _Part, found: ClassRaster, sure: NDArray[np.float32] | None, step: int) -> dict[str, Any]:
     """Return the true-colour picture, and the classes and confidences above it."""
     scene = part.scene
@@ -244,7 +248,7 @@ def _picture(part: _Part, found: ClassRaster, sure: NDArray[np.float32] | None, 
         "columns": part.width,
         "jpeg": _base64(buffer.getvalue()),
         "labels": _base64(_packed(labels.astype("<u2"))),
-        "percent": None if sure is None else _base64(_packed(np.rint(100 * sure[::step, ::step]).astype(np.uint8))),
+        "percent": _percent(sure, step),
     }
 
 

@@ -136,6 +136,13 @@ def test_what_is_too_large_is_thinned_out_and_said(cube, drawn, write_scene, tmp
     assert spectra_of(data_of(tmp_path / "less.html")).size < cube[::2, ::2].size
 
 
+def test_a_page_without_room_still_holds_one_spectrum(cube, drawn, write_scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(map_view, "LARGEST", 0)
+    found = sd.view(write_map(tmp_path / "c.tif", drawn), write_scene(), tmp_path / "view.html")
+    assert found.spectra == 1
+    np.testing.assert_array_equal(spectra_of(data_of(tmp_path / "view.html")), cube[:1, :1])
+
+
 def test_outputs_are_checked_first(drawn, write_scene, tmp_path):
     classes, scene = write_map(tmp_path / "c.tif", drawn), write_scene()
     with pytest.raises(UsageError, match="wanted a page"):
