@@ -151,7 +151,7 @@ def measure_limits(options: argparse.Namespace) -> list[dict[str, Any]]:
 def measure_sizes(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Map sparse scenes of each size, with and without probabilities."""
     model, scene = options.folder / "tiny.onnx", options.folder / "sparse.img"
-    tiny.write_model(model)
+    tiny.write_model(model, options.classes)
     rows = []
     for megapixels in options.megapixels:
         side = round((megapixels * 1e6) ** 0.5)
@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=list(PRESETS), default="fast")
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--full", type=int, default=FULL, help="rows that have data")
+    parser.add_argument("--classes", type=int, default=tiny.CLASSES, help="of the model for sparse scenes")
     parser.add_argument("--empty", action="store_true", help="4 million pixels of each sparse scene have data")
     parser.add_argument("--seconds", type=float, help="end maps of sparse scenes after so long")
     parser.add_argument("--limits", nargs="+", default=LIMITS)

@@ -16,9 +16,9 @@ SIDE, LABELLED_BANDS = 26, 12
 PLACE = {"crs": "EPSG:32616", "transform": rasterio.Affine(20, 0, 480_000, 0, -20, 4_470_000)}
 
 
-def write_model(path: Path) -> None:
-    """Write a model file of one convolution of 3 x 3 pixels over 4 bands, for 16 classes."""
-    weights = np.random.default_rng(0).normal(size=(CLASSES, BANDS, 3, 3)).astype(np.float32)
+def write_model(path: Path, count: int = CLASSES) -> None:
+    """Write a model file of one convolution of 3 x 3 pixels over 4 bands, for `count` classes."""
+    weights = np.random.default_rng(0).normal(size=(count, BANDS, 3, 3)).astype(np.float32)
     nodes = [
         helper.make_node("Conv", ["tile", "weights"], ["scores"]),
         helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1),
@@ -36,11 +36,11 @@ def write_model(path: Path) -> None:
         [
             value("classes", TensorProto.UINT8, ["N", "h", "w"]),
             value("confidence", TensorProto.FLOAT, ["N", "h", "w"]),
-            value("probabilities", TensorProto.FLOAT, ["N", CLASSES, "h", "w"]),
+            value("probabilities", TensorProto.FLOAT, ["N", count, "h", "w"]),
         ],
         [numpy_helper.from_array(values, name) for name, values in constants.items()],
     )
-    classes = tuple(LandCoverClass(k, f"class {k}", colour) for k, colour in enumerate(palette(CLASSES), start=1))
+    classes = tuple(LandCoverClass(k, f"class {k}", colour) for k, colour in enumerate(palette(count), start=1))
     card = ModelCard(
         name="tiny", preset="tiny", features="raw", classes=classes, bands=BANDS, wavelengths=None, halo=1,
         nodata=None, fill=(0.0,) * BANDS,

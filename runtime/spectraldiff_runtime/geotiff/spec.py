@@ -18,6 +18,8 @@ PREDICTED = {"DEFLATE", "LZW", "ZSTD"}
 # GDAL holds two tiles a thread while it compresses; together they stay below this (bytes).
 TILES_IN_FLIGHT = 64 * 2**20
 MAX_THREADS = 8
+# What the process that makes rasters holds without tiles, with GDAL's cache; and tiles, a thread and in addition.
+PROCESS, TILES_A_THREAD, TILES = 65 * 10**6, 5, 1
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,22 @@ def outside_spec(height: int, width: int, place: Georeference, tags: Mapping[str
     return RasterSpec(height, width, 1, "uint8", OUTSIDE_NODATA, place, tags, (name,))
 
 
-def creation_options(spec: RasterSpec, form: Format) -> dict[str, str]:
-    """Return GDAL's creation options: ours, and over them those of the format."""
+def raster_memory(count: int, dtype: str, form: Format, threads: int = 1) -> int:
+    """Return the bytes that the process takes which makes a raster of `count` bands, and compresses in `threads`."""
+    return PROCESS + _tile_bytes(count, dtype, form) * (TILES + TILES_A_THREAD * threads)
+
+
+def _tile_bytes(count: int, dtype: str, form: Format) -> int:
+    """Return the bytes of what GDAL stores together: a tile of all bands, or of one."""
+    asked = {key.upper(): value.upper() for key, value in form.options.items()}
+    alone = asked.get("INTERLEAVE", "PIXEL" if form.driver == "COG" else "BAND") == "BAND"
+    return form.blocksize**2 * (1 if alone else count) * np.dtype(dtype).itemsize
+
+
+def creation_options(spec: RasterSpec, form: Format, memory: int | None = None) -> dict[str, str]:
+    """Return GDAL's creation options: ours, where it may take `memory` bytes, and over them those of the format."""
     asked = {key.upper(): value for key, value in form.options.items()}
-    ours = {"COMPRESS": "DEFLATE", "BIGTIFF": "IF_SAFER", "NUM_THREADS": str(_threads(spec, form))}
+    ours = {"COMPRESS": "DEFLATE", "BIGTIFF": "IF_SAFER", "NUM_THREADS": str(_threads(spec, form, memory))}
     if form.driver == "COG":
         ours["BLOCKSIZE"] = str(form.blocksize)
         if asked.keys() & {"RESAMPLING", "OVERVIEW_RESAMPLING"}:
@@ -143,10 +157,13 @@ def creation_options(spec: RasterSpec, form: Format) -> dict[str, str]:
     return ours | asked
 
 
-def _threads(spec: RasterSpec, form: Format) -> int:
+def _threads(spec: RasterSpec, form: Format, memory: int | None) -> int:
     """Return how many threads compress: as many as their tiles have room for."""
-    tile = form.blocksize**2 * spec.count * np.dtype(spec.dtype).itemsize
-    return max(1, min(MAX_THREADS, os.cpu_count() or 1, TILES_IN_FLIGHT // (2 * tile)))
+    tile = _tile_bytes(spec.count, spec.dtype, form)
+    room = TILES_IN_FLIGHT // (2 * tile)
+    if memory is not None:
+        room = min(room, (memory - raster_memory(spec.count, spec.dtype, form, 0)) // (TILES_A_THREAD * tile))
+    return max(1, min(MAX_THREADS, os.cpu_count() or 1, room))
 
 
 def overview_factors(height: int, width: int, blocksize: int) -> list[int]:

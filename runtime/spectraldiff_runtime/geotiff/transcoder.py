@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
-CACHE = 32 * 2**20  # bytes of GDAL's block cache
+CACHE = 16 * 2**20  # bytes of GDAL's block cache
 COMPARED = 8 * 2**20  # bytes that are compared at once
 OUTCOME = "\x1e"  # begins the line that says how a job went
 SETTINGS = {
@@ -80,11 +80,19 @@ def run(job: TranscodeJob) -> Outcome:
 class Transcoder:
     """The process, which may be started before there is a job; a context manager that ends it, also after Ctrl-C.
 
+    Parameters
+    ----------
+    memory
+        Bytes that it may take; None where nobody has planned for it.
+
     Raises
     ------
     OSError
         The process cannot be started.
     """
+
+    def __init__(self, memory: int | None = None) -> None:
+        self.memory = memory
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-P", "-c", f"from {__name__} import main; main()"]
@@ -197,23 +205,24 @@ def compare(wanted_path: str, found_path: str) -> None:
         if (wanted.shape, wanted.dtypes) != (found.shape, found.dtypes):
             raise DifferenceError(f"read back, it has size {found.shape} and bands of {found.dtypes[0]}")
         for window in _windows(found):
-            pair = wanted.read(window=window), found.read(window=window)
-            if not np.array_equal(*pair, equal_nan=pair[0].dtype.kind == "f"):
-                raise DifferenceError(f"read back, it differs from row {window.row_off} on from what was written")
+            for band in found.indexes:  # one by one: a tile of all is decoded once, and takes memory once
+                pair = wanted.read(band, window=window), found.read(band, window=window)
+                if not np.array_equal(*pair, equal_nan=pair[0].dtype.kind == "f"):
+                    raise DifferenceError(f"read back, it differs from row {window.row_off} on from what was written")
         levels = len(found.overviews(1))
     for level in range(levels):
         with rasterio.open(found_path, overview_level=level) as overview:
             for window in _windows(overview):
-                overview.read(window=window)
+                for band in overview.indexes:
+                    overview.read(band, window=window)
 
 
 def _windows(raster: Any) -> Iterator[Any]:
-    """Yield windows that cover the raster in whole tiles, of about `COMPARED` bytes."""
+    """Yield windows that cover the raster: one tile, or of a single band as many as `COMPARED` bytes hold."""
     from rasterio.windows import Window
 
     rows, cols = raster.block_shapes[0]
-    tile = rows * cols * raster.count * 8
-    width = cols * max(1, COMPARED // tile)
+    width = cols * (max(1, COMPARED // (rows * cols * 8)) if raster.count == 1 else 1)
     for row in range(0, raster.height, rows):
         for col in range(0, raster.width, width):
             yield Window(col, row, min(width, raster.width - col), min(rows, raster.height - row))

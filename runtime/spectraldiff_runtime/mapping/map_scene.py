@@ -26,14 +26,14 @@ from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.output.block import BEYOND_ALL, RequestedLayers
 from spectraldiff_runtime.output.block import Block as Block
-from spectraldiff_runtime.output.file_sink import FileSink, is_up_to_date
+from spectraldiff_runtime.output.file_sink import FileSink, is_up_to_date, memory_of_rasters
 from spectraldiff_runtime.output.pixel_counts import count_values
 from spectraldiff_runtime.output.sinks import ArraySink, Outputs, Sink, WriteOptions
 from spectraldiff_runtime.scene.clouds import KEEP, CloudChoice
 from spectraldiff_runtime.scene.file_state import SceneWatch
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import BandChoice, Scene
-from spectraldiff_runtime.tiling.memory_plan import DEFAULT_MEMORY, RASTERS
+from spectraldiff_runtime.tiling.memory_plan import DEFAULT_MEMORY
 from spectraldiff_runtime.tiling.plan import Plan
 
 if TYPE_CHECKING:
@@ -197,8 +197,12 @@ def _map(
         laid = on_map(opened)
         region = request.region.find(laid)
         read = sensor_region(opened, laid, region)
-        held = held_for_map(opened, laid, model.card, outputs.requested) + (0 if outputs.out is None else RASTERS)
-        plan = request.compute.plan(model, opened, read.window, held)
+        held = held_for_map(opened, laid, model.card, outputs.requested)
+        rasters = 0 if outputs.out is None else memory_of_rasters(model.card, outputs, request.writing.form)
+        plan = request.compute.plan(model, opened, read.window, held, rasters)
+        request = replace(
+            request, writing=replace(request.writing, memory=request.compute.left_for_rasters(model, held))
+        )
         watch = SceneWatch(opened)
         facts = {} if outputs.out is None else _facts(model, opened, region, request)
         if outputs.out is not None and request.writing.resume and is_up_to_date(outputs, facts):
@@ -219,6 +223,8 @@ def _map(
             else:
                 stages = run_on_cluster(job, sink, reporter, path, request.source, cluster)
             watch.check()
+            if outputs.out is not None:
+                model.release()  # for the process that makes the rasters
             finish = StageStats("finish", pixels=region.window.height * region.window.width)
             ended = time.perf_counter()
             arrays, pixels = sink.finish()

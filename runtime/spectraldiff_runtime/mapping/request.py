@@ -24,7 +24,7 @@ from spectraldiff_runtime.scene.array import ArrayScene
 from spectraldiff_runtime.scene.clouds import DROP, KEEP, CloudChoice, cloud_choice
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import ALL_BANDS, BandChoice, Scene, chosen_bands
-from spectraldiff_runtime.tiling.memory_plan import GpuBudget, make_plan
+from spectraldiff_runtime.tiling.memory_plan import FINISHING, GpuBudget, make_plan
 from spectraldiff_runtime.tiling.plan import Plan
 from spectraldiff_runtime.validation import as_float, as_int, as_int_or_none, as_tuple, nodata_value
 from spectraldiff_runtime.window import Window
@@ -179,12 +179,19 @@ class ComputeOptions:
             raise UsageError(f"tile is {tile} and batch is {batch}: wanted 1 or more")
         return cls(as_int("max_memory", max_memory), tile, batch, cluster)
 
-    def plan(self, model: Model, scene: Scene, window: Window, held: int = 0) -> Plan:
-        """Return how the window is cut into strips and tiles that fit into memory, where `held` bytes are taken."""
+    def plan(self, model: Model, scene: Scene, window: Window, held: int = 0, rasters: int = 0) -> Plan:
+        """Return how the window is cut into strips and tiles that fit into memory.
+
+        `held` bytes are taken, and `rasters` at the end by the process that makes them.
+        """
         return make_plan(
-            model.card, 2 * model.size + held, scene, window,
-            max_memory=self.max_memory, tile=self.tile, batch=self.batch, gpu=gpu_budget(model, self.cluster),
+            model.card, 2 * model.size + held, scene, window, max_memory=self.max_memory, tile=self.tile,
+            batch=self.batch, gpu=gpu_budget(model, self.cluster), rasters=rasters,
         )  # fmt: skip
+
+    def left_for_rasters(self, model: Model, held: int) -> int:
+        """Return the bytes that the process may take which makes the rasters, where `held` are taken here."""
+        return self.max_memory - FINISHING - 2 * model.size - held
 
 
 def gpu_budget(model: Model, cluster: "ClusterOptions | None" = None) -> GpuBudget | None:

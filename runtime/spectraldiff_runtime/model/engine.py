@@ -23,7 +23,7 @@ from spectraldiff_runtime.messages import one_line
 from spectraldiff_runtime.model.card import ModelCard as ModelCard
 from spectraldiff_runtime.model.cuda import PinnedBuffers, free_memory
 from spectraldiff_runtime.model.graph_check import check_operators, check_results, check_signature
-from spectraldiff_runtime.model.memory_guard import memory_guarded
+from spectraldiff_runtime.model.memory_guard import memory_guarded, trim_heap
 from spectraldiff_runtime.model.model_file import is_sealed, parse_card, read_model_bytes
 from spectraldiff_runtime.model.oom import OUT_OF_MEMORY, TERMINATED, BatchSplitter, what_failed
 from spectraldiff_runtime.model.session import GPU_RUNS, cpu_threads, gpu_of, open_session, why_cuda_unavailable
@@ -34,6 +34,10 @@ OUTSIDE = "outside"  # a further output that a file may have
 
 # Bytes of working memory for each padded pixel from which on no memory is kept between runs: it would double.
 LARGE_WORKSPACE = 100_000
+
+
+def _keeps_memory(card: ModelCard) -> bool:
+    return (card.workspace or 0) < LARGE_WORKSPACE
 
 
 def _warn(text: str) -> None:
@@ -151,7 +155,7 @@ class Model:
             )
         check_operators(data, f"'{path}'")
         count = threads or cpu_threads()
-        arena = (card.workspace or 0) < LARGE_WORKSPACE
+        arena = _keeps_memory(card)
         float16 = card.precision == "fp16"
         with memory_guarded(len(data)) if why_cuda_unavailable() or device == "cpu" else nullcontext():
             session, used, note = open_session(data, device, count, f"'{path}'", arena=arena, float16=float16)
@@ -198,6 +202,15 @@ class Model:
         arrays = self.splitter.run(lambda piece: self._run_piece(names, piece, options), tiles)
         results: Mapping[str, Any] = dict(zip(names, arrays, strict=True))
         return Prediction(*(results.get(name) for name in asked))  # type: ignore[arg-type]
+
+    def release(self) -> None:
+        """Give the memory that the CPU's runs have kept back to the system; the next run takes it anew."""
+        if self.gpu is not None or not _keeps_memory(self.card):
+            return
+        options, side = self.run_options(), 2 * self.card.halo + 1
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._run_piece(["classes"], np.zeros((1, self.card.bands, side, side), np.float32), options)
+        trim_heap()
 
     def check_outside(self) -> None:
         """Raise UsageError where the graph cannot say how far pixels are from the training classes."""

@@ -1,9 +1,10 @@
 """A graph may take about the memory that its card says, not that of the machine."""
 
+import ctypes
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
@@ -33,6 +34,12 @@ def memory_guarded(expected: float) -> Iterator[None]:
         yield
     finally:
         _leave(limit)
+
+
+def trim_heap() -> None:
+    """Have the C library give free memory back to the system, where it can."""
+    with suppress(AttributeError, OSError, TypeError):  # none but glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _held() -> int:

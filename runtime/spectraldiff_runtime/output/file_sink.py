@@ -24,7 +24,15 @@ from spectraldiff_runtime.classes import class_dtype
 from spectraldiff_runtime.errors import OutputError
 from spectraldiff_runtime.geo.georeference import window_georeference
 from spectraldiff_runtime.geotiff.encode import EncodedRaster, check_format
-from spectraldiff_runtime.geotiff.spec import RasterSpec, class_spec, confidence_spec, outside_spec, probability_spec
+from spectraldiff_runtime.geotiff.spec import (
+    Format,
+    RasterSpec,
+    class_spec,
+    confidence_spec,
+    outside_spec,
+    probability_spec,
+    raster_memory,
+)
 from spectraldiff_runtime.geotiff.transcoder import Transcoder
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.output.block import NO_OUTSIDE, Block
@@ -84,7 +92,7 @@ class FileSink:
         self.unlike: int | None = None
         self._journal: Journal
         self._left = window.height * window.width
-        self._stack = ExitStack()
+        self._stack, self._rastering = ExitStack(), ExitStack()
         self._named: set[Path] = set()
         self._transcoder: Transcoder | None = None
 
@@ -99,6 +107,7 @@ class FileSink:
                 self._named = self._published()
             self._check_names(self._journal.published)
             self.plan = self._plan_of_journal()
+            begun.enter_context(self._rastering)
             self._stack = begun.pop_all()
         self._left -= self._journal.done_pixels
         return self
@@ -170,7 +179,7 @@ class FileSink:
     def _started(self) -> Transcoder:
         """Start the process that makes the rasters, so that it is ready when it is needed."""
         with interrupts_deferred():
-            return self._stack.enter_context(Transcoder())
+            return self._rastering.enter_context(Transcoder(self._writing.memory))
 
     def _own(self, window: Window) -> Window:
         """Return a window in the map's rows and columns."""
@@ -219,6 +228,7 @@ class FileSink:
             _enter(files, raster)
             raster.finish()
             outputs.append(raster)
+        self._rastering.close()  # what the process holds goes before the picture is drawn
         preview = self._outputs.preview
         if preview is not None and preview in folders:
             title = Path(self._scene.name).name
@@ -274,6 +284,11 @@ def layers_of(card: ModelCard, outputs: Outputs) -> list[Layer]:
     if outputs.requested.reads_outside:
         layers.append(Layer("outside", np.dtype(np.uint8), fill=NO_OUTSIDE))
     return layers
+
+
+def memory_of_rasters(card: ModelCard, outputs: Outputs, form: Format) -> int:
+    """Return the bytes that the process takes at least which makes the rasters of a map."""
+    return max(raster_memory(layer.count, layer.dtype.name, form) for layer in layers_of(card, outputs))
 
 
 def to_percent(confidence: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -49,11 +49,12 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """How files are written: their format, and what happens to files that exist."""
+    """How files are written: their format, what happens to files that exist, and the bytes to make rasters with."""
 
     form: Format
     overwrite: bool = False
     resume: bool = False
+    memory: int | None = None
 
     @classmethod
     def of(cls, form: Format, overwrite: bool, resume: bool) -> "WriteOptions":

@@ -19,8 +19,9 @@ DEFAULT_MEMORY = 4000 * MEGABYTE
 
 # What a mapping process holds before it reads anything: Python, NumPy, Numba's compiler, GDAL and ONNX Runtime.
 BASE = 400 * MEGABYTE
-# What the process that makes the rasters holds while this one still holds all that it was planned for.
-RASTERS = 40 * MEGABYTE
+# What the process that makes the rasters holds while it waits and this one holds all that it was planned for; and what
+# this one holds, without the model's weights, while that one works.
+WAITING, FINISHING = 40 * MEGABYTE, 330 * MEGABYTE
 # How the rest is shared out; what is left over is for the queues of results, the journal and the allocators.
 INFERENCE_SHARE, STRIPS_SHARE, BATCHES_SHARE, CACHE_SHARE = 0.55, 0.22, 0.12, 0.06
 
@@ -53,6 +54,7 @@ def make_plan(
     tile: int | None = None,
     batch: int | None = None,
     gpu: "GpuBudget | None" = None,
+    rasters: int = 0,
 ) -> Plan:
     """Fit tiles, batches and strips into `max_memory` bytes.
 
@@ -66,23 +68,32 @@ def make_plan(
         than `window`.
     gpu
         The GPU that inference runs on; None on the CPU.
+    rasters
+        Bytes that the process takes at the end which makes the rasters; 0 where there is none.
 
     Raises
     ------
     UsageError
-        Not even the smallest tile fits, or not the one asked for.
+        Not even the smallest tile fits, or not the one asked for; or the rasters cannot be made.
     """
-    left = max_memory - BASE - held
+    waiting = min(rasters, WAITING)
+    left = max_memory - BASE - waiting - held
     room = _MemoryBudget(card, left, gpu)
     tiles, longest = batch or 1, max(window.height, window.width)
     asked = None if tile is None else min(tile, longest)
     chosen = asked or room.tile(_preferred_tile(card.halo) if gpu is None else GPU_TILE, tiles)
     needed = room.needed(chosen, tiles)
-    if needed > left * MOST_SHARE:
-        least = BASE + held + int(room.needed(asked or SMALLEST_TILE, tiles) / MOST_SHARE) + 1
+    ending = FINISHING + held + rasters if rasters else 0
+    if needed > left * MOST_SHARE or ending > max_memory:
+        least = BASE + waiting + held + int(room.needed(asked or SMALLEST_TILE, tiles) / MOST_SHARE) + 1
+        what = (
+            f"this model on tiles of {chosen} pixels" if ending <= max_memory else "what makes the rasters at the end"
+        )
+        smaller = " or a smaller --tile or --batch" if tile or batch else ""
         raise UsageError(
-            f"--max-memory {max_memory // MEGABYTE}MB does not hold this model on tiles of {chosen} pixels: "
-            f"give at least {-(-least // MEGABYTE)}MB" + (" or a smaller --tile or --batch" if tile or batch else "")
+            f"--max-memory {max_memory // MEGABYTE}MB does not hold {what}: give at least "
+            f"{-(-max(least, ending) // MEGABYTE)}MB"
+            + (smaller if ending <= max_memory else " or a smaller --blocksize")
         )
     rows, columns = _strip_size(card, scene, window, chosen, min(left * STRIPS_SHARE, (left - needed) / 2))
     height, width = scene.blocks

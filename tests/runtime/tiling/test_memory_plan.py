@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spectraldiff_runtime.errors import UsageError
-from spectraldiff_runtime.tiling.memory_plan import MEGABYTE, STRIP_PIXELS, GpuBudget, make_plan
+from spectraldiff_runtime.tiling.memory_plan import MEGABYTE, STRIP_PIXELS, WAITING, GpuBudget, make_plan
 from spectraldiff_runtime.tiling.plan import Plan, largest_tile, strips, tiles_of_strip
 from spectraldiff_runtime.window import Window, source_window
 
@@ -110,6 +110,17 @@ def test_parts_of_few_bands_are_not_larger_in_larger_scenes(card, blocks):
         for side in (2000, 8000, 32_000)
     ]
     assert all(0.5 * STRIP_PIXELS < plan.rows * plan.columns <= STRIP_PIXELS for plan in plans)
+
+
+def test_the_process_that_makes_the_rasters_has_room_at_the_end(card):
+    """It waits while the model runs, and works when that has given its memory back."""
+    scene, window = FakeScene(500, 500, 7, (1, 500)), Window(0, 500, 0, 500)
+    hungry = replace(card, workspace=100_000.0, halo=10)
+    plan = make_plan(hungry, 0, scene, window, max_memory=2000 * MEGABYTE, rasters=10**9)
+    assert plan == make_plan(hungry, 0, scene, window, max_memory=2000 * MEGABYTE - WAITING)
+    with pytest.raises(UsageError, match="what makes the rasters at the end: give at least 1330MB or a smaller --bloc"):
+        make_plan(hungry, 0, scene, window, max_memory=1329 * MEGABYTE, rasters=10**9)
+    make_plan(hungry, 0, scene, window, max_memory=1330 * MEGABYTE, rasters=10**9)
 
 
 def test_what_is_held_anyway_is_taken_off(card):
