@@ -177,7 +177,6 @@ def resume_line(given: Path, run: Path) -> list[str]:
         return ["info", str(run)]
     if (run / "run.json").exists():
         return ["train", "--resume", str(run), "-q"]
-    shutil.rmtree(run, ignore_errors=True)
     return train_line(given, run)
 
 

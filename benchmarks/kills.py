@@ -9,7 +9,6 @@ must be the same (its reports hold times).
 """
 
 import argparse
-import contextlib
 import json
 import shutil
 import signal
@@ -96,8 +95,6 @@ class KilledTraining(Killed):
     def line(self) -> list[str]:
         if (self._run / REQUEST).exists():
             return [*SDIFF, "train", "--resume", str(self._run), "-q"]
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self._run)  # empty: killed before the first file
         return self._new
 
     def begun(self) -> bool:

@@ -148,8 +148,16 @@ class RunFolder:
 
 def check_new(path: Path) -> None:
     """Raise OutputError where something is at `path` already, so that no new run can go there."""
-    if os.path.lexists(path):
+    if os.path.lexists(path) and not is_vacant(path):
         raise _taken(path)
+
+
+def is_vacant(path: Path) -> bool:
+    """Whether `path` is an empty folder, or one in which a training was killed before it had written anything whole."""
+    try:
+        return {file.name for file in path.iterdir()} <= {LOCK, f"{REQUEST}.partial"}
+    except OSError:
+        return False
 
 
 def _taken(path: Path) -> OutputError:
@@ -161,15 +169,17 @@ def _taken(path: Path) -> OutputError:
             f"'{path}' exists and holds an unfinished run: go on with `{resume_command(path)}`, "
             "or give --run another name"
         )
-    return OutputError(f"'{path}' exists and is no run folder: give --run the name of a folder that is not there yet")
+    return OutputError(
+        f"'{path}' exists and is no run folder: give --run the name of a folder that is empty or not there yet"
+    )
 
 
 def create_run(path: Path) -> RunFolder:
-    """Make an empty run folder at `path`; OutputError where something is there already or it cannot be made."""
+    """Make an empty run folder at `path`, or take one; OutputError where something is there or it cannot be made."""
     try:
         path.mkdir(parents=True)
     except FileExistsError:
-        raise _taken(path) from None
+        check_new(path)
     except OSError as error:
         raise output_error(path, error) from error
     return RunFolder(path)

@@ -27,6 +27,7 @@ from spectraldiff.training.run_folder import (
     RunFolder,
     check_new,
     create_run,
+    is_vacant,
     next_run,
     open_run,
     write_pixels,
@@ -165,6 +166,8 @@ def reopen(path: Path, given: Sequence[str] = ()) -> tuple[RunFolder, Request]:
     if given:
         raise UsageError(f"--resume goes on with what the run was begun with: leave out {' and '.join(given)}")
     folder = open_run(path, path.parent)
+    if is_vacant(path):
+        raise RunError(f"'{path}' is empty, no training has begun there: train anew, with --run {path}")
     if folder.finished:
         raise RunError(f"the run '{path}' is finished: export it with `{sdiff('export', '--run', path)}`")
     return folder, Request.from_json(folder.read_json(REQUEST))
@@ -235,7 +238,9 @@ def _new_run(
     can be gone on with.
     """
     folder = create_run(place.run or next_run(place.runs_dir, scenes[0].name, request.preset.name))
-    folder.write_json(REQUEST, request.to_json())
+    with folder.held():
+        check_new(folder.path)  # another training may have begun here
+        folder.write_json(REQUEST, request.to_json())
     _note_data(folder, scenes, kept, data_digest.data_digests(scenes, splits))
     return folder
 

@@ -1,6 +1,7 @@
 """The process that makes rasters: it compares what it wrote, and does not outlive the one that started it."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,7 +16,14 @@ from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.gdal import GDAL_ERRORS
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geotiff import transcoder
-from spectraldiff_runtime.geotiff.spec import class_spec, probability_spec
+from spectraldiff_runtime.geotiff.spec import (
+    MAX_THREADS,
+    Format,
+    class_spec,
+    creation_options,
+    probability_spec,
+    raster_memory,
+)
 from spectraldiff_runtime.geotiff.transcoder import DifferenceError, TranscodeJob, compare, run, write
 from spectraldiff_runtime.geotiff.vrt import vrt_text
 
@@ -110,6 +118,46 @@ def test_a_damaged_overview_is_found(job, level):
         file.write(bytes(500))
     with pytest.raises(GDAL_ERRORS):
         compare(job.vrt, job.target)
+
+
+MEASURE = """
+import json, sys
+from pathlib import Path
+import numpy, rasterio
+from spectraldiff_runtime.geotiff.transcoder import SETTINGS, TranscodeJob, compare, write
+def peak():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+job, before = TranscodeJob(**json.loads(sys.stdin.read())), peak()
+with rasterio.Env(**SETTINGS):
+    write(job)
+    compare(job.vrt, job.target)
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize(("form", "count"), [(Format(), 15), (Format("GTiff"), 15), (Format(blocksize=256), 30)])
+def test_it_takes_no_more_memory_than_planned(tmp_path, subprocess_environment, form, count):
+    if not Path("/proc/self/status").exists():
+        pytest.skip("no /proc here")
+    spec = probability_spec(600, 700, [LandCoverClass(k, f"{k}", (k, k, k)) for k in range(1, count + 1)], PLACE, {})
+    np.random.default_rng(0).random(count * 600 * 700, np.float32).tofile(tmp_path / "raw")
+    planned = raster_memory(count, "float32", form)
+    options = creation_options(spec, form, planned)
+    job = TranscodeJob(
+        vrt_text(spec, tmp_path / "raw", form.blocksize), str(tmp_path / "map.tif"), form.driver, options
+    )
+    line = [sys.executable, "-c", MEASURE]
+    done = subprocess.run(
+        line, input=json.dumps(asdict(job)), capture_output=True, text=True, env=subprocess_environment, check=True
+    )
+    assert int(done.stdout) < planned
+
+
+def test_threads_follow_the_memory():
+    spec = probability_spec(600, 700, [LandCoverClass(k, f"{k}", (k, k, k)) for k in range(1, 4)], PLACE, {})
+    room = [raster_memory(3, "float32", Format(), threads) for threads in (1, 2)]
+    found = [creation_options(spec, Format(), memory)["NUM_THREADS"] for memory in (0, *room, room[1] - 1, None)]
+    assert found == ["1", "1", "2", "1", str(min(os.cpu_count(), MAX_THREADS))]
 
 
 def children(process):

@@ -23,6 +23,7 @@ def refusals(tmp_path, tiny_files, scene):
     lone = str(labels_like(tmp_path / "lone.tif", but_one, scene))
     small = labels_like(tmp_path / "small.tif", scene.labels[:-1], replace(scene, crs=None, transform=None))
     (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").touch()
     (tmp_path / "file").write_text("x")
     text = tmp_path / "text.tif"
     text.write_text("this is no raster")
@@ -64,7 +65,7 @@ def refusals(tmp_path, tiny_files, scene):
         "run exists": (
             ["train", str(text), "--labels", labels, "--run", str(tmp_path / "taken")],  # found before it is read
             1,
-            "exists and is no run folder: give --run the name of a folder that is not there yet",
+            "exists and is no run folder: give --run the name of a folder that is empty or not there yet",
         ),
         "bands of a data set": (["train", "--dataset", "ksc", "--bands", "1-5"], 2, "--bands is for your own scene"),
         "folder that cannot be": ([*base, "--run", str(tmp_path / "file" / "run")], 1, "cannot be written"),

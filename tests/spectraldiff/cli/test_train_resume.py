@@ -107,6 +107,24 @@ def test_a_run_that_was_cut_off_while_it_began(tiny_files, tmp_path, capsys):
         assert (folder.path / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+def test_a_folder_in_which_nothing_was_begun(tiny_files, tmp_path, capsys):
+    """A kill between the folder and `run.json`: there is nothing to go on with, and a new training takes the folder."""
+    for name, files in {"empty": (), "killed": (".lock", "run.json.partial")}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in files:
+            (folder / file).write_text("{")
+        assert run(["train", "--resume", str(folder)]) == 1
+        assert capsys.readouterr().err == (
+            f"sdiff: error: '{folder}' is empty, no training has begun there: train anew, with --run {folder}\n"
+        )
+        assert unfinished(folder, tiny_files).begun
+        assert not (folder / "run.json.partial").exists()
+        capsys.readouterr()
+        assert run(own(tiny_files, "-q", "--run", folder, *RAW)) == 1
+        assert "holds an unfinished run: go on with" in capsys.readouterr().err
+
+
 def test_two_trainings_in_one_folder(tiny_files, tmp_path, capsys):
     folder = tmp_path / "run"
     create_run(folder).path.joinpath("state.safetensors").write_bytes(b"theirs")

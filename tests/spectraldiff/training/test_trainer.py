@@ -249,7 +249,7 @@ def test_part_with_most_classes_is_reconstructed() -> None:
 
 def test_runs_are_numbered(tmp_path: Path) -> None:
     assert next_run(tmp_path / "runs", "my scene", "fast").name == "my-scene-fast-001"
-    create_run(tmp_path / "runs" / "my-scene-fast-004")
+    create_run(tmp_path / "runs" / "my-scene-fast-004").write_json("run.json", {})
     assert next_run(tmp_path / "runs", "my scene", "fast").name == "my-scene-fast-005"
     with pytest.raises(OutputError, match="exists"):
         create_run(tmp_path / "runs" / "my-scene-fast-004")
