@@ -96,7 +96,14 @@ AFTER = {
         "points.gpkg",
     ),
     "satellite_product": ("spring.png", "spring.tif", "summer.tif", "spring_confidence.tif", "accuracy.html"),
-    "flight_lines": ("maps/line_3.tif", "confidence/line_1.tif", "pictures/line_2.png", "mosaic.tif", "visit.gpkg"),
+    "flight_lines": (
+        "maps/line_3.tif",
+        "confidence/line_1.tif",
+        "pictures/line_2.png",
+        "mosaic.tif",
+        "crowns_3.gpkg",
+        "visit.gpkg",
+    ),
 }
 
 

@@ -98,14 +98,14 @@ class PartialFile:
         self.partial = self._folder / self._target.name
 
     def publish(self) -> None:
-        """Give the file, and its sidecar if it has one, the final name.
+        """Give the file, and its sidecar and world file if it has any, the final name.
 
         Raises
         ------
         OutputError
             A file of that name has come since, or the disk fails.
         """
-        pairs = [(sidecar_path(self.partial), sidecar_path(self._target)), (self.partial, self._target)]
+        pairs = zip(_with_parts(self.partial), _with_parts(self._target), strict=True)
         try:
             for source, target in pairs:
                 if source.exists():
@@ -190,12 +190,12 @@ def _same_content(source: Path, target: Path) -> bool:
         return False
 
 
-def check_raster_name(option: str, path: Path) -> None:
-    """Raise OutputError where the suffix promises something else than a GeoTIFF."""
-    if path.suffix and path.suffix.lower() not in RASTERS:
-        raise OutputError(
-            f"{option} '{path}' has the suffix '{path.suffix}' and GeoTIFFs are written: wanted .tif or .tiff"
-        )
+def check_raster_name(option: str, path: Path, known: Sequence[str] = RASTERS) -> None:
+    """Raise OutputError where the suffix promises something else than what is written: by default a GeoTIFF."""
+    if path.suffix and path.suffix.lower() not in known:
+        written = "GeoTIFFs are" if known == RASTERS else "that format is not"
+        wanted = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise OutputError(f"{option} '{path}' has the suffix '{path.suffix}' and {written} written: wanted {wanted}")
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -214,11 +214,11 @@ def check_output(path: Path, overwrite: bool) -> None:
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
-    if path.is_dir():
+    if path.is_dir() and not is_zarr(path):
         raise OutputError(f"'{path}' is a folder: wanted a file name, such as '{path / 'classes.tif'}'")
     if not path.parent.is_dir():
         raise OutputError(f"there is no folder '{path.parent}' for '{path.name}': make it first")
-    if os.path.lexists(path) and not path.is_file():
+    if os.path.lexists(path) and not path.is_file() and not is_zarr(path):
         raise OutputError(f"'{path}' is no plain file and is not replaced: choose another name")
     if path.exists() and not overwrite:
         raise OutputError(f"'{path}' exists: choose another name, or replace it with --overwrite")
@@ -227,15 +227,17 @@ def _check_target(path: Path, overwrite: bool) -> None:
 def check_sidecars(path: Path, overwrite: bool, known: Sequence[str] = ()) -> None:
     """Refuse a raster's name next to which lie files that GDAL would take for parts of it.
 
-    `known` ends the names of those that may be there.
+    `known` ends the names of those that may be there; with any, a world file may be there, too.
 
     Raises
     ------
     OutputError
     """
-    for suffix in SIDECARS:
-        sidecar = Path(f"{os.path.realpath(path)}{suffix}")
-        if not overwrite and suffix not in known and os.path.lexists(sidecar):
+    target = Path(os.path.realpath(path))
+    worlds = [world_file(target)] if target.suffix.lower() == ".png" and not known else []
+    beside = [Path(f"{target}{suffix}") for suffix in SIDECARS if suffix not in known]
+    for sidecar in [*beside, *worlds]:
+        if not overwrite and os.path.lexists(sidecar):
             raise OutputError(
                 f"'{sidecar.name}' lies next to '{path}' and would be taken for a part of it: "
                 "choose another name, move it away, or remove it with --overwrite"
@@ -290,3 +292,19 @@ def _sync(path: Path) -> None:
 def sidecar_path(path: Path) -> Path:
     """Return where GDAL looks for the sidecar of the raster at `path`."""
     return path.with_name(path.name + ".aux.xml")
+
+
+def world_file(path: Path) -> Path:
+    """Return where programs look for the place of the picture at `path`."""
+    return path.with_suffix(".pgw")
+
+
+def _with_parts(path: Path) -> list[Path]:
+    """Return a file and what may belong to it, the file last."""
+    worlds = [world_file(path)] if path.suffix.lower() == ".png" else []
+    return [sidecar_path(path), *worlds, path]
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether there is a folder that holds a Zarr, by its name and by what is in it."""
+    return path.suffix.lower() == ".zarr" and any((path / name).is_file() for name in (".zgroup", "zarr.json"))

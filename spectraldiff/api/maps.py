@@ -21,6 +21,7 @@ from spectraldiff_runtime import map_scene as map_with
 from spectraldiff_runtime.atomic import check_distinct, check_output
 from spectraldiff_runtime.cli.map_output import progress as map_bar
 from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.formats.kinds import passes
 from spectraldiff_runtime.mapping.result import MapResult
 from spectraldiff_runtime.messages import one_line
 
@@ -55,14 +56,16 @@ def map_scene(
     scene
         A raster that GDAL reads, also by URL; a cube (H, W, B) in raw units; or any `Scene`.
     out
-        The class raster to write; None returns arrays: `MapResult.classes` is (H, W), 0 unclassified, 1..K.
+        The class map to write, ``.tif``, ``.gpkg`` for polygons, ``.png``, ``.nc`` or ``.zarr``; None returns arrays:
+        `MapResult.classes` is (H, W), 0 unclassified, 1..K.
     device, threads
         Where a model file runs: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; CPU threads, None for all.
     progress
         True draws a bar on stderr, False nothing; a function is called with ``"map"``, pixels done, and all of them.
     options
         All others of `spectraldiff_runtime.map_scene`: ``confidence``, ``probabilities``, ``preview``,
-        ``min_confidence``, ``window``, ``bounds``, ``mask``, ``bands``, ``max_memory``, ``overwrite``, ``resume``, ...
+        ``sieve``, ``min_confidence``, ``window``, ``bounds``, ``mask``, ``bands``, ``max_memory``, ``overwrite``,
+        ``resume``, ...
 
     Raises
     ------
@@ -76,16 +79,16 @@ def map_scene(
     >>> sd.map_scene("model.onnx", "line.img", "classes.tif", confidence="confidence.tif")
     >>> classes = sd.map_scene("model.onnx", cube).classes
     """
-    engine = _opened(model, device, threads)
+    engine, target = _opened(model, device, threads), None if out is None else Path(out)
     with _told(progress) as (begin, advance):
 
         def started(scene: "Scene", region: "Region", plan: "Plan") -> None:
-            begin(region.window.height * region.window.width)
+            begin(passes(target) * region.window.height * region.window.width)
 
         return map_with(
             engine,
             Path(scene) if isinstance(scene, os.PathLike) else scene,
-            None if out is None else Path(out),
+            target,
             **options,
             started=started,
             progress=advance,

@@ -1,14 +1,13 @@
 """``sdiff map``: scenes and a model file in, class maps out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spectraldiff_runtime.cli.map_output import print_profile, progress, rate, summarise
+from spectraldiff_runtime.cli.map_targets import Driver, Target, choose_targets
 from spectraldiff_runtime.cli.options import (
     BandNumbers,
     CloudPixels,
@@ -31,7 +30,7 @@ from spectraldiff_runtime.cli.options import (
     say,
     warn,
 )
-from spectraldiff_runtime.errors import SpectralDiffError, UsageError
+from spectraldiff_runtime.errors import SpectralDiffError
 from spectraldiff_runtime.limits import TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -42,18 +41,12 @@ if TYPE_CHECKING:
     from spectraldiff_runtime.tiling.plan import Plan
 
 
-class Driver(StrEnum):
-    """The formats of rasters."""
-
-    COG = "COG"
-    GTIFF = "GTiff"
+OUT_HELP = "The class map of one scene: .tif, .gpkg for polygons, .png, .nc or .zarr."
 
 
 def map(
     scenes: Annotated[list[str], typer.Argument(help="Rasters to map: anything that GDAL reads, also by URL.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The class map of one scene.", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=OUT_HELP, show_default=False)] = None,
     out_dir: Annotated[
         Path | None,
         typer.Option(help="A folder for the maps of many scenes, each under its scene's name.", show_default=False),
@@ -90,6 +83,9 @@ def map(
         typer.Option(help="Also draw the map with its legend, .png or .jpg; with --out-dir, a folder."),
     ] = None,
     qml: Annotated[bool, typer.Option("--qml", help="Also write a style for QGIS, .qml, next to each raster.")] = False,
+    sieve: Annotated[
+        int, typer.Option(min=0, help="Leave out polygons of fewer pixels; they are counted.", metavar="PIXELS")
+    ] = 0,
     bounds: Annotated[
         tuple[float, float, float, float] | None,
         typer.Option(help="Map this box only: west, south, east, north.", metavar="W S E N", show_default=False),
@@ -123,11 +119,19 @@ def map(
         bool, typer.Option("--resample-bands", help="Interpolate bands to the model's wavelengths.")
     ] = False,
     driver: Annotated[
-        Driver, typer.Option("--of", help="A Cloud-Optimized GeoTIFF or a plain one.", case_sensitive=False)
-    ] = Driver.COG,
+        Driver | None,
+        typer.Option(
+            "--of",
+            help="The class map's format, if --out does not say it: Cloud-Optimized GeoTIFF by default.",
+            case_sensitive=False,
+            show_default=False,
+        ),
+    ] = None,
     creation: Annotated[
         list[str] | None,
-        typer.Option("--co", help="A creation option of GDAL; repeatable.", metavar="KEY=VALUE", show_default=False),
+        typer.Option(
+            "--co", help="A creation option of GDAL for GeoTIFFs; repeatable.", metavar="KEY=VALUE", show_default=False
+        ),
     ] = None,
     blocksize: Annotated[int, typer.Option(help="Pixels along a side of the output's tiles.")] = 512,
     max_memory: Annotated[
@@ -169,7 +173,8 @@ def map(
     """Map scenes with a model file.
 
     A map keeps its scene's CRS, transform and size. It is a Cloud-Optimized GeoTIFF with 0 for unclassified and carries
-    class names and colours. It appears under its name when it is whole; a map that was cut off goes on with --resume.
+    class names and colours; or, by the suffix of --out, polygons or a raster of another format. It appears under its
+    name when it is whole; a map that was cut off goes on with --resume.
     """
     check_verbosity(quiet, verbose)
     size = parse_size(max_memory)
@@ -184,7 +189,7 @@ def map(
     if timeout != TIMEOUT_S:
         set_timeout(timeout)
     extra = {"confidence": confidence, "probabilities": probabilities, "outside": outside, "preview": preview}
-    targets = _targets(scenes, out, out_dir, extra)
+    targets = choose_targets(scenes, out, out_dir, extra, driver)
     inputs = [model] if mask is None else [model, Path(mask)]
     if out_dir is None:
         targets[0].check(inputs, overwrite or resume)
@@ -192,6 +197,7 @@ def map(
     options = {
         "percent": confidence_type is ConfidenceType.UINT8,
         "qml": qml,
+        "sieve": sieve,
         "min_confidence": min_confidence,
         "max_outside": max_outside,
         "window": window,
@@ -206,7 +212,7 @@ def map(
         "max_memory": size,
         "tile": tile,
         "batch": batch,
-        "form": Format(driver.value, blocksize, asked),
+        "form": Format("GTiff" if driver is Driver.GTIFF else "COG", blocksize, asked),
         "overwrite": overwrite,
         "resume": resume,
         "cluster": _cluster(cluster, workers, threads),
@@ -221,81 +227,6 @@ def map(
     _map_many(engine, targets, options, inputs, quiet, profile, json)
 
 
-# What the files that may be requested in addition to the class map end in.
-SUFFIXES = {"confidence": ".tif", "probabilities": ".tif", "outside": ".tif", "preview": ".png"}
-
-
-@dataclass(frozen=True)
-class Target:
-    """One scene and the files that its map goes to."""
-
-    scene: str
-    out: Path
-    confidence: Path | None = None
-    probabilities: Path | None = None
-    outside: Path | None = None
-    preview: Path | None = None
-
-    def extra(self) -> dict[str, Path]:
-        """Return the files requested in addition to the class map."""
-        named = {name: getattr(self, name) for name in SUFFIXES}
-        return {name: path for name, path in named.items() if path is not None}
-
-    def check(self, inputs: Sequence[Path], overwrite: bool) -> None:
-        """Refuse outputs that cannot be, before anything is opened."""
-        from spectraldiff_runtime.atomic import check_distinct, check_output, check_raster_name
-
-        named = {"--out": self.out, **{f"--{name}": path for name, path in self.extra().items()}}
-        check_distinct(named, inputs)
-        for option, path in named.items():
-            if option != "--preview":
-                check_raster_name(option, path)
-            check_output(path, overwrite)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the names for JSON."""
-        return {"scene": self.scene, **{name: getattr(self, name) for name in SUFFIXES}}
-
-
-def _targets(
-    scenes: Sequence[str], out: Path | None, out_dir: Path | None, extra: dict[str, Path | None]
-) -> list[Target]:
-    """Return what goes where: one scene to --out, or each to its own name in --out-dir."""
-    if (out is None) == (out_dir is None):
-        raise UsageError("give --out classes.tif for one scene, or --out-dir maps/ for many")
-    if out is not None:
-        if len(scenes) > 1:
-            raise UsageError(f"{len(scenes)} scenes cannot all go to '{out}': give --out-dir maps/")
-        return [Target(scenes[0], out, **extra)]
-    assert out_dir is not None
-    for folder in (out_dir, *extra.values()):
-        _make_folder(folder)
-    targets = [_in_folders(scene, out_dir, extra) for scene in scenes]
-    first: dict[Path, str] = {}
-    for target in targets:
-        other = first.setdefault(target.out, target.scene)
-        if other is not target.scene:
-            raise UsageError(f"'{other}' and '{target.scene}' would both be mapped to '{target.out}': rename one")
-    return targets
-
-
-def _make_folder(folder: Path | None) -> None:
-    if folder is None:
-        return
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"'{folder}' is no folder and cannot be made ({error.strerror}): with --out-dir, outputs go to folders"
-        ) from error
-
-
-def _in_folders(scene: str, out_dir: Path, extra: dict[str, Path | None]) -> Target:
-    stem = Path(scene.rstrip("/")).stem
-    files = {name: None if folder is None else folder / f"{stem}{SUFFIXES[name]}" for name, folder in extra.items()}
-    return Target(scene, out_dir / f"{stem}.tif", **files)
-
-
 def _cluster(address: str | None, workers: int | None, threads: int | None) -> Any:
     if address is None and workers is None:
         return None
@@ -308,6 +239,7 @@ def _map_one(
     engine: "Model", target: Target, options: dict[str, Any], *, quiet: bool, verbose: bool = False, title: str = ""
 ) -> "MapResult":
     """Map a scene and show how far it is; `title` names one of many, which is not announced."""
+    from spectraldiff_runtime.formats.kinds import passes
     from spectraldiff_runtime.mapping.map_scene import map_scene
 
     with progress(quiet, title) as (begin, advance):
@@ -315,7 +247,7 @@ def _map_one(
         def started(scene: "Scene", region: "Region", plan: "Plan") -> None:
             if not quiet and not title:
                 _announce(engine, scene, region, plan, verbose)
-            begin(region.window.height * region.window.width)
+            begin(passes(target.out) * region.window.height * region.window.width)
 
         try:
             return map_scene(

@@ -74,6 +74,8 @@ def summarise(result: "MapResult", extra: Iterable[Path], profile: bool) -> None
 
     if result.skipped:
         say(f"'{result.out}' is mapped already by this model with these options")
+        for path in result.added:
+            say(f"Wrote '{path}'")
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("Class")
@@ -87,11 +89,28 @@ def summarise(result: "MapResult", extra: Iterable[Path], profile: bool) -> None
     if result.unlike is not None:
         share = result.unlike / (result.height * result.width)
         say(f"Unlike the training, and therefore unclassified: {result.unlike:,} pixels ({share:.1%})")
+    for line in _sieved(result):
+        say(line)
     if profile:
         print_profile(result)
     say(f"Wrote '{result.out}' ({rate(result)})")
     for path in extra:
         say(f"Wrote '{path}'")
+
+
+def _sieved(result: "MapResult") -> Iterator[str]:
+    """Say how many polygons there are, and what is missing in them."""
+    if result.polygons is None:
+        return
+    counts = result.polygons
+    yield f"Polygons: {counts.patches:,}"
+    if counts.left_out:
+        share = counts.left_out_pixels / (result.height * result.width)
+        yield (
+            f"Left out: {counts.left_out:,} patches of fewer than {counts.sieve:,} pixels "
+            f"({counts.left_out_pixels:,} pixels, {share:.1%}); "
+            "the table, and the model's accuracy, are of the map with them"
+        )
 
 
 def rate(result: "MapResult") -> str:

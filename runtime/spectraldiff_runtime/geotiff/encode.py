@@ -84,7 +84,7 @@ def _check_size(raw: Path, spec: RasterSpec) -> None:
 
 def _encode(raw: Path, target: Path, spec: RasterSpec, form: Format, transcoder: Transcoder | None) -> Outcome:
     options = creation_options(spec, form, None if transcoder is None else transcoder.memory)
-    table = "" if spec.classes is None else table_item(spec.classes)
+    table = table_item(spec.classes) if spec.classes is not None and form.driver in ("COG", "GTiff") else ""
     job = TranscodeJob(vrt_text(spec, raw, form.blocksize), str(target.absolute()), form.driver, options, table)
     outcome = run(job) if transcoder is None else transcoder.run(job)
     if outcome.error is not None:

@@ -15,6 +15,12 @@ from spectraldiff_runtime.geo.georeference import Georeference
 CONFIDENCE_NODATA, OUTSIDE_NODATA = 0.0, 255.0
 # Compressions that a predictor goes with.
 PREDICTED = {"DEFLATE", "LZW", "ZSTD"}
+# Creation options of other formats than GeoTIFF; SIDE is that of the tiles. Rows of netCDF run from north to south.
+OTHER_FORMATS: Mapping[str, Mapping[str, str]] = {
+    "PNG": {},
+    "netCDF": {"FORMAT": "NC4", "COMPRESS": "DEFLATE", "WRITE_BOTTOMUP": "NO"},
+    "Zarr": {"FORMAT": "ZARR_V2", "COMPRESS": "ZLIB", "BLOCKSIZE": "SIDE,SIDE"},
+}
 # GDAL holds two tiles a thread while it compresses; together they stay below this (bytes).
 TILES_IN_FLIGHT = 64 * 2**20
 MAX_THREADS = 8
@@ -26,7 +32,7 @@ PROCESS, TILES_A_THREAD, TILES = 65 * 10**6, 5, 1
 class Format:
     """How a raster is stored: GDAL's driver, the side of its tiles, and creation options that win over ours."""
 
-    driver: Literal["COG", "GTiff"] = "COG"
+    driver: Literal["COG", "GTiff", "PNG", "netCDF", "Zarr"] = "COG"
     blocksize: int = 512
     options: Mapping[str, str] = field(default_factory=dict)
 
@@ -140,6 +146,9 @@ def _tile_bytes(count: int, dtype: str, form: Format) -> int:
 
 def creation_options(spec: RasterSpec, form: Format, memory: int | None = None) -> dict[str, str]:
     """Return GDAL's creation options: ours, where it may take `memory` bytes, and over them those of the format."""
+    if form.driver not in ("COG", "GTiff"):
+        side = str(form.blocksize)
+        return {key: value.replace("SIDE", side) for key, value in OTHER_FORMATS[form.driver].items()}
     asked = {key.upper(): value for key, value in form.options.items()}
     ours = {"COMPRESS": "DEFLATE", "BIGTIFF": "IF_SAFER", "NUM_THREADS": str(_threads(spec, form, memory))}
     if form.driver == "COG":

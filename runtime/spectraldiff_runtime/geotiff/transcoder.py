@@ -184,8 +184,10 @@ def write(job: TranscodeJob) -> None:
     rasterio.shutil.copy(job.vrt, job.target, driver=job.driver, **job.options)
     if job.table and not embed(Path(job.target), job.table):
         raise DifferenceError("it has no place for the names of its classes")
-    with Path(job.target).open("rb+") as file:
-        os.fsync(file.fileno())
+    target = Path(job.target)
+    for written in [one for one in target.rglob("*") if one.is_file()] if target.is_dir() else [target]:
+        with written.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def compare(wanted_path: str, found_path: str) -> None:

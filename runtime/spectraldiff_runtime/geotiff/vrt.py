@@ -33,12 +33,12 @@ def vrt_text(spec: RasterSpec, raw: Path, blocksize: int) -> str:
         Side of the tiles: the smallest overview fits into one.
     """
     root = ElementTree.Element("VRTDataset", rasterXSize=str(spec.width), rasterYSize=str(spec.height))
-    _add_place(root, spec.place)
+    add_place(root, spec.place)
     tags = {**spec.tags, "TIFFTAG_SOFTWARE": f"spectraldiff {__version__}"}
     if spec.classes is not None:
         tags["CLASS_NAMES"] = json.dumps(category_names(spec.classes), ensure_ascii=False)
         tags[PLACE] = placeholder(table_item(spec.classes))
-    _add_metadata(root, tags)
+    add_metadata(root, tags)
     for band, name in enumerate(spec.names, start=1):
         _add_band(root, spec, band, name, raw)
     factors = overview_factors(spec.height, spec.width, blocksize)
@@ -53,7 +53,8 @@ def _add(parent: ElementTree.Element, tag: str, text: object = None, **attribute
     return child
 
 
-def _add_place(root: ElementTree.Element, place: Georeference) -> None:
+def add_place(root: ElementTree.Element, place: Georeference) -> None:
+    """Add to GDAL's XML, of a VRT or a sidecar, where a raster lies."""
     if place.crs is not None:
         _add(root, "SRS", _wkt(place.crs))
     if place.transform is not None:
@@ -66,14 +67,15 @@ def _add_place(root: ElementTree.Element, place: Georeference) -> None:
                 X=repr(float(point.x)), Y=repr(float(point.y)), Z=repr(float(point.z or 0)),
             )  # fmt: skip
     if place.rpcs is not None:
-        _add_metadata(root, place.rpcs.to_gdal(), domain="RPC")
+        add_metadata(root, place.rpcs.to_gdal(), domain="RPC")
 
 
 def _wkt(crs: Any) -> str:
     return str(rasterio.crs.CRS.from_user_input(crs).to_wkt(version="WKT2_2019"))
 
 
-def _add_metadata(root: ElementTree.Element, tags: Mapping[str, str], **domain: str) -> None:
+def add_metadata(root: ElementTree.Element, tags: Mapping[str, str], **domain: str) -> None:
+    """Add tags to GDAL's XML."""
     items = _add(root, "Metadata", **domain)
     for key, value in tags.items():
         _add(items, "MDI", value, key=key)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.formats.kinds import is_polygons
+from spectraldiff_runtime.formats.polygon_file import read_patch_counts
 from spectraldiff_runtime.geo.reprojection import Box
 from spectraldiff_runtime.geotiff.spec import Format
 from spectraldiff_runtime.mapping.distributed import run_on_cluster
@@ -26,7 +28,7 @@ from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.output.block import BEYOND_ALL, RequestedLayers
 from spectraldiff_runtime.output.block import Block as Block
-from spectraldiff_runtime.output.file_sink import FileSink, is_up_to_date, memory_of_rasters
+from spectraldiff_runtime.output.file_sink import FileSink, add_styles, is_up_to_date, memory_of_rasters
 from spectraldiff_runtime.output.pixel_counts import count_values
 from spectraldiff_runtime.output.sinks import ArraySink, Outputs, Sink, WriteOptions
 from spectraldiff_runtime.scene.clouds import KEEP, CloudChoice
@@ -51,6 +53,7 @@ def map_scene(
     outside: bool | str | Path = False,
     preview: str | Path | None = None,
     qml: bool = False,
+    sieve: int = 0,
     min_confidence: float = 0.0,
     max_outside: int = BEYOND_ALL,
     window: tuple[int, int, int, int] | None = None,
@@ -82,7 +85,9 @@ def map_scene(
         The path of a raster or of a product as delivered, a cube (H, W, B) in raw units, or any `Scene`. What is masked
         in any band of a masked array is missing.
     out
-        The class raster to write; None returns arrays instead.
+        The class map to write; None returns arrays instead. Its suffix names its format: ``.tif`` is a GeoTIFF,
+        ``.gpkg`` polygons of the patches of one class, ``.png`` a picture with a world file, ``.nc`` netCDF with CF's
+        flags, ``.zarr`` Zarr. All other layers are GeoTIFFs.
     confidence
         The path of a raster, or True for an array where `out` is None: float32 in 0..1.
     percent
@@ -96,6 +101,8 @@ def map_scene(
         The path of a picture of the map with a legend, PNG or JPEG; only with `out`.
     qml
         Whether the class map, the confidence and `outside` each get a style for QGIS, ``NAME.qml``; only with `out`.
+    sieve
+        Polygons of fewer pixels are left out, and counted in `MapResult.polygons`.
     min_confidence
         Pixels of a lower confidence, 0..1, become 0.
     max_outside
@@ -132,7 +139,7 @@ def map_scene(
     started
         Called once with scene, region and plan, before the first pixel is read.
     progress
-        Called with the number of pixels done since the last call.
+        Called with the number of pixels done since the last call; with polygons, once more for each pixel.
     warn
         Called with each warning; `warnings.warn` if None.
 
@@ -144,7 +151,9 @@ def map_scene(
     request = MapRequest(
         SourceOptions.of(bands, nodata, resample_bands, clouds),
         RegionOptions.of(window, bounds, bounds_crs, mask, mask_values),
-        Outputs.of(out, confidence, probabilities, preview, percent, min_confidence, outside, max_outside).styled(qml),
+        Outputs.of(out, confidence, probabilities, preview, percent, min_confidence, outside, max_outside)
+        .styled(qml)
+        .sieved(sieve),
         WriteOptions.of(form, overwrite, resume),
         ComputeOptions.of(max_memory, tile, batch, cluster),
     )
@@ -206,9 +215,12 @@ def _map(
         watch = SceneWatch(opened)
         facts = {} if outputs.out is None else _facts(model, opened, region, request)
         if outputs.out is not None and request.writing.resume and is_up_to_date(outputs, facts):
-            return _skipped(model.card, laid, region, outputs.out)
+            added = add_styles(outputs, model.card, facts)
+            return replace(_skipped(model.card, laid, region, outputs.out), added=added)
         into = callbacks.into
-        files = _sink(model, laid, region, request, facts, plan) if into is None else into(laid, region)
+        files = (
+            _sink(model, laid, region, request, facts, plan, callbacks.progress) if into is None else into(laid, region)
+        )
         with gathered(files, opened, laid, region, model.card, outputs.requested) as sink:
             layers = replace(outputs.requested, counts_outside=model.outside)
             job = Job(model, opened, read, layers, replace(sink.plan or plan, cache=plan.cache))
@@ -241,13 +253,18 @@ def _check_resumable(scene: Scene, request: MapRequest) -> None:
         raise UsageError("resume goes on with a scene that is known again: wanted a raster's path, not an array")
 
 
-def _sink(model: Model, scene: Scene, region: Region, request: MapRequest, facts: dict[str, Any], plan: Plan) -> Sink:
+def _sink(
+    model: Model, scene: Scene, region: Region, request: MapRequest, facts: dict[str, Any], plan: Plan,
+    progress: Callable[[int], None] | None,
+) -> Sink:  # fmt: skip
     """Return where the map goes: files if they are named, else arrays."""
     outputs, mask = request.outputs, request.region.mask
     if outputs.out is None:
         return ArraySink(model.card, region.window, outputs.requested)
     inputs = [Path(path) for path in (model.path, mask) if path]
-    return FileSink(model.card, scene, region.window, outputs, request.writing, facts, plan, inputs)
+    sink = FileSink(model.card, scene, region.window, outputs, request.writing, facts, plan, inputs)
+    sink.tile_done = progress
+    return sink
 
 
 def _facts(model: Model, scene: Scene, region: Region, request: MapRequest) -> dict[str, Any]:
@@ -276,7 +293,7 @@ def _nothing_mapped(name: str, region: Region, requested: RequestedLayers) -> st
 
 def _skipped(card: ModelCard, scene: Scene, region: Region, out: Path) -> MapResult:
     """Return the figures of a map that an earlier run has finished."""
-    pixels = count_values(out, len(card.classes))
+    pixels = read_patch_counts(out).pixels if is_polygons(out) else count_values(out, len(card.classes))
     return replace(_result(card, scene, region, out, None, pixels, 0.0, []), skipped=True)
 
 
@@ -304,4 +321,5 @@ def _result(
         tuple(stage.as_dict(seconds) for stage in stages),
         clouds=None if (clouds := getattr(scene, "clouds", None)) is None else clouds.facts(),
         outside=None if whole is None else whole.outside,
+        polygons=read_patch_counts(out) if out is not None and is_polygons(out) else None,
     )

@@ -1,8 +1,9 @@
 """What a mapping returns."""
 
 import base64
+import html
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.classes import LandCoverClass
+from spectraldiff_runtime.formats.polygon_file import PatchCounts
 from spectraldiff_runtime.output.preview import LARGEST, draw_preview, read_reduced
 
 
@@ -43,6 +45,10 @@ class MapResult:
         As in `Block`; None where written to a file or not read.
     unlike
         Pixels without a class because they are too far from the training classes; None where nobody asked.
+    polygons
+        What was written and left out, where the map consists of polygons.
+    added
+        Styles that were written for a map that was there already.
     notes
         How the bands in use were chosen, and each warning, one line each.
     """
@@ -63,6 +69,8 @@ class MapResult:
     outside: NDArray[np.uint8] | None = None
     unlike: int | None = None
     notes: tuple[str, ...] = ()
+    polygons: PatchCounts | None = None
+    added: tuple[Path, ...] = ()
 
     @property
     def pixels_per_second(self) -> float:
@@ -87,12 +95,15 @@ class MapResult:
             "skipped": self.skipped,
             "clouds": None if self.clouds is None else dict(self.clouds),
             "notes": list(self.notes),
+            "polygons": None if self.polygons is None else asdict(self.polygons),
             "classes": [self._row(c) for c in self.legend],
             "profile": list(self.profile),
         }
 
     def _repr_html_(self) -> str:
-        """Show the map with its legend in a notebook."""
+        """Show the map with its legend in a notebook; of polygons, their number."""
+        if self.polygons is not None:
+            return f"<p>{html.escape(str(self.out))}: {self.polygons.patches:,} polygons</p>"
         size, buffer = f"{self.width:,} x {self.height:,} pixels", BytesIO()
         if self.out is None:
             assert self.classes is not None

@@ -1,7 +1,7 @@
 """Writes the layers of a map to files, with a journal."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.atomic import (
     SIDECARS,
-    PartialFile,
     check_distinct,
     check_output,
     check_sidecars,
     check_writable,
+    commit,
     partial_folder,
 )
 from spectraldiff_runtime.classes import class_dtype
-from spectraldiff_runtime.errors import OutputError
+from spectraldiff_runtime.errors import OutputError, UsageError
+from spectraldiff_runtime.formats.kinds import check_classes, check_place, driver_of, is_polygons
+from spectraldiff_runtime.formats.other_rasters import CLASS_RASTERS
+from spectraldiff_runtime.formats.polygon_file import PolygonFile, RawMap
 from spectraldiff_runtime.geo.georeference import window_georeference
 from spectraldiff_runtime.geotiff.encode import EncodedRaster, check_format
 from spectraldiff_runtime.geotiff.spec import (
@@ -48,12 +51,14 @@ from spectraldiff_runtime.signals import interrupts_deferred
 from spectraldiff_runtime.tiling.plan import Plan
 from spectraldiff_runtime.window import Window
 
+_Finished = EncodedRaster | PolygonFile | PreviewOutput | StyleOutput
+
 # The process that makes the rasters is started when this share of the pixels is left to be done.
 LAST_SHARE = 0.1
 
 
 class FileSink:
-    """Writes a map to a class raster and, if requested, to further rasters and a picture.
+    """Writes a map to a class raster or polygons and, if requested, to further rasters and a picture.
 
     The map grows in raw files (see `journal`) and becomes rasters at the end.
 
@@ -62,12 +67,17 @@ class FileSink:
     inputs
         Files, in addition to the scene's, that must not be overwritten.
 
+    Attributes
+    ----------
+    tile_done
+        Called with the pixels of each part of the finished map that becomes polygons; None unless it is set.
+
     Raises
     ------
     OutputError
         A file exists, cannot be written, or is the scene itself; or there is an unfinished map.
     UsageError
-        A creation option that GDAL does not know.
+        A creation option that GDAL does not know, or without a GeoTIFF.
     """
 
     def __init__(
@@ -83,11 +93,16 @@ class FileSink:
     ) -> None:
         assert outputs.out is not None
         check_format(writing.form, {layer.dtype.name for layer in layers_of(card, outputs)})
+        if writing.form.options and not any(driver_of(path) == "GTiff" for path in outputs.rasters().values()):
+            raise UsageError("--co is for GeoTIFFs and none is written: leave it out")
         check_distinct(outputs.paths(), [*getattr(scene, "files", ()), *inputs])
         if outputs.preview is not None:
             check_preview(outputs.preview)
+        check_classes(outputs.out, len(card.classes))
+        check_place(outputs.out, scene.name, scene.georeference)
         self._card, self._scene, self._window, self._outputs, self._writing = card, scene, window, outputs, writing
         self._facts, self._first_plan = facts, plan
+        self.tile_done: Callable[[int], None] | None = None
         self.plan: Plan | None = None
         self.unlike: int | None = None
         self._journal: Journal
@@ -115,7 +130,7 @@ class FileSink:
     def _published(self) -> set[Path]:
         """Return the outputs that an earlier run of this map has given their names before it was killed."""
         named = self._outputs.paths().items()
-        return {p for _, p in named if p.is_file() and difference_of(p, self._facts) is None}
+        return {p for _, p in named if p.exists() and difference_of(p, self._facts) is None}
 
     def _check_names(self, published: bool = False) -> None:
         """Refuse names that others have, and rasters next to which lie others' files."""
@@ -148,7 +163,7 @@ class FileSink:
 
     def _check_owned(self) -> None:
         """Refuse to resume where an output belongs to another map, and name the difference."""
-        existing = [path for path in self._outputs.paths().values() if path.is_file()]
+        existing = [path for path in self._outputs.paths().values() if path.exists()]
         for path in existing if self._writing.resume and not self._writing.overwrite else ():
             found = difference_of(path, self._facts)
             if found is not None:
@@ -173,8 +188,16 @@ class FileSink:
                 values["confidence"] = to_percent(block.confidence)
         self._journal.write(self._own(window), values)
         self._left -= window.height * window.width
-        if self._transcoder is None and self._left < LAST_SHARE * self._window.height * self._window.width:
+        if (
+            self._transcoder is None
+            and self._has_rasters
+            and self._left < LAST_SHARE * self._window.height * self._window.width
+        ):
             self._transcoder = self._started()
+
+    @property
+    def _has_rasters(self) -> bool:
+        return any(not is_polygons(path) for path in self._outputs.rasters().values())
 
     def _started(self) -> Transcoder:
         """Start the process that makes the rasters, so that it is ready when it is needed."""
@@ -217,37 +240,48 @@ class FileSink:
     def _values(self) -> int:
         return len(self._card.classes) + 1
 
-    def _finished(self, files: ExitStack) -> list[PartialFile]:
+    def _finished(self, files: ExitStack) -> list[_Finished]:
         """Write all files under other names."""
-        outputs: list[PartialFile] = []
-        overwrite, transcoder = self._writing.overwrite, self._transcoder or self._started()
+        outputs: list[_Finished] = []
+        overwrite = self._writing.overwrite
         folders = {path: partial_folder(path) for path in self._outputs.paths().values() if path not in self._named}
         self._journal.announce_partials(list(folders.values()))
-        for path, raw, spec in self._rasters():
-            raster = EncodedRaster(path, overwrite, raw, spec, self._writing.form, folders[path], transcoder)
-            _enter(files, raster)
-            raster.finish()
-            outputs.append(raster)
+        layers = self._layers()
+        for option, (path, raw, spec) in layers.items():
+            if path not in folders:
+                continue
+            layer: EncodedRaster | PolygonFile
+            if option == "--out" and is_polygons(path):
+                layer = self._polygons(path, spec, folders[path])
+            else:
+                kind = CLASS_RASTERS[driver_of(path)] if option == "--out" else EncodedRaster
+                self._transcoder = self._transcoder or self._started()
+                layer = kind(path, overwrite, raw, spec, self._writing.form, folders[path], self._transcoder)
+            _finish(files, outputs, layer)
         self._rastering.close()  # what the process holds goes before the picture is drawn
         preview = self._outputs.preview
         if preview is not None and preview in folders:
             title = Path(self._scene.name).name
             exif = picture_record(self._facts)
-            picture = PreviewOutput(preview, overwrite, outputs[0].partial, self._card, title, folders[preview], exif)
-            _enter(files, picture)
-            picture.finish()
-            outputs.append(picture)
+            _, raw, spec = layers["--out"]
+            picture = PreviewOutput(preview, overwrite, raw, spec, self._card, title, folders[preview], exif)
+            _finish(files, outputs, picture)
         for option, path in self._outputs.styles().items():
             if path in folders:
-                percent, facts = self._outputs.percent, self._facts
-                style = StyleOutput(path, overwrite, folders[path], option, self._card, percent, facts)
-                _enter(files, style)
-                style.finish()
-                outputs.append(style)
-        # The class raster comes last: where it is, all others are.
+                style = style_output(
+                    self._outputs, option, self._card, self._facts, overwrite=overwrite, folder=folders[path]
+                )
+                _finish(files, outputs, style)
+        # The classes come last: where it is, all others are.
         return [*outputs[1:], *outputs[:1]]
 
-    def _rasters(self) -> list[tuple[Path, Path, RasterSpec]]:
+    def _polygons(self, path: Path, spec: RasterSpec, folder: Path) -> PolygonFile:
+        found = RawMap(self._journal.raw("classes"), self._journal.raw("confidence"), spec, self._outputs.percent)
+        overwrite, sieve = self._writing.overwrite, self._outputs.sieve
+        return PolygonFile(path, overwrite, folder, found, sieve, self.tile_done)
+
+    def _layers(self) -> dict[str, tuple[Path, Path, RasterSpec]]:
+        """Return the map's layers by the option that names them: file, raw file, and what it holds."""
         classes, outputs = self._card.classes, self._outputs
         size = self._window.height, self._window.width
         place = window_georeference(self._scene.georeference, self._window)
@@ -258,9 +292,10 @@ class FileSink:
             "--probabilities": ("probabilities", probability_spec(*size, classes, place, tags)),
             "--outside": ("outside", outside_spec(*size, place, tags)),
         }
-        named = outputs.rasters()
-        wanted = [option for option in named if named[option] not in self._named]
-        return [(named[option], self._journal.raw(specs[option][0]), specs[option][1]) for option in wanted]
+        return {
+            option: (path, self._journal.raw(specs[option][0]), specs[option][1])
+            for option, path in outputs.rasters().items()
+        }
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -268,9 +303,11 @@ class FileSink:
         self._stack.__exit__(kind, error, trace)
 
 
-def _enter(files: ExitStack, output: PartialFile) -> None:
+def _finish(files: ExitStack, outputs: list[_Finished], output: _Finished) -> None:
     with interrupts_deferred():  # a file that was made is also one that will be removed
         files.enter_context(output)
+    output.finish()
+    outputs.append(output)
 
 
 def layers_of(card: ModelCard, outputs: Outputs) -> list[Layer]:
@@ -297,14 +334,29 @@ def to_percent(confidence: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def is_up_to_date(outputs: Outputs, facts: Mapping[str, Any]) -> bool:
-    """Whether all files are there, each made from the same facts."""
-    if (
-        outputs.out is None
-        or has_unfinished_map(outputs.out)
-        or not all(path.is_file() for path in outputs.paths().values())
-    ):
+    """Whether all files are there, each made from the same facts; styles may be missing, see `add_styles`."""
+    if outputs.out is None or has_unfinished_map(outputs.out):
         return False
-    return all(difference_of(path, facts) is None for path in outputs.paths().values())
+    styles = outputs.styles().values()
+    there = [path for path in outputs.paths().values() if path.exists() or path not in styles]
+    return all(path.exists() and difference_of(path, facts) is None for path in there)
+
+
+def add_styles(outputs: Outputs, card: ModelCard, facts: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Write the styles that are missing of a map that is there, and return them; OutputError."""
+    missing = {option: path for option, path in outputs.styles().items() if not path.exists()}
+    for option, path in missing.items():
+        with style_output(outputs, option, card, facts, overwrite=False, folder=partial_folder(path)) as style:
+            commit([style])
+    return tuple(missing.values())
+
+
+def style_output(
+    outputs: Outputs, option: str, card: ModelCard, facts: Mapping[str, Any], *, overwrite: bool, folder: Path
+) -> StyleOutput:
+    """Return the style of the layer that an option names."""
+    shown = "polygons" if option == "--out" and is_polygons(outputs.out) else option
+    return StyleOutput(outputs.styles()[option], overwrite, folder, shown, card, outputs.percent, facts)
 
 
 def card_tags(card: ModelCard) -> dict[str, str]:

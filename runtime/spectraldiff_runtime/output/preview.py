@@ -15,6 +15,7 @@ from rasterio.enums import Resampling
 from spectraldiff_runtime.atomic import PartialFile, output_error
 from spectraldiff_runtime.classes import UNCLASSIFIED, LandCoverClass
 from spectraldiff_runtime.errors import OutputError
+from spectraldiff_runtime.geotiff.spec import RasterSpec
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.scene.open import open_dataset
 
@@ -32,8 +33,8 @@ class PreviewOutput(PartialFile):
     ----------
     path, overwrite, folder
         As `PartialFile`.
-    raster, card, title
-        The class raster, its model and the scene's name.
+    raw, spec, card, title
+        The classes in a raw file and what they are, the model, and the scene's name.
     exif
         What the picture says of itself.
 
@@ -44,15 +45,20 @@ class PreviewOutput(PartialFile):
     """
 
     def __init__(
-        self, path: Path, overwrite: bool, raster: Path, card: ModelCard, title: str, folder: Path, exif: Image.Exif
-    ) -> None:
+        self, path: Path, overwrite: bool, raw: Path, spec: RasterSpec, card: ModelCard, title: str, folder: Path,
+        exif: Image.Exif,
+    ) -> None:  # fmt: skip
         check_preview(path)
         super().__init__(path, overwrite, folder)
-        self._raster, self._card, self._title, self._exif = raster, card, title, exif
+        self._raw, self._spec, self._card, self._title, self._exif = raw, spec, card, title, exif
 
     def finish(self) -> None:
-        """Read the finished raster at the picture's size and draw it."""
-        values, size = read_reduced(self._raster, LARGEST)
+        """Read the classes at the picture's size and draw them."""
+        size = self._spec.height, self._spec.width
+        try:
+            values = read_reduced_raw(self._raw, self._spec, LARGEST)
+        except OSError as error:
+            raise output_error(self.path, error) from error
         picture = draw_preview(values, self._card.classes, self._title, _subtitle(self._card, size))
         try:
             with self.partial.open("wb") as file:
@@ -82,6 +88,22 @@ def read_reduced(path: Path, longest: int) -> tuple[NDArray[Any], tuple[int, int
         step = max(1.0, max(full) / longest)
         shape = tuple(max(1, round(side / step)) for side in full)
         return np.asarray(dataset.read(1, out_shape=shape, resampling=Resampling.nearest)), full
+
+
+def read_reduced_raw(raw: Path, spec: RasterSpec, longest: int) -> NDArray[Any]:
+    """Read classes from a raw file with at most `longest` pixels a side: those nearest to the picture's, row by row."""
+    step, kind = max(1.0, max(spec.height, spec.width) / longest), np.dtype(spec.dtype)
+    rows, columns = (
+        ((np.arange(count) + 0.5) * (side / count)).astype(np.int64)
+        for side in (spec.height, spec.width)
+        for count in [max(1, round(side / step))]
+    )
+    values = np.empty((len(rows), len(columns)), kind)
+    with raw.open("rb") as file:
+        for at, row in enumerate(rows.tolist()):
+            file.seek(row * spec.width * kind.itemsize)
+            values[at] = np.fromfile(file, kind, spec.width)[columns]
+    return values
 
 
 def draw_preview(

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from spectraldiff_runtime.errors import SceneError
+from spectraldiff_runtime.formats.polygon_file import read_layer_tags
 from spectraldiff_runtime.scene.open import open_dataset
 from spectraldiff_runtime.untrusted import parse_json
 
@@ -53,7 +54,13 @@ def style_record(facts: Mapping[str, Any]) -> str:
 
 def difference_of(path: Path, facts: Mapping[str, Any]) -> str | None:
     """Say how a file differs from one made from `facts`, "is a map with another ..."; None if it is such a one."""
-    readers = {".png": _picture_tags, ".jpg": _picture_tags, ".jpeg": _picture_tags, ".qml": _style_tags}
+    readers = {
+        ".png": _picture_tags,
+        ".jpg": _picture_tags,
+        ".jpeg": _picture_tags,
+        ".qml": _style_tags,
+        ".gpkg": read_layer_tags,
+    }
     tags = readers.get(path.suffix.lower(), _tags)(path)
     if tags.get(FINGERPRINT) == fingerprint(facts):
         return None
@@ -92,7 +99,7 @@ def _brief(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _tags(path: Path) -> dict[str, str]:
     try:
         with open_dataset(path) as dataset:
-            return dict(dataset.tags())
+            return {key.removeprefix("NC_GLOBAL#"): value for key, value in dataset.tags().items()}
     except (SceneError, OSError):
         return {}
 
@@ -100,9 +107,10 @@ def _tags(path: Path) -> dict[str, str]:
 def _picture_tags(path: Path) -> dict[str, str]:
     try:
         with Image.open(path) as picture:
-            return {FINGERPRINT: str(picture.getexif().get(IMAGE_DESCRIPTION, ""))}
+            found = picture.getexif().get(IMAGE_DESCRIPTION)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
         return {}
+    return _tags(path) if found is None else {FINGERPRINT: str(found)}  # a class map, or a preview
 
 
 def _style_tags(path: Path) -> dict[str, str]:

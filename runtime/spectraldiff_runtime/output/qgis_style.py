@@ -24,7 +24,7 @@ class StyleOutput(PartialFile):
     Parameters
     ----------
     option
-        Which raster it is for, one of `STYLED`.
+        Which raster it is for, one of `STYLED`; or "polygons".
     percent
         Whether confidences are whole percent.
     facts
@@ -36,13 +36,19 @@ class StyleOutput(PartialFile):
         facts: Mapping[str, Any],
     ) -> None:  # fmt: skip
         super().__init__(path, overwrite, folder)
+        if option == "polygons":
+            self._text = _document([_categorised(card.classes)], style_record(facts))
+            return
         if option == "--out":
             renderer = _paletted(card.classes)
         elif option == "--confidence":
             renderer = _ramp(SURE, PERCENT if percent else 1)
         else:
             renderer = _ramp(FAR, PERCENT)
-        self._text = _style(renderer, style_record(facts))
+        pipe = ElementTree.Element("pipe")
+        pipe.append(renderer)
+        ElementTree.SubElement(pipe, "rasterresampler", maxOversampling="1")
+        self._text = _document([pipe], style_record(facts))
 
     def finish(self) -> None:
         """Write the style under its other name."""
@@ -52,12 +58,10 @@ class StyleOutput(PartialFile):
             raise output_error(self.path, error) from error
 
 
-def _style(renderer: ElementTree.Element, record: str) -> str:
+def _document(parts: Sequence[ElementTree.Element], record: str) -> str:
     root = ElementTree.Element("qgis", version="3.22.0", styleCategories="Symbology")
     root.append(ElementTree.Comment(record))
-    pipe = ElementTree.SubElement(root, "pipe")
-    pipe.append(renderer)
-    ElementTree.SubElement(pipe, "rasterresampler", maxOversampling="1")
+    root.extend(parts)
     ElementTree.SubElement(root, "blendMode").text = "0"
     ElementTree.indent(root)
     head = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
@@ -77,6 +81,28 @@ def _paletted(classes: Sequence[LandCoverClass]) -> ElementTree.Element:
         ElementTree.SubElement(
             palette, "paletteEntry", value=str(c.value), label=c.name, color=_hex(c.colour), alpha="255"
         )
+    return renderer
+
+
+def _categorised(classes: Sequence[LandCoverClass]) -> ElementTree.Element:
+    """Return what draws polygons in the colour of their class, without outlines."""
+    facts = {
+        "type": "categorizedSymbol",
+        "attr": "class",
+        "symbollevels": "0",
+        "enableorderby": "0",
+        "forceraster": "0",
+    }
+    renderer = ElementTree.Element("renderer-v2", facts)
+    categories, symbols = (ElementTree.SubElement(renderer, name) for name in ("categories", "symbols"))
+    for number, c in enumerate(classes):
+        facts = {"value": str(c.value), "type": "long", "label": c.name, "symbol": str(number), "render": "true"}
+        ElementTree.SubElement(categories, "category", facts)
+        symbol = ElementTree.SubElement(symbols, "symbol", type="fill", name=str(number), alpha="1", force_rhr="0")
+        layer = ElementTree.SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "pass": "0"})
+        colour = ",".join(str(level) for level in (*c.colour, 255))
+        for key, value in (("color", colour), ("outline_style", "no"), ("style", "solid")):
+            ElementTree.SubElement(layer, "prop", k=key, v=value)
     return renderer
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 
 from spectraldiff_runtime.atomic import check_raster_name
 from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.formats.kinds import check_map_name, driver_of, is_polygons
 from spectraldiff_runtime.geotiff.spec import Format
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.output.block import BEYOND_ALL, Block, RequestedLayers
@@ -76,6 +77,7 @@ class Outputs:
     percent: bool = False
     outside_path: Path | None = None
     qml: bool = False
+    sieve: int = 0
 
     @classmethod
     def of(
@@ -98,18 +100,32 @@ class Outputs:
         OutputError
             A file name with an unknown suffix.
         """
+        target = _path(out)
         named = [value for value in (confidence, probabilities, preview, outside) if isinstance(value, str | Path)]
         if out is None and (named or percent):
             raise UsageError("an additional file was requested without `out`: name the class raster too")
         if out is not None and any(value is True for value in (confidence, probabilities, outside)):
             raise UsageError("with `out`, confidence, probabilities and outside are the names of files")
         least, most = _checked_confidence(min_confidence), _checked_outside(max_outside)
-        requested = RequestedLayers(bool(confidence), bool(probabilities), least, bool(outside), most)
-        sure, shares, picture, far = (_path(value) for value in (confidence, probabilities, preview, outside))
-        outputs = cls(_path(out), requested, sure, shares, picture, bool(percent), far)
+        sure = bool(confidence) or is_polygons(target)  # polygons have their mean confidence
+        requested = RequestedLayers(sure, bool(probabilities), least, bool(outside), most)
+        surely, shares, picture, far = (_path(value) for value in (confidence, probabilities, preview, outside))
+        outputs = cls(target, requested, surely, shares, picture, bool(percent), far)
         for option, path in outputs.rasters().items():
-            check_raster_name(option, path)
+            if path is target:
+                check_map_name(path)
+            else:
+                check_raster_name(option, path)
         return outputs
+
+    def sieved(self, sieve: int) -> "Outputs":
+        """Return the same without patches of fewer pixels; UsageError for anything but polygons."""
+        least = as_int("sieve", sieve)
+        if least < 0 or (least and not is_polygons(self.out)):
+            raise UsageError(
+                f"sieve is {least}: wanted the fewest pixels of a polygon, with a map such as classes.gpkg"
+            )
+        return replace(self, sieve=least)
 
     def styled(self, qml: bool) -> "Outputs":
         """Return the same with styles for QGIS, if asked for; UsageError without files."""
@@ -118,7 +134,7 @@ class Outputs:
         return replace(self, qml=bool(qml))
 
     def rasters(self) -> dict[str, Path]:
-        """Return the rasters by the option that names them, the class raster first."""
+        """Return the map's layers by the option that names them, the classes first: rasters, or polygons."""
         named = {
             "--out": self.out,
             "--confidence": self.confidence_path,
@@ -142,7 +158,9 @@ class Outputs:
         """Return what the files' contents depend on."""
         options = sorted(self.rasters())
         most = self.requested.max_outside
-        more = {} if most == BEYOND_ALL else {"most outside": most}
+        more: dict[str, Any] = {} if most == BEYOND_ALL else {"most outside": most}
+        if self.out is not None and driver_of(self.out) != "GTiff":
+            more |= {"format of the classes": driver_of(self.out), "sieve": self.sieve}
         return {"set of outputs": options, "confidence type": "uint8" if self.percent else "float32", **more}
 
 

@@ -4,18 +4,33 @@ import json
 import sys
 from pathlib import Path
 
-from qgis.core import QgsApplication, QgsLayerTreeLayer, QgsMapRendererParallelJob, QgsMapSettings, QgsRasterLayer
+from qgis.core import (
+    QgsApplication,
+    QgsLayerTree,
+    QgsLayerTreeLayer,
+    QgsLayerTreeModel,
+    QgsLegendRenderer,
+    QgsLegendSettings,
+    QgsMapRendererParallelJob,
+    QgsMapSettings,
+    QgsRasterLayer,
+    QgsRenderContext,
+    QgsVectorLayer,
+)
 from qgis.PyQt.QtCore import QSize
-from qgis.PyQt.QtGui import QColor
+from qgis.PyQt.QtGui import QColor, QImage, QPainter
 
 
 def described(path: str, folder: str) -> dict[str, object]:
-    """Open a raster as a user does, with whatever lies next to it; return its renderer and the names in its legend."""
-    layer = QgsRasterLayer(path, "map", "gdal")
+    """Open a layer as a user does, with whatever lies next to it; return its renderer and the names in its legend."""
+    layer = QgsVectorLayer(path, "map", "ogr") if path.endswith(".gpkg") else QgsRasterLayer(path, "map", "gdal")
     assert layer.isValid(), path
     nodes = layer.legend().createLayerTreeModelLegendNodes(QgsLayerTreeLayer(layer))
     renderer = layer.renderer()
-    colours = [c.color.name() for c in renderer.classes()] if renderer.type() == "paletted" else []
+    if renderer.type() == "categorizedSymbol":
+        colours = [c.symbol().color().name() for c in renderer.categories()]
+    else:
+        colours = [c.color.name() for c in renderer.classes()] if renderer.type() == "paletted" else []
     settings = QgsMapSettings()
     settings.setLayers([layer])
     settings.setBackgroundColor(QColor("white"))
@@ -26,11 +41,28 @@ def described(path: str, folder: str) -> dict[str, object]:
     job.waitForFinished()
     picture = job.renderedImage()
     picture.save(str(Path(folder, Path(path).stem + ".png")))
+    legend_picture(layer).save(str(Path(folder, Path(path).stem + "_legend.png")))
     pixels = [picture.pixelColor(x, y) for x in range(0, 600, 5) for y in range(0, 500, 5)]
     drawn = sorted({pixel.name() for pixel in pixels})
     texts = [str(node.data(0)) for node in nodes]
     names = [text for text in texts if not text.startswith("Band 1")]  # the title
     return {"renderer": renderer.type(), "names": names, "colours": colours, "drawn": drawn}
+
+
+def legend_picture(layer: object) -> QImage:
+    """Draw a layer's legend, as the panel of layers shows it, as far as fits 500 x 900 pixels."""
+    tree = QgsLayerTree()
+    tree.addLayer(layer)
+    model, settings = QgsLayerTreeModel(tree), QgsLegendSettings()
+    legend = QgsLegendRenderer(model, settings)  # which keeps neither
+    picture = QImage(500, 900, QImage.Format_RGB32)
+    picture.fill(QColor("white"))
+    painter = QPainter(picture)
+    context = QgsRenderContext.fromQPainter(painter)
+    painter.scale(context.scaleFactor(), context.scaleFactor())
+    legend.drawLegend(context)
+    painter.end()
+    return picture
 
 
 application = QgsApplication([], False)

@@ -86,7 +86,8 @@ def test_styles_belong_to_their_map(model, write_scene, tmp_path):
     assert not style.exists()
     assert not map_scene(model, scene, out, qml=True, overwrite=True).skipped
     assert style.exists()
-    assert map_scene(model, scene, out, qml=True, resume=True).skipped
+    again = map_scene(model, scene, out, qml=True, resume=True)
+    assert (again.skipped, again.added) == (True, ())
     style.write_text("mine")
     with pytest.raises(OutputError, match=r"classes.qml' belongs to another map"):
         map_scene(model, scene, out, qml=True, resume=True)
@@ -94,6 +95,23 @@ def test_styles_belong_to_their_map(model, write_scene, tmp_path):
     assert "Wälder" in style.read_text("utf-8")
     with pytest.raises(UsageError, match="without `out`"):
         map_scene(model, scene, qml=True)
+
+
+@pytest.mark.parametrize("name", ["classes.tif", "classes.gpkg"])
+def test_a_finished_map_gets_its_styles(sdiff, model, model_path, write_scene, tmp_path, listing, name):
+    scene = write_scene()
+    words = ["map", scene, "--out", tmp_path / name, "--confidence", tmp_path / "c.tif", "--model", model_path]
+    assert sdiff(*words, "-q")[0] == 0
+    before = listing()
+    code, _, err = sdiff(*words, "--qml", "--resume")
+    assert (code, err.count("is mapped already"), err.count("Wrote")) == (0, 1, 2)
+    after = listing()
+    assert {path: after[path] for path in before} == before
+    assert after.keys() - before.keys() == {"classes.qml", "c.qml"}
+    assert b"W\xc3\xa4lder" in after["classes.qml"]
+    styles = {path: after[path] for path in ("classes.qml", "c.qml")}
+    map_scene(model, scene, tmp_path / name, confidence=tmp_path / "c.tif", qml=True, overwrite=True)
+    assert {path: listing()[path] for path in styles} == styles
 
 
 def attribute_table(path: Path) -> list[list[str]]:
@@ -121,6 +139,20 @@ def attribute_table(path: Path) -> list[list[str]]:
     cells = [[gdal.GDALRATGetValueAsString(table, r, c).decode() for c in range(columns)] for r in range(rows)]
     gdal.GDALClose(dataset)
     return cells
+
+
+def test_polygons_and_pictures_in_qgis(in_qgis, model, write_scene, tmp_path, card):
+    for name in ("polygons.gpkg", "picture.png", "cf.nc"):
+        map_scene(model, write_scene(), tmp_path / name, qml=name == "polygons.gpkg")
+    (tmp_path / "drawn").mkdir()
+    polygons, *rasters = in_qgis(tmp_path / "drawn", *(tmp_path / n for n in ("polygons.gpkg", "picture.png", "cf.nc")))
+    colours = ["#{:02x}{:02x}{:02x}".format(*c.colour) for c in card.classes]
+    assert (polygons["renderer"], polygons["names"]) == ("categorizedSymbol", [c.name for c in card.classes])
+    assert polygons["colours"] == colours
+    for found in rasters:
+        assert found["names"] == [UNCLASSIFIED, *(c.name for c in card.classes)]
+    for found in (polygons, *rasters):
+        assert len(set(found["drawn"]) & set(colours)) > 1
 
 
 @pytest.mark.parametrize("form", ["COG", "GTiff"])

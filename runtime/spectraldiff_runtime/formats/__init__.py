@@ -1,0 +1,1 @@
+"""Class maps in other formats than GeoTIFF: polygons, pictures with a place, netCDF, Zarr."""
