@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -71,12 +72,13 @@ def classifier_loop(pixels: Tensor, labels: Any, preset: Preset, compute: Comput
     radius = settings.window // 2
     scene = mirrored(pixels[:1], radius)[0]
     features = torch.randn(*scene.shape, components, device=compute.device)
+    features = features.bfloat16() if compute.bf16 else features
     chosen = np.random.default_rng(SEED).permutation(np.argwhere(labels > 0))[:1024]
     where = torch.from_numpy(chosen + radius).to(compute.device)
     classes = torch.from_numpy(labels[tuple(chosen.T)].astype(np.int64) - 1).to(compute.device)
     vit = new_vit(preset.vit(components, int(labels.max()), preset.members())).to(compute.device)
     task = ClassifierTask(vit, features, where, classes, settings.loop.batch, settings.noise, SEED, settings.balance)
-    return Loop(vit, task, settings.steps(task.steps), settings.loop, compute, SEED)
+    return Loop(vit, task, settings.steps(task.steps), settings.loop, replace(compute, micro_batch=None), SEED)
 
 
 def from_loader(loop: Loop) -> Callable[[], None]:

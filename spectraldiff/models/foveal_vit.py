@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectraldiff.models.settings import components_read
-from spectraldiff.models.vit import SpectralViT, ViTConfig
+from spectraldiff.models.vit import Noise, SpectralViT, ViTConfig
 
 # Pixels along the side of the cells that share a position outside the centre.
 CELL = 3
+# Components up to which noise is drawn for each of them: with more, for each channel of a token.
+DIRECT = 128
 # Largest score of a pixel: beyond it, weights of one window would not fit into float32 together.
 HIGHEST_SCORE = 20.0
 
@@ -72,31 +74,48 @@ class FovealViT(nn.Module):
         """Map windows (N, window, window, P) to class scores (N, K), the mean of all members'."""
         return self.each(windows).mean(1)
 
-    def losses(self, windows: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy of the members, each by itself, (N,); `labels`, (N,), are from 0."""
-        scores = self.each(windows).float().transpose(1, 2)  # (N, K, M)
+    def losses(self, windows: Tensor, labels: Tensor, noise: Noise | None = None) -> Tensor:
+        """Return the mean cross-entropy of the members, each by itself, (N,); `labels`, (N,), are from 0.
+
+        With `noise`, the windows' values get some of it, each member other values.
+        """
+        scores = self.each(windows, noise).float().transpose(1, 2)  # (N, K, M)
         return F.cross_entropy(scores, labels[:, None].expand(-1, scores.shape[2]), reduction="none").mean(1)
 
-    def each(self, windows: Tensor) -> Tensor:
-        """Map windows (N, window, window, P) to the class scores of each member, (N, M, K)."""
-        read = torch.stack([self._read(member, windows) for member in range(len(self.config.members))], 1)  # (N, M, C)
-        return self.classify(read)
+    @property
+    def noise_values(self) -> int:
+        """The values of noise that one window gets at a time, at most."""
+        return self.config.window**2 * max(self.config.width, DIRECT)
 
-    def _read(self, member: int, windows: Tensor) -> Tensor:
+    def each(self, windows: Tensor, noise: Noise | None = None) -> Tensor:
+        """Map windows (N, window, window, P) to the class scores of each member, (N, M, K)."""
+        if torch.is_autocast_enabled(windows.device.type):  # once, not for each member
+            windows = windows.to(torch.get_autocast_dtype(windows.device.type))
+        members = range(len(self.config.members))
+        return self.classify(torch.stack([self._read(member, windows, noise) for member in members], 1))
+
+    def _read(self, member: int, windows: Tensor, noise: Noise | None = None) -> Tensor:
         """Return what the class token of a member reads of windows (N, window, window, P), (N, C)."""
         config, inside = self.config, self._inside(member)
         position = self.position_index[inside, inside].flatten()
         channels, heads = _own(member, config.width), _own(member, config.heads)
         components = self._components(member)
         tokens = windows[:, inside, inside, components].flatten(1, 2)
-        x = normed(F.linear(tokens, self.embed.weight[channels, components], self.embed.bias[channels]))  # (N, S, C)
+        weight = self.embed.weight[channels, components]
+        x = F.linear(tokens, weight, self.embed.bias[channels])  # (N, S, C)
+        if noise is not None:
+            root = _noise_root(weight)
+            x = x + F.linear(noise((*tokens.shape[:2], root.shape[1])), root)
+        x = normed(x)
         weights = (clamped(self.ask.one(member, x)) + self.bias[position, heads]).softmax(1)  # (N, S, heads)
-        values = self.value.one(member, x).unflatten(-1, (config.heads, -1))  # type: ignore[no-untyped-call]
-        read = torch.einsum("nsh,nshd->nhd", weights, values.to(weights.dtype))
+        # Each head's weights read all channels, of which its own are kept: that takes no copy of the values.
+        read = weights.transpose(1, 2) @ self.value.one(member, x).to(weights.dtype)  # (N, heads, C)
+        read = read.view(len(x), config.heads, config.heads, -1).diagonal(dim1=1, dim2=2).transpose(1, 2)
         # There are few position vectors: weights are added up position by position first.
         sums = weights.new_zeros(len(x), len(self.bias), config.heads).index_add(1, position, weights)
         positions = self.position[:, channels].unflatten(-1, (config.heads, -1))  # type: ignore[no-untyped-call]
-        return (read + torch.einsum("nsh,shd->nhd", sums, positions.to(sums.dtype))).flatten(1)
+        read = read + torch.einsum("nsh,shd->nhd", sums, positions.to(sums.dtype))  # (N, heads, C / heads)
+        return read.flatten(1)
 
     def reads(self) -> Tensor:
         """Return which positions each head of each member reads, (positions, M heads) bool."""
@@ -141,6 +160,20 @@ def _check_shape(config: ViTConfig) -> None:
             f"{config.band_components} components of bands alone and {readers} of {len(windows)} members that read "
             "them: wanted none of both, or some of both and a member for the other components"
         )
+
+
+def _noise_root(weight: Tensor) -> Tensor:
+    """Return R, (C, r), so that R z is distributed as `weight` z, (C, P) times (P,): with fewer values z if P is large.
+
+    z is standard normal, so that only R R' counts.
+    """
+    if weight.shape[1] <= DIRECT:
+        return weight
+    with torch.autocast(weight.device.type, enabled=False):
+        square = weight @ weight.T
+        ridge = 1e-6 * square.diagonal().mean() * torch.eye(len(square), device=weight.device)
+        root: Tensor = torch.linalg.cholesky(square + ridge)
+        return root
 
 
 def _own(member: int, size: int) -> slice:

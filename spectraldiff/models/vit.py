@@ -4,6 +4,7 @@ A token is one pixel of the window: its feature vector, mapped linearly, plus th
 A class token reads the window and an MLP head turns it into class scores.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectraldiff.models.settings import Member, widest_window
+
+# Draws normal noise of a shape.
+Noise = Callable[[Sequence[int]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -128,9 +132,19 @@ class SpectralViT(nn.Module):
         """Map windows (M, window, window, P) to class scores (M, K)."""
         return self.classify(self.embed(windows.flatten(1, 2)))  # (M, window^2, C)
 
-    def losses(self, windows: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy, (M,), of each of the windows, (M, window, window, P), of classes from 0, (M,)."""
+    def losses(self, windows: Tensor, labels: Tensor, noise: Noise | None = None) -> Tensor:
+        """Return the cross-entropy, (M,), of each of the windows, (M, window, window, P), of classes from 0, (M,).
+
+        With `noise`, the windows' values get some of it.
+        """
+        if noise is not None:
+            windows = windows + noise(windows.shape)
         return F.cross_entropy(self(windows).float(), labels, reduction="none")
+
+    @property
+    def noise_values(self) -> int:
+        """The values of noise that one window gets at a time, at most."""
+        return self.config.window**2 * self.config.components
 
     def classify(self, tokens: Tensor) -> Tensor:
         """Map embedded tokens (M, window^2, C) to class scores (M, K)."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -258,9 +258,12 @@ class ClassifierFit:
         torch.manual_seed(self.seed)
         settings = training_set.preset.classifier
         vit = new_vit(training_set.shape).to(self.compute.device)
+        mosaic = training_set.mosaic
+        if self.compute.bf16 and isinstance(mosaic, Tensor):
+            mosaic = mosaic.bfloat16()  # as the first layer reads it
         task = ClassifierTask(
             vit,
-            training_set.mosaic,
+            mosaic,
             training_set.pixels[used],
             training_set.labels[used],
             settings.loop.batch,
@@ -268,7 +271,8 @@ class ClassifierFit:
             self.seed,
             settings.balance,
         )
-        loop = Loop(vit, task, settings.steps(task.steps), settings.loop, self.compute, self.seed)
+        compute = replace(self.compute, micro_batch=None)  # its batches are small
+        loop = Loop(vit, task, settings.steps(task.steps), settings.loop, compute, self.seed)
         trained = self.run_loop(name, title, loop)
         assert isinstance(trained, SpectralViT | FovealViT)
         return trained

@@ -158,10 +158,9 @@ class ClassifierTask:
         self.steps = math.ceil(len(labels) / self.batch)  # an epoch
         weights = torch.bincount(labels)[labels].float() ** -balance
         self.weights = weights / weights.mean()
-        self.offsets = torch.arange(model.config.window, device=pixels.device) - model.config.radius
         # Twice as many values as a batch needs: each step takes its noise from another place in them, for drawing
         # them anew would take a third of a step.
-        values = 2 * self.batch * model.config.window**2 * features.shape[-1] if noise > 0 else 0
+        values = 2 * self.batch * model.noise_values if noise > 0 else 0
         self.bank = noise * torch.randn(values, generator=torch.Generator().manual_seed(seed)).to(pixels.device)
 
     def size(self, step: int) -> int:
@@ -175,21 +174,29 @@ class ClassifierTask:
         )
         first = step % self.steps * self.batch + start
         chosen = order[first : first + count].to(self.labels.device)
-        windows = _turn_each(self.windows(self.pixels[chosen]), generator)
-        if self.noise > 0:
-            windows = windows + self._noise(windows, generator)
-        return (self.model.losses(windows, self.labels[chosen]) * self.weights[chosen]).mean()
+        windows = self.windows(self.pixels[chosen], _turns(count, generator))
 
-    def _noise(self, windows: Tensor, generator: torch.Generator) -> Tensor:
-        """Return normal noise of the windows' shape."""
-        first = int(torch.randint(len(self.bank) - windows.numel() + 1, (1,), generator=generator))
-        return self.bank[first : first + windows.numel()].view(windows.shape)
+        def draw(shape: Sequence[int]) -> Tensor:
+            size = math.prod(shape)
+            first = int(torch.randint(len(self.bank) - size + 1, (1,), generator=generator))
+            return self.bank[first : first + size].view(*shape)
 
-    def windows(self, pixels: Tensor) -> Tensor:
-        """Return the windows (n, window, window, P) around pixels (n, 2)."""
-        rows = pixels[:, 0, None] + self.offsets
-        columns = pixels[:, 1, None] + self.offsets
-        return self.features[rows[:, :, None], columns[:, None, :]]
+        losses = self.model.losses(windows, self.labels[chosen], draw if self.noise > 0 else None)
+        return (losses * self.weights[chosen]).mean()
+
+    def windows(self, pixels: Tensor, turns: Tensor | None = None) -> Tensor:
+        """Return the windows (n, window, window, P) around pixels (n, 2).
+
+        With `turns`, (3, n) bool, a window's rows are reversed, then its columns, then both are exchanged.
+        """
+        radius = self.model.config.radius
+        offsets = torch.arange(-radius, radius + 1, device=pixels.device)
+        down, across = torch.meshgrid(offsets, offsets, indexing="ij")  # (window, window) each
+        if turns is not None:  # only places are turned: what lies there is read once, in its order
+            rows, columns, exchanged = turns.to(pixels.device)[..., None, None]
+            down, across = torch.where(exchanged, across, down), torch.where(exchanged, down, across)
+            down, across = torch.where(rows, -down, down), torch.where(columns, -across, across)
+        return self.features[pixels[:, 0, None, None] + down, pixels[:, 1, None, None] + across]
 
 
 def _sources(scene: Pixels | BlockPool, step: int, count: int, generator: torch.Generator) -> list[Pixels]:
@@ -228,11 +235,6 @@ def _turn(x: Tensor, axes: tuple[int, int], generator: torch.Generator) -> Tenso
     return x.transpose(*axes) if transpose else x
 
 
-def _turn_each(windows: Tensor, generator: torch.Generator) -> Tensor:
-    """Give each window (n, w, w, P) one of the eight symmetries of the square."""
-    flip_rows, flip_columns, transpose = (torch.rand(3, len(windows), 1, 1, 1, generator=generator) < 0.5).to(
-        windows.device
-    )
-    windows = torch.where(flip_rows, windows.flip(1), windows)
-    windows = torch.where(flip_columns, windows.flip(2), windows)
-    return torch.where(transpose, windows.transpose(1, 2), windows)
+def _turns(count: int, generator: torch.Generator) -> Tensor:
+    """Draw one of the eight symmetries of the square for each of some windows, (3, count) bool."""
+    return torch.rand(3, count, generator=generator) < 0.5

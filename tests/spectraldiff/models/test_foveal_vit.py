@@ -1,12 +1,14 @@
 """The foveal classifier: sliding is the same function as seeing each window by itself, and its cells are right."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from spectraldiff.models.foveal_vit import CELL, FovealViT, new_vit, position_index
+from spectraldiff.models.foveal_vit import CELL, DIRECT, FovealViT, _noise_root, new_vit, position_index
 from spectraldiff.models.presets import FAST, PAPER
 from spectraldiff.models.settings import Member
 from spectraldiff.models.vit import SpectralViT, ViTConfig
@@ -170,3 +172,38 @@ def test_the_presets_classifiers() -> None:
 def test_shapes_that_have_no_cells(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="odd multiples of 3"):
         FovealViT(replace(CONFIG, **change))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("components", [7, DIRECT, DIRECT + 72])
+def test_noise_in_the_tokens_is_that_of_the_components(components: int) -> None:
+    """Means over many draws: the token's noise has the covariance that noise on each component would give it."""
+    torch.manual_seed(0)
+    weight = torch.randn(16, components)
+    root = _noise_root(weight)
+    assert root.shape == (16, components if components <= DIRECT else 16)
+    torch.testing.assert_close(root @ root.T, weight @ weight.T, rtol=1e-4, atol=1e-3)
+    vit = FovealViT(replace(CONFIG, components=components, members=(ONE, Member(9))))
+    drawn: list[int] = []
+
+    def noise(shape: Sequence[int]) -> torch.Tensor:
+        drawn.append(math.prod(shape))
+        return torch.randn(*shape)
+
+    windows, labels = torch.zeros(3, 15, 15, components), torch.tensor([0, 1, 2])
+    assert not torch.equal(vit.losses(windows, labels, noise), vit.losses(windows, labels))
+    assert max(drawn) == 3 * 225 * root.shape[1] <= 3 * vit.noise_values
+
+
+def test_noise_teaches_the_first_layer() -> None:
+    """The weights of noisy components are learnt from it: the gradient is that of noise on each component."""
+    torch.manual_seed(0)
+    weight, values = torch.randn(4, DIRECT + 1, requires_grad=True), torch.randn(200_000, DIRECT + 1)
+
+    def spread(tokens: torch.Tensor) -> torch.Tensor:
+        return (tokens.tanh() ** 2).mean()  # any function of the tokens
+
+    (wanted,) = torch.autograd.grad(spread(values @ (weight / 10).T), weight)
+    (found,) = torch.autograd.grad(spread(values[:, :4] @ _noise_root(weight / 10).T), weight)
+    assert torch.nn.functional.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 0.99
+    assert float(found.norm() / wanted.norm()) == pytest.approx(1, abs=0.03)

@@ -11,7 +11,7 @@ from spectraldiff.models.classifier import new_denoiser
 from spectraldiff.models.padding import WholePixels, mirrored
 from spectraldiff.models.presets import FAST, Preset
 from spectraldiff.models.settings import LoopSettings, Member, replaced
-from spectraldiff.models.vit import SpectralViT, ViTConfig
+from spectraldiff.models.vit import Noise, SpectralViT, ViTConfig
 from spectraldiff.training import tasks as module
 from spectraldiff.training.compute import Compute, choose_compute
 from spectraldiff.training.loop import Loop, learning_rate, plateau
@@ -116,7 +116,7 @@ def test_a_loss_that_is_no_number_ends_the_training_in_one_line() -> None:
 
 def test_micro_batches_add_up_to_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without dropout and flips, the gradient summed over the shares is that of the batch."""
-    monkeypatch.setattr(module, "_turn_each", lambda windows, generator: windows)
+    monkeypatch.setattr(module, "_turns", lambda count, generator: torch.zeros(3, count, dtype=torch.bool))
     gradients = []
     for compute in (Compute(), Compute(micro_batch=3)):
         loop = classifier_loop(1, 0.0, compute)
@@ -181,9 +181,9 @@ def test_every_training_pixel_is_seen_once_an_epoch() -> None:
     seen: list[int] = []
     original = task.windows
 
-    def watched(pixels: Tensor) -> Tensor:
+    def watched(pixels: Tensor, turns: Tensor) -> Tensor:
         seen.extend(((pixels[:, 0] - 1) * 4 + pixels[:, 1] - 1).tolist())
-        return original(pixels)  # type: ignore[no-any-return]
+        return original(pixels, turns)  # type: ignore[no-any-return]
 
     task.windows = watched
     assert task.steps == 3
@@ -194,20 +194,32 @@ def test_every_training_pixel_is_seen_once_an_epoch() -> None:
 
 def test_each_window_is_turned_by_itself() -> None:
     """Every one of the eight symmetries occurs, and nothing else."""
-    window = torch.arange(9.0).view(1, 3, 3, 1)
-    turned = module._turn_each(window.repeat(200, 1, 1, 1), seeded())
+    task: Any = classifier_loop().task
+    task.features = torch.arange(144.0).view(12, 12, 1)
+    turns = module._turns(200, seeded())
+    centre = torch.tensor([[4, 7]]).repeat(200, 1)
+    turned = task.windows(centre, turns)[..., 0]
     found = {tuple(w.flatten().tolist()) for w in turned}
     corners = {(w[0], w[2], w[6], w[8]) for w in found}
     assert len(found) == len(corners) == 8
-    assert all(w[4] == 4 for w in found)
+    assert all(w[4] == 4 * 12 + 7 for w in found)
+    plain = task.windows(centre)[0, ..., 0]
+    for window, (rows, columns, exchanged) in zip(turned, turns.T.tolist(), strict=True):
+        wanted = plain.flip(0) if rows else plain
+        wanted = wanted.flip(1) if columns else wanted
+        assert torch.equal(window, wanted.T if exchanged else wanted)
 
 
-def test_noise_is_added_to_the_features() -> None:
+def test_noise_is_drawn_from_seed_and_step() -> None:
     """Normal, of the deviation asked for, another one at every step, and the same again from the same seed."""
     task: Any = classifier_loop(dropout=0.0, noise=0.5).task
-    task.features.zero_()
     seen: list[Tensor] = []
-    task.model.losses = lambda windows, labels: seen.append(windows) or windows.sum((1, 2, 3))
+
+    def losses(windows: Tensor, labels: Tensor, noise: Noise) -> Tensor:
+        seen.append(noise((len(windows), 9, 5)))
+        return windows.sum((1, 2, 3))
+
+    task.model.losses = losses
     for seed in (1, 2, 1):
         task.loss(0, 0, 8, torch.Generator().manual_seed(seed))
     assert float(seen[0].std()) == pytest.approx(0.5, rel=0.2)
@@ -225,7 +237,7 @@ def test_small_classes_count_as_much_as_asked_for(balance: float, of_small: floa
     task = ClassifierTask(model, torch.randn(12, 12, 5), pixels, labels, 20, balance=balance)
     shares = []
     for value in (0, 1):
-        model.losses = lambda windows, known, value=value: (known == value).float()
+        model.losses = lambda windows, known, noise, value=value: (known == value).float()
         shares.append(float(task.loss(0, 0, 20, seeded())))
     assert sum(shares) == pytest.approx(1)
     assert shares[0] == pytest.approx(of_small)
