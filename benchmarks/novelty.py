@@ -28,6 +28,7 @@ from benchmarks.accuracy.problem import Context, Problem
 from benchmarks.accuracy.store import write_text
 from benchmarks.scenes import CASES, Case, _scene_name, load, problem
 from spectraldiff.ensemble.outside import BEYOND
+from spectraldiff.models.classifier import predict_scene
 from spectraldiff.models.presets import Preset, preset_named
 from spectraldiff.splits.split import Split
 from spectraldiff.training.compute import choose_compute, keep_freed_memory
@@ -75,7 +76,7 @@ def run_class(case: Case, whole: Problem, value: int, preset: Preset, out: Path,
         _take_denoiser(run, preset, part, context)
     training = _training(run, preset, part, context)
     fitted = training.train_classifier(preset, training.train_denoiser())
-    layers = fitted.model.predict_both(part.scene, torch.zeros_like(fitted.model.prior))
+    layers = predict_scene(fitted.model, part.scene, torch.zeros_like(fitted.model.prior))
     own = part.split.test & (part.scene.labels == value)
     others = part.split.test & whole.split.test & (part.scene.labels != value)
     assert layers.outside is not None

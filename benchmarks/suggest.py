@@ -25,7 +25,7 @@ from benchmarks.accuracy.store import write_text
 from spectraldiff.accuracy.metrics import score
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.datasets import registry
-from spectraldiff.models.classifier import SceneLayers
+from spectraldiff.models.classifier import SceneLayers, predict_scene
 from spectraldiff.models.presets import Preset, preset_named
 from spectraldiff.splits.split import Split
 from spectraldiff.training.compute import choose_compute, keep_freed_memory
@@ -78,7 +78,7 @@ def trained(
             _take_denoiser(run, preset, problem, context)
         training = _training(run, preset, problem, context)
         model = training.train_classifier(preset, training.train_denoiser()).model
-        layers = model.predict_both(scene, torch.zeros_like(model.prior))
+        layers = predict_scene(model, scene, torch.zeros_like(model.prior))
         named = {key: value for key, value in layers._asdict().items() if value is not None}
         np.savez_compressed(kept, **named)
     with np.load(kept) as file:

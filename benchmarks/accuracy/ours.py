@@ -17,6 +17,7 @@ import torch
 from benchmarks.accuracy.problem import Context, Problem, Report
 from benchmarks.accuracy.store import Outcome, check_same, plain, write_text
 from spectraldiff.ensemble.prior import EQUAL, Prior
+from spectraldiff.models.classifier import predict_scene
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.settings import replaced
 from spectraldiff.training.monitor import Monitor
@@ -55,8 +56,8 @@ def fit_ours(name: str, preset: Preset, problem: Problem, context: Context) -> O
     report, classes = context.report, model.classes
     labels = problem.labels.astype(np.int64) - 1
     offset = torch.from_numpy(Prior(EQUAL).logs(labels, classes) - Prior().logs(labels, classes))
-    layers = model.to(context.compute.device).predict_both(
-        problem.scene, offset, lambda done, n: report("mapping", done, n)
+    layers = predict_scene(
+        model.to(context.compute.device), problem.scene, offset, lambda done, n: report("mapping", done, n)
     )
     seconds = run.read_json("metrics.json")["seconds"]
     trained = sum(s for stage, s in seconds.items() if not stage.endswith("map"))

@@ -3,16 +3,19 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 
-from spectraldiff.models.classifier import Classifier
+from spectraldiff.data.scene import LabelledScene
+from spectraldiff.models.classifier import Classifier, SceneLayers, class_facts
+from spectraldiff.models.normaliser import filled_window
 from spectraldiff.options import RUNS
 from spectraldiff.training.run_folder import SAMPLES, RunFolder, open_run
 from spectraldiff.training.run_model import load_model, load_tensors
@@ -34,6 +37,7 @@ from spectraldiff_runtime.model.model_file import read_card, seal
 from spectraldiff_runtime.model.model_page import model_page
 from spectraldiff_runtime.model.stac_item import stac_item
 from spectraldiff_runtime.signals import interrupts_deferred
+from spectraldiff_runtime.window import Window
 
 PAGES, DEEPNESS = "pages", "deepness"
 # Sample tiles on which a file for Deepness is compared with a map.
@@ -224,6 +228,74 @@ def export_model(
             for output in (*pages, file):
                 output.publish()
     return Export(out, len(data), card, verification, agreement, tuple(page.path for page in pages))
+
+
+@contextmanager
+def opened_export(classifier: Classifier, scene: LabelledScene) -> Iterator["ExportedModel"]:
+    """Export a model that was just trained, and open the file for as long as scenes are mapped by it.
+
+    Parameters
+    ----------
+    classifier
+        On the CPU, float32, in evaluation mode.
+    scene
+        One of its training; it names the classes.
+    """
+    facts: dict[str, Any] = {
+        "name": scene.name, "classes": class_facts(scene), "wavelengths": None, "nodata": None, "sensor": "",
+        "attribution": "", "accuracy": {}, "versions": {},
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="spectraldiff-") as folder:
+        file = Path(folder) / "model.onnx"
+        file.write_bytes(onnx_bytes(deployed(classifier), card_of(classifier, facts).to_json()))
+        yield ExportedModel(Model.open(file, "cpu", torch.get_num_threads()), classifier.fill)
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """Maps windows of a training's scenes by the exported graph, see `spectraldiff.models.classifier.WindowModel`.
+
+    Attributes
+    ----------
+    model
+        The opened file.
+    fill
+        (B,) raw values that replace missing pixels.
+    side
+        Pixels along the side of the windows that a scene is cut into.
+    """
+
+    model: Model
+    fill: torch.Tensor
+    side: int = 128
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.model.card.classes)
+
+    @property
+    def knows_outside(self) -> bool:
+        """Whether it says how far pixels are from the training classes."""
+        return self.model.outside
+
+    def predict_window(self, scene: LabelledScene, window: Window, offset: torch.Tensor) -> SceneLayers:
+        """Return the layers of a window."""
+        halo = self.model.card.halo
+        edges = window.row0 - halo, window.row1 + halo, window.col0 - halo, window.col1 + halo
+        tile = filled_window(scene, self.fill, *edges)[None].numpy()
+        found = self.model.run(tile, confidence=True, probabilities=True, outside=self.knows_outside)
+        assert found.probabilities is not None
+        assert found.confidence is not None
+        with np.errstate(divide="ignore"):  # a class that cannot be stays one
+            scores = np.log(found.probabilities[0]) + offset.numpy()[:, None, None]
+        kind = scene.labels.dtype
+        return SceneLayers(
+            found.classes[0].astype(kind),
+            found.confidence[0],
+            (scores.argmax(0) + 1).astype(kind),
+            None if found.outside is None else found.outside[0],
+        )
 
 
 def _check_precision(out: Path, precision: str) -> None:

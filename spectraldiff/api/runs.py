@@ -2,9 +2,11 @@
 
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import spectraldiff as sd
 from spectraldiff.api.progress import BarMonitor, CallbackMonitor, Progress
 from spectraldiff.api.results import OpenedScene, ReconstructionPictures, TrainedRun
 from spectraldiff.api.scenes import PathLike
@@ -20,6 +22,7 @@ from spectraldiff_runtime.messages import one_line
 from spectraldiff_runtime.tiling.memory_plan import DEFAULT_MEMORY
 
 if TYPE_CHECKING:
+    from spectraldiff.models.classifier import Classifier, WindowModel
     from spectraldiff.training.request import Request
     from spectraldiff.training.session import RunPlace
 
@@ -134,7 +137,7 @@ def train(
         from spectraldiff.training.session import RunPlace
     request = new_request(SceneSource.joined([_source(one) for one in scenes]), options)
     folder = None if run is None else Path(run)
-    place = RunPlace(folder, Path(runs_dir), None, threads, device, options.without_effect, max_memory)
+    place = RunPlace(folder, Path(runs_dir), None, threads, device, options.without_effect, max_memory, exported)
     return _trained(request, place, progress, scenes)
 
 
@@ -164,7 +167,13 @@ def resume(
     with training_package("train"):
         from spectraldiff.training.session import RunPlace, reopen
     folder, request = reopen(Path(run))
-    return _trained(request, RunPlace(None, RUNS, folder, threads, device), progress, None)
+    place = RunPlace(None, RUNS, folder, threads, device, exported=exported)
+    return _trained(request, place, progress, None)
+
+
+def exported(model: "Classifier", scene: LabelledScene) -> AbstractContextManager["WindowModel"]:
+    """Open a model's exported file for large scenes; what exports is imported no sooner."""
+    return sd.opened_export(model, scene)
 
 
 def _source(scene: LabelledScene) -> SceneSource:

@@ -246,6 +246,7 @@ def train(
     )
     started, size = time.perf_counter(), parse_size(max_memory)
     with training_package("train"):
+        from spectraldiff.api.runs import exported
         from spectraldiff.cli.train_output import TerminalMonitor, summarise
         from spectraldiff.data.label_vectors import LabelFields
         from spectraldiff.data.source import SceneSource
@@ -270,7 +271,7 @@ def train(
         again = [*["--run"] * (run is not None), *_given(source), *_given(options)]
         unfinished, request = session.reopen(resume, again)
     where = None if device is None else device.value
-    place = session.RunPlace(run, runs_dir, unfinished, threads, where, options.without_effect, size)
+    place = session.RunPlace(run, runs_dir, unfinished, threads, where, options.without_effect, size, exported)
     with TerminalMonitor(quiet) as monitor:
         folder, result = session.train(request, place, monitor)
     if not quiet:

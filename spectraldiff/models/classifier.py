@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -76,6 +76,68 @@ class SceneLayers(NamedTuple):
     outside: NDArray[np.uint8] | None
 
 
+class WindowModel(Protocol):
+    """What maps a scene window by window: a `Classifier`, or its exported file.
+
+    Attributes
+    ----------
+    side
+        Pixels along the side of the windows that a scene is cut into.
+    classes
+        K.
+    knows_outside
+        Whether it says how far pixels are from the training classes.
+    """
+
+    @property
+    def side(self) -> int: ...
+    @property
+    def classes(self) -> int: ...
+    @property
+    def knows_outside(self) -> bool: ...
+
+    def predict_window(self, scene: LabelledScene, window: Window, offset: Tensor) -> SceneLayers:
+        """Return what `predict_scene` does for a window of at most `side` pixels along a side, (h, w) each.
+
+        Pixels without data have classes, too: whoever asks takes them out.
+        """
+        ...
+
+
+def predict_scene(
+    model: WindowModel,
+    scene: LabelledScene,
+    offset: Tensor,
+    report: Callable[[int, int], None] = lambda done, total: None,
+    wanted: NDArray[np.bool_] | None = None,
+) -> SceneLayers:
+    """Map a scene: its classes and their confidence, and its classes with an offset, (K,), added to the scores.
+
+    With `wanted`, (H, W), windows without any such pixel are left out: 0 as where there is no data. All are arrays like
+    the scene's labels.
+    """
+    found, side = no_layers(scene.labels.shape, scene.labels.dtype, model.knows_outside), model.side
+    tiles = [
+        (Window(r, min(r + side, part.row1), c, min(c + side, part.col1)), (row - part.row0, column - part.col0))
+        for part, (row, column) in scene.parts
+        for r in range(part.row0, part.row1, side)
+        for c in range(part.col0, part.col1, side)
+    ]
+    places = [_shifted(window, shift) for window, shift in tiles]
+    chosen = [(w, at) for (w, _), at in zip(tiles, places, strict=True) if wanted is None or wanted[at].any()]
+    for done, (window, at) in enumerate(chosen, start=1):
+        for layer, part in zip(found, model.predict_window(scene, window, offset), strict=True):
+            if layer is not None and part is not None:
+                np.copyto(layer[at], part, casting="unsafe")
+        report(done, len(chosen))
+    empty = ~scene.valid
+    nothing = no_layers(scene.labels.shape, scene.labels.dtype, model.knows_outside)
+    for layer, without in zip(found, nothing, strict=True):
+        if layer is not None and without is not None:
+            np.copyto(layer, without, where=empty)
+    return found
+
+
 class Classifier(nn.Module):
     """Normalisation, feature extractor, PCA, SpectralViT and smoothing of one run.
 
@@ -143,6 +205,16 @@ class Classifier(nn.Module):
         return self.linear.bias.shape[1]
 
     @property
+    def side(self) -> int:
+        """Pixels along the side of the windows that it maps a scene in."""
+        return TILE
+
+    @property
+    def knows_outside(self) -> bool:
+        """Whether it says how far pixels are from the training classes."""
+        return self.outside is not None
+
+    @property
     def pca(self) -> PCA:
         """The features' PCA."""
         return PCA(self.pca_mean, self.pca_components, float("nan"))
@@ -172,48 +244,11 @@ class Classifier(nn.Module):
         The probabilities are (H, W) float32, 0..1; both are 0 where the scene has no data.  This is the deployed
         computation in float32: mirrored edges, missing pixels filled, tile by tile.
         """
-        return self.predict_both(scene, torch.zeros_like(self.prior), report)[:2]
-
-    @torch.no_grad()
-    def predict_both(
-        self,
-        scene: LabelledScene,
-        offset: Tensor,
-        report: Callable[[int, int], None] = lambda done, total: None,
-        wanted: NDArray[np.bool_] | None = None,
-    ) -> SceneLayers:
-        """Return what `predict` does, and the class map with an offset, (K,), added to the scores: another prior's.
-
-        With `wanted`, (H, W), tiles without any such pixel are left out: 0 as where there is no data. All are arrays
-        like the scene's labels.
-        """
-        found = _no_layers(scene.labels.shape, scene.labels.dtype, self.outside is not None)
-        tiles = [
-            (Window(r, min(r + TILE, part.row1), c, min(c + TILE, part.col1)), (row - part.row0, column - part.col0))
-            for part, (row, column) in scene.parts
-            for r in range(part.row0, part.row1, TILE)
-            for c in range(part.col0, part.col1, TILE)
-        ]
-        places = [_shifted(window, shift) for window, shift in tiles]
-        chosen = [(w, at) for (w, _), at in zip(tiles, places, strict=True) if wanted is None or wanted[at].any()]
-        for done, (window, at) in enumerate(chosen, start=1):
-            for layer, part in zip(found, self.predict_window(scene, window, offset), strict=True):
-                if layer is not None and part is not None:
-                    np.copyto(layer[at], part, casting="unsafe")
-            report(done, len(chosen))
-        empty = ~scene.valid
-        nothing = _no_layers(scene.labels.shape, scene.labels.dtype, self.outside is not None)
-        for layer, without in zip(found, nothing, strict=True):
-            if layer is not None and without is not None:
-                np.copyto(layer, without, where=empty)
-        return found
+        return predict_scene(self, scene, torch.zeros_like(self.prior), report)[:2]
 
     @torch.no_grad()
     def predict_window(self, scene: LabelledScene, window: Window, offset: Tensor) -> SceneLayers:
-        """Return what `predict_both` does for a window of at most `TILE` pixels along a side, (h, w) each.
-
-        Pixels without data have classes, too: whoever asks takes them out.
-        """
+        """Return the layers of a window, see `WindowModel`."""
         halo, (height, width) = self.halo, (window.height, window.width)
         edges = window.row0 - halo, window.row1 + halo, window.col0 - halo, window.col1 + halo
         tile = square(filled_window(scene, self.fill, *edges), TILE + 2 * halo)
@@ -242,8 +277,8 @@ class Classifier(nn.Module):
         return self.outside.distance(self.outside.components(cropped(features, rim)))
 
 
-def _no_layers(shape: tuple[int, ...], kind: np.dtype[Any], outside: bool) -> SceneLayers:
-    """Return the layers of a scene without any data."""
+def no_layers(shape: tuple[int, ...], kind: np.dtype[Any], outside: bool) -> SceneLayers:
+    """Return the layers of so many pixels without any data."""
     classes, others = np.zeros(shape, kind), np.zeros(shape, kind)
     return SceneLayers(
         classes, np.zeros(shape, np.float32), others, np.full(shape, NO_OUTSIDE, np.uint8) if outside else None

@@ -33,7 +33,7 @@ from spectraldiff.training.run_folder import (
     write_pixels,
 )
 from spectraldiff.training.run_model import load_denoiser
-from spectraldiff.training.trainer import Aims, Training
+from spectraldiff.training.trainer import Aims, Exported, Training
 from spectraldiff_runtime.errors import RunError, UsageError
 from spectraldiff_runtime.limits import THREADS
 from spectraldiff_runtime.messages import resume_command, sdiff
@@ -64,6 +64,8 @@ class RunPlace:
         What a user must know of the options of a new run; empty for nothing.
     max_memory
         Bytes that the process may hold: what more labelled pixels take lies on disk meanwhile.
+    exported
+        See `spectraldiff.training.trainer.Aims`.
     """
 
     run: Path | None = None
@@ -73,6 +75,7 @@ class RunPlace:
     device: str | None = None
     warning: str = ""
     max_memory: int = DEFAULT_MEMORY
+    exported: Exported | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_memory", as_int("max_memory", self.max_memory))
@@ -126,7 +129,7 @@ def train(
         kept = final or splits
         prior, test = request.prior_of(scenes[0].classes), request.test_labels(scenes, kept)
         denoiser = None if request.denoiser is None or request.preset.raw else Path(request.denoiser)
-        aims = Aims(prior, final, test, denoiser, _left_for_features(scenes, place.max_memory))
+        aims = Aims(prior, final, test, denoiser, _left_for_features(scenes, place.max_memory), place.exported)
         if folder is not None:
             _go_on(folder, scenes, splits, kept)
         elif denoiser is not None:  # refused before a run is begun

@@ -1,7 +1,8 @@
 """One training from start to end: denoiser, features, classifier, accuracy, pictures, run folder."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from spectraldiff.data.canvas import LARGE
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.ensemble.mosaic import FEATURES, MOST
 from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
-from spectraldiff.models.classifier import Classifier, new_denoiser
+from spectraldiff.models.classifier import Classifier, WindowModel, new_denoiser, predict_scene
 from spectraldiff.models.diffusion import Denoiser
 from spectraldiff.models.presets import Preset
 from spectraldiff.report import figures
@@ -45,6 +46,9 @@ from spectraldiff.training.tasks import DiffusionTask
 from spectraldiff.training.training_data import TrainingData, drawn_in_part, sample_tiles
 from spectraldiff_runtime.geo.georeference import Georeference
 
+# Opens a trained model as its exported file, with the classes of a scene.
+Exported = Callable[[Classifier, LabelledScene], AbstractContextManager[WindowModel]]
+EXPORTED_FROM = 250_000  # pixels of the scenes: mapping fewer takes PyTorch no longer than an export does
 FINAL = "final "  # before the names of the stages that train a model anew on all labels
 
 
@@ -64,6 +68,8 @@ class Aims:
         The run whose denoiser is taken; None to train one.
     memory
         Bytes of features that memory may hold; more lie in the run folder meanwhile.
+    exported
+        Opens a model's exported file, which maps large scenes several times as fast on the CPU; None for PyTorch.
     """
 
     prior: Prior = OF_TRAINING_PIXELS
@@ -71,6 +77,7 @@ class Aims:
     test: IndependentLabels | None = None
     denoiser: Path | None = None
     memory: int = MOST
+    exported: Exported | None = None
 
 
 class Training:
@@ -226,18 +233,19 @@ class Training:
         self.monitor.stage(f"Whole-scene {name}", "tiles")
         started, maps = time.perf_counter(), []
         judged = held_out_predictions(self.scenes, self.splits, fitted.held_out, offset)
-        for scene, split, own in zip(self.scenes, self.splits, judged, strict=True):
-            model, other = fitted.model, torch.from_numpy(offset)
-            wanted = self._wanted(scene, split)
-            predicted = Predictions(*model.predict_both(scene, other, self.monitor.progress, wanted))
-            drawn = predicted
-            if kept not in (None, model):
-                model = kept
-                drawn = Predictions(*model.predict_both(scene, other, self.monitor.progress, wanted))
-            picture = None if wanted is None else drawn_in_part(model, scene, self.monitor.progress)
-            maps.append(
-                MappedScene(scene, split, drawn.classes, drawn.confidence, own or predicted, drawn.outside, picture)
-            )
+        with ExitStack() as opened:
+            measured = self._mapping(fitted.model, opened)
+            mapping = measured if kept in (None, fitted.model) else self._mapping(kept, opened)
+            for scene, split, own in zip(self.scenes, self.splits, judged, strict=True):
+                other, wanted = torch.from_numpy(offset), self._wanted(scene, split)
+                predicted = Predictions(*predict_scene(measured, scene, other, self.monitor.progress, wanted))
+                drawn = predicted
+                if mapping is not measured:
+                    drawn = Predictions(*predict_scene(mapping, scene, other, self.monitor.progress, wanted))
+                picture = None if wanted is None else drawn_in_part(mapping, scene, self.monitor.progress)
+                maps.append(
+                    MappedScene(scene, split, drawn.classes, drawn.confidence, own or predicted, drawn.outside, picture)
+                )
         self.seconds[name] = time.perf_counter() - started
         found = evaluated(maps)
         for index in range(len(maps)):
@@ -245,6 +253,13 @@ class Training:
         confusion = "confusion.png" if name == "map" else "raw_confusion.png"
         figures.confusion_matrix(self.run.path / run_folder.FIGURES / confusion, found.accuracy, self.scenes[0].classes)
         return found
+
+    def _mapping(self, model: Classifier, opened: ExitStack) -> WindowModel:
+        """Return what maps the scenes: the model or, where they are large and it computes on the CPU, its export."""
+        pixels = sum(scene.cube.shape[0] * scene.cube.shape[1] for scene in self.scenes)
+        if self.aims.exported is None or self.compute.device.type != "cpu" or pixels < EXPORTED_FROM:
+            return model
+        return opened.enter_context(self.aims.exported(model, self.scenes[0]))
 
     def _wanted(self, scene: LabelledScene, split: Split) -> NDArray[np.bool_] | None:
         """Return the pixels whose classes are compared with labels where a scene is too large to map; else None."""

@@ -17,7 +17,7 @@ from spectraldiff.data.scene import LabelledScene
 from spectraldiff.data.statistics import spread_blocks, statistics_of
 from spectraldiff.ensemble.mosaic import MOST
 from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
-from spectraldiff.models.classifier import NO_OUTSIDE, Classifier, SceneLayers, square
+from spectraldiff.models.classifier import NO_OUTSIDE, WindowModel, no_layers, square
 from spectraldiff.models.normaliser import NormalisedScene, Normaliser, common_normaliser, filled_window
 from spectraldiff.splits.hold_out import groups_of
 from spectraldiff.splits.split import Split
@@ -126,17 +126,12 @@ class TrainingData:
 
 
 def drawn_in_part(
-    model: Classifier, scene: LabelledScene, report: Callable[[int, int], None] = lambda done, total: None
+    model: WindowModel, scene: LabelledScene, report: Callable[[int, int], None] = lambda done, total: None
 ) -> Picture:
     """Map evenly spread windows of a large scene, for its picture; `report` gets windows done, and all."""
     cube, wavelengths, valid = look_of(scene)
     step, (height, width) = statistics_of(scene).look[2], valid.shape
-    layers = SceneLayers(
-        np.zeros((height, width), scene.labels.dtype),
-        np.zeros((height, width), np.float32),
-        np.zeros((height, width), scene.labels.dtype),
-        None if model.outside is None else np.full((height, width), NO_OUTSIDE, np.uint8),
-    )
+    layers = no_layers((height, width), scene.labels.dtype, model.knows_outside)
     windows = [window for _, window in spread_blocks([scene], DRAWN)]
     for done, window in enumerate(windows, start=1):
         good = scene.read(window)[1]
