@@ -24,6 +24,9 @@ OTHER_FORMATS: Mapping[str, Mapping[str, str]] = {
 # GDAL holds two tiles a thread while it compresses; together they stay below this (bytes).
 TILES_IN_FLIGHT = 64 * 2**20
 MAX_THREADS = 8
+# Up to this class a pixel takes 4 bits, and the palette has 16 entries in place of 256: QGIS lists all of them. Other
+# numbers of bits are no baseline TIFF with a palette, and not every program reads them.
+FEW = 15
 # What the process that makes rasters holds without tiles, with GDAL's cache; and tiles, a thread and in addition.
 PROCESS, TILES_A_THREAD, TILES = 65 * 10**6, 5, 1
 
@@ -161,6 +164,8 @@ def creation_options(spec: RasterSpec, form: Format, memory: int | None = None) 
         side = str(form.blocksize)
         ours |= {"TILED": "YES", "BLOCKXSIZE": side, "BLOCKYSIZE": side, "INTERLEAVE": "BAND"}
         ours["COPY_SRC_OVERVIEWS"] = "YES"
+    if spec.classes is not None and max((c.value for c in spec.classes), default=0) <= FEW and not asked:
+        ours["NBITS"] = "4"  # beside other options, such as predictors, GDAL may refuse it
     if np.dtype(spec.dtype).kind == "f" and asked.get("COMPRESS", "DEFLATE").upper() in PREDICTED:
         ours["PREDICTOR"] = "FLOATING_POINT" if form.driver == "COG" else "3"
     return ours | asked

@@ -61,6 +61,16 @@ def test_the_legend_has_the_classes_and_nothing_else(in_qgis, maps, card):
     assert set(found["drawn"]) <= {*colours, "#ffffff"}
 
 
+def test_the_file_alone_has_the_palette_of_its_bits(in_qgis, maps, card):
+    """No GDAL before 3.12 finds names inside a TIFF; four bits a pixel keep the entries without a class few."""
+    (maps / "plain.tif.aux.xml").unlink()
+    (found,) = in_qgis(maps, maps / "plain.tif")
+    assert found["names"] == [str(value) for value in range(16)]
+    colours = ["#{:02x}{:02x}{:02x}".format(*c.colour) for c in card.classes]
+    assert found["colours"][1 : 1 + len(colours)] == colours
+    assert set(found["drawn"]) <= {*colours, "#ffffff"}
+
+
 def test_styles(in_qgis, maps, card):
     """With --qml the class map needs no sidecar, and the confidence has colours from 0 to 1."""
     (maps / "styled.tif.aux.xml").unlink()
