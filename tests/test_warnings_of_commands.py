@@ -23,6 +23,7 @@ from spectraldiff.report.accuracy_report import AccuracyReport, write_accuracy_r
 from spectraldiff.report.map_view import _notes
 from spectraldiff.training.request import Request
 from spectraldiff_runtime.model.engine import Model
+from spectraldiff_runtime.model.model_file import seal
 from spectraldiff_runtime.model.session import open_session
 from spectraldiff_runtime.products.recognise import open_scene
 from tests import test_warnings
@@ -30,6 +31,7 @@ from tests.runtime.mapping import test_map_warnings
 from tests.runtime.model.test_oom import Small, on_gpu
 from tests.runtime.products import builders
 from tests.spectraldiff.cli.test_products import SMALL
+from tests.tiny_model import CARD, onnx_bytes
 from tests.warning_texts import ROOT, pattern_of, texts
 
 RUNTIME = "runtime/spectraldiff_runtime"
@@ -139,11 +141,14 @@ def _models(model: Model, model_path: Path) -> Iterator[str | None]:
         yield open_session(model_path.read_bytes(), "cpu", 1, "the model")[2]
 
 
-def _unsealed(model_path: Path, folder: Path) -> list[str]:
-    """What opening a file says that another tool has saved."""
-    saved, said = folder / "saved.onnx", []
+def _opened(model_path: Path, folder: Path) -> list[str]:
+    """What opening a file says that another tool has saved, or that was verified on another processor."""
+    saved, other, said = folder / "saved.onnx", folder / "int8.onnx", []
     onnx.save(onnx.load(model_path), saved)
     Model.open(saved, "cpu", unsealed=True, warn=said.append)
+    card = dataclasses.replace(CARD, precision="int8", agreement={"processor": "abacus, beads"})
+    other.write_bytes(seal(onnx_bytes(card)))
+    Model.open(other, "cpu", warn=said.append)
     return said
 
 
@@ -189,7 +194,7 @@ def said(
     lines += capsys.readouterr().err.splitlines()
     lines += _products(tmp_path)
     lines += filter(None, _models(model, model_path))
-    lines += _unsealed(model_path, tmp_path)
+    lines += _opened(model_path, tmp_path)
     lines += _evaluations(tmp_path)
     lines += _views()
     lines += _suggested(tmp_path, model_path, write_scene("s.tif", cube[:9, :9]), sdiff).splitlines()

@@ -13,6 +13,7 @@ from spectraldiff_export.fp16 import halved
 from spectraldiff_export.int8 import quantised
 from spectraldiff_runtime.errors import VerificationError
 from spectraldiff_runtime.model.engine import Model
+from spectraldiff_runtime.model.instructions import processor
 
 # What a model of lower precision must reach: share of equal classes, and overall accuracy lost at most.
 EQUAL_CLASSES, LOST_ACCURACY = 0.997, 0.001
@@ -30,6 +31,8 @@ class Agreement:
         Mean absolute difference of the confidence.
     test_pixels, oa, oa_fp32
         Labelled test pixels among them, and overall accuracy there; None where there are none.
+    processor
+        Where int8 was compared, such as ``"x86_64, AVX-512 VNNI"``: other instructions may round sums otherwise.
     """
 
     pixels: int
@@ -38,6 +41,7 @@ class Agreement:
     test_pixels: int
     oa: float | None
     oa_fp32: float | None
+    processor: str = ""
 
 
 def lowered(model: onnx.ModelProto, precision: str, tiles: NDArray[np.float32]) -> onnx.ModelProto:
@@ -70,6 +74,7 @@ def compare(
         test_pixels=int(tested.sum()),
         oa=scores[0],
         oa_fp32=scores[1],
+        processor=processor() if precision == "int8" else "",
     )
     _check(found, precision)
     return found

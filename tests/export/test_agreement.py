@@ -18,6 +18,7 @@ from spectraldiff_export.int8 import Scale, quantised
 from spectraldiff_export.onnx_graph import trunk_nodes
 from spectraldiff_runtime.errors import UsageError, VerificationError
 from spectraldiff_runtime.model.engine import Model
+from spectraldiff_runtime.model.instructions import processor
 from spectraldiff_runtime.model.model_file import read_card, seal
 
 
@@ -166,7 +167,7 @@ def test_labels_measure_the_accuracy_that_is_lost(whole, foveal, tiles, tmp_path
     path = file_of(whole, tmp_path / "whole.onnx")
     classes = Model.open(path, "cpu").run(tiles).classes.astype(np.int32)
     labels = np.where(np.arange(classes.size).reshape(classes.shape) % 2, classes, 0)
-    assert compare(path, path, tiles, labels, "int8") == Agreement(1024, 1.0, 0.0, 512, 1.0, 1.0)
+    assert compare(path, path, tiles, labels, "int8") == Agreement(1024, 1.0, 0.0, 512, 1.0, 1.0, processor())
     monkeypatch.setattr(agreement, "EQUAL_CLASSES", 0.0)
     other = file_of(quantised(whole, [tiles * 0.9]), tmp_path / "other.onnx")
     with pytest.raises(VerificationError, match=r"in int8 the model loses \d+\.\d\d points of overall accuracy on 512"):

@@ -23,6 +23,7 @@ from spectraldiff_runtime.messages import one_line
 from spectraldiff_runtime.model.card import ModelCard as ModelCard
 from spectraldiff_runtime.model.cuda import PinnedBuffers, free_memory
 from spectraldiff_runtime.model.graph_check import check_operators, check_results, check_signature
+from spectraldiff_runtime.model.instructions import unlike
 from spectraldiff_runtime.model.memory_guard import memory_guarded, trim_heap
 from spectraldiff_runtime.model.model_file import is_sealed, parse_card, read_model_bytes
 from spectraldiff_runtime.model.oom import OUT_OF_MEMORY, TERMINATED, BatchSplitter, what_failed
@@ -154,6 +155,12 @@ class Model:
                 "what was verified at its export; compare its maps with the exported file's"
             )
         check_operators(data, f"'{path}'")
+        verified = (card.agreement or {}).get("processor") if card.precision == "int8" else None
+        if isinstance(verified, str) and verified and unlike(verified):
+            (warn or _warn)(
+                f"'{path}' computes in int8, verified on a processor with {verified}, and {unlike(verified)}: classes "
+                "may differ from those that were verified; export it again here, or in fp32"
+            )
         count = threads or cpu_threads()
         arena = _keeps_memory(card)
         float16 = card.precision == "fp16"

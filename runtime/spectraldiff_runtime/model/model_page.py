@@ -155,7 +155,11 @@ def _limits(card: ModelCard) -> str:
         "Confidences hold for pixels like those that the accuracy was measured on.",
     ]
     if card.agreement:
-        lines.append(f"It computes in {card.precision}; a part of the pixels gets another class than in fp32.")
+        where = str(card.agreement.get("processor") or "")
+        verified = f", which was measured on {_plain(where)}" if where else ""
+        lines.append(
+            f"It computes in {card.precision}; a part of the pixels gets another class than in fp32{verified}."
+        )
     lines += [_plain(str(note)) for note in (card.accuracy or {}).get("notes") or []]
     return "\n".join(f"- {line}" for line in lines)
 
