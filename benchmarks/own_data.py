@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.data.source import SceneFiles
 from spectraldiff.datasets import registry
 from spectraldiff.models.presets import FAST, Preset
 from spectraldiff.training.compute import Compute, choose_compute
@@ -87,10 +88,10 @@ def train_both(
     scene.write(folder / "scene.tif", overwrite=True)
     (folder / "labels.gpkg").unlink(missing_ok=True)
     write_polygons(scene, folder / "labels.gpkg")
+    files = SceneFiles(str(folder / "scene.tif"), (str(folder / "labels.gpkg"),))
     request = Request(
-        preset, split, seed, compare_raw=False, scene=str(folder / "scene.tif"), labels=str(folder / "labels.gpkg"),
-        field="code", name_field="crop", split_by="pixel",
-    )  # fmt: skip
+        preset, split, seed, compare_raw=False, scenes=(files,), field="code", name_field="crop", split_by="pixel"
+    )
     own = request.load_scene()
     return _train(scene, request, folder / "built-in", compute), _train(own, request, folder / "own", compute)
 

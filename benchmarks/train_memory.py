@@ -59,16 +59,15 @@ def write_labels(path: Path) -> None:
 def train(folder: Path, steps: int, epochs: int) -> None:
     """Train in this process; print seconds of reading and of all else, and the peak, as JSON."""
     from spectraldiff.data.label_vectors import LabelFields
-    from spectraldiff.data.source import SceneSource
+    from spectraldiff.data.source import SceneFiles, SceneSource
     from spectraldiff.options import TrainOptions
     from spectraldiff.training import session
     from spectraldiff.training.monitor import Monitor
     from spectraldiff.training.request import new_request
 
     options = TrainOptions(split="per-class:100", split_by="pixel", diffusion_steps=steps, epochs=epochs)
-    source = SceneSource(
-        scene=str(folder / "scene.tif"), labels=str(folder / "labels.geojson"), fields=LabelFields("crop")
-    )
+    files = SceneFiles(str(folder / "scene.tif"), (str(folder / "labels.geojson"),))
+    source = SceneSource(scenes=(files,), fields=LabelFields("crop"))
     request, started = new_request(source, options), time.perf_counter()
     with rasterio.Env(GDAL_CACHEMAX=session.CACHE):
         scenes = request.load_scenes()

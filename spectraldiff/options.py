@@ -21,10 +21,11 @@ class TrainOptions:
         ``"fast"`` or ``"paper"``: networks and their training.
     split
         The training pixels: ``"folds"``, ``"folds:N"``, ``"paper"``, ``"per-class:N"``, ``"fraction:F"``,
-        ``"disjoint"``, ``"disjoint:F"`` or ``"file:TRAIN.tif"``. None: ``"folds"`` for own labels; for benchmark scenes
-        the paper's counts where it has some, else ``"fraction:0.1"``.
+        ``"disjoint"``, ``"disjoint:F"``, ``"scenes:test=NAME,NAME"``, ``"by-scene:F"`` or ``"file:TRAIN.tif"``. None:
+        ``"folds"`` for own labels; for benchmark scenes the paper's counts where it has some, else ``"fraction:0.1"``.
     split_by
-        Where labels are polygons, a split draws whole ones (``"polygon"``) or pixels (``"pixel"``).
+        Where labels are polygons, a split draws whole ones (``"polygon"``) or pixels (``"pixel"``). Folds of several
+        scenes may hold out whole scenes (``"scene"``).
     final
         The pixels that train the model that is kept: ``"all"`` that are labelled, or the split's (``"train"``). None:
         all with folds, else the split's.
@@ -72,7 +73,7 @@ class TrainOptions:
     epochs: int | None = None
 
     def __post_init__(self) -> None:
-        _check_choice("split_by", self.split_by, ("polygon", "pixel"))
+        _check_choice("split_by", self.split_by, ("polygon", "pixel", "scene"))
         if self.final is not None:
             _check_choice("final", self.final, ("all", "train"))
         _check_choice("features", self.features, ("diffusion", "raw"))

@@ -9,6 +9,7 @@ import pytest
 import rasterio
 
 from benchmarks.strangers import Made
+from spectraldiff.data.source import SceneFiles
 from spectraldiff.models.presets import Preset
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.request import Request
@@ -30,7 +31,9 @@ STRANGERS = {
 def trained(kind: Made, preset: Preset) -> Evaluation:
     """Train on a stranger's files into the folder ``run``."""
     kind.scene().write("s.tif", labels="l.tif")
-    request = Request(preset.changed(diffusion_steps=6, epochs=6), kind.split, 0, False, scene="s.tif", labels="l.tif")
+    request = Request(
+        preset.changed(diffusion_steps=6, epochs=6), kind.split, 0, False, scenes=(SceneFiles("s.tif", ("l.tif",)),)
+    )
     scene = request.load_scene()
     folder, split = create_run(Path("run")), request.make_split(scene)
     write_pixels(folder, scene, split)

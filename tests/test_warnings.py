@@ -21,10 +21,10 @@ from spectraldiff.accuracy.assessment import assess
 from spectraldiff.accuracy.independent_test import read_independent
 from spectraldiff.accuracy.mapped_scene import Picture
 from spectraldiff.data.label_ground import Ground, labels_of
-from spectraldiff.data.label_reader import read_own_labels, renumbered
+from spectraldiff.data.label_reader import LabelFeatures, read_own_labels, renumbered
 from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff.data.merge_labels import joined
-from spectraldiff.data.merge_scenes import alike, differing_bands, unit_doubts, with_common_names
+from spectraldiff.data.merge_scenes import alike, differing_bands, shared_labels, unit_doubts, with_common_names
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.data.value_checks import scale_doubts, value_doubts
 from spectraldiff.splits.draw import Geometry, make_splits
@@ -48,7 +48,7 @@ PACKAGES = (
 OTHERS = {  # texts of errors that other functions raise, patterns, and results
     "_check_values", "sizes", "_check_places", "check_files", "envi_header", "_why_not_open", "_check_opened",
     "chosen_bands", "_checked_window", "_why_not_placed", "check_has_transform", "_declared", "_why_outside",
-    "_nothing_tests", "interval.words",
+    "_nothing_tests", "interval.words", "gathered",
 }  # fmt: skip
 SHAPE = (4, 6)
 PLACE = Georeference(rasterio.CRS.from_epsg(32616), rasterio.Affine(10, 0, 500000, 0, -10, 4480000))
@@ -176,6 +176,13 @@ def pairs(folder: Path) -> list[str]:
         *unit_doubts([scene(quantity="radiance"), scene(quantity="surface reflectance")]),
         *unit_doubts([scene(), other]),
     ]
+
+
+@case
+def many_scenes(_: Path) -> list[str]:
+    crowns = LabelFeatures("c.gpkg", 5, np.array([1, 2]), (), ("Oak",))
+    first, bare = scene(features=(crowns,)), scene(features=(crowns,), labels=np.zeros_like(STRIPES))
+    return shared_labels([first, bare])
 
 
 @case

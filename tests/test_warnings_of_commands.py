@@ -53,7 +53,8 @@ OTHERS = {
     "_repr_html_", "_split_words", "_style", "_subtitle", "_suggestion", "_summarise", "class_caption", "confidence",
     "datasets.write", "describe_product", "map_output.summarise", "outside.lines", "outside_map", "outside_spec",
     "print_profile", "prior.title", "reconstruct", "run_report._prior", "selection.lines", "selection.summary",
-    "session.train", "train_output.summarise", "trained_on", "transcoder.__enter__", "units_of",
+    "session.train", "train_output.scene_table", "train_output.summarise",
+    "run_report._scene_table", "trained_on", "transcoder.__enter__", "units_of",
     "view.view", "write_accuracy_report", "_round_labels",
     # what stands in a graph, on the page of a model and in its STAC item; a stage of the export
     "deepness_bytes", "doc_string", "export_model", "model_page._accuracy", "model_page._data",

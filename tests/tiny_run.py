@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.data.source import SceneFiles
 from spectraldiff.models.presets import FAST, Preset
 from spectraldiff.models.settings import replaced
 from spectraldiff.training.compute import Compute
@@ -102,7 +103,7 @@ def tiny_preset() -> Preset:
 @pytest.fixture(scope="session")
 def tiny_request(tiny_files: tuple[Path, Path], tiny_preset: Preset) -> Request:
     scene, labels = map(str, tiny_files)
-    return Request(tiny_preset, "per-class:10", 0, compare_raw=True, scene=scene, labels=labels)
+    return Request(tiny_preset, "per-class:10", 0, compare_raw=True, scenes=(SceneFiles(scene, (labels,)),))
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,7 @@ def _card(classifier: Classifier, facts: Mapping[str, Any]) -> ModelCard:
         created=facts.get("finished", ""),
         band_names=_tuple(facts.get("band_names")),
         stored=facts.get("stored", ""),
+        scenes=_tuple(facts.get("scenes")),
         versions={**facts["versions"], **_versions()},
     )
 

@@ -4,6 +4,8 @@ Every message is one line and says what was found, what was wanted and what to d
 The command line prints it on stderr and ends with the error's `exit_code`; no traceback is shown.
 """
 
+from typing import Any
+
 from spectraldiff_runtime.untrusted import visible
 
 
@@ -36,6 +38,12 @@ class DatasetError(SpectralDiffError):
 
 class LabelsError(SpectralDiffError):
     """Labels that do not fit the scene, or too few of them for the split."""
+
+
+class NoLabelsError(LabelsError):
+    """Labels of which none lies on the scene; `features` is what a vector file holds that reaches it, if any does."""
+
+    features: Any = None
 
 
 class RunError(SpectralDiffError):

@@ -12,6 +12,8 @@ from spectraldiff.data.scene import LabelledScene
 from spectraldiff.data.statistics import RGB_NM, statistics_of
 from spectraldiff.splits.split import Split
 
+MOST_DRAWN = 12  # scenes of a training whose maps are drawn
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -125,6 +127,19 @@ class MappedScene:
         if self.split.folds is not None and self.judged is not None:
             scored = scored & (self.judged.classes > 0)
         return np.where(scored, self.scene.labels, 0)
+
+
+def drawn_scenes(maps: Sequence[MappedScene]) -> list[int]:
+    """Return which of the scenes are drawn, by their indexes: those with labels, of many those that test most."""
+    mapped = [index for index, one in enumerate(maps) if one.scene.labelled]
+    return sorted(sorted(mapped, key=lambda index: -np.count_nonzero(maps[index].reference))[:MOST_DRAWN])
+
+
+def unmapped(scene: LabelledScene, split: Split) -> MappedScene:
+    """Return a scene without labels, which is not mapped: no pixel has a class."""
+    none = np.zeros_like(scene.labels)
+    empty = Predictions(none, np.zeros(none.shape, np.float32), none)
+    return MappedScene(scene, split, none, judged=empty)
 
 
 def look_of(scene: LabelledScene) -> tuple[NDArray[Any], NDArray[np.float64] | None, NDArray[np.bool_]]:

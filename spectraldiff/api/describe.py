@@ -104,6 +104,7 @@ def _model_facts(path: Path, card: "ModelCard") -> dict[str, Any]:
     return {
         "bytes": path.stat().st_size,
         "scene": card.name,
+        "scenes": None if card.scenes is None else list(card.scenes),
         "preset": card.preset,
         "features": card.features,
         "sensor": card.sensor,

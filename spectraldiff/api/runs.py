@@ -59,15 +59,18 @@ def train(
     Parameters
     ----------
     scene
-        From `open_labelled` or `open_dataset`. Classes of several scenes are matched by name.
+        From `open_labelled` or `open_dataset`. Classes of several scenes are matched by name; scenes without labels
+        train the denoiser alone.
     preset
         ``"fast"``, minutes on a laptop, or ``"paper"``, as published.
     split
         Training pixels: ``"folds"`` or ``"folds:N"`` (all labels train), ``"paper"``, ``"per-class:N"``,
-        ``"fraction:F"``, ``"disjoint"``, ``"disjoint:F"`` or ``"file:TRAIN.tif"``; None is ``"folds"`` for own labels,
+        ``"fraction:F"``, ``"disjoint"``, ``"disjoint:F"``, ``"scenes:test=NAME,NAME"`` (whole scenes test),
+        ``"by-scene:F"`` (a share F of the scenes tests) or ``"file:TRAIN.tif"``; None is ``"folds"`` for own labels,
         and for benchmark scenes ``"paper"`` where it gives counts, else ``"fraction:0.1"``.
     split_by
-        Where labels are polygons, ``"polygon"`` draws whole ones and ``"pixel"`` pixels.
+        Where labels are polygons, ``"polygon"`` draws whole ones and ``"pixel"`` pixels. With ``"scene"``, folds hold
+        out whole scenes.
     final
         Pixels that train the model that is kept: ``"all"`` that are labelled, or the split's (``"train"``). None: all
         with folds, else the split's.

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from spectraldiff.api.results import OpenedScene
 from spectraldiff.data.label_vectors import LabelFields
-from spectraldiff.data.source import SceneSource, whole_path
+from spectraldiff.data.source import SceneFiles, SceneSource, whole_path
 from spectraldiff_runtime.cli.options import training_package
 from spectraldiff_runtime.scene.clouds import KEEP, CloudChoice, cloud_choice
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
@@ -16,8 +17,36 @@ from spectraldiff_runtime.scene.protocol import ALL_BANDS, BandChoice
 PathLike = str | os.PathLike[str]
 
 
-def open_labelled(
+@overload
+def open_labelled(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
     scene: PathLike,
+    labels: PathLike | Sequence[PathLike],
+    *,
+    field: str | None = ...,
+    name_field: str | None = ...,
+    layer_name: str | None = ...,
+    encoding: str | None = ...,
+    bands: BandChoice = ...,
+    nodata: Nodata = ...,
+    scaled: bool = ...,
+    clouds: CloudChoice = ...,
+) -> OpenedScene: ...
+@overload
+def open_labelled(
+    scene: Sequence[PathLike],
+    labels: PathLike | Sequence[PathLike],
+    *,
+    field: str | None = ...,
+    name_field: str | None = ...,
+    layer_name: str | None = ...,
+    encoding: str | None = ...,
+    bands: BandChoice = ...,
+    nodata: Nodata = ...,
+    scaled: bool = ...,
+    clouds: CloudChoice = ...,
+) -> list[OpenedScene]: ...
+def open_labelled(
+    scene: PathLike | Sequence[PathLike],
     labels: PathLike | Sequence[PathLike],
     *,
     field: str | None = None,
@@ -28,16 +57,17 @@ def open_labelled(
     nodata: Nodata = NODATA_OF_FILE,
     scaled: bool = False,
     clouds: CloudChoice = KEEP,
-) -> OpenedScene:
-    """Read a scene and its labels.
+) -> OpenedScene | list[OpenedScene]:
+    """Read a scene and its labels, or several scenes and labels for all of them.
 
     Parameters
     ----------
     scene
-        A raster that GDAL reads, also by URL, or a product as delivered; read whole: (H, W, B).
+        A raster that GDAL reads, also by URL, or a product as delivered: (H, W, B); what is too large stays on disk.
+        Of a list of scenes, a list is returned; some may have no label, and train the denoiser alone.
     labels
         Polygons or points in a vector file, in any CRS; or a raster with 0 for unlabelled and classes from 1. Of
-        several files all labels are taken.
+        several files all labels are taken. An empty list where none of several scenes has labels.
     field, name_field, layer_name, encoding
         Of a vector file: the field with the class, text or numbers from 1; that with the classes' names where `field`
         has numbers; the layer where it has several; the encoding of its texts, None for what it says, or a guess.
@@ -61,12 +91,13 @@ def open_labelled(
     Examples
     --------
     >>> scene = sd.open_labelled("scene.tif", "labels.gpkg", field="class")
+    >>> plots = sd.open_labelled(sorted(Path("plots").glob("*.tif")), "crowns.gpkg", field="species")
     """
-    first, *more = [labels] if isinstance(labels, str | os.PathLike) else labels
+    alone = isinstance(scene, str | os.PathLike)
+    paths = [scene] if isinstance(scene, str | os.PathLike) else list(scene)
+    own = tuple(whole_path(one) for one in ([labels] if isinstance(labels, str | os.PathLike) else labels))
     source = SceneSource(
-        scene=whole_path(scene),
-        labels=whole_path(first),
-        more_labels=tuple(whole_path(one) for one in more),
+        scenes=tuple(SceneFiles(whole_path(one), own) for one in paths),
         fields=LabelFields(field, layer_name, name_field, encoding),
         bands=bands if bands is None or bands == ALL_BANDS else tuple(bands),
         nodata=nodata,
@@ -75,7 +106,11 @@ def open_labelled(
     )
     source.check_files()
     # A class of its own is enough here: `train` counts those of all its scenes.
-    return OpenedScene.of(source.read(least=1)[0], source)
+    found = [
+        OpenedScene.of(one, replace(source, scenes=(files,)))
+        for one, files in zip(source.read(least=1), source.scenes, strict=True)
+    ]
+    return found[0] if alone else found
 
 
 def open_dataset(name: str, *, data_dir: PathLike | None = None) -> OpenedScene:

@@ -45,6 +45,7 @@ class SplitBy(StrEnum):
 
     POLYGON = "polygon"
     PIXEL = "pixel"
+    SCENE = "scene"
 
 
 class FinalPixels(StrEnum):
@@ -60,14 +61,15 @@ SPLIT_BY, SEED = SplitBy(TRAIN.split_by), TRAIN.seed
 
 # Stands between the two files of a --pair: no file's name holds it.
 BETWEEN = "\0"
+MANY = "--unlabelled"
 
 
 class Train(TyperCommand):
-    """Takes two values after each ``--pair``, which Typer's repeatable options cannot."""
+    """Takes two values after each ``--pair``, and many after ``--unlabelled``, which Typer's options cannot."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments with the two files of each pair joined to one."""
-        return super().parse_args(ctx, join_pairs(args))
+        """Parse the arguments with the two files of each pair joined to one, and the option before each of many."""
+        return super().parse_args(ctx, repeat_option(join_pairs(args)))
 
 
 COMMAND = Train
@@ -89,15 +91,26 @@ def join_pairs(arguments: list[str]) -> list[str]:
     return joined
 
 
+def repeat_option(arguments: list[str]) -> list[str]:
+    """Write ``--unlabelled`` before each of the files after it, up to the next option."""
+    found, before = [], ""
+    for word in arguments:
+        before = word if word == MANY else "" if word.startswith("-") else before
+        if word != MANY:
+            found += [before, word] if before else [word]
+    return found if MANY not in arguments[-1:] else [*found, MANY]
+
+
 def train(
-    scene: Annotated[
-        str | None, typer.Argument(help="Your own scene, a raster; with --labels.", show_default=False)
+    scenes: Annotated[
+        list[str] | None,
+        typer.Argument(help="Your own scenes, rasters or products; with --labels.", show_default=False),
     ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
-            help="Its labels: polygons or points in a vector file (with --field), or a raster, 0 unlabelled, classes "
-            "from 1. Repeatable: the labels of all files train.",
+            help="Their labels: polygons or points in a vector file (with --field), or a raster, 0 unlabelled, classes "
+            "from 1; each scene takes those that lie on it. Repeatable: the labels of all files train.",
             show_default=False,
         ),
     ] = None,
@@ -123,6 +136,23 @@ def train(
             show_default=False,
         ),
     ] = None,
+    listed: Annotated[
+        str | None,
+        typer.Option(
+            "--scenes",
+            help="A list of scenes, CSV or TOML: scene and, if you like, labels (else those of --labels) and name.",
+            show_default=False,
+        ),
+    ] = None,
+    unlabelled: Annotated[
+        list[str] | None,
+        typer.Option(
+            MANY,
+            help="Scenes without labels, which the denoiser learns from, too: all files up to the next option.",
+            metavar="SCENE...",
+            show_default=False,
+        ),
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="A benchmark scene instead, see `sdiff datasets`.", show_default=False)
     ] = None,
@@ -133,14 +163,18 @@ def train(
         typer.Option(
             help="Training pixels: folds or folds:N (all labels train; the accuracy is that of held-out polygons or "
             "patches), paper, per-class:N, fraction:F, disjoint or disjoint:F (spatially disjoint from the test "
-            "pixels), or file:TRAIN.tif (its nonzero pixels). By default folds for your own labels; for benchmark "
+            "pixels), scenes:test=NAME,NAME (whole scenes test), by-scene:F (a share F of the scenes tests), or "
+            "file:TRAIN.tif (its nonzero pixels). By default folds for your own labels; for benchmark "
             "scenes paper where it gives counts, else fraction:0.1.",
             show_default=False,
         ),
     ] = None,
     split_by: Annotated[
         SplitBy,
-        typer.Option(help="Where labels are polygons, folds, per-class:N and fraction:F draw whole ones, or pixels."),
+        typer.Option(
+            help="Where labels are polygons, folds, per-class:N and fraction:F draw whole ones, or pixels. With scene, "
+            "folds hold out whole scenes."
+        ),
     ] = SPLIT_BY,
     final: Annotated[
         FinalPixels | None,
@@ -172,7 +206,7 @@ def train(
         bool, typer.Option("--compare-raw", help="Also train the same classifier on raw bands and report both.")
     ] = TRAIN.compare_raw,
     mixed_units: Annotated[
-        bool, typer.Option("--mixed-units", help="Scenes of --pair may have values in different units.")
+        bool, typer.Option("--mixed-units", help="Several scenes may have values in different units.")
     ] = TRAIN.mixed_units,
     denoiser: Annotated[
         Path | None,
@@ -220,9 +254,9 @@ def train(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Train on a labelled scene and write a run folder.
+    """Train on labelled scenes and write a run folder.
 
-    First the denoiser learns the scene's spectra and their surroundings without labels; then the classifier learns the
+    First the denoiser learns the scenes' spectra and their surroundings without labels; then the classifier learns the
     classes from its features at the training pixels. Ctrl-C keeps what was done: `--resume` goes on from there.
     """
     options = TrainOptions(
@@ -249,15 +283,13 @@ def train(
         from spectraldiff.api.runs import exported
         from spectraldiff.cli.train_output import TerminalMonitor, summarise
         from spectraldiff.data.label_vectors import LabelFields
-        from spectraldiff.data.source import SceneSource
+        from spectraldiff.data.source import SceneSource, gathered
         from spectraldiff.training import session
         from spectraldiff.training.request import new_request
+    files = scenes or (), labels or (), [_pair(text) for text in pair or ()], listed, unlabelled or ()
     source = SceneSource(
         dataset=dataset,
-        scene=scene,
-        labels=labels[0] if labels else None,
-        more_labels=tuple((labels or [])[1:]),
-        pairs=tuple(_pair(text) for text in pair or ()),
+        scenes=gathered(*files) if resume is None else (),
         fields=LabelFields(field, layer_name, name_field, encoding),
         bands=None if bands is None else parse_bands(bands),
         nodata=parse_nodata(nodata),
@@ -268,7 +300,9 @@ def train(
     if resume is None:
         unfinished, request = None, new_request(source, options)
     else:
-        again = [*["--run"] * (run is not None), *_given(source), *_given(options)]
+        names = ("the scene", "--labels", "--pair", "--scenes", MANY)
+        typed = [name for name, one in zip(names, files, strict=True) if one]
+        again = [*["--run"] * (run is not None), *typed, *_given(source), *_given(options)]
         unfinished, request = session.reopen(resume, again)
     where = None if device is None else device.value
     place = session.RunPlace(run, runs_dir, unfinished, threads, where, options.without_effect, size, exported)
@@ -282,13 +316,10 @@ def train(
 
 def _given(options: Any) -> list[str]:
     """Return the options of a dataclass that differ from their defaults, as they are typed."""
-    names = {"scene": "the scene", "pairs": "--pair", "more_labels": "--labels"}
     usual = type(options)()
     given = [f.name for f in fields(options) if getattr(options, f.name) != getattr(usual, f.name)]
-    typed = [[names.get(name, f"--{name.replace('_', '-')}")] for name in given if name != "fields"]
-    if "fields" in given:
-        typed.append(options.fields.options)
-    return list(dict.fromkeys(name for one in typed for name in one))
+    typed = [f"--{name.replace('_', '-')}" for name in given if name != "fields"]
+    return [*typed, *(options.fields.options if "fields" in given else ())]
 
 
 def _pair(text: str) -> tuple[str, str]:

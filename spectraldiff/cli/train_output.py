@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 
 def describe(scenes: "Sequence[LabelledScene]", splits: "Sequence[Split]") -> None:
-    """Print size and pixels of each scene, and the split with its leakage."""
+    """Print size and pixels of each scene, of several in a table, and the split with its leakage."""
     from spectraldiff.wording import counted
 
-    for scene, split in zip(scenes, splits, strict=True):
+    if len(scenes) > 1:
+        scene_table(scenes, splits)
+    for scene, split in zip(scenes, splits, strict=True) if len(scenes) == 1 else ():
         height, width, bands = scene.cube.shape
         shape = (
             f"{height} x {width} pixels, {counted(bands, 'band')}, {counted(len(scene.classes), 'class', 'classes')}"
@@ -41,6 +43,32 @@ def describe(scenes: "Sequence[LabelledScene]", splits: "Sequence[Split]") -> No
     if neither:
         found = counted(neither, "labelled pixel is", "labelled pixels are")
         say(f"{found} on neither side of the split")
+
+
+def scene_table(scenes: "Sequence[LabelledScene]", splits: "Sequence[Split]") -> None:
+    """Print one row a scene: size, labelled, training and, if any, test pixels, and the classes that it has not."""
+    from rich.table import Table
+
+    from spectraldiff.splits.label_counts import missing_classes
+    from spectraldiff.wording import counted, listed
+
+    bands, classes, tests = scenes[0].cube.shape[2], len(scenes[0].classes), any(split.test.any() for split in splits)
+    say(
+        f"{len(scenes):,} scenes, {counted(bands, 'band')}, {counted(classes, 'class', 'classes')}; "
+        f"{'accuracy by ' + splits[0].measured if splits[0].measured else 'split ' + split_text(splits)}"
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("Scene")
+    for title in ["Size", "Labelled", "Training"] + ["Test"] * tests:
+        table.add_column(title, justify="right")
+    table.add_column("No label of")
+    for scene, split in zip(scenes, splits, strict=True):
+        (height, width, _), missing = scene.cube.shape, missing_classes(scene)
+        sides = [split.train, split.test] if tests else [split.train]
+        pixels = [int((scene.labels_with_data > 0).sum()), *(int(side.sum()) for side in sides)]
+        without = "any class: trains the denoiser alone" if len(missing) == classes else listed(missing)
+        table.add_row(cell(scene.name), f"{height} x {width}", *(f"{n:,}" for n in pixels), cell(without))
+    console().print(table)
 
 
 def split_text(splits: "Sequence[Split]") -> str:
@@ -107,7 +135,8 @@ def summarise(folder: "RunFolder", result: "Result", seconds: float) -> None:
     if metrics["features"] == "raw":
         rows = [("on raw bands", found.accuracy)]
     if len(found.of_scenes) > 1:
-        rows += [(scene["name"], own) for scene, own in zip(metrics["scenes"], found.of_scenes, strict=True)]
+        each = zip(metrics["scenes"], found.of_scenes, strict=True)
+        rows += [(scene["name"], own) for scene, own in each if scene["scored_pixels"]]
     rows.append((f"with {result.prior.other.title}", found.other))
     if result.test is not None:
         rows.append(("the map on independent test labels", result.test.score(found.maps[0].predicted)))

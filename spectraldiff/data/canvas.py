@@ -107,8 +107,12 @@ class Marks:
         self.blocks |= some
 
     def canvas(self) -> Canvas | None:
-        """Return the canvas of the marked blocks; None where it would be about as large as the scene."""
+        """Return the canvas of the marked blocks, of the first one where none is marked.
+
+        None where it would be about as large as the scene.
+        """
         near = np.pad(self.blocks, 1)
+        near[1, 1] |= not self.blocks.any()
         for axis in (0, 1):  # a block more on each side: what windows reach of a part's surroundings
             near |= np.roll(near, 1, axis) | np.roll(near, -1, axis)
         windows = [Window(*(int(edge) for edge in edges)) for edges in _merged(_boxes(near), self.blocks.shape)]

@@ -1,17 +1,55 @@
 """The pixels of a scene that stays on disk: read by window, each part of the file at most once for windows near by."""
 
 import threading
+import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spectraldiff.data.canvas import LARGE
 from spectraldiff_runtime.window import Window
 
-# Bytes of a scene that are read whole, and of what is read, and kept, around a window of a larger one.
-HELD, KEPT = 128 * 2**20, 32 * 2**20
+# Bytes of a scene that is read whole, of all that are in one training, and of what is read, and kept, around a window
+# of a larger one; how many scenes keep such parts at a time.
+HELD, HELD_TOGETHER, KEPT, KEEPING = 128 * 2**20, 512 * 2**20, 32 * 2**20, 4
 PART = 32 * 2**20  # bytes that a pass over a scene reads at once
+
+
+@dataclass
+class Room:
+    """What the scenes of one training, which are read in turn, may take, and what each must have.
+
+    Attributes
+    ----------
+    held
+        Bytes of scenes that are read whole.
+    mapped
+        Pixels of scenes that are mapped whole in reports, and whose labels are arrays of all of them. Scenes of more
+        than `LARGE` pixels never are, and take none.
+    least
+        The fewest classes that a scene may have. With 0 no label needs to lie on it, and it may have no file of labels.
+    """
+
+    held: int = HELD_TOGETHER
+    mapped: int = LARGE
+    least: int = 2
+
+    def holds(self, size: int) -> bool:
+        """Take room for a scene of so many bytes; whether there is some."""
+        fits = size <= min(HELD, self.held)
+        self.held -= size if fits else 0
+        return fits
+
+    def maps(self, pixels: int) -> bool:
+        """Take room for a scene of so many pixels; whether there is some, or it needs none."""
+        if pixels > LARGE:
+            return True
+        fits = pixels <= self.mapped
+        self.mapped -= pixels if fits else 0
+        return fits
 
 
 class SceneCube:
@@ -97,6 +135,29 @@ class SceneCube:
         self._scene.read(*edges, out=values.transpose(2, 0, 1))
         self._missing = missing_pixels(self._scene, values, window)
         self._values, self._where = values, window
+        _keep(self)
+
+    def forget(self) -> None:
+        """Keep nothing of what was read last."""
+        if self._lock.acquire(blocking=False):  # else another thread reads it just now
+            self._values, self._missing = np.empty((0, 0, 0), self.dtype), None
+            self._where = Window(0, 0, 0, 0)
+            self._lock.release()
+
+
+_keepers: list["weakref.ref[SceneCube]"] = []
+_keepers_lock = threading.Lock()
+
+
+def _keep(cube: SceneCube) -> None:
+    """Let a scene keep what it has read; of the others, all but the last ones forget what they keep."""
+    with _keepers_lock:
+        others = [one for one in _keepers if one() not in (None, cube)]
+        _keepers[:] = [*others[1 - KEEPING :], weakref.ref(cube)]
+    for past in others[: 1 - KEEPING]:
+        found = past()
+        if found is not None:
+            found.forget()
 
 
 def missing_pixels(scene: Any, values: NDArray[Any], window: Window) -> NDArray[np.bool_] | None:

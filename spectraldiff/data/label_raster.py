@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.classes import HIGHEST, LandCoverClass, class_dtype
-from spectraldiff_runtime.errors import LabelsError
+from spectraldiff_runtime.errors import LabelsError, NoLabelsError
 from spectraldiff_runtime.geo.georeference import Georeference, apply_transform, crs_of
 from spectraldiff_runtime.geo.reprojection import TURN, in_degrees, same_crs, scene_bounds
 from spectraldiff_runtime.geotiff.class_raster import Legend, read_legend
@@ -209,8 +209,8 @@ def labels_on_grid(path: str | Path, shape: tuple[int, int], place: Georeference
     Raises
     ------
     SceneError, LabelsError
-        As in `read_class_raster`; or the raster has another CRS, another size without a georeference, or no label on
-        the scene.
+        As in `read_class_raster`; or the raster has another CRS, or another size without a georeference; NoLabelsError
+        where it has no label on the scene.
     """
     raster = read_class_raster(path)
     labels, found = raster.labels, turned_to(raster.place, raster.labels.shape, place, shape)
@@ -221,7 +221,7 @@ def labels_on_grid(path: str | Path, shape: tuple[int, int], place: Georeference
         return raster
     resampled = _nearest(labels, found.transform, shape, place.transform)
     if not resampled.any():
-        raise LabelsError(
+        raise NoLabelsError(
             f"'{path}' starts at {_origin(found)}, the scene at {_origin(place)}: no label lies on the scene; "
             "check both files' georeference"
         )

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,35 @@ from spectraldiff.data.canvas import Canvas
 from spectraldiff.data.label_raster import LARGEST, labels_on_grid
 from spectraldiff.data.label_vectors import FeatureTable, LabelFields, in_pixels, is_vector, on_canvas, read_table
 from spectraldiff_runtime.classes import HIGHEST, Colour, LandCoverClass, class_dtype, clean_name, with_colours
-from spectraldiff_runtime.errors import LabelsError
+from spectraldiff_runtime.errors import LabelsError, NoLabelsError
 from spectraldiff_runtime.geo.georeference import Georeference
 
 ALL_ONES = (255, 65535)  # values that software often writes into unlabelled pixels
+
+
+@dataclass(frozen=True)
+class LabelFeatures:
+    """What a vector file holds for a scene.
+
+    Attributes
+    ----------
+    path
+        The file.
+    count
+        Its polygons and points with a class.
+    here
+        (n,) which of these reach the scene, by their numbers among the file's features, rising.
+    remarks
+        How the file was read, whatever the scene, one line each.
+    elsewhere
+        Classes of which no polygon or point reaches the scene.
+    """
+
+    path: str
+    count: int
+    here: NDArray[np.int64]
+    remarks: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,6 +64,8 @@ class OwnLabels:
         Notes for the user on how the labels were read, one line each.
     numbers
         The number of each class in the file, None if the file has a text.
+    features
+        What each vector file holds for the scene.
     """
 
     labels: NDArray[Any]
@@ -46,6 +73,7 @@ class OwnLabels:
     groups: NDArray[np.int32] | None = None
     remarks: tuple[str, ...] = ()
     numbers: tuple[int | None, ...] = ()
+    features: tuple[LabelFeatures, ...] = ()
 
 
 def read_own_labels(
@@ -123,25 +151,32 @@ def read_vector_labels(
     UsageError
         The field or layer does not exist, or the layer is ambiguous.
     LabelsError
-        The file cannot be read, has other values or colours, has no georeference, or labels no pixel of the scene.
+        The file cannot be read, has other values or colours, or has no georeference; NoLabelsError where it labels no
+        pixel of the scene.
     """
     table = read_table(path, fields)
     keys = _class_keys(table.values, path, str(fields.field))
     titles, remarks = _titles(keys, table, fields, path)
+    usable = _usable(keys, table)
     parts, owner = in_pixels(path, table, shape, place, name)
+    here = np.intersect1d(usable, owner)
     if canvas is not None:
         parts, owner = on_canvas(parts, owner, canvas)
         shape = canvas.shape
     drawing = _Drawing(shape, list(dict.fromkeys(titles[key] for key in sorted(titles))))
     drawing.draw(parts, [titles.get(keys[feature]) for feature in owner])
-    remarks = [*table.remarks, *_left_out(keys, table), *remarks, *drawing.remarks()]
+    of_file = (*table.remarks, *_left_out(keys, table), *remarks)
+    features = LabelFeatures(str(path), len(usable), here, of_file, tuple(drawing.outside))
     if not drawing.labels.any():
-        raise LabelsError(
+        error = NoLabelsError(
             f"the features of '{path}' label no pixel of '{name}': wanted polygons around pixels' centres, or points"
         )
+        error.features = features
+        raise error
     present = [title for value, title in enumerate(drawing.titles, start=1) if (drawing.labels == value).any()]
     numbers = {titles[key]: _number(key) for key in sorted(titles, reverse=True)}
-    return _numbered(drawing, present, _colours(keys, titles, table, path), numbers, tuple(remarks))
+    colours = _colours(keys, titles, table, path)
+    return replace(_numbered(drawing, present, colours, numbers, (*of_file, *drawing.remarks())), features=(features,))
 
 
 def _number(key: int | str) -> int | None:
@@ -222,6 +257,13 @@ def _colours(keys: list[Any], titles: dict[Any, str], table: FeatureTable, path:
     return found
 
 
+def _usable(keys: Sequence[Any], table: FeatureTable) -> NDArray[np.int64]:
+    """Return the numbers of the features that can label pixels: polygons and points with a class."""
+    known = np.array([key is not None for key in keys], np.bool_)
+    placed = ~(shapely.is_missing(table.shapes) | shapely.is_empty(table.shapes))
+    return np.flatnonzero(known & placed & (shapely.get_dimensions(table.shapes) != 1))
+
+
 def _left_out(keys: list[Any], table: FeatureTable) -> list[str]:
     empty = shapely.is_missing(table.shapes) | shapely.is_empty(table.shapes)
     counts = {
@@ -278,8 +320,13 @@ class _Drawing:
         if self.missed:
             remarks.append(f"the features of {', '.join(self.missed)} hold no pixel's centre: no such class")
         if self.outside:
-            remarks.append(f"no polygon or point of {', '.join(self.outside)} reaches the scene: no such class")
+            remarks.append(none_reaches(self.outside))
         return remarks
+
+
+def none_reaches(titles: Sequence[str], what: str = "the scene") -> str:
+    """Say that no feature of some classes reaches a scene."""
+    return f"no polygon or point of {', '.join(titles)} reaches {what}: no such class"
 
 
 def _drawn(parts: NDArray[Any], ids: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int32]:

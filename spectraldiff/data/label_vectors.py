@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from spectraldiff.data.canvas import Canvas
-from spectraldiff_runtime.errors import LabelsError, UsageError
+from spectraldiff_runtime.errors import LabelsError, NoLabelsError, UsageError
 from spectraldiff_runtime.gdal import quiet_gdal
 from spectraldiff_runtime.geo import vector_source
 from spectraldiff_runtime.geo.georeference import Georeference, apply_transform, crs_of
@@ -182,7 +182,7 @@ def in_pixels(
     Raises
     ------
     LabelsError
-        The scene or the file has no georeference, or no polygon or point intersects the scene.
+        The scene or the file has no georeference; NoLabelsError where no polygon or point intersects the scene.
     """
     crs = crs_of(place) if table.crs == OF_SCENE else table.crs
     _check_places(path, crs, place, name)
@@ -279,11 +279,13 @@ def _moved(
         ) from error
 
 
-def _outside(path: str | Path, name: str, parts: NDArray[Any], crs: Any, scene_crs: Any, scene_box: Any) -> LabelsError:
+def _outside(
+    path: str | Path, name: str, parts: NDArray[Any], crs: Any, scene_crs: Any, scene_box: Any
+) -> NoLabelsError:
     boxes = [scene_box] if crs == scene_crs else boxes_around(scene_box, scene_crs, crs)
     shown, shown_crs = (boxes[0], crs) if boxes else (scene_box, scene_crs)
     covered = box_text(tuple(shapely.total_bounds(parts)))
-    return LabelsError(
+    return NoLabelsError(
         f"the features of '{path}' cover {covered}{in_crs(crs)} and '{name}' covers {box_text(shown)}"
         f"{in_crs(shown_crs)}: wanted labels on the scene; check both files' CRS"
     )

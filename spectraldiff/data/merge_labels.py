@@ -62,6 +62,7 @@ def joined(parts: Sequence[OwnLabels], paths: Sequence[str | Path]) -> OwnLabels
         classes=classes,
         groups=groups if groups.any() else None,
         remarks=tuple(dict.fromkeys(remarks)),
+        features=tuple(one for part in parts for one in part.features),
         numbers=tuple(numbers.get(c.name) for c in classes),
     )
 

@@ -1,15 +1,18 @@
 """Several scenes in one training: common classes, the same number of bands, and values in one unit."""
 
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spectraldiff.data.label_reader import LabelFeatures, none_reaches
 from spectraldiff.data.merge_labels import union_of
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.data.statistics import statistics_of
+from spectraldiff.wording import listed, said_once
 from spectraldiff_runtime.classes import LandCoverClass, class_dtype
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.messages import times
@@ -78,6 +81,53 @@ def _check_bands(scenes: Sequence[LabelledScene]) -> None:
                 f"the scene '{scene.name}' has {scene.cube.shape[2]} bands and '{first.name}' has "
                 f"{first.cube.shape[2]}: wanted scenes of the same bands; train on each sensor by itself"
             )
+
+
+def remarks_of(scenes: Sequence[LabelledScene]) -> list[str]:
+    """Return what the scenes of a training are remarked on, one line each; of many lines that are alike, one."""
+    lines = [remark for scene in scenes for remark in scene.remarks]
+    return said_once(lines) if len(scenes) > 1 else lines
+
+
+def with_names(scenes: Sequence[LabelledScene]) -> list[LabelledScene]:
+    """Say in the remarks on each of several scenes which one is meant; of a file of labels they speak once.
+
+    Which classes a scene has no label of is left out: with many, that is a table.
+    """
+    return list(scenes) if len(scenes) == 1 else [replace(one, remarks=_with_name(one)) for one in scenes]
+
+
+def _with_name(scene: LabelledScene) -> tuple[str, ...]:
+    of_files = {remark for one in scene.features for remark in one.remarks}
+    left_out = {none_reaches(one.elsewhere) for one in scene.features}
+    kept = [remark for remark in scene.remarks if remark not in left_out]
+    return tuple(remark if remark in of_files else f"'{scene.name}': {remark}" for remark in kept)
+
+
+def shared_labels(scenes: Sequence[LabelledScene]) -> list[str]:
+    """Say of several scenes how their features lie over them, and which have no label, one line each."""
+    if len(scenes) == 1:
+        return []
+    known, lines = {c.name for scene in scenes for c in scene.classes}, []
+    files: dict[str, list[LabelFeatures]] = {}
+    for one in (features for scene in scenes for features in scene.features):
+        files.setdefault(one.path, []).append(one)
+    for path, each in files.items():
+        found = Counter(number for one in each for number in one.here.tolist())
+        counts = {
+            "lie in several scenes and label pixels of each": sum(count > 1 for count in found.values()),
+            "lie in no scene, left out": each[0].count - len(found),
+        }
+        lines += [f"features of '{path}' that {what}: {count:,}" for what, count in counts.items() if count]
+        nowhere = [name for name in each[0].elsewhere if all(name in one.elsewhere for one in each)]
+        nowhere = [name for name in nowhere if name not in known]
+        lines += [none_reaches(nowhere, "a scene")] if nowhere else []
+    bare = [scene.name for scene in scenes if not scene.labelled]
+    if bare:
+        lines.append(
+            f"scenes without a label, which train the denoiser alone: {len(bare):,} of {len(scenes):,} ({listed(bare)})"
+        )
+    return lines
 
 
 def alike(classes: Sequence[LandCoverClass]) -> tuple[str, ...]:
@@ -160,7 +210,9 @@ def _other_unit(first: LabelledScene, usual: NDArray[np.float64], scene: Labelle
     if 2 * known.sum() < len(known) or (ratios.min() < FAR and ratios.max() > 1 / FAR):
         return ""
     ratio = times(float(np.median(ratios)))
-    found = f"the values of '{scene.name}' are about {ratio} those of '{first.name}' in all bands"
+    types = [str(one.cube.dtype) for one in (scene, first)]
+    kinds = [f" ({one})" if types[0] != types[1] else "" for one in types]
+    found = f"the values of '{scene.name}'{kinds[0]} are about {ratio} those of '{first.name}'{kinds[1]} in all bands"
     if not mixed and ((low > usual[2]) | (high < usual[0])).all():
         raise SceneError(
             f"{found}, and none overlap: wanted scenes in one unit (reflectance as 0 to 1 or as 0 to 10,000); convert "

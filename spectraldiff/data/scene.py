@@ -3,9 +3,11 @@
 Labels follow one rule everywhere: 0 is unlabelled, classes are 1..K, in uint8 (past 254 classes in uint16).
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff.data.canvas import LARGE, Canvas
-from spectraldiff.data.cube import HELD, SceneCube, missing_pixels
-from spectraldiff.data.label_ground import Ground, read_on_ground
+from spectraldiff.data.cube import Room, SceneCube, missing_pixels
+from spectraldiff.data.label_ground import Ground, check_class_count, read_on_ground
 from spectraldiff.data.label_raster import sizes
-from spectraldiff.data.label_reader import renumbered
+from spectraldiff.data.label_reader import LabelFeatures, renumbered
 from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff.data.scene_output import CubeOutput, scene_tags
 from spectraldiff.data.statistics import statistics_of
@@ -79,6 +81,10 @@ class LabelledScene:
     canvas
         Of a large scene, the parts of it that hold labels: `labels`, `groups` and `valid` are arrays on this, (h, w).
         None where they are those of the whole scene.
+    part
+        Whether reports map parts of it alone, and labels lie on a canvas, though it is small: others are read with it.
+    features
+        What each vector file of labels holds for the scene.
     numbers, band_names
         (B,) numbers of the bands in their file, from 1, None if they are those of the cube; and their names in the
         file, which may be empty.
@@ -108,6 +114,8 @@ class LabelledScene:
     class_numbers: tuple[int | None, ...] = ()
     acquired: str = ""
     canvas: Canvas | None = None
+    part: bool = False
+    features: tuple[LabelFeatures, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -150,9 +158,19 @@ class LabelledScene:
         return self.read(Window(0, self.labels.shape[0], 0, self.labels.shape[1]))[1]
 
     @property
+    def labels_with_data(self) -> NDArray[Any]:
+        """The labels, 0 where a pixel has no data."""
+        return np.where(self.valid, self.labels, 0).astype(self.labels.dtype)
+
+    @property
     def large(self) -> bool:
         """Whether some parts stand for the scene where all would take long."""
         return isinstance(self.cube, SceneCube) or self.cube.shape[0] * self.cube.shape[1] > LARGE
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any pixel has a label; a scene without trains the denoiser alone."""
+        return bool(self.labels.any())
 
     @property
     def parts(self) -> tuple[tuple[Window, tuple[int, int]], ...]:
@@ -227,7 +245,7 @@ class LabelledScene:
         scaled: bool = False,
         clouds: CloudChoice = KEEP,
         fields: LabelFields | None = None,
-        least: int = 2,
+        room: Room | None = None,
     ) -> "LabelledScene":
         """Read a scene from a raster, and its labels from a vector file or another raster.
 
@@ -250,8 +268,8 @@ class LabelledScene:
             Whether pixels that the product marks as cloudy are used (``"keep"``) or count as without data (``"drop"``).
         fields
             Fields and layer of a vector file.
-        least
-            Smallest number of classes that is accepted.
+        room
+            Of all scenes of a training, what this one may take; it is taken from. None for a scene alone.
 
         Raises
         ------
@@ -263,15 +281,18 @@ class LabelledScene:
             The labels do not fit the scene, have other values, or have too few classes.
         """
         with open_scene(scene_path, bands, nodata, scaled=scaled, clouds=clouds) as raster:
-            cube, missing = _pixels(raster, lambda: open_scene(scene_path, bands, nodata, scaled=scaled, clouds=clouds))
+            room = room or Room()
+            part = not room.maps(raster.height * raster.width)
+            again = partial(open_scene, scene_path, bands, nodata, scaled=scaled, clouds=clouds)
+            cube, missing = _pixels(raster, again, None if part else room)
             place, wavelengths, value = raster.georeference, raster.wavelengths, raster.nodata
             numbers, tags, names, grid = raster.bands, raster.tags, raster.band_names, getattr(raster, "grid", None)
             sensor, said, count, fwhm = raster.sensor, (raster.note, *raster.warnings), raster.count, raster.fwhm
             marked, quantity, acquired = raster.clouds, raster.quantity, raster.acquired
         paths = [labels_path] if isinstance(labels_path, str | Path) else list(labels_path)
-        ground = Ground(cube.shape[:2], place, str(scene_path), grid)
-        own, canvas = read_on_ground(paths, ground, fields)
-        check_class_count([own.labels], own.classes, paths, least, own.remarks)
+        ground = Ground(cube.shape[:2], place, str(scene_path), grid, part=part)
+        own, canvas = read_on_ground(paths, ground, fields, needed=room.least > 0)
+        check_class_count([own.labels], own.classes, paths, room.least, own.remarks)
         return cls(
             name=Path(scene_path).stem,
             cube=cube,
@@ -290,7 +311,7 @@ class LabelledScene:
             remarks=(
                 *filter(None, [*said, _cloud_remark(marked, own.labels, canvas)]),
                 *own.remarks,
-                *renumbered(own, paths[0]),
+                *(renumbered(own, paths[0]) if room.least else ()),
             ),
             numbers=numbers,
             file_bands=count,
@@ -300,6 +321,8 @@ class LabelledScene:
             acquired=acquired,
             class_numbers=own.numbers,
             canvas=canvas,
+            part=part,
+            features=own.features,
             band_names=tuple(names[number - 1] for number in numbers),
         )
 
@@ -334,27 +357,6 @@ class LabelledScene:
             commit(outputs)
 
 
-def check_class_count(
-    labels: Sequence[NDArray[Any]],
-    classes: Sequence[LandCoverClass],
-    paths: Sequence[str | Path],
-    least: int = 2,
-    remarks: Sequence[str] = (),
-) -> None:
-    """Raise LabelsError unless the labels of some scenes, read from `paths`, have at least `least` classes.
-
-    `remarks` are notes from reading the labels, which may explain the error.
-    """
-    found = sorted({int(value) for one in labels for value in np.unique(one) if value})
-    if len(found) >= least:
-        return
-    what = f"one class only, '{classes[found[0] - 1].name}'" if found else "no class, only 0"
-    names = ", ".join(f"'{path}'" for path in paths)
-    have, wanted = "has" if len(paths) == 1 else "have", "two classes" if least > 1 else "one class"
-    why = f" ({'; '.join(remarks)})" if remarks else ""
-    raise LabelsError(f"{names} {have} {what}{why}: wanted at least {wanted}")
-
-
 def _cloud_remark(clouds: Clouds | None, labels: NDArray[Any], canvas: Canvas | None) -> str:
     """Say how many pixels of a scene, and how many labelled ones, are cloudy; empty where nothing says so."""
     if clouds is None:
@@ -363,10 +365,10 @@ def _cloud_remark(clouds: Clouds | None, labels: NDArray[Any], canvas: Canvas | 
     return f"{clouds.note} (labelled: {int(np.count_nonzero(labels[cloudy])):,})"
 
 
-def _pixels(raster: Any, again: Callable[[], Any]) -> tuple[Any, NDArray[np.bool_] | None]:
-    """Return the cube of a raster and its missing pixels: read, or what reads it where it is too large to be held."""
+def _pixels(raster: Any, again: Callable[[], Any], room: Room | None) -> tuple[Any, NDArray[np.bool_] | None]:
+    """Return the cube of a raster and its missing pixels: read, or, without room for it, what reads it by window."""
     shape = raster.height, raster.width, len(raster.bands)
-    if np.prod(shape, dtype=np.float64) * raster.dtype.itemsize > HELD:
+    if room is None or not room.holds(math.prod(shape) * raster.dtype.itemsize):
         return SceneCube(again), None
     cube, whole = np.empty(shape, raster.dtype), Window(0, raster.height, 0, raster.width)
     raster.read(0, raster.height, 0, raster.width, out=cube.transpose(2, 0, 1))

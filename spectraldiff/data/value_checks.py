@@ -11,8 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from spectraldiff.data.merge_scenes import alike, differing_bands, unit_doubts, with_common_classes, with_common_names
-from spectraldiff.data.scene import LabelledScene, check_class_count
+from spectraldiff.data.label_ground import check_class_count
+from spectraldiff.data.label_reader import OwnLabels, renumbered
+from spectraldiff.data.merge_scenes import (
+    alike,
+    differing_bands,
+    shared_labels,
+    unit_doubts,
+    with_common_classes,
+    with_common_names,
+    with_names,
+)
+from spectraldiff.data.scene import LabelledScene
+from spectraldiff.data.source import SceneFiles
 from spectraldiff.data.statistics import far_pixels, statistics_of
 from spectraldiff.wording import counted
 from spectraldiff_runtime.errors import SceneError
@@ -24,7 +35,7 @@ FAR = 20.0  # times the usual range
 
 
 def prepared(
-    scenes: Sequence[LabelledScene], files: Sequence[tuple[str, str]], *, scaled: bool = False, mixed: bool = False
+    scenes: Sequence[LabelledScene], files: Sequence[SceneFiles], *, scaled: bool = False, mixed: bool = False
 ) -> tuple[LabelledScene, ...]:
     """Check scenes that were read, say in their remarks what is doubtful, and give them one list of classes.
 
@@ -33,7 +44,7 @@ def prepared(
     scenes
         One or more, with the same bands.
     files
-        The files of own scenes, each with its labels; empty for a benchmark scene.
+        The files of own scenes; empty for a benchmark scene.
     scaled
         Whether own scenes were read with scale and offset.
     mixed
@@ -47,20 +58,35 @@ def prepared(
     LabelsError
         The labels have fewer than two classes.
     """
+    scenes = with_names(scenes)
     if scaled:
-        scenes = [with_remarks(scene, *scale_doubts(path)) for scene, (path, _) in zip(scenes, files, strict=True)]
+        scenes = [with_remarks(scene, *scale_doubts(one.scene)) for scene, one in zip(scenes, files, strict=True)]
     scenes = with_common_names(scenes)
     if files:
         common = with_common_classes(scenes)
         remarks = [remark for scene in scenes for remark in scene.remarks]
-        paths = [labels for _, labels in files]
+        paths = list(dict.fromkeys(path for one in files for path in one.labels))
         check_class_count([scene.labels for scene in common], common[0].classes, paths, remarks=remarks)
     for scene in scenes:
         check_data(scene)
         check_range(scene)
-    doubts = (*unit_doubts(scenes, mixed), *filter(None, [differing_bands(scenes)]))
-    first, *more = with_common_classes([with_remarks(scene, *value_doubts(scene)) for scene in scenes])
+    doubts = (*unit_doubts(scenes, mixed), *filter(None, [differing_bands(scenes)]), *shared_labels(scenes))
+    several = len(scenes) > 1
+    values = [[f"'{scene.name}': {line}" if several else line for line in value_doubts(scene)] for scene in scenes]
+    first, *more = with_common_classes([with_remarks(one, *said) for one, said in zip(scenes, values, strict=True)])
+    doubts += _other_numbers(first, scenes, files) if several else ()
     return with_remarks(first, *doubts, *alike(first.classes)), *more
+
+
+def _other_numbers(
+    common: LabelledScene, scenes: Sequence[LabelledScene], files: Sequence[SceneFiles]
+) -> tuple[str, ...]:
+    """Say where the common classes of several scenes have other values than the numbers of their files."""
+    path = next((path for one in files for path in one.labels), "")
+    pairs = [zip(scene.classes, scene.class_numbers, strict=False) for scene in scenes]
+    numbers = {c.name: number for each in pairs for c, number in each}
+    found = tuple(numbers.get(c.name) for c in common.classes)
+    return renumbered(OwnLabels(common.labels, common.classes, numbers=found), path)
 
 
 def with_remarks(scene: LabelledScene, *remarks: str) -> LabelledScene:

@@ -28,7 +28,8 @@ class Folds:
     numbers
         (n,) 0 .. J - 1.
     units
-        What is held out whole, for people: ``"pixels"``, ``"polygons or patches"`` or ``"blocks of 8 x 8 pixels"``.
+        What is held out whole, for people: ``"pixels"``, ``"polygons or patches"``, ``"scenes"`` or
+        ``"blocks of 8 x 8 pixels"``.
     count
         How many such units there are.
     """
@@ -42,7 +43,9 @@ class Folds:
         return [self.numbers == fold for fold in np.unique(self.numbers)]
 
 
-def folds_of_groups(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> Folds | None:
+def folds_of_groups(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int, units: str = "polygons or patches"
+) -> Folds | None:
     """Return folds of whole groups; None where there are fewer than two.
 
     Parameters
@@ -51,11 +54,13 @@ def folds_of_groups(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: 
         (n,) class from 0 and group of each training pixel.
     seed
         Makes every draw.
+    units
+        What the groups are, for people.
     """
     count = len(np.unique(groups))
     if count < 2:
         return None
-    return Folds(balanced(labels, groups, np.random.default_rng(seed)), "polygons or patches", count)
+    return Folds(balanced(labels, groups, np.random.default_rng(seed)), units, count)
 
 
 def folds_like(pixels: NDArray[np.int64], labels: NDArray[np.int64], target: NDArray[np.int64], seed: int) -> Folds:

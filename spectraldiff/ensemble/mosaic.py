@@ -4,6 +4,8 @@ import mmap
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,11 +55,11 @@ class Layout:
     frame: int
     step: int = 1
 
-    @property
+    @cached_property
     def tops(self) -> list[int]:
         """The row of each scene's first pixel, and, last, where one more scene's would be."""
         heights = [-(-height // self.step) * self.step + 2 * self.frame for height, _ in self.shapes]
-        return [self.frame + sum(heights[:index]) for index in range(len(heights) + 1)]
+        return list(accumulate(heights, initial=self.frame))
 
     @property
     def size(self) -> tuple[int, int]:

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from spectraldiff.accuracy.independent_test import IndependentLabels
 from spectraldiff.accuracy.interval import Interval
-from spectraldiff.accuracy.mapped_scene import MappedScene
+from spectraldiff.accuracy.mapped_scene import MappedScene, drawn_scenes
 from spectraldiff.accuracy.metrics import Accuracy, Calibration
 from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
 from spectraldiff.report import figures, html_page, sections
 from spectraldiff.report.html_page import Figure, Table, percent
+from spectraldiff.splits.label_counts import missing_classes
+from spectraldiff.wording import listed
 from spectraldiff_runtime.classes import LandCoverClass
 
 if TYPE_CHECKING:  # it imports PyTorch, which a report does without
@@ -29,7 +31,7 @@ class Report:
     Attributes
     ----------
     scenes
-        One or more, with the same classes.
+        One or more, with the same classes; those without labels are not mapped.
     accuracy
         On the test pixels of all scenes.
     interval
@@ -89,6 +91,16 @@ class Report:
     notes: Sequence[str] = ()
 
     @property
+    def mapped(self) -> list[MappedScene]:
+        """The scenes that are mapped: those with labels."""
+        return [one for one in self.scenes if one.scene.labelled]
+
+    @property
+    def drawn(self) -> list[MappedScene]:
+        """The scenes whose maps are drawn."""
+        return [self.scenes[index] for index in drawn_scenes(self.scenes)]
+
+    @property
     def classes(self) -> tuple[LandCoverClass, ...]:
         """The K classes."""
         return self.scenes[0].scene.classes
@@ -112,20 +124,22 @@ def write_report(path: Path, report: Report) -> None:
     OutputError
         The file cannot be written.
     """
-    names = ", ".join(mapped.scene.name for mapped in report.scenes)
+    names = listed((mapped.scene.name for mapped in report.mapped), 3)
     height, width, bands = report.scenes[0].scene.cube.shape
-    size = f"{height:,} \N{MULTIPLICATION SIGN} {width:,} pixels, " if len(report.scenes) == 1 else ""
-    pictures = [mapped.picture for mapped in report.scenes]
+    several = f"{len(report.scenes):,} scenes, " if len(report.scenes) > 1 else ""
+    size = several or f"{height:,} \N{MULTIPLICATION SIGN} {width:,} pixels, "
+    pictures = [mapped.picture for mapped in report.drawn]
     content = html_page.render(
         "run.html",
         title=f"{names}: land-cover map",
         subtitle=f"{size}{bands} bands; {_measured(report)}",
         headline=_headline(report),
         notes=report.notes,
+        scenes=_scene_table(report) if several else None,
         maps=_maps(report),
         shares=html_page.shares(
             report.classes,
-            [m.picture.classes[m.picture.classes > 0] if m.drawn else m.predicted for m in report.scenes],
+            [m.picture.classes[m.picture.classes > 0] if m.drawn else m.predicted for m in report.mapped],
         ),
         split=_split(report),
         split_words=_split_words(report),
@@ -135,7 +149,7 @@ def write_report(path: Path, report: Report) -> None:
         confusion=figures.confusion_matrix.png(report.accuracy, report.classes),
         confidence=sections.confidence(report.calibration, [one.confidence for one in pictures], report.tested),
         ensemble=None if report.selection is None else _ensemble(report.selection),
-        outside=None if report.outside is None else _outside(report.outside, report.scenes),
+        outside=None if report.outside is None else _outside(report.outside, report.mapped),
         curves={
             name: figures.loss_curve.png(list(enumerate(values, start=1)), name)
             for name, values in report.histories.items()
@@ -154,7 +168,7 @@ def _headline(report: Report) -> list[Figure]:
 def _maps(report: Report) -> list[dict[str, Any]]:
     several = len(report.scenes) > 1
     found = []
-    for mapped in report.scenes:
+    for mapped in report.drawn:
         picture = mapped.picture
         colours = figures.false_colour(picture.cube, picture.wavelengths, valid=picture.valid)
         found.append(
@@ -166,6 +180,24 @@ def _maps(report: Report) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _scene_table(report: Report) -> Table:
+    """One row a scene: size, pixels on either side, accuracy, and the classes that it has no label of."""
+    rows: list[list[str | LandCoverClass]] = []
+    for mapped in report.scenes:
+        (height, width), scene, split = mapped.scene.cube.shape[:2], mapped.scene, mapped.split
+        scored = mapped.reference > 0
+        judged = mapped.predicted if mapped.judged is None else mapped.judged.classes
+        right = percent(float((judged == mapped.reference)[scored].mean())) if scored.any() else html_page.ABSENT
+        counts = [int((scene.labels_with_data > 0).sum()), int(split.train.sum()), int(scored.sum())]
+        missing = missing_classes(scene)
+        without = "any class: trained the denoiser alone" if len(missing) == len(report.classes) else listed(missing)
+        size = f"{height:,} \N{MULTIPLICATION SIGN} {width:,}"
+        rows.append([scene.name, size, *(f"{count:,}" for count in counts), right, without])
+    columns = ["Scene", "Pixels", "Labelled", "Training", report.tested.capitalize(), "OA, %", "No label of"]
+    some = f"Maps are drawn of the {len(report.drawn)} that test most." if len(report.drawn) < len(rows) else ""
+    return Table(columns, rows, caption=some)
 
 
 def _measured(report: Report) -> str:
@@ -286,7 +318,8 @@ def _ensemble(selection: "Selection") -> dict[str, Any]:
 def _outside(fit: "OutsideFit", scenes: Sequence[MappedScene]) -> dict[str, Any]:
     """Draw how far pixels are from the training, and say what it means."""
     layers = [one for one in (m.picture.outside for m in scenes) if one is not None]
-    maps = [figures.outside_map.png(html_page.thinned(layer), "Unlike the training") for layer in layers]
+    shown = [scenes[index].picture.outside for index in drawn_scenes(scenes)]
+    maps = [figures.outside_map.png(html_page.thinned(one), "Unlike the training") for one in shown if one is not None]
     return {"words": " ".join(fit.lines(layers)), "maps": maps}
 
 

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from spectraldiff.data.canvas import Canvas
 from spectraldiff.splits.by_polygon import by_polygon
+from spectraldiff.splits.by_scene import held_out_scenes
 from spectraldiff.splits.disjoint import draw_disjoint
-from spectraldiff.splits.folds import draw_folds, seen_share
+from spectraldiff.splits.folds import PIXELS as PIXELS_ALONE
+from spectraldiff.splits.folds import SCENES, draw_folds, seen_share
 from spectraldiff.splits.leakage import with_leakage
 from spectraldiff.splits.mosaic import cut, joined, joined_groups
 from spectraldiff.splits.overlap import Place, near_trained_elsewhere
@@ -49,6 +51,10 @@ class Geometry:
         Whether ``folds`` holds out pixels, not whole polygons or patches.
     canvases
         The canvas of each scene that its labels are an array of, None for the scene itself; nothing where all are.
+    names
+        Of the scenes, for ``scenes:``.
+    by_scene
+        Whether ``folds`` holds out whole scenes.
     """
 
     groups: Sequence[NDArray[Any] | None] = ()
@@ -57,6 +63,8 @@ class Geometry:
     georeferences: Sequence[Georeference] = ()
     by_pixel: bool = False
     canvases: Sequence[Canvas | None] = ()
+    names: Sequence[str] = ()
+    by_scene: bool = False
 
     @property
     def places(self) -> list[Place]:
@@ -105,6 +113,8 @@ def make_splits(
         more, which a note names. ``fraction:F``: the share F (0 < F < 1) of each class, at least one pixel and never
         all. The rest tests. ``disjoint`` or ``disjoint:F``:
         about the share F (0.3) of each class, spatially disjoint from the test pixels (`spectraldiff.splits.disjoint`).
+        ``scenes:test=NAMES`` and ``by-scene:F``: all labels of these scenes test, or those of a share of the scenes
+        (`spectraldiff.splits.by_scene`).
         ``file:NAME``: the nonzero pixels of `marked` (`spectraldiff.splits.train_mask`) train, the rest tests. All but
         ``paper`` pass over classes without pixels.
     seed
@@ -123,7 +133,8 @@ def make_splits(
     UsageError
         The spec or the seed cannot be meant, or there are no counts in the paper for this scene.
     LabelsError
-        A class has too few pixels for the split, or the pixels of ``file:`` do not fit the labels.
+        A class has too few pixels for the split, or the pixels of ``file:`` do not fit the labels, or too few scenes
+        have labels.
     """
     wanted = parse_spec(spec, dataset)
     if seed < 0:
@@ -135,10 +146,18 @@ def make_splits(
     polygons = joined_groups(each, geometry.groups or [None] * len(each), gap)
     if wanted.form == "folds":
         return _with_folds(each, mosaic, polygons, wanted, seed, classes, geometry, gap)
-    name, (train, test), notes = _draw(mosaic, wanted, seed, classes, polygons, marked, geometry.buffer)
-    shapes = [one.shape for one in each]
-    trains, tests = cut(train, shapes, gap), cut(test, shapes, gap)
-    if len(each) > 1 and geometry.georeferences and (wanted.form == "disjoint" or name.endswith(BY_POLYGON)):
+    notes: tuple[str, ...] = ()
+    if wanted.by_scene:
+        held, name = held_out_scenes(each, wanted, seed, geometry.names), wanted.text
+        trains = [(one != 0) & (not out) for one, out in zip(each, held, strict=True)]
+        tests = [(one != 0) & out for one, out in zip(each, held, strict=True)]
+        train, test = joined(trains, gap), joined(tests, gap)
+    else:
+        name, (train, test), notes = _draw(mosaic, wanted, seed, classes, polygons, marked, geometry.buffer)
+        shapes = [one.shape for one in each]
+        trains, tests = cut(train, shapes, gap), cut(test, shapes, gap)
+    whole = wanted.form == "disjoint" or wanted.by_scene or name.endswith(BY_POLYGON)
+    if len(each) > 1 and geometry.georeferences and whole:
         distance = geometry.buffer if wanted.form == "disjoint" else 0
         tests, left_out = _outside_training(trains, tests, geometry.places, distance)
         test, notes = joined(tests, gap), (*notes, *left_out)
@@ -190,7 +209,10 @@ def _with_folds(
 ) -> tuple[Split, ...]:
     """Return splits whose labelled pixels all train, each held out in a fold."""
     generator, by_pixel = np.random.Generator(np.random.PCG64(seed)), geometry.by_pixel
-    drawn = draw_folds(mosaic, polygons, spec.number, generator, Titles(classes), by_pixel=by_pixel)
+    if geometry.by_scene:
+        polygons = joined_groups(labels, [(one != 0).astype(np.int32) for one in labels], gap)
+    unit = SCENES if geometry.by_scene else PIXELS_ALONE if by_pixel else ""
+    drawn = draw_folds(mosaic, polygons, spec.number, generator, Titles(classes), unit=unit)
     if drawn.count < 2:
         raise LabelsError("no class has two labelled pixels, so none can be held out for the accuracy: label more")
     folds, trains = cut(drawn.numbers, [one.shape for one in labels], gap), [one != 0 for one in labels]

@@ -15,7 +15,7 @@ from spectraldiff.splits.disjoint import within
 from spectraldiff.splits.hold_out import patches
 
 FOLDS = 5
-POLYGONS, PATCHES, BLOCKS, PIXELS = "polygon", "patch", "block", "pixel"
+POLYGONS, PATCHES, BLOCKS, PIXELS, SCENES = "polygon", "patch", "block", "pixel", "scene"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DrawnFolds:
     count
         Folds.
     units
-        What is held out whole: ``"polygon"``, ``"patch"``, ``"block"`` or ``"pixel"``.
+        What is held out whole: ``"polygon"``, ``"patch"``, ``"block"``, ``"pixel"`` or ``"scene"``.
     notes
         What a reader of the accuracy must know, one line each.
     """
@@ -47,7 +47,7 @@ def draw_folds(
     generator: np.random.Generator,
     titles: Mapping[int, str],
     *,
-    by_pixel: bool = False,
+    unit: str = "",
 ) -> DrawnFolds:
     """Assign labelled pixels to folds, whole groups together.
 
@@ -63,13 +63,14 @@ def draw_folds(
         Makes every draw.
     titles
         What messages call the classes.
-    by_pixel
-        Whether each pixel is a group of its own.
+    unit
+        ``"pixel"``: each pixel is a group of its own. ``"scene"``: `groups` are scenes. Else polygons and patches.
     """
+    by_pixel = unit == PIXELS
     flat = np.flatnonzero(labels)
     classes = labels.ravel()[flat].astype(np.int64)
     units = np.arange(len(flat)) if by_pixel else patches(labels, groups).ravel()[flat]
-    kind = PIXELS if by_pixel else POLYGONS if groups is not None and groups.any() else PATCHES
+    kind = unit or (POLYGONS if groups is not None and groups.any() else PATCHES)
     drawn = np.zeros(len(flat), np.bool_) if groups is None else groups.ravel()[flat] > 0  # in a polygon
     alone, single, cut = [], [], []
     for value in np.unique(classes):

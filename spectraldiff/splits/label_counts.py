@@ -45,6 +45,12 @@ class ClassLabels:
         }
 
 
+def missing_classes(scene: LabelledScene) -> list[str]:
+    """Return the names of the classes that a scene has no labelled pixel with data of."""
+    found = set(np.unique(scene.labels_with_data).tolist())
+    return [c.name for c in scene.classes if c.value not in found]
+
+
 def count_labels(scenes: Sequence[LabelledScene], splits: Sequence[Split]) -> tuple[ClassLabels, ...]:
     """Count the labels of each class over some scenes; `splits` are theirs."""
     classes = scenes[0].classes

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from spectraldiff.splits.folds import FOLDS
 from spectraldiff_runtime.errors import UsageError
 
-FORMS = "folds, folds:N, paper, per-class:N, fraction:F, disjoint, disjoint:F or file:TRAIN.tif"
+FORMS = (
+    "folds, folds:N, paper, per-class:N, fraction:F, disjoint, disjoint:F, scenes:test=NAME,NAME, by-scene:F or "
+    "file:TRAIN.tif"
+)
 DISJOINT_SHARE = 0.3
 MOST_FOLDS = 50
 WHOLE = re.compile("[0-9]{1,9}")
@@ -31,14 +34,20 @@ Rule = Callable[[NDArray[Any]], dict[int, int]]
 
 @dataclass(frozen=True)
 class Spec:
-    """A split as asked for: its form, and the share, number or file after the colon."""
+    """A split as asked for: its form, and the share, number, file or names of scenes after the colon."""
 
     text: str
     form: str
     share: float = 0.0
     number: int = 0
     file: str = ""
+    names: tuple[str, ...] = ()
     rule: Rule | None = None
+
+    @property
+    def by_scene(self) -> bool:
+        """Whether whole scenes test."""
+        return self.form in ("scenes", "by-scene")
 
 
 def paper_scenes() -> tuple[str, ...]:
@@ -62,6 +71,10 @@ def parse_spec(spec: str, dataset: str | None) -> Spec:
         return Spec(spec, form, number=_fold_count(spec, argument) if colon else FOLDS)
     if form == "disjoint":
         return Spec(spec, form, _share(spec, argument) if colon else DISJOINT_SHARE)
+    if form == "by-scene":
+        return Spec(spec, form, _share(spec, argument))
+    if form == "scenes":
+        return Spec(spec, form, names=_names(spec, argument))
     if form == "file" and argument:
         return Spec(spec, form, file=argument)
     raise UsageError(f"the split {spec!r} is not known; give {FORMS}")
@@ -84,6 +97,14 @@ def _paper_counts(dataset: str | None) -> tuple[int, ...]:
         f"the paper gives no training counts for {scene}, only for {', '.join(PAPER_COUNTS)}; "
         "give per-class:N, fraction:F or disjoint"
     )
+
+
+def _names(spec: str, text: str) -> tuple[str, ...]:
+    side, equals, names = text.partition("=")
+    found = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    if side != "test" or not equals or not found:
+        raise UsageError(f"the split {spec!r} names no scene: give scenes:test=NAME,NAME, such as scenes:test=plot_07")
+    return found
 
 
 def _whole_number(spec: str, text: str) -> int:

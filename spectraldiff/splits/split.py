@@ -47,7 +47,13 @@ class Split:
     @property
     def spatially_disjoint(self) -> bool:
         """Whether most test pixels are in other polygons than the training pixels, or have none in their windows."""
-        return self.name.endswith(BY_POLYGON) or self.distant or (self.leakage is not None and self.leakage < 0.5)
+        apart = self.name.endswith(BY_POLYGON) or self.by_scene or self.distant
+        return apart or (self.leakage is not None and self.leakage < 0.5)
+
+    @property
+    def by_scene(self) -> bool:
+        """Whether whole scenes test."""
+        return self.name.startswith(("scenes:", "by-scene:"))
 
     @property
     def scored(self) -> NDArray[np.bool_]:

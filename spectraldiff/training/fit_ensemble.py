@@ -121,7 +121,13 @@ class EnsembleFit:
         if data.folded:
             numbers = np.unique(np.maximum(data.fold_numbers(), 1), return_inverse=True)[1]
             return Folds(numbers, data.splits[0].units, data.groups())
-        if any(split.name.endswith(BY_POLYGON) for split in data.splits):
+        by_scene = data.splits[0].by_scene
+        if by_scene:
+            scenes = np.repeat(np.arange(len(data.splits)), [int(split.train.sum()) for split in data.splits])
+            folds = folds_of_groups(self.labels, scenes, seed, "scenes")
+            if folds is not None:
+                return folds
+        if by_scene or any(split.name.endswith(BY_POLYGON) for split in data.splits):
             folds = folds_of_groups(self.labels, groups_of(data.scenes, data.splits), seed)
             if folds is not None:
                 return folds

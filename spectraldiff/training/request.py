@@ -6,22 +6,22 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff.accuracy.independent_test import IndependentLabels, read_independent
 from spectraldiff.data.label_raster import check_grids, read_marks
 from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff.data.scene import LabelledScene
-from spectraldiff.data.source import SceneSource, check_exists, whole_path
+from spectraldiff.data.source import SceneFiles, SceneSource, check_exists, whole_path
 from spectraldiff.data.value_checks import prepared
 from spectraldiff.datasets import registry
 from spectraldiff.ensemble.prior import EQUAL, OF_TRAINING, Prior, Shares, prior_of, read_shares
 from spectraldiff.models.classifier import empty_classifier
 from spectraldiff.models.presets import PRESETS, Preset, preset_named
 from spectraldiff.options import TrainOptions
+from spectraldiff.splits.by_scene import check_names
 from spectraldiff.splits.draw import Geometry, make_splits
-from spectraldiff.splits.spec import PAPER_COUNTS, parse_spec
+from spectraldiff.splits.spec import PAPER_COUNTS, Spec, parse_spec
 from spectraldiff.splits.split import Split
 from spectraldiff.wording import counted
 from spectraldiff_runtime.classes import LandCoverClass
@@ -32,8 +32,6 @@ from spectraldiff_runtime.scene.clouds import KEEP, CloudChoice
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 from spectraldiff_runtime.scene.protocol import ALL_BANDS
 
-OWN = "`sdiff train scene.tif --labels labels.gpkg --field class`"
-
 
 @dataclass(frozen=True)
 class Request:
@@ -43,12 +41,8 @@ class Request:
     ----------
     dataset, data_dir
         Name of a benchmark scene, or None for the user's own files; and the folder of its files.
-    scene, labels
-        The user's own scene and its labels.
-    more_labels
-        Further files with labels of that scene.
-    pairs
-        More scenes with their labels.
+    scenes
+        The user's own scenes, each with the files of its labels.
     field, layer_name, name_field, encoding
         What to read of vector files, see `spectraldiff.data.label_vectors.LabelFields`.
     bands, nodata, scaled, clouds
@@ -56,7 +50,8 @@ class Request:
     split, seed
         See `spectraldiff.splits.draw.make_splits`.
     split_by
-        ``"polygon"`` draws whole polygons where labels come from polygons, ``"pixel"`` never does.
+        ``"polygon"`` draws whole polygons where labels come from polygons, ``"pixel"`` never does; ``"scene"`` holds
+        out whole scenes in folds.
     final
         ``"all"``: the model that is kept trains on all labelled pixels; ``"train"``: on the split's training pixels,
         which are all with folds.
@@ -86,14 +81,11 @@ class Request:
     compare_raw: bool
     dataset: str | None = None
     data_dir: str | None = None
-    scene: str | None = None
-    labels: str | None = None
-    more_labels: tuple[str, ...] = ()
+    scenes: tuple[SceneFiles, ...] = ()
     bands: tuple[int, ...] | Literal["all"] | None = None
     nodata: Nodata = NODATA_OF_FILE
     scaled: bool = False
     clouds: CloudChoice = KEEP
-    pairs: tuple[tuple[str, str], ...] = ()
     field: str | None = None
     layer_name: str | None = None
     name_field: str | None = None
@@ -123,7 +115,7 @@ class Request:
         self.check_files()
         if self.dataset is not None:
             return self.prepared([registry.load(self.dataset, None if self.data_dir is None else Path(self.data_dir))])
-        return self.prepared(self.source.read(2 if len(self.sources) == 1 else 1))
+        return self.prepared(self.source.read())
 
     def load_scene(self) -> LabelledScene:
         """Load the first scene, or the only one; as `load_scenes`."""
@@ -131,7 +123,7 @@ class Request:
 
     def prepared(self, scenes: Sequence[LabelledScene]) -> tuple[LabelledScene, ...]:
         """Check scenes that were read, say what is doubtful in them, and give them one list of classes."""
-        return prepared(scenes, self.sources, scaled=self.scaled, mixed=self.mixed_units)
+        return prepared(scenes, self.scenes, scaled=self.scaled, mixed=self.mixed_units)
 
     @property
     def source(self) -> SceneSource:
@@ -139,10 +131,7 @@ class Request:
         also = () if self.test is None else (self.test,)
         return SceneSource(
             dataset=self.dataset,
-            scene=self.scene,
-            labels=self.labels,
-            more_labels=self.more_labels,
-            pairs=self.pairs,
+            scenes=self.scenes,
             fields=LabelFields(self.field, self.layer_name, self.name_field, self.encoding, also),
             bands=self.bands,
             nodata=self.nodata,
@@ -150,11 +139,6 @@ class Request:
             clouds=self.clouds,
             data_dir=self.data_dir,
         )
-
-    @property
-    def sources(self) -> tuple[tuple[str, str], ...]:
-        """The user's own scenes, each with its labels."""
-        return self.source.files
 
     def check_files(self) -> None:
         """Refuse files that are not there, and a scene that is given twice, before anything is read."""
@@ -172,7 +156,7 @@ class Request:
         halo = self._halo(scenes[0].cube.shape[2]) if spec.form == "disjoint" else 0
         by_polygon = self.split_by == "polygon" and (spec.rule is not None or spec.form == "folds")
         return make_splits(
-            [np.where(scene.valid, scene.labels, 0).astype(scene.labels.dtype) for scene in scenes],
+            [scene.labels_with_data for scene in scenes],
             self.split,
             self.seed,
             self.dataset,
@@ -185,6 +169,8 @@ class Request:
                 georeferences=[Georeference.of(scene.crs, scene.transform) for scene in scenes],
                 canvases=[scene.canvas for scene in scenes],
                 by_pixel=self.split_by == "pixel",
+                names=[scene.name for scene in scenes],
+                by_scene=self.split_by == "scene",
             ),
         )
 
@@ -212,10 +198,12 @@ class Request:
         shape = self.preset.vit(components=1, classes=2, members=self.preset.members())
         return empty_classifier(self.preset, bands, shape, features=1).halo
 
-    def command(self) -> str:
-        """Return the line that asks for this training, with its split, its seed and whole paths."""
+    def command(self, listed: Path | None = None) -> str:
+        """Return the line that asks for this training, with its split, its seed and whole paths.
+
+        `listed` is a file with the list of its scenes, where there are several.
+        """
         options: dict[str, object] = {
-            "--labels": self.labels,
             "--dataset": self.dataset,
             "--data-dir": self.data_dir,
             "--field": self.field,
@@ -238,10 +226,10 @@ class Request:
             "--device": None if self.device == "auto" else self.device,
         }
         flags = {"--scaled": self.scaled, "--mixed-units": self.mixed_units, "--compare-raw": self.compare_raw}
-        words = ["train", *([] if self.scene is None else [self.scene])]
+        alone = self.scenes if len(self.scenes) == 1 else ()
+        words = ["train", *(one.scene for one in alone), *(("--scenes", str(listed)) if len(self.scenes) > 1 else ())]
+        words += [word for one in alone for path in one.labels for word in ("--labels", path)]
         words += [str(word) for name, value in options.items() if value is not None for word in (name, value)]
-        words += [word for labels in self.more_labels for word in ("--labels", labels)]
-        words += [word for pair in self.pairs for word in ("--pair", *pair)]
         return sdiff(*words, *(name for name, given in flags.items() if given))
 
     def gone_on(self, threads: int, device: str) -> "Request":
@@ -275,10 +263,11 @@ class Request:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Request":
         """Rebuild a request; RunError where it does not fit this version."""
+        values = _with_scenes(values)
         needed = {f.name for f in fields(cls) if f.default is MISSING}
         if not needed <= set(values) <= {f.name for f in fields(cls)}:
             raise RunError("the run was begun by another version of SpectralDiff: train again")
-        bands, pairs, nodata = values.get("bands"), values.get("pairs", ()), values.get("nodata", NODATA_OF_FILE)
+        bands, nodata = values.get("bands"), values.get("nodata", NODATA_OF_FILE)
         shares = values.get("shares")
         return cls(
             **{
@@ -286,12 +275,23 @@ class Request:
                 "preset": Preset.from_json(values["preset"]),
                 "bands": bands if bands is None or bands == ALL_BANDS else tuple(bands),
                 "nodata": float(nodata) if nodata in ("nan", "inf", "-inf") else nodata,
-                "more_labels": tuple(values.get("more_labels", ())),
-                "pairs": tuple((scene, labels) for scene, labels in pairs),
+                "scenes": tuple(
+                    SceneFiles(one["scene"], tuple(one["labels"]), one["name"]) for one in values["scenes"]
+                ),
                 "shares": None if shares is None else tuple((name, float(share)) for name, share in shares),
                 "resumed": tuple(values.get("resumed", ())),
             }
         )
+
+
+def _with_scenes(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a run with its scenes in one list; earlier runs have the first one and pairs."""
+    if "scenes" in values:
+        return values
+    left = {k: v for k, v in values.items() if k not in ("scene", "labels", "more_labels", "pairs")}
+    first = [(values["scene"], values["labels"], *values.get("more_labels", ()))] if values.get("scene") else []
+    each = [{"scene": scene, "labels": labels, "name": ""} for scene, *labels in [*first, *values.get("pairs", ())]]
+    return {**left, "scenes": each}
 
 
 def _changes(preset: Preset) -> dict[str, object]:
@@ -334,6 +334,15 @@ def _check_final(final: str | None, split: str) -> str:
     return final or usual
 
 
+def _check_scenes(spec: Spec, split_by: str, source: SceneSource) -> None:
+    """Refuse a split by scene of a scene alone, and names that are not those of its scenes."""
+    if split_by == "scene" and spec.form != "folds":
+        raise UsageError("--split-by scene is for folds: give --split folds or, to test on whole scenes, by-scene:0.2")
+    if (spec.by_scene or split_by == "scene") and len(source.scenes) < 2:
+        raise UsageError("a split by scene wants several scenes, and there is one: give another split")
+    check_names(spec.names, [one.title for one in source.scenes])
+
+
 def default_split(dataset: str | None) -> str:
     """Return the split used when none is asked for: folds of own labels, so that all of them train.
 
@@ -344,15 +353,6 @@ def default_split(dataset: str | None) -> str:
     return "paper" if dataset in PAPER_COUNTS else "fraction:0.1"
 
 
-def check_source(dataset: str | None, scene: str | None, labels: str | None, pairs: Sequence[Any] = ()) -> None:
-    """Refuse anything but one data set, or own scenes, each with its labels."""
-    own = scene is not None or bool(pairs)
-    if (dataset is not None) == own:
-        raise UsageError(f"give either --dataset NAME (see `sdiff datasets`) or your own scene: {OWN}")
-    if (scene is None) != (labels is None):
-        raise UsageError(f"a scene and its --labels go together: {OWN}")
-
-
 def new_request(source: SceneSource, options: TrainOptions) -> Request:
     """Put together what is asked for; every usage error is found here, before anything is read or written.
 
@@ -361,15 +361,12 @@ def new_request(source: SceneSource, options: TrainOptions) -> Request:
     UsageError
         Options exclude each other, or have values that do not exist.
     """
-    check_source(source.dataset, source.scene, source.labels, source.pairs)
-    if source.dataset is not None and source.options:
-        raise UsageError(
-            f"{source.options[0]} is for your own scene: a benchmark scene is used as published; leave it out"
-        )
+    source.check()
     split = options.split or default_split(source.dataset)
     spec = parse_spec(split, source.dataset)
-    if options.test is not None and (source.dataset is not None or source.pairs):
+    if options.test is not None and (source.dataset is not None or len(source.scenes) > 1):
         raise UsageError("--test is for one scene of your own: leave it out, and score the maps with `sdiff evaluate`")
+    _check_scenes(spec, options.split_by, source)
     shares = None if options.prior in (OF_TRAINING, EQUAL) else read_shares(options.prior)
     return Request(
         preset=preset_named(options.preset).changed(**options.changes),
@@ -387,14 +384,11 @@ def new_request(source: SceneSource, options: TrainOptions) -> Request:
         nodata=source.nodata,
         scaled=source.scaled,
         clouds=source.clouds,
-        pairs=tuple((whole_path(scene), whole_path(labels)) for scene, labels in source.pairs),
+        scenes=tuple(one.whole() for one in source.scenes),
         field=source.fields.field,
         name_field=source.fields.name_field,
         encoding=source.fields.encoding,
         layer_name=source.fields.layer,
-        scene=None if source.scene is None else whole_path(source.scene),
-        labels=None if source.labels is None else whole_path(source.labels),
         data_dir=None if source.data_dir is None else whole_path(source.data_dir),
-        more_labels=tuple(whole_path(labels) for labels in source.more_labels),
         denoiser=None if options.denoiser is None else whole_path(options.denoiser),
     )

@@ -16,6 +16,7 @@ from spectraldiff.accuracy.independent_test import IndependentLabels
 from spectraldiff.accuracy.interval import Interval, oa_interval
 from spectraldiff.accuracy.mapped_scene import MappedScene, Predictions
 from spectraldiff.accuracy.metrics import Accuracy, Calibration, calibration, score
+from spectraldiff.data.merge_scenes import remarks_of
 from spectraldiff.data.origin import origin_facts
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.ensemble.calibration import Temperature
@@ -26,12 +27,14 @@ from spectraldiff.models.classifier import class_facts
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.score_smoothing import Smoothing
 from spectraldiff.report.run_report import Report, write_report
-from spectraldiff.splits.label_counts import count_labels, doubts
+from spectraldiff.splits.label_counts import count_labels, doubts, missing_classes
 from spectraldiff.splits.leakage import mean_leakage
 from spectraldiff.splits.split import Split
 from spectraldiff.training.compute import Compute
 from spectraldiff.wording import counted
+from spectraldiff_runtime.limits import NAME
 
+NAMED = 3  # scenes that a training is called by
 NOTES, NOTE = 50, 400  # lines in the model card, and characters of each
 PACKAGES = ("spectraldiff", "torch", "numpy", "scikit-learn")
 LOSSES = {
@@ -182,8 +185,8 @@ class Result:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """How scenes and labels were read, and what is doubtful in them, one line each."""
-        return tuple(remark for scene in self.scenes for remark in scene.remarks)
+        """How scenes and labels were read, and what is doubtful in them, one line each; of many alike, one."""
+        return tuple(remarks_of(self.scenes))
 
 
 def metrics_of(result: Result, preset: Preset, compute: Compute) -> dict[str, Any]:
@@ -221,6 +224,7 @@ def model_facts(result: Result) -> dict[str, Any]:
     nodata = scene.nodata if len({one.nodata for one in result.scenes}) == 1 else None
     return {
         "name": name_of(result.scenes),
+        "scenes": [one.name for one in result.scenes] if len(result.scenes) > 1 else None,
         "classes": class_facts(scene),
         "wavelengths": None if scene.wavelengths is None else scene.wavelengths.tolist(),
         "fwhm": None if scene.fwhm is None else scene.fwhm.tolist(),
@@ -268,8 +272,10 @@ def _band_facts(scenes: Sequence[LabelledScene]) -> dict[str, Any]:
 
 
 def name_of(scenes: Sequence[LabelledScene]) -> str:
-    """Return what a training on some scenes is called."""
-    return " + ".join(scene.name for scene in scenes)
+    """Return what a training on some scenes is called: by those of the first ones with labels."""
+    names = [scene.name for scene in sorted(scenes, key=lambda scene: not scene.labelled)]
+    rest = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return " + ".join(names[:NAMED])[: NAME - len(rest)] + rest
 
 
 def versions() -> dict[str, str]:
@@ -337,7 +343,8 @@ def outside_facts(result: Result) -> dict[str, Any] | None:
     """Return how far from the training the scenes are, as plain values; None where the model does not know."""
     if result.outside is None:
         return None
-    layers = [one for one in (m.picture.outside for m in result.found.maps) if one is not None]
+    drawn = [m.picture for m in result.found.maps if m.scene.labelled]
+    layers = [one.outside for one in drawn if one.outside is not None]
     return {**result.outside.as_dict(), "scene_share_beyond": share_beyond(layers)}
 
 
@@ -360,14 +367,16 @@ def split_facts(splits: Sequence[Split]) -> dict[str, Any]:
 def scene_facts(
     scenes: Sequence[LabelledScene], splits: Sequence[Split], accuracies: Sequence[Accuracy | None]
 ) -> list[dict[str, Any]]:
-    """Return each scene's name, size, pixels and accuracy, as plain values."""
-    facts = []
+    """Return each scene's name, size, pixels, classes without a label, and accuracy, as plain values."""
+    facts, several = [], len(scenes) > 1
     for scene, split, accuracy in zip(scenes, splits, accuracies, strict=True):
         figures = {} if accuracy is None else accuracy.as_dict()
         facts.append(
             {
                 "name": scene.name,
                 "shape": list(scene.cube.shape),
+                "labelled_pixels": int((scene.labels_with_data > 0).sum()),
+                "missing_classes": missing_classes(scene) if several else [],
                 "train_pixels": int(split.train.sum()),
                 "test_pixels": int(split.test.sum()),
                 "scored_pixels": 0 if accuracy is None else accuracy.pixels,

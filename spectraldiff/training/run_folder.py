@@ -1,8 +1,9 @@
 """A run folder: everything that a training leaves behind, tensors in safetensors and facts in JSON, no pickle.
 
-`run.json` says what was asked for and is written first, then the training and test pixels and `data.json` with digests
-of what is read; `state.safetensors` holds a training that is not finished; `model.safetensors`, `samples.safetensors`
-(some tiles of the scene, for checking an export) and, last of all, `model.json` mark a finished one.
+`run.json` says what was asked for and is written first, then `scenes.toml` with the list of several scenes, the
+training and test pixels, and `data.json` with digests of what is read; `state.safetensors` holds a training that is not
+finished; `model.safetensors`, `samples.safetensors` (some tiles of the scene, for checking an export) and, last of all,
+`model.json` mark a finished one.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ from spectraldiff_runtime.window import Window
 REQUEST, DATA, FACTS, METRICS = "run.json", "data.json", "model.json", "metrics.json"
 STATE, MODEL, SAMPLES = "state.safetensors", "model.safetensors", "samples.safetensors"
 TRAIN_PIXELS, TEST_PIXELS, FIGURES = "train_pixels.tif", "test_pixels.tif", "figures"
-REPORT = "report.html"
+REPORT, SCENES = "report.html", "scenes.toml"
 LOCK = ".lock"
 
 
@@ -230,14 +231,16 @@ def write_pixels(
 ) -> None:
     """Write the labels of the training and of the test pixels as class rasters into the run folder.
 
-    Where no pixel of any scene tests, as with folds, there is no raster of test pixels. Rasters that a run has already
-    are replaced.
+    Where no pixel of any scene tests, as with folds, there is no raster of test pixels; nor is there one of a scene
+    without labels. Rasters that a run has already are replaced.
     """
     scenes, splits = (
         [scenes] if isinstance(scenes, LabelledScene) else scenes,
         [splits] if isinstance(splits, Split) else splits,
     )
     for index, (scene, split) in enumerate(zip(scenes, splits, strict=True)):
+        if not scene.labelled:
+            continue
         sides = [(TRAIN_PIXELS, split.train), (TEST_PIXELS, split.test)]
         for name, mask in sides if any(one.test.any() for one in splits) else sides[:1]:
             path = run.path / numbered(name, index, len(scenes))

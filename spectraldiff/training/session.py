@@ -10,7 +10,9 @@ import rasterio
 import torch
 
 from spectraldiff.data.cube import SceneCube
+from spectraldiff.data.merge_scenes import remarks_of
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.data.source import scene_list
 from spectraldiff.models.normaliser import common_normaliser
 from spectraldiff.options import RUNS
 from spectraldiff.splits.label_counts import count_labels, doubts
@@ -24,6 +26,7 @@ from spectraldiff.training.run_folder import (
     DATA,
     FACTS,
     REQUEST,
+    SCENES,
     RunFolder,
     check_new,
     create_run,
@@ -34,6 +37,7 @@ from spectraldiff.training.run_folder import (
 )
 from spectraldiff.training.run_model import load_denoiser
 from spectraldiff.training.trainer import Aims, Exported, Training
+from spectraldiff.training.training_data import pool_bytes
 from spectraldiff_runtime.errors import RunError, UsageError
 from spectraldiff_runtime.limits import THREADS
 from spectraldiff_runtime.messages import resume_command, sdiff
@@ -131,7 +135,7 @@ def train(
         denoiser = None if request.denoiser is None or request.preset.raw else Path(request.denoiser)
         aims = Aims(prior, final, test, denoiser, _left_for_features(scenes, place.max_memory), place.exported)
         if folder is not None:
-            _go_on(folder, scenes, splits, kept)
+            _go_on(folder, request, scenes, splits, kept)
         elif denoiser is not None:  # refused before a run is begun
             load_denoiser(denoiser, request.preset, common_normaliser(scenes)[0])
         _show(scenes, splits, monitor)
@@ -140,7 +144,7 @@ def train(
         with _held(folder, request, monitor):
             monitor.message(f"Training the preset '{request.preset.name}' on {compute.device} into '{folder.path}'")
             training = Training(folder, scenes, splits, request.preset, request.seed, compute, monitor, aims)
-            result = training.finish(request.compare_raw, request.command())
+            result = training.finish(request.compare_raw, request.command(folder.path / SCENES))
         _warn((result.temperature.note, request.fewer_components(folder.read_json(FACTS))), monitor)
         return folder, result
 
@@ -148,6 +152,7 @@ def train(
 def _left_for_features(scenes: Sequence[LabelledScene], most: int) -> int:
     """Return the bytes that features may take of `most`; UsageError where the scenes that are held leave none."""
     held: int = sum(scene.cube.nbytes for scene in scenes if not isinstance(scene.cube, SceneCube))
+    held += pool_bytes(scenes)
     if LEAST_MEMORY + held > most:
         least = -(-(LEAST_MEMORY + held) // MEGABYTE)
         raise UsageError(
@@ -195,7 +200,13 @@ def _set_up(request: Request, place: RunPlace) -> tuple[Request, Compute]:
     return replace(request, threads=place.threads, device=place.device or "auto", **begun), compute
 
 
-def _go_on(folder: RunFolder, scenes: Sequence[LabelledScene], splits: Sequence[Split], kept: Sequence[Split]) -> None:
+def _go_on(
+    folder: RunFolder,
+    request: Request,
+    scenes: Sequence[LabelledScene],
+    splits: Sequence[Split],
+    kept: Sequence[Split],
+) -> None:
     """Refuse to go on with other data than the run was begun with.
 
     Where the run was cut off before it had noted them, or is of an earlier version, which did not, they are noted now.
@@ -204,13 +215,19 @@ def _go_on(folder: RunFolder, scenes: Sequence[LabelledScene], splits: Sequence[
     if (folder.path / DATA).is_file():
         data_digest.check_unchanged(folder.read_json(DATA), digests)
     else:
-        _note_data(folder, scenes, kept, digests)
+        _note_data(folder, request, scenes, kept, digests)
 
 
 def _note_data(
-    folder: RunFolder, scenes: Sequence[LabelledScene], kept: Sequence[Split], digests: Mapping[str, str]
+    folder: RunFolder,
+    request: Request,
+    scenes: Sequence[LabelledScene],
+    kept: Sequence[Split],
+    digests: Mapping[str, str],
 ) -> None:
-    """Write the pixels of both sides and, last, the digests of what is read."""
+    """Write the list of several scenes, the pixels of both sides and, last, the digests of what is read."""
+    if len(request.scenes) > 1:
+        folder.write_bytes(SCENES, scene_list(request.scenes).encode())
     write_pixels(folder, scenes, kept)
     folder.write_json(DATA, digests)
 
@@ -219,8 +236,7 @@ def _show(scenes: Sequence[LabelledScene], splits: Sequence[Split], monitor: Mon
     """Say what the training begins with: scenes, labels of each class, and what is doubtful in them."""
     counts = count_labels(scenes, splits)
     monitor.data(scenes, splits, counts)
-    remarks = [remark for scene in scenes for remark in scene.remarks]
-    _warn((*remarks, *splits[0].notes, *doubts(counts)), monitor)
+    _warn((*remarks_of(scenes), *splits[0].notes, *doubts(counts)), monitor)
 
 
 def _warn(lines: Iterable[str], monitor: Monitor) -> None:
@@ -244,7 +260,7 @@ def _new_run(
     with folder.held():
         check_new(folder.path)  # another training may have begun here
         folder.write_json(REQUEST, request.to_json())
-    _note_data(folder, scenes, kept, data_digest.data_digests(scenes, splits))
+    _note_data(folder, request, scenes, kept, data_digest.data_digests(scenes, splits))
     return folder
 
 

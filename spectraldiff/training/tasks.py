@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 
 import numpy as np
@@ -79,6 +79,10 @@ class BlockPool:
         Bytes of the blocks of one time.
     seed
         Of the training.
+    reader
+        Reads the blocks, of all pools in turn; its owner ends it after `close`.
+    least
+        Blocks of one time, whatever they take.
 
     Attributes
     ----------
@@ -86,13 +90,15 @@ class BlockPool:
         (B, H, W) of the scene.
     """
 
-    def __init__(self, pixels: NormalisedScene, most: int, seed: int) -> None:
+    def __init__(
+        self, pixels: NormalisedScene, most: int, seed: int, reader: Executor, least: int = LEAST_BLOCKS
+    ) -> None:
         self.pixels, self.shape = pixels, pixels.shape
         pixel = pixels.shape[0] * pixels.scene.cube.dtype.itemsize
-        self.count = min(max(most // (BLOCK**2 * pixel), LEAST_BLOCKS), MOST_BLOCKS)
+        self.count = min(max(most // (BLOCK**2 * pixel), least), MOST_BLOCKS)
         row, column = np.random.default_rng(seed).random(2).tolist()
         self.shift = row, column
-        self._reader = ThreadPoolExecutor(1)
+        self._reader = reader
         self._coming: dict[int, Future[list[NormalisedScene]]] = {}
 
     def at(self, step: int) -> list[NormalisedScene]:
@@ -107,8 +113,9 @@ class BlockPool:
 
     def close(self) -> None:
         """Read no more."""
+        for one in self._coming.values():
+            one.cancel()
         self._coming.clear()
-        self._reader.shutdown(cancel_futures=True)
 
     def _read(self, time: int) -> list[NormalisedScene]:
         scene, found = self.pixels.scene, []

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from spectraldiff.accuracy.independent_test import IndependentLabels
-from spectraldiff.accuracy.mapped_scene import MappedScene, Predictions, held_out_predictions
+from spectraldiff.accuracy.mapped_scene import MappedScene, Predictions, drawn_scenes, held_out_predictions, unmapped
 from spectraldiff.data.canvas import LARGE
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.ensemble.mosaic import FEATURES, MOST
@@ -230,25 +230,32 @@ class Training:
         another model that is `kept`.
         """
         offset = self._offset()
-        self.monitor.stage(f"Whole-scene {name}", "tiles")
+        count = sum(scene.labelled for scene in self.scenes)
+        progress = self.monitor.progress if count == 1 else _ignored
+        self.monitor.stage(f"Whole-scene {name}", "tiles" if count == 1 else "scenes")
         started, maps = time.perf_counter(), []
         judged = held_out_predictions(self.scenes, self.splits, fitted.held_out, offset)
         with ExitStack() as opened:
             measured = self._mapping(fitted.model, opened)
             mapping = measured if kept in (None, fitted.model) else self._mapping(kept, opened)
             for scene, split, own in zip(self.scenes, self.splits, judged, strict=True):
+                if not scene.labelled:
+                    maps.append(unmapped(scene, split))
+                    continue
                 other, wanted = torch.from_numpy(offset), self._wanted(scene, split)
-                predicted = Predictions(*predict_scene(measured, scene, other, self.monitor.progress, wanted))
+                predicted = Predictions(*predict_scene(measured, scene, other, progress, wanted))
                 drawn = predicted
                 if mapping is not measured:
-                    drawn = Predictions(*predict_scene(mapping, scene, other, self.monitor.progress, wanted))
-                picture = None if wanted is None else drawn_in_part(mapping, scene, self.monitor.progress)
+                    drawn = Predictions(*predict_scene(mapping, scene, other, progress, wanted))
+                picture = None if wanted is None else drawn_in_part(mapping, scene, progress)
                 maps.append(
                     MappedScene(scene, split, drawn.classes, drawn.confidence, own or predicted, drawn.outside, picture)
                 )
+                if count > 1:
+                    self.monitor.progress(sum(one.scene.labelled for one in maps), count)
         self.seconds[name] = time.perf_counter() - started
         found = evaluated(maps)
-        for index in range(len(maps)):
+        for index in drawn_scenes(maps):
             self._draw_map(index, found, name)
         confusion = "confusion.png" if name == "map" else "raw_confusion.png"
         figures.confusion_matrix(self.run.path / run_folder.FIGURES / confusion, found.accuracy, self.scenes[0].classes)
@@ -256,14 +263,14 @@ class Training:
 
     def _mapping(self, model: Classifier, opened: ExitStack) -> WindowModel:
         """Return what maps the scenes: the model or, where they are large and it computes on the CPU, its export."""
-        pixels = sum(scene.cube.shape[0] * scene.cube.shape[1] for scene in self.scenes)
+        pixels = sum(scene.cube.shape[0] * scene.cube.shape[1] for scene in self.scenes if scene.labelled)
         if self.aims.exported is None or self.compute.device.type != "cpu" or pixels < EXPORTED_FROM:
             return model
         return opened.enter_context(self.aims.exported(model, self.scenes[0]))
 
     def _wanted(self, scene: LabelledScene, split: Split) -> NDArray[np.bool_] | None:
         """Return the pixels whose classes are compared with labels where a scene is too large to map; else None."""
-        if scene.cube.shape[0] * scene.cube.shape[1] <= LARGE:
+        if scene.cube.shape[0] * scene.cube.shape[1] <= LARGE and not scene.part:
             return None
         test = self.aims.test
         return split.scored if test is None else split.scored | (test.labels > 0)
@@ -301,3 +308,7 @@ class Training:
         save_model(self.run, model.cpu(), model_facts(result))
         self.run.drop_state()
         (self.run.path / FEATURES).unlink(missing_ok=True)
+
+
+def _ignored(done: int, total: int) -> None:
+    """Say nothing of the progress in one of several scenes."""

@@ -1,6 +1,7 @@
 """The scenes of a training as it reads them, and tiles of them that an export is checked on."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from spectraldiff.models.classifier import NO_OUTSIDE, WindowModel, no_layers, s
 from spectraldiff.models.normaliser import NormalisedScene, Normaliser, common_normaliser, filled_window
 from spectraldiff.splits.hold_out import groups_of
 from spectraldiff.splits.split import Split
-from spectraldiff.training.tasks import BlockPool
+from spectraldiff.training.tasks import LEAST_BLOCKS, BlockPool
 from spectraldiff_runtime.window import Window
 
 SAMPLES = 16  # blocks that stand for large scenes
@@ -78,12 +79,14 @@ class TrainingData:
     def instances(self, seed: int) -> "Iterator[list[NormalisedScene | BlockPool]]":
         """Give what the denoiser's instances are cut from: scenes, and blocks of those that stay on disk."""
         on_disk = [one for one in self.pixels if isinstance(one.scene.cube, SceneCube)]
-        pools = {id(one): BlockPool(one, POOL // len(on_disk), seed + at) for at, one in enumerate(on_disk)}
-        try:
-            yield [pools.get(id(one), one) for one in self.pixels]
-        finally:
-            for pool in pools.values():
-                pool.close()
+        with ThreadPoolExecutor(1) as reader:
+            share, least = POOL // max(1, len(on_disk)), max(1, LEAST_BLOCKS // max(1, len(on_disk)))
+            pools = {id(one): BlockPool(one, share, seed + at, reader, least) for at, one in enumerate(on_disk)}
+            try:
+                yield [pools.get(id(one), one) for one in self.pixels]
+            finally:
+                for pool in pools.values():
+                    pool.close()
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of each normalised band, (B,): of all scenes, or of evenly spread blocks.
@@ -123,6 +126,12 @@ class TrainingData:
     def groups(self) -> int:
         """Return the number of training pixels or, on disjoint splits, of the groups that they form."""
         return len(np.unique(groups_of(self.scenes, self.splits)))
+
+
+def pool_bytes(scenes: Sequence[LabelledScene]) -> int:
+    """Return what blocks of scenes on disk take beyond `POOL` bytes, now and next: one of each is read at least."""
+    on_disk = [scene.cube for scene in scenes if isinstance(scene.cube, SceneCube)]
+    return 2 * max(0, sum(BLOCK**2 * cube.pixel for cube in on_disk) - POOL)
 
 
 def drawn_in_part(
@@ -169,14 +178,15 @@ def sample_tiles(
     Returns
     -------
     tiles
-        (9, B, T, T) float32 raw units, T = 2 halo + 32: three by three tiles, of each scene in turn, mirrored and
-        filled as in mapping.
+        (9, B, T, T) float32 raw units, T = 2 halo + 32: three by three tiles, of each scene with scored pixels in turn,
+        of many by evenly spread ones, mirrored and filled as in mapping.
     labels
         (9, 32, 32) int32, 0 where the accuracy of no pixel is measured.
     """
-    side, tiles, labels = 2 * halo + SAMPLE, [], []
+    side, tiles, labels, each = 2 * halo + SAMPLE, [], [], list(zip(scenes, splits, strict=True))
+    each = [one for one in each if one[1].scored.any()] or each
     for index, (r, c) in enumerate((r, c) for r in (0, 1, 2) for c in (0, 1, 2)):
-        scene, split = scenes[index % len(scenes)], splits[index % len(scenes)]
+        scene, split = each[index % len(each) if len(each) <= 9 else index * len(each) // 9]
         window = _sample_window(scene, split, r, c)
         edges = window.row0 - halo, window.row1 + halo, window.col0 - halo, window.col1 + halo
         tiles.append(square(filled_window(scene, fill, *edges), side))

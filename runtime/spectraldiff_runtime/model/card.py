@@ -67,6 +67,8 @@ class ModelCard:
         The bands' names in the training scene's file; None where it has none.
     stored
         The type of the training scene's values, such as ``"uint16"``; empty where not known.
+    scenes
+        Names of the training scenes where there are several; else None.
     """
 
     name: str
@@ -97,6 +99,7 @@ class ModelCard:
     licence: str = ""
     band_names: tuple[str, ...] | None = None
     stored: str = ""
+    scenes: tuple[str, ...] | None = None
     format: int = FORMAT
 
     @property
@@ -159,7 +162,8 @@ def _checked(raw: Mapping[str, Any], name: str) -> ModelCard:
     known["fill"] = tuple(raw["fill"])
     for key in ("wavelengths", "fwhm", "band_numbers", "bounds", "pixel_size"):
         known[key] = None if raw.get(key) is None else tuple(raw[key])
-    known["band_names"] = None if raw.get("band_names") is None else tuple(map(clean_name, raw["band_names"]))
+    for key in ("band_names", "scenes"):
+        known[key] = None if raw.get(key) is None else tuple(map(clean_name, raw[key]))
     known["scaled"] = bool(raw.get("scaled"))
     known["units"] = raw.get("units") or ""
     known["precision"] = raw.get("precision") or PRECISIONS[0]
@@ -255,5 +259,6 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "created": (f"text of at most {NAME} characters", _or_none(_is_text(NAME))),
     "licence": (f"text of at most {NAME} characters", _or_none(_is_text(NAME))),
     "band_names": (f"a list of names of at most {NAME} characters or null", _or_none(_are(_is_text(NAME)))),
+    "scenes": (f"a list of names of at most {NAME} characters or null", _or_none(_are(_is_text(NAME)))),
     "stored": (f"a name of at most {NAME} characters", _or_none(_is_text(NAME))),
 }

@@ -80,7 +80,7 @@ def _data(card: ModelCard) -> str:
     box = None if card.bounds is None else "west {:.5f}, south {:.5f}, east {:.5f}, north {:.5f}".format(*card.bounds)
     values = f"{card.units or 'values'}, stored as {card.stored or UNKNOWN}"
     facts = {
-        "Training scene": card.name,
+        **({"Training scene": card.name} if card.scenes is None else {"Training scenes": ", ".join(card.scenes)}),
         "Sensor": card.sensor,
         "Acquired": card.acquired,
         "Place (degrees)": box,

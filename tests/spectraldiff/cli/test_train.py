@@ -16,7 +16,7 @@ import typer
 
 from spectraldiff.cli.train import COMMAND, join_pairs, train
 from spectraldiff.cli.train_output import describe
-from spectraldiff.data.source import whole_path
+from spectraldiff.data.source import SceneFiles, whole_path
 from spectraldiff.training.request import Request
 from spectraldiff.training.run_folder import RunFolder
 from spectraldiff.training.run_model import load_model
@@ -155,8 +155,8 @@ def test_names_that_only_gdal_knows(tiny_files, tmp_path, tiny_request, monkeypa
     with zipfile.ZipFile(tmp_path / "both.zip", "w") as archive:
         archive.write(tiny_files[0], "scene.tif")
         archive.write(tiny_files[1], "labels.tif")
-    paths = {"scene": f"/vsizip/{tmp_path}/both.zip/scene.tif", "labels": "/vsizip/both.zip/labels.tif"}
-    (scene,) = replace(tiny_request, **paths).load_scenes()
+    files = SceneFiles(f"/vsizip/{tmp_path}/both.zip/scene.tif", ("/vsizip/both.zip/labels.tif",))
+    (scene,) = replace(tiny_request, scenes=(files,)).load_scenes()
     assert scene.cube.shape == (26, 31, 12)
 
 

@@ -31,7 +31,7 @@ def test_a_round_takes_all_labels_and_the_denoiser_of_before(tiny_files, tiny_sc
     code, _, err = sdiff(*again)
     assert code == 0, err
     request = json.loads((second / "run.json").read_text())
-    assert request["more_labels"] == [str(halves[1])]
+    assert request["scenes"][0]["labels"] == [str(one) for one in halves]
     assert request["denoiser"] == str(first)
     metrics = json.loads((second / "metrics.json").read_text())
     assert metrics["accuracy"]["pixels"] + metrics["train_pixels"] == (tiny_scene.labels > 0).sum()

@@ -10,7 +10,7 @@ import shapely
 
 from spectraldiff.data.label_reader import OwnLabels, read_own_labels
 from spectraldiff.data.label_vectors import LabelFields
-from spectraldiff.data.source import SceneSource
+from spectraldiff.data.source import SceneFiles, SceneSource
 from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.geo.georeference import Georeference
 
@@ -58,6 +58,6 @@ def test_a_vector_file_that_cannot_be_read_is_not_called_a_raster(tmp_path):
     path = write(tmp_path / "l.shp", [box(0), box(8)], ["A", "B"])
     (tmp_path / "l.shx").unlink()
     (tmp_path / "scene.tif").write_bytes(b"")
-    source = SceneSource(scene=str(tmp_path / "scene.tif"), labels=str(path), fields=LabelFields("class"))
+    source = SceneSource(scenes=(SceneFiles(str(tmp_path / "scene.tif"), (str(path),)),), fields=LabelFields("class"))
     with pytest.raises(LabelsError, match=r"l\.shx is missing"):
         source.check_files()

@@ -11,6 +11,7 @@ import torch
 from spectraldiff.accuracy.metrics import score
 from spectraldiff.data.merge_scenes import alike, differing_bands, with_common_classes
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.data.source import SceneFiles
 from spectraldiff.ensemble.calibration import too_few
 from spectraldiff.models.normaliser import common_normaliser, normaliser_of
 from spectraldiff.splits.draw import Geometry, make_splits
@@ -61,7 +62,8 @@ def test_names_that_differ_in_case_only_are_said(
     classes = tuple(replace(c, name=name) for c, name in zip(tiny_scene.classes, names, strict=True))
     files = tmp_path / "s.tif", tmp_path / "l.tif"
     replace(tiny_scene, classes=classes).write(files[0], labels=files[1])
-    scenes = replace(tiny_request, scene=str(files[0]), labels=str(files[1])).load_scenes()
+    own = (SceneFiles(str(files[0]), (str(files[1]),)),)
+    scenes = replace(tiny_request, scenes=own).load_scenes()
     said = [remark for remark in scenes[0].remarks if "differ in case or blanks" in remark]
     assert len(scenes[0].classes) == 4
     assert [line.partition(" are two")[0] for line in said] == ["'Corn' and 'corn'", "'Soy bean' and 'soy bean'"]
@@ -223,9 +225,9 @@ def test_pairs_are_loaded_with_one_list_of_classes(
     paths = []
     for scene, keep in zip(halves, ((1, 3), (2, 2)), strict=True):
         own = replace(scene, labels=np.where(np.isin(scene.labels, keep), scene.labels, 0).astype(np.uint8))
-        paths.append((str(tmp_path / f"{scene.name}.tif"), str(tmp_path / f"{scene.name}-labels.tif")))
-        own.write(paths[-1][0], labels=paths[-1][1])
-    request = replace(tiny_request, scene=None, labels=None, pairs=tuple(paths), split="fraction:0.2")
+        paths.append(SceneFiles(str(tmp_path / f"{scene.name}.tif"), (str(tmp_path / f"{scene.name}-labels.tif"),)))
+        own.write(paths[-1].scene, labels=paths[-1].labels[0])
+    request = replace(tiny_request, scenes=tuple(paths), split="fraction:0.2")
     assert Request.from_json(request.to_json()) == request
     scenes = request.load_scenes()
     assert [s.name for s in scenes] == ["left", "right"]
@@ -234,4 +236,4 @@ def test_pairs_are_loaded_with_one_list_of_classes(
     assert [s.train.shape for s in splits] == [s.labels.shape for s in scenes]
     assert splits[0].leakage is not None
     with pytest.raises(LabelsError, match="one class only"):
-        replace(request, pairs=tuple(paths[1:])).load_scenes()
+        replace(request, scenes=tuple(paths[1:])).load_scenes()

@@ -7,9 +7,12 @@ import pytest
 
 from spectraldiff.data.merge_scenes import unit_doubts, with_common_classes, with_common_names
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.data.source import SceneFiles
 from spectraldiff.data.value_checks import prepared
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import SceneError
+
+FILES = [SceneFiles("a", ("l",)), SceneFiles("bb", ("m",))]
 
 
 def scene(name: str, names: tuple[str, ...] = ("Corn", "Woods"), factor: float = 1.0, **more: object) -> LabelledScene:
@@ -27,9 +30,9 @@ def scene(name: str, names: tuple[str, ...] = ("Corn", "Woods"), factor: float =
 def test_scenes_in_other_units_are_refused_unless_that_is_meant(factor, words):
     pair = [scene("a"), scene("bb", factor=factor)]
     with pytest.raises(SceneError, match=f"the values of 'bb' are about {words} those of 'a'.*--mixed-units") as caught:
-        prepared(pair, [("a", "l"), ("bb", "m")])
+        prepared(pair, FILES)
     assert "\n" not in str(caught.value)
-    first, _ = prepared(pair, [("a", "l"), ("bb", "m")], mixed=True)
+    first, _ = prepared(pair, FILES, mixed=True)
     assert any("if their unit differs" in remark for remark in first.remarks)
 
 

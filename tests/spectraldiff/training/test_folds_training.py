@@ -9,6 +9,7 @@ import rasterio
 import torch
 
 from spectraldiff.accuracy.metrics import score
+from spectraldiff.data.source import SceneFiles
 from spectraldiff.models.classifier import Classifier
 from spectraldiff.models.presets import FAST, Preset
 from spectraldiff.models.settings import replaced
@@ -62,7 +63,7 @@ def asked(scene, folder: Path, preset: Preset, **options) -> Request:
     if not files[0].exists():
         scene.write(files[0], labels=files[1])
     usual = {"split": "folds", "final": "all", "seed": 0, "compare_raw": False}
-    return Request(preset, scene=str(files[0]), labels=str(files[1]), **{**usual, **options})
+    return Request(preset, scenes=(SceneFiles(str(files[0]), (str(files[1]),)),), **{**usual, **options})
 
 
 def trained(request: Request, path: Path, monitor: Monitor | None = None) -> RunFolder:
@@ -77,7 +78,8 @@ def raster(path: Path) -> np.ndarray:
 def test_all_labels_train_and_the_accuracy_is_that_of_folds(tiny_scene, preset, tmp_path):
     scene = patched(tiny_scene)
     labels = vector_labels(tmp_path / "labels.gpkg", scene)
-    request = replace(asked(scene, tmp_path / "in", preset), labels=str(labels), field="cover")
+    request = asked(scene, tmp_path / "in", preset)
+    request = replace(request, scenes=(replace(request.scenes[0], labels=(str(labels),)),), field="cover")
     run = trained(request, tmp_path / "run")
     count = int((scene.labels > 0).sum())
     np.testing.assert_array_equal(raster(run.path / "train_pixels.tif") > 0, scene.labels > 0)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import rasterio
 import torch
 
 from spectraldiff.data import canvas as canvases
+from spectraldiff.data import cube as cubes
 from spectraldiff.data import label_ground, value_checks
 from spectraldiff.data import scene as scenes
 from spectraldiff.data.canvas import Marks
 from spectraldiff.data.cube import SceneCube
 from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.data.source import SceneFiles
 from spectraldiff.data.statistics import spread_blocks, statistics_of
 from spectraldiff.models.classifier import Classifier
 from spectraldiff.models.normaliser import NormalisedScene, common_normaliser, normaliser_of
@@ -44,7 +47,7 @@ CORNERS = [(40, 30), (40, 70), (400, 850), (860, 10), (870, 880), (500, 840)]  #
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have small scenes treated as large ones: on disk, with a canvas, with features round the labels alone."""
-    monkeypatch.setattr(scenes, "HELD", 0)
+    monkeypatch.setattr(cubes, "HELD", 0)
     monkeypatch.setattr(fit_classifier, "WHOLE", 0)
     for module in (scenes, label_ground, trainer):
         monkeypatch.setattr(module, "LARGE", 100_000)
@@ -89,7 +92,7 @@ def test_an_opened_scene_is_the_one_that_is_read_whole(files: tuple[Path, Path],
     whole = opened(files)
     assert isinstance(whole.cube, np.ndarray)
     assert whole.canvas is None
-    monkeypatch.setattr(scenes, "HELD", 0)
+    monkeypatch.setattr(cubes, "HELD", 0)
     monkeypatch.setattr(scenes, "LARGE", 100_000)
     monkeypatch.setattr(label_ground, "LARGE", 100_000)
     scene = opened(files)
@@ -134,7 +137,7 @@ def test_values_that_stand_out_are_counted_on_disk_as_in_memory(files: tuple[Pat
         raster.write(cube)
     wanted = value_checks.value_doubts(opened(files))
     assert [line.split()[0] for line in wanted] == ["16", "3"]
-    monkeypatch.setattr(scenes, "HELD", 0)
+    monkeypatch.setattr(cubes, "HELD", 0)
     assert [line.split("(usual")[0] for line in value_checks.value_doubts(opened(files))] == [
         line.split("(usual")[0] for line in wanted
     ]
@@ -220,12 +223,13 @@ def test_instances_of_a_scene_on_disk_depend_on_seed_and_step_alone(large: None,
     scene = opened(files)
     normaliser, fill = common_normaliser([scene])
     pixels = NormalisedScene(scene, normaliser, fill)
-    pools = [BlockPool(pixels, 64**2 * 6 * 4 * 20, seed) for seed in (3, 3, 4)]
-    where = [
-        [[tuple(block.scene.cube[0, 0]) for block in pool.at(step)] for step in (0, 199, 200, 5)] for pool in pools
-    ]
-    for pool in pools:
-        pool.close()
+    with ThreadPoolExecutor(1) as reader:
+        pools = [BlockPool(pixels, 64**2 * 6 * 4 * 20, seed, reader) for seed in (3, 3, 4)]
+        where = [
+            [[tuple(block.scene.cube[0, 0]) for block in pool.at(step)] for step in (0, 199, 200, 5)] for pool in pools
+        ]
+        for pool in pools:
+            pool.close()
     assert where[0] == where[1] != where[2]
     assert where[0][0] == where[0][1] == where[0][3]
     assert not set(where[0][0]) & set(where[0][2])
@@ -254,7 +258,7 @@ def test_a_training_on_a_scene_on_disk_goes_on_exactly(
 ):
     classifier = {"linear": FAST.classifier.linear[:2], "epochs": 3}
     preset = replaced(tiny_preset, diffusion={"steps": 3}, classifier=classifier)
-    own: dict[str, Any] = {"scene": str(files[0]), "labels": str(files[1]), "field": "crop"}
+    own: dict[str, Any] = {"scenes": (SceneFiles(str(files[0]), (str(files[1]),)),), "field": "crop"}
     request = Request(preset, split, 0, compare_raw=False, split_by="pixel", **own)
     folder, result = session.train(request, session.RunPlace(tmp_path / "run", threads=1), Monitor())
     assert result.found.accuracy.oa > 0.9
@@ -282,7 +286,7 @@ def check_predictions(model: Classifier, scene: LabelledScene, files: tuple[Path
     with pytest.MonkeyPatch.context() as patch:
         for module in (scenes, label_ground):
             patch.setattr(module, "LARGE", 10**9)
-        patch.setattr(scenes, "HELD", 10**9)
+        patch.setattr(cubes, "HELD", 10**9)
         whole = opened(files)
         for row, column in CORNERS:
             window = Window(row, row + FIELD, column, column + FIELD)

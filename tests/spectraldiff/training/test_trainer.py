@@ -10,6 +10,7 @@ import torch
 
 from spectraldiff.accuracy.metrics import score
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.data.source import SceneFiles, SceneSource, gathered
 from spectraldiff.models.normaliser import normaliser_of
 from spectraldiff.models.presets import FAST, PAPER, Preset, preset_named
 from spectraldiff.models.reconstruction import example_spectra, labelled_part, reconstruct
@@ -18,7 +19,7 @@ from spectraldiff.splits.leakage import leakage
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.loop import Loop
 from spectraldiff.training.monitor import Monitor
-from spectraldiff.training.request import Request, check_source, default_split
+from spectraldiff.training.request import Request, default_split
 from spectraldiff.training.run_folder import RunFolder, create_run, newest_run, next_run, open_run
 from spectraldiff.training.run_model import load_model, load_tensors, save_tensors
 from spectraldiff.training.trainer import Training
@@ -363,16 +364,15 @@ def test_impossible_preset_is_refused(change: dict[str, int], message: str) -> N
 
 
 def test_sources_exclude_each_other() -> None:
-    for source in (
-        (None, None, None),
-        ("houston", "a.tif", "b.tif"),
-        (None, "a.tif", None),
-        ("houston", None, "b.tif"),
-    ):
+    own = (SceneFiles("a.tif", ("b.tif",)),)
+    for dataset, scenes in ((None, ()), ("houston", own), (None, (SceneFiles("a.tif"),))):
         with pytest.raises(UsageError):
-            check_source(*source)
-    check_source("houston", None, None)
-    check_source(None, "a.tif", "b.tif")
+            SceneSource(dataset=dataset, scenes=scenes).check()
+    for labels in ((["a.tif"], []), ([], ["b.tif"])):
+        with pytest.raises(UsageError, match="a scene and its --labels go together"):
+            gathered(*labels)
+    SceneSource(dataset="houston").check()
+    SceneSource(scenes=own).check()
     assert default_split("houston") == "paper"
     assert default_split("ksc") == "fraction:0.1"
     assert default_split(None) == "folds"

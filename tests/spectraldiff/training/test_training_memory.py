@@ -15,6 +15,7 @@ from pathlib import Path
 from spectraldiff.data.label_vectors import LabelFields
 from spectraldiff.models.presets import FAST
 from spectraldiff.models.settings import replaced
+from spectraldiff.data.source import SceneFiles
 from spectraldiff.training import session
 from spectraldiff.training.monitor import Monitor
 from spectraldiff.training.request import Request
@@ -25,7 +26,7 @@ preset = replaced(FAST, diffusion={"network": network, "steps": 3, "loop": {"bat
     components={"most": 10, "bands": 4},
     classifier={"network": {"width": 16, "heads": 2, "mlp": 24}, "epochs": 1, "linear": FAST.classifier.linear[:2]},
     smoothing={"iterations": 2})
-request = Request(preset, "per-class:100", 0, compare_raw=False, scene=scene, labels=labels, field="crop")
+request = Request(preset, "per-class:100", 0, compare_raw=False, scenes=(SceneFiles(scene, (labels,)),), field="crop")
 session.train(request, session.RunPlace(Path(run), threads=1), Monitor())
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
