@@ -58,6 +58,7 @@ def write_labels(path: Path) -> None:
 
 def train(folder: Path, steps: int, epochs: int) -> None:
     """Train in this process; print seconds of reading and of all else, and the peak, as JSON."""
+    from spectraldiff.api.runs import exported
     from spectraldiff.data.label_vectors import LabelFields
     from spectraldiff.data.source import SceneFiles, SceneSource
     from spectraldiff.options import TrainOptions
@@ -72,7 +73,7 @@ def train(folder: Path, steps: int, epochs: int) -> None:
     with rasterio.Env(GDAL_CACHEMAX=session.CACHE):
         scenes = request.load_scenes()
     read = time.perf_counter() - started
-    run, _ = session.train(request, session.RunPlace(folder / "run", threads=2), Monitor(), scenes)
+    run, _ = session.train(request, session.RunPlace(folder / "run", threads=2, exported=exported), Monitor(), scenes)
     seconds = run.read_json("metrics.json")["seconds"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     rest = time.perf_counter() - started - read
