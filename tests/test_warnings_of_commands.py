@@ -38,24 +38,28 @@ RUNTIME = "runtime/spectraldiff_runtime"
 PACKAGES = (
     "spectraldiff", "spectraldiff/api", "spectraldiff/cli", "spectraldiff/datasets", "spectraldiff/ensemble",
     "spectraldiff/models", "spectraldiff/report", "spectraldiff/training", "export/spectraldiff_export", RUNTIME,
-    *(f"{RUNTIME}/{name}" for name in ("cli", "geotiff", "model", "output", "products", "suggest", "tiling")),
+    *(f"{RUNTIME}/{name}" for name in ("cli", "formats", "geotiff", "model", "output", "products")),
+    *(f"{RUNTIME}/{name}" for name in ("suggest", "tiling")),
 )  # fmt: skip
 OTHERS = {
     # texts of errors that other functions raise
     "_advice", "_changed", "_cuda_session", "_damage", "_describe_foreign", "_fault", "_flushed", "_gpu_failure",
-    "_no_cuda", "_reason", "_too_deep", "_unwanted", "bad_luck.what_happened", "damaged",
+    "_no_cuda", "_reason", "make_plan", "_too_deep", "_unwanted", "bad_luck.what_happened", "damaged",
     "describe._unfinished", "difference_of", "journal.__exit__", "load_denoiser", "missing", "newest_run",
     "request.check_files", "what_failed", "why_cuda_unavailable", "__init__.run",
     # names of layers in a file
     "prisma._layout", "tanager._place",
     # results, as they are printed or shown
     "_adjusted_line", "_announce", "_ensemble", "_leak", "_map_many", "_measured", "_print", "_recipe", "_reliability",
-    "_repr_html_", "_split_words", "_style", "_subtitle", "_suggestion", "_summarise", "class_caption", "confidence",
+    "_repr_html_", "_sieved", "_split_words", "_style", "_subtitle", "_suggestion", "_summarise", "class_caption",
+    "confidence",
     "datasets.write", "describe_product", "map_output.summarise", "outside.lines", "outside_map", "outside_spec",
     "print_profile", "prior.title", "reconstruct", "run_report._prior", "selection.lines", "selection.summary",
     "session.train", "train_output.scene_table", "train_output.summarise",
     "run_report._scene_table", "trained_on", "transcoder.__enter__", "units_of",
     "view.view", "write_accuracy_report", "_round_labels",
+    # the type of a style's file; a part of another warning
+    "_document", "unlike",
     # what stands in a graph, on the page of a model and in its STAC item; a stage of the export
     "deepness_bytes", "doc_string", "export_model", "model_page._accuracy", "model_page._data",
     "model_page._front_matter", "model_page._limits", "model_page._split", "model_page._summary", "model_page._use",
