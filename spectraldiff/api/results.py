@@ -81,8 +81,8 @@ class TrainedRun:
                 self.metrics["labels"], accuracy["per_class"], accuracy["confusion"], strict=True
             )
         ]
-        names = ("map.png", "map_1.png")
-        picture = next((p for name in names if (p := self.path / FIGURES / name).is_file()), None)
+        maps = (self.path / FIGURES).glob("map*.png")  # of many scenes, some are drawn
+        picture = min(maps, key=lambda path: (len(path.name), path.name), default=None)
         return html_page.render(
             "cell.html",
             title=f"Run {self.path}",

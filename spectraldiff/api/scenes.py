@@ -67,7 +67,7 @@ def open_labelled(
         Of a list of scenes, a list is returned; some may have no label, and train the denoiser alone.
     labels
         Polygons or points in a vector file, in any CRS; or a raster with 0 for unlabelled and classes from 1. Of
-        several files all labels are taken. An empty list where none of several scenes has labels.
+        several files all labels are taken. An empty list for scenes that train the denoiser alone.
     field, name_field, layer_name, encoding
         Of a vector file: the field with the class, text or numbers from 1; that with the classes' names where `field`
         has numbers; the layer where it has several; the encoding of its texts, None for what it says, or a guess.

@@ -92,13 +92,17 @@ def join_pairs(arguments: list[str]) -> list[str]:
 
 
 def repeat_option(arguments: list[str]) -> list[str]:
-    """Write ``--unlabelled`` before each of the files after it, up to the next option."""
+    """Write ``--unlabelled`` before each of the files after it, up to the next option; UsageError for none."""
+    from spectraldiff_runtime.errors import UsageError
+
     found, before = [], ""
-    for word in arguments:
+    for word, after in zip(arguments, [*arguments[1:], "-"], strict=False):
+        if word == MANY and after.startswith("-"):
+            raise UsageError(f"{MANY} takes one scene or more: {MANY} more/*.tif")
         before = word if word == MANY else "" if word.startswith("-") else before
         if word != MANY:
             found += [before, word] if before else [word]
-    return found if MANY not in arguments[-1:] else [*found, MANY]
+    return found
 
 
 def train(

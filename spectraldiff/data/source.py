@@ -142,18 +142,20 @@ class SceneSource:
     def read(self, least: int = 2) -> list[LabelledScene]:
         """Read own files: a scene alone with at least `least` classes; of several, some may have no label.
 
+        Where no file of labels is named, none has one.
+
         They are held in memory, and mapped whole, as long as there is room (`spectraldiff.data.cube.Room`). The errors
         are those of `LabelledScene.from_files`.
         """
         options: dict[str, Any] = {"bands": self.bands, "nodata": self.nodata, "scaled": self.scaled}
         options |= {"clouds": self.clouds, "fields": self.fields}
-        room, found = Room(least=least if len(self.scenes) == 1 else 0), []
+        first = next((one for one in self.scenes if one.labels), None)
+        room, found = Room(least=least if first is not None and len(self.scenes) == 1 else 0), []
         for one in self.scenes:
             scene = LabelledScene.from_files(one.scene, one.labels, **options, room=room)
             found.append(replace(scene, name=one.name) if one.name else scene)
-        if not any(scene.labelled for scene in found):
+        if first is not None and not any(scene.labelled for scene in found):
             try:
-                first = next(one for one in self.scenes if one.labels)
                 LabelledScene.from_files(first.scene, first.labels, **options, room=Room(least=1))
             except NoLabelsError as error:
                 raise NoLabelsError(f"none of {len(found)} scenes has a label; of the first one, {error}") from None

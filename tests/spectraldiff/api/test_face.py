@@ -148,6 +148,13 @@ def test_several_scenes_are_one_source(tiny_scene, files, tmp_path):
     more = sd.open_labelled(*copies)
     with pytest.raises(UsageError, match="different options"):
         sd.train([one, more])
+    each = sd.open_labelled([copies[0], files[0]], files[1], field="cover")
+    assert [(one.name, one.labelled, one.source.scenes[0].scene) for one in each] == [
+        ("b", True, str(copies[0])),
+        (files[0].stem, True, str(files[0])),
+    ]
+    (bare,) = sd.open_labelled([copies[0]], [])
+    assert not bare.labelled
     with pytest.raises(UsageError, match="given twice"):
         sd.train([more, sd.open_labelled(*copies)], split="per-class:10", progress=False, runs_dir=tmp_path)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from spectraldiff.cli.train import repeat_option
 from spectraldiff.data import cube
 from spectraldiff.data.source import read_scene_list
 from spectraldiff.models.presets import PRESETS, Preset
@@ -130,7 +131,8 @@ def test_a_training_on_many_scenes_goes_on_exactly(plots: Plots, tmp_path: Path,
         (["--test", "x.gpkg"], 2, "--test is for one scene of your own"),
         (["--scenes", "no.csv"], 2, "the list 'no.csv' cannot be read"),
         (["--unlabelled", "no.tif", "no2.tif"], 1, "no.tif' does not exist: wanted a scene"),
-        (["--unlabelled"], 2, "--unlabelled"),
+        (["--unlabelled"], 2, "--unlabelled takes one scene or more"),
+        (["--unlabelled", "--seed", "1"], 2, "--unlabelled takes one scene or more"),
     ],
 )
 def test_refused(plots: Plots, tmp_path: Path, capsys, monkeypatch, options: list[str], code: int, words: str):
@@ -140,6 +142,14 @@ def test_refused(plots: Plots, tmp_path: Path, capsys, monkeypatch, options: lis
     assert last.startswith("sdiff: error: ")
     assert words in last
     assert not (tmp_path / "run").exists()
+
+
+def test_files_after_unlabelled_are_taken_up_to_the_next_option():
+    given = ["a", "--unlabelled", "b", "c", "-q", "d", "--unlabelled", "e"]
+    wanted = ["a", "--unlabelled", "b", "--unlabelled", "c", "-q", "d", "--unlabelled", "e"]
+    assert repeat_option(given) == wanted
+    assert repeat_option(["a", "--quiet"]) == ["a", "--quiet"]
+    assert repeat_option([]) == []
 
 
 def test_a_scene_alone_is_not_split_by_scene(plots: Plots, tmp_path: Path, capsys):
