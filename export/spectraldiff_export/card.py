@@ -66,6 +66,8 @@ def _card(classifier: Classifier, facts: Mapping[str, Any]) -> ModelCard:
         band_names=_tuple(facts.get("band_names")),
         stored=facts.get("stored", ""),
         scenes=_tuple(facts.get("scenes")),
+        scales=_tuple(facts.get("scales")),
+        offsets=_tuple(facts.get("offsets")),
         versions={**facts["versions"], **_versions()},
     )
 

@@ -121,6 +121,8 @@ def _model_facts(path: Path, card: "ModelCard") -> dict[str, Any]:
         "scaled": card.scaled,
         "units": units_of(card),
         "stored": card.stored,
+        "scales": None if card.scales is None else list(card.scales),
+        "offsets": None if card.offsets is None else list(card.offsets),
         "bounds": None if card.bounds is None else list(card.bounds),
         "pixel_size_m": None if card.pixel_size is None else list(card.pixel_size),
         "acquired": card.acquired,

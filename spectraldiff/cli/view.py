@@ -39,4 +39,6 @@ def view(
             if step > 1
         ]
         tell(f"Wrote '{out}' ({found.size / 1e6:.1f} MB, {found.spectra:,} spectra{''.join(thinned)})")
+        if found.rounded:
+            tell(f"The scene holds {found.rounded}: the page shows its values as float32.")
         tell("Open it in a browser; it needs no network.")

@@ -15,7 +15,9 @@ DIGITS = 6  # of degrees: a tenth of a metre
 
 
 def origin_facts(scenes: Sequence[LabelledScene]) -> dict[str, Any]:
-    """Return bounds in degrees, pixel size in metres, date, names of bands and stored type; None where not known.
+    """Return bounds in degrees, pixel size in metres, date, names of bands, stored type, scales and offsets.
+
+    What is not known is None, or empty where it is a text.
 
     What differs from scene to scene is None too, but for the bounds, which are those of all of them.
     """
@@ -24,11 +26,14 @@ def origin_facts(scenes: Sequence[LabelledScene]) -> dict[str, Any]:
     sides = {_pixel_size(scene) for scene in scenes}
     dates = {scene.acquired for scene in scenes}
     names = scenes[0].band_names
+    scaling = scenes[0].scaling if len({scene.scaling for scene in scenes}) == 1 else None
     return {
         "bounds": _around(known) if len(known) == len(boxes) else None,
         "pixel_size": sides.pop() if len(sides) == 1 else None,
         "acquired": dates.pop() if len(dates) == 1 else "",
         "band_names": [name[:NAME] for name in names] if any(names) else None,
+        "scales": None if scaling is None else list(scaling[0]),
+        "offsets": None if scaling is None else list(scaling[1]),
         "stored": str(scenes[0].cube.dtype) if len({scene.cube.dtype for scene in scenes}) == 1 else "",
     }
 

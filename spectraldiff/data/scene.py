@@ -30,6 +30,7 @@ from spectraldiff_runtime.geotiff.encode import ArrayRaster
 from spectraldiff_runtime.geotiff.spec import class_spec
 from spectraldiff_runtime.limits import NAME
 from spectraldiff_runtime.products.recognise import open_scene
+from spectraldiff_runtime.scene.band_metadata import Scaling
 from spectraldiff_runtime.scene.clouds import KEEP, CloudChoice, Clouds
 from spectraldiff_runtime.scene.lookup_grid import LookupGrid
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
@@ -76,6 +77,8 @@ class LabelledScene:
         What a product's physical values are, such as ``"surface reflectance"``; empty where it is not known.
     acquired
         When it was taken, as its product says; empty where it is not known.
+    scaling
+        Scale and offset of each band in the file; None where it has none.
     class_numbers
         (K,) number of each class in the file of the labels, None where that has a text; empty where it is not known.
     canvas
@@ -113,6 +116,7 @@ class LabelledScene:
     quantity: str = ""
     class_numbers: tuple[int | None, ...] = ()
     acquired: str = ""
+    scaling: Scaling | None = None
     canvas: Canvas | None = None
     part: bool = False
     features: tuple[LabelFeatures, ...] = ()
@@ -288,7 +292,7 @@ class LabelledScene:
             place, wavelengths, value = raster.georeference, raster.wavelengths, raster.nodata
             numbers, tags, names, grid = raster.bands, raster.tags, raster.band_names, getattr(raster, "grid", None)
             sensor, said, count, fwhm = raster.sensor, (raster.note, *raster.warnings), raster.count, raster.fwhm
-            marked, quantity, acquired = raster.clouds, raster.quantity, raster.acquired
+            marked, quantity, acquired, scaling = raster.clouds, raster.quantity, raster.acquired, raster.scaling
         paths = [labels_path] if isinstance(labels_path, str | Path) else list(labels_path)
         ground = Ground(cube.shape[:2], place, str(scene_path), grid, part=part)
         own, canvas = read_on_ground(paths, ground, fields, needed=room.least > 0)
@@ -319,6 +323,7 @@ class LabelledScene:
             grid=grid,
             quantity=quantity,
             acquired=acquired,
+            scaling=scaling,
             class_numbers=own.numbers,
             canvas=canvas,
             part=part,

@@ -46,6 +46,8 @@ class MapView:
         The picture shows, and the page holds spectra of, every so many pixels along rows and columns.
     spectra
         Pixels with a spectrum.
+    rounded
+        The scene's type where the page holds its values as float32, such as ``"float64"``; else empty.
     """
 
     out: Path
@@ -53,6 +55,7 @@ class MapView:
     picture_step: int
     spectra_step: int
     spectra: int
+    rounded: str = ""
 
 
 def write_view(
@@ -113,7 +116,7 @@ def write_view(
     data = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     page = render("map_view.html", title=classes.name, scene=Path(scene).name, data=data, notes=_notes(spectra, steps))
     write_page(out, page, overwrite)
-    return MapView(out, len(page.encode("utf-8")), steps.picture, spectra.step, spectra.count)
+    return MapView(out, len(page.encode("utf-8")), steps.picture, spectra.step, spectra.count, spectra.rounded)
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,12 @@ class _Spectra:
     def count(self) -> int:
         return int(self.known.sum())
 
+    @property
+    def rounded(self) -> str:
+        """The type of values that the page holds as float32; empty where it holds them as they are."""
+        kind = self.values.dtype
+        return kind.name if kind.itemsize > (4 if kind.kind in "iuf" else 0) else ""
+
     @classmethod
     def read(cls, part: _Part, found: ClassRaster, step: int, room: float) -> "_Spectra":
         """Read them, and keep as many as fit into so many bytes when they are compressed."""
@@ -185,8 +194,7 @@ class _Spectra:
 
     def as_dict(self, sure: NDArray[np.float32] | None, second: NDArray[np.int64] | None) -> dict[str, Any]:
         """Return them as the page's script reads them."""
-        whole = self.values.dtype.kind in "iu" and self.values.itemsize <= 4
-        values = self.values if whole else self.values.astype(np.float32)
+        values = self.values.astype(np.float32) if self.rounded or self.values.dtype.kind == "f" else self.values
         return {
             "step": self.step,
             "height": values.shape[0],
@@ -317,8 +325,8 @@ def _offset(scene: Any, found: ClassRaster, classes: str, name: str) -> tuple[in
 
 
 def _notes(spectra: _Spectra, steps: Steps) -> list[str]:
-    """Say what was thinned out."""
-    notes = []
+    """Say what was thinned out, and rounded."""
+    notes = [f"The scene holds {spectra.rounded}: its values are shown as float32."] if spectra.rounded else []
     if steps.picture > 1:
         notes.append(f"The picture shows every {_ordinal(steps.picture)} pixel along rows and columns.")
     if spectra.step > 1:

@@ -69,6 +69,9 @@ class ModelCard:
         The type of the training scene's values, such as ``"uint16"``; empty where not known.
     scenes
         Names of the training scenes where there are several; else None.
+    scales, offsets
+        Of the bands of the training scene: stored value x scale + offset is in `units`; None where the file has none.
+        With `scaled`, the values of `stored` are the results.
     """
 
     name: str
@@ -100,6 +103,8 @@ class ModelCard:
     band_names: tuple[str, ...] | None = None
     stored: str = ""
     scenes: tuple[str, ...] | None = None
+    scales: tuple[float, ...] | None = None
+    offsets: tuple[float, ...] | None = None
     format: int = FORMAT
 
     @property
@@ -144,7 +149,7 @@ def _checked(raw: Mapping[str, Any], name: str) -> ModelCard:
         if not test(raw.get(key)):
             raise ModelFileError(f"{name} has a card whose '{key}' is not {wanted}: export the model again")
     bands = raw["bands"]
-    listed = ("fill", "wavelengths", "fwhm", "band_numbers", "band_names")
+    listed = ("fill", "wavelengths", "fwhm", "band_numbers", "band_names", "scales", "offsets")
     lengths = {key: len(raw[key]) for key in listed if raw.get(key) is not None}
     for key, length in lengths.items():
         if length != bands:
@@ -160,7 +165,7 @@ def _checked(raw: Mapping[str, Any], name: str) -> ModelCard:
         known[key] = clean_name(raw.get(key) or "")
     known["versions"] = raw.get("versions") or {}
     known["fill"] = tuple(raw["fill"])
-    for key in ("wavelengths", "fwhm", "band_numbers", "bounds", "pixel_size"):
+    for key in ("wavelengths", "fwhm", "band_numbers", "bounds", "pixel_size", "scales", "offsets"):
         known[key] = None if raw.get(key) is None else tuple(raw[key])
     for key in ("band_names", "scenes"):
         known[key] = None if raw.get(key) is None else tuple(map(clean_name, raw[key]))
@@ -261,4 +266,6 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "band_names": (f"a list of names of at most {NAME} characters or null", _or_none(_are(_is_text(NAME)))),
     "scenes": (f"a list of names of at most {NAME} characters or null", _or_none(_are(_is_text(NAME)))),
     "stored": (f"a name of at most {NAME} characters", _or_none(_is_text(NAME))),
+    "scales": ("a list of numbers or null", _or_none(_are(_is_number))),
+    "offsets": ("a list of numbers or null", _or_none(_are(_is_number))),
 }

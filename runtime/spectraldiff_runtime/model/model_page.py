@@ -75,6 +75,13 @@ def _summary(card: ModelCard) -> str:
     )
 
 
+def _span(values: tuple[float, ...] | None) -> str | None:
+    """Return one number for all bands, or the least and the largest."""
+    if values is None:
+        return None
+    return f"{min(values):g}" if min(values) == max(values) else f"{min(values):g} to {max(values):g}"
+
+
 def _data(card: ModelCard) -> str:
     waves = card.wavelengths
     box = None if card.bounds is None else "west {:.5f}, south {:.5f}, east {:.5f}, north {:.5f}".format(*card.bounds)
@@ -90,6 +97,8 @@ def _data(card: ModelCard) -> str:
         "Wavelengths (nm)": None if waves is None else f"{min(waves):g} to {max(waves):g}",
         "Widths (nm)": None if card.fwhm is None else f"{min(card.fwhm):g} to {max(card.fwhm):g}",
         "Values": values + (", by each scene's scale and offset" if card.scaled else ""),
+        "Scale": _span(card.scales),
+        "Offset": _span(card.offsets),
         "Nodata": card.nodata,
         "Attribution": card.attribution,
         "Licence": card.licence,

@@ -1,7 +1,8 @@
-"""A model file as a STAC item, made of its card alone: core 1.1 with MLM, file, classification and eo extensions.
+"""A model file as a STAC item, made of its card alone: core 1.1 with extensions for models, files, classes and bands.
 
 https://github.com/stac-extensions/mlm (1.5), https://github.com/stac-extensions/file (2.1),
-https://github.com/stac-extensions/classification (2.0) and https://github.com/stac-extensions/eo (2.0, wavelengths).
+https://github.com/stac-extensions/classification (2.0), https://github.com/stac-extensions/eo (2.0, wavelengths) and
+https://github.com/stac-extensions/raster (2.0, scale and offset).
 """
 
 import hashlib
@@ -20,6 +21,7 @@ EXTENSIONS = (
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
     "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
     "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
 )
 ONNX_MEDIA = "application/octet-stream; framework=onnx; profile=onnx"
 TASK = "semantic-segmentation"
@@ -120,6 +122,10 @@ def _band(card: ModelCard, index: int) -> dict[str, Any]:
         facts["data_type"] = card.stored
     if card.nodata is not None:
         facts["nodata"] = card.nodata
+    if card.scales is not None and not card.scaled:
+        facts["raster:scale"] = card.scales[index]
+    if card.offsets is not None and not card.scaled:
+        facts["raster:offset"] = card.offsets[index]
     return facts
 
 

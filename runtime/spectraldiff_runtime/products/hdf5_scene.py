@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.geo.georeference import Georeference, check_transform
 from spectraldiff_runtime.products.hdf5_file import HDF5_ERRORS, check_layer, open_hdf5, reason
-from spectraldiff_runtime.scene.band_metadata import known_for_all, left_out
+from spectraldiff_runtime.scene.band_metadata import known_for_all, left_out, scaling_of
 from spectraldiff_runtime.scene.clouds import Clouds, hide_clouds
 from spectraldiff_runtime.scene.file_state import files_state
 from spectraldiff_runtime.scene.lookup_grid import LookupGrid
@@ -189,6 +189,7 @@ class Hdf5Scene:
         self.wavelengths = known_for_all(self.layout.wavelengths, at)
         self.fwhm = known_for_all(self.layout.fwhm, at)
         self._scales, self._offsets = self.layout.scales[at], self.layout.offsets[at]
+        self.scaling = scaling_of(self._scales, self._offsets)
         self._wanted = list(_by_cube(self.layout.cubes, at))
 
     @property

@@ -147,6 +147,17 @@ def read_band_names(dataset: Any) -> tuple[str, ...]:
         return tuple(names.get(str(number), "") for number in range(1, dataset.count + 1))
 
 
+Scaling = tuple[tuple[float, ...], tuple[float, ...]]  # scales and offsets of bands
+
+
+def scaling_of(scales: NDArray[np.float64], offsets: NDArray[np.float64]) -> Scaling | None:
+    """Return scales and offsets as plain numbers; None where all are 1 and 0, or any is none."""
+    plain = (scales == 1).all() and (offsets == 0).all()
+    if plain or not (np.isfinite(scales).all() and np.isfinite(offsets).all()):
+        return None
+    return tuple(scales.tolist()), tuple(offsets.tolist())
+
+
 def read_scaling(dataset: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return scale and offset of all bands: physical value = stored value x scale + offset.
 

@@ -34,6 +34,7 @@ from spectraldiff_runtime.scene.band_metadata import (
     read_fwhm,
     read_nodata,
     read_scaling,
+    scaling_of,
 )
 from spectraldiff_runtime.scene.band_metadata import read_wavelengths as read_wavelengths
 from spectraldiff_runtime.scene.clouds import Clouds, hide_clouds
@@ -204,6 +205,7 @@ class RasterScene:
         self.blocks: tuple[int, int] = tuple(dataset.block_shapes[at[0]])
         self._masks = mask_bands(dataset)
         self._alpha: list[int] = [band for band in self._alpha_bands if band not in self.bands]
+        self.scaling = scaling_of(*(values[at] for values in self._all_scaling()))
         if self.scaled:
             self._scales, self._offsets = (values[at] for values in self._scaling())
 

@@ -24,6 +24,8 @@ WHOLE = replace(
     band_names=("blue", "green", "red", "red", "", "nir", "swir"),
     fwhm=(10.0,) * 7,
     stored="uint16",
+    scales=(0.0001,) * 7,
+    offsets=(0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0),
     versions={"onnx": "1.17.0"},
     accuracy={**(CARD.accuracy or {}), "leakage": 0.98, "oa_interval": [0.88, 0.92], "notes": ["cut | here"]},
 )
@@ -54,7 +56,9 @@ def check(item):
     assert all(band["eo:center_wavelength"] > 0 for band in model["bands"])
     assert all(band["eo:full_width_half_max"] > 0 for band in model["bands"])
     assert {band["data_type"] for band in model["bands"]} == {"uint16"}
-    for extension in ("mlm", "file", "classification", "eo"):
+    assert [band["raster:scale"] for band in model["bands"]] == [0.0001] * 7
+    assert [band["raster:offset"] for band in model["bands"]] == [0, 0.5, 0, 0, 0, 0, 0]
+    for extension in ("raster", "mlm", "file", "classification", "eo"):
         assert any(f"/{extension}/v" in uri for uri in item["stac_extensions"]), extension
     for key in ("created", "license", "providers", "gsd", "instruments"):
         assert properties[key], key

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
 
 from spectraldiff.data.origin import origin_facts
 from spectraldiff.data.scene import LabelledScene
@@ -30,6 +31,7 @@ def test_one_scene(scene):
     )
     assert found["pixel_size"] == (20, 30)
     assert (found["acquired"], found["stored"]) == ("1992-06-12", "uint16")
+    assert (found["scales"], found["offsets"]) == (None, None)
     assert found["band_names"] == ["b1", "", "b3"]
 
 
@@ -39,6 +41,19 @@ def test_several_scenes_say_what_they_share(scene):
     assert found["bounds"][0] == origin_facts([scene])["bounds"][0]
     assert found["bounds"][2] == origin_facts([east])["bounds"][2]
     assert (found["pixel_size"], found["acquired"]) == ((20, 30), "")
+
+
+def test_scale_and_offset_of_the_file(write_scene, tmp_path):
+    path, labels = write_scene(), tmp_path / "labels.tif"
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = (0.0001,) * 7, (0.0, 0.5) + (0.0,) * 5
+        profile = {**dataset.profile, "count": 1, "dtype": "uint8"}
+    with rasterio.open(labels, "w", **profile) as dataset:
+        dataset.write(np.tile(np.uint8([1, 2]), (29, 19))[None, :, :37])
+    found = LabelledScene.from_files(path, labels)
+    assert origin_facts([found])["scales"] == [0.0001] * 7
+    assert origin_facts([found])["offsets"] == [0, 0.5, 0, 0, 0, 0, 0]
+    assert origin_facts([found, replace(found, scaling=None)])["scales"] is None
 
 
 def test_what_is_not_known_is_none(scene):

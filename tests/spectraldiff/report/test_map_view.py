@@ -119,6 +119,18 @@ def test_a_scene_in_sensor_geometry_is_shown_where_it_lies_on_the_map(tmp_path):
     assert found.spectra == known.sum()
 
 
+def test_values_that_are_rounded_are_named(cube, drawn, write_scene, tmp_path, sdiff):
+    classes = write_map(tmp_path / "c.tif", drawn)
+    exact, wide = write_scene(), write_scene("wide.tif", values=cube / 3)
+    code, said, _ = sdiff("view", classes, "--scene", wide, "--out", tmp_path / "wide.html")
+    assert code == 0
+    assert "The scene holds float64: the page shows its values as float32." in said
+    assert "The scene holds float64: its values are shown as float32." in (tmp_path / "wide.html").read_text("utf-8")
+    values = spectra_of(data_of(tmp_path / "wide.html"))
+    np.testing.assert_array_equal(values, (cube / 3).astype(np.float32))
+    assert "float32" not in sdiff("view", classes, "--scene", exact, "--out", tmp_path / "view.html")[1]
+
+
 def test_what_is_too_large_is_thinned_out_and_said(cube, drawn, write_scene, tmp_path, monkeypatch, sdiff):
     monkeypatch.setattr(map_view, "LONGEST", 20)
     monkeypatch.setattr(map_view, "AT_ONCE", 20 * 15 * 7)
