@@ -44,9 +44,13 @@ def reflect(index: NDArray[np.int64], n: int) -> NDArray[np.int64]:
 
 
 def reach(start: int, stop: int, halo: int, n: int) -> tuple[int, int]:
-    """Return the range of an axis of `n` pixels that start..stop with its reflected halo touches."""
-    touched = reflect(np.arange(start - halo, stop + halo), n)
-    return int(touched.min()), int(touched.max()) + 1
+    """Return the range of an axis of `n` pixels that start..stop, of the axis, touches with its reflected halo."""
+    first, last = max(start - halo, 0), min(stop + halo, n)
+    beyond = np.concatenate([np.arange(start - halo, 0), np.arange(n, stop + halo)])  # not the axis: it may be long
+    if beyond.size:
+        touched = reflect(beyond, n)
+        first, last = min(first, int(touched.min())), max(last, int(touched.max()) + 1)
+    return first, last
 
 
 def source_window(window: Window, halo: int, height: int, width: int) -> Window:

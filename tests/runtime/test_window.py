@@ -16,7 +16,7 @@ def test_reflect_is_numpys_pad(n):
 @pytest.mark.parametrize(
     ("start", "stop", "halo", "n", "wanted"),
     [(0, 4, 2, 10, (0, 6)), (4, 6, 2, 10, (2, 8)), (8, 10, 3, 10, (5, 10)), (9, 10, 5, 10, (4, 10)),
-     (0, 1, 9, 3, (0, 3)), (0, 1, 9, 1, (0, 1))],
+     (0, 1, 9, 3, (0, 3)), (0, 1, 9, 1, (0, 1)), (0, 2**50, 9, 2**50, (0, 2**50)), (9, 2**50, 5, 2**50, (4, 2**50))],
 )  # fmt: skip
 def test_reach(start, stop, halo, n, wanted):
     assert reach(start, stop, halo, n) == wanted

@@ -1,8 +1,10 @@
 """Each limit of docs/limits.md, reached and passed by one."""
 
 import json
+import os
 import re
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from spectraldiff_runtime.scene.raster import RasterScene
 from spectraldiff_runtime.untrusted import parse_json
 from tests.runtime.hostile.kit import Kit
 from tests.tiny_model import CARD, ROOT
+
+SECONDS = 60  # far above what it takes to begin, on a machine with other work too
 
 
 def empty_vrt(kit: Kit, width: int, height: int, bands: int = 1) -> Path:
@@ -49,6 +53,22 @@ def test_sides(kit: Kit):
 def test_a_scene_of_2e9_by_2e9_is_refused_before_it_is_planned(kit: Kit, sdiff_map):
     code, lines = sdiff_map([empty_vrt(kit, 2 * 10**9, 2 * 10**9, 7)])
     assert (code, len(lines)) == (1, 1)
+
+
+def test_a_sparse_scene_of_40_thousand_million_pixels_begins_to_map(kit: Kit):
+    """Its plan takes as long as its rim, not as its sides times their parts."""
+    side, began = 200_000, time.monotonic()
+    header = f"ENVI\nsamples = {side}\nlines = {side}\nbands = 7\ndata type = 12\ninterleave = bsq\nbyte order = 0\n"
+    scene = kit.file("large.img")
+    kit.file("large.hdr", header)
+    os.truncate(scene, side * side * 7 * 2)
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        map_scene(kit.model, scene, kit.out, tile=32, max_memory=10**9, progress=stop)
+    assert time.monotonic() - began < SECONDS
 
 
 def test_bands(kit: Kit):
