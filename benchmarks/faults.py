@@ -141,7 +141,7 @@ def tasks(folder: Path, names: Sequence[str]) -> Iterator[Task]:
         if code:
             raise RuntimeError(said)
         keep_graph(given / "graph")
-        line = ["export", "--run", str(run), "--overwrite", "--out"]
+        line = ["export", "--run", str(run), "-q", "--overwrite", "--out"]
         yield Task("export", lambda out: [*line, str(out / "m.onnx")], lambda out: [*line, str(out / "m.onnx")], ("",))
 
 

@@ -27,7 +27,7 @@ from spectraldiff_export.deployed_outside import deployed
 from spectraldiff_export.onnx_graph import onnx_bytes, with_card
 from spectraldiff_export.torchscript import torchscript_bytes
 from spectraldiff_export.verify import Verification, verify
-from spectraldiff_runtime.atomic import PartialFile, check_output, output_error
+from spectraldiff_runtime.atomic import PartialFile, check_distinct, check_output, output_error
 from spectraldiff_runtime.classes import clean_name
 from spectraldiff_runtime.errors import RunError, UsageError
 from spectraldiff_runtime.model.card import PRECISIONS, ModelCard
@@ -139,6 +139,7 @@ def export_run(
     """
     check_suffix(out)
     classifier, facts = load_model(run)
+    check_distinct({f"--out with its {path.suffix}": path for path in (out, *_pages(out, program or PAGES))}, run.files)
     samples = load_tensors(run, SAMPLES)
     if not {"tiles", "labels"} <= samples.keys():
         raise RunError(f"'{run.path / SAMPLES}' holds no tiles with labels: train again, or restore it")
@@ -148,6 +149,12 @@ def export_run(
     return export_model(
         classifier, card, samples["tiles"], out, overwrite, precision, samples["labels"], begin, program or PAGES
     )
+
+
+def _pages(out: Path, wanted: str) -> list[Path]:
+    """Return the files that are written next to a model file."""
+    asked = wanted == PAGES and _ENCODERS[check_suffix(out)] is onnx_bytes
+    return [out.with_suffix(suffix) for suffix in (".json", ".md")] if asked else []
 
 
 def export_model(
@@ -199,8 +206,7 @@ def export_model(
     _check_precision(out, precision)
     _check_program(out, precision, wanted)
     with PartialFile(out, overwrite) as file, ExitStack() as more:
-        names = (".json", ".md") if wanted == PAGES and encode is onnx_bytes else ()
-        pages = [more.enter_context(PartialFile(out.with_suffix(suffix), overwrite)) for suffix in names]
+        pages = [more.enter_context(PartialFile(path, overwrite)) for path in _pages(out, wanted)]
         begin("Conversion")
         data = encode(deployed(classifier), card.to_json())
         _write(file, data)

@@ -283,6 +283,7 @@ def _damage(tensors: Path, sha256: object) -> str | None:
     """Say in one line what is wrong with a run's tensors; None for nothing, or where their SHA-256 is not known."""
     if sha256 is None:
         return None
+    _check_plain(tensors)
     try:
         with tensors.open("rb") as file:
             whole = hashlib.file_digest(file, "sha256").hexdigest() == sha256
@@ -312,7 +313,14 @@ def _unfinished(folder: Path) -> dict[str, Any]:
     }
 
 
+def _check_plain(path: Path) -> None:
+    from spectraldiff_runtime.gdal import check_plain
+
+    check_plain(path)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
+    _check_plain(path)
     try:
         content = parse_json(path.read_text(encoding="utf-8"), constants=True)
     except (OSError, ValueError) as error:

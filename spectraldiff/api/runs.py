@@ -15,7 +15,7 @@ from spectraldiff.data.source import SceneSource
 from spectraldiff.options import RECONSTRUCT, RUNS, TRAIN, ReconstructOptions, TrainOptions
 from spectraldiff.training.run_folder import FACTS, FIGURES, METRICS, REQUEST
 from spectraldiff.training.run_folder import open_run as open_folder
-from spectraldiff_runtime.atomic import check_output
+from spectraldiff_runtime.atomic import check_distinct, check_output
 from spectraldiff_runtime.cli.options import training_package
 from spectraldiff_runtime.errors import UsageError
 from spectraldiff_runtime.messages import one_line
@@ -299,6 +299,7 @@ def reconstruct(
     strip, curves = target / "reconstruction.png", target / "spectra.png"
     for path in (strip, curves) if target.is_dir() else ():
         check_output(path, overwrite)
+    check_distinct({"the strip of --out": strip, "the curves of --out": curves}, folder.files)
     model, _ = load_model(folder)
     request = Request.from_json(folder.read_json(REQUEST))
     check_start(model, step, str(folder.path), fell_back=not request.preset.raw)

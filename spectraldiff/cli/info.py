@@ -58,13 +58,16 @@ def _print_page(file: Path, stac: bool, markdown: bool, more: bool) -> None:
 def _draw(file: str, kind: str, preview: Path, overwrite: bool) -> dict[str, Any]:
     """Write a true-colour picture of a scene; return what it shows."""
     from spectraldiff.report.true_colour import true_colour
-    from spectraldiff_runtime.atomic import PartialFile, check_output, output_error
+    from spectraldiff_runtime.atomic import PartialFile, check_distinct, check_output, output_error
     from spectraldiff_runtime.output.preview import FORMATS, check_preview
+    from spectraldiff_runtime.products.recognise import open_scene
 
     if kind not in ("product", "raster"):
         raise UsageError(f"--preview draws scenes and '{file}' is a {kind}: leave it out")
     check_preview(preview)
     check_output(preview, overwrite)
+    with open_scene(file) as scene:
+        check_distinct({"--preview": preview}, [Path(file), *scene.files])
     drawn = true_colour(file)
     with PartialFile(preview, overwrite) as output:
         try:

@@ -260,7 +260,7 @@ def check_grids(
     place = turned_to(place, shape, other_place, other_shape)
     if place.crs is not None and other_place.crs is not None and not _one_crs(other_place, place, shape):
         raise LabelsError(
-            f"{name} have the CRS {_short(place.crs)} and {other} has {_short(other_place.crs)}: "
+            f"{name} have the CRS {_short(crs_of(place))} and {other} has {_short(crs_of(other_place))}: "
             "bring both onto one grid, with gdalwarp, say"
         )
     if shape != other_shape:

@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from spectraldiff.ensemble.held_out_loss import log_priors
 from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError, UsageError
+from spectraldiff_runtime.gdal import check_plain
 
 OF_TRAINING, EQUAL = "training", "equal"
 Shares = tuple[tuple[str, float], ...]
+LEAST, MOST = 1e-12, 1e12  # of a share, before they are divided by their sum
+SHOWN = 100  # characters of a line that is wrong
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,11 @@ def read_shares(path: str | Path) -> Shares:
     Raises
     ------
     UsageError
-        The file cannot be read, or a line has no class and share above 0.
+        The file cannot be read, or a line has no class and share, from 1e-12 to 1e12.
+    SceneError
+        It is a pipe or a device.
     """
+    check_plain(path)
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
@@ -80,7 +86,7 @@ def read_shares(path: str | Path) -> Shares:
         if share is None and number == 0 and len(row) == 2:
             continue
         if share is None:
-            raise UsageError(f"'{path}' has the line '{','.join(row)}': wanted a class and its share above 0")
+            raise UsageError(f"'{path}' has the line '{','.join(row)[:SHOWN]}': wanted a class and its share above 0")
         found.append((row[0], share))
     if len({name for name, _ in found}) < max(len(found), 1):
         raise UsageError(f"'{path}' names {'a class twice' if found else 'no class'}: wanted one share a class")
@@ -92,7 +98,7 @@ def _share(row: Sequence[str]) -> float | None:
         share = float(row[1]) if len(row) == 2 else 0.0
     except ValueError:
         return None
-    return share if 0 < share < float("inf") else None
+    return share if LEAST <= share <= MOST else None
 
 
 def prior_of(name: str, shares: Shares | None, classes: Sequence[LandCoverClass]) -> Prior:
@@ -113,5 +119,5 @@ def prior_of(name: str, shares: Shares | None, classes: Sequence[LandCoverClass]
         values.append(given.pop(key))
     if given:
         known = ", ".join(one.name for one in classes)
-        raise LabelsError(f"'{name}' has a share of '{next(iter(given))}', which is no class: wanted {known}")
+        raise LabelsError(f"'{name}' has a share of '{next(iter(given))[:SHOWN]}', which is no class: wanted {known}")
     return Prior(Path(name).name, tuple((np.array(values) / sum(values)).tolist()))

@@ -20,7 +20,7 @@ from spectraldiff.data.label_raster import ClassRaster, check_grids, read_class_
 from spectraldiff.report.false_colour import false_colour, rgb_bands
 from spectraldiff.report.html_page import hex_colour, render, write_page
 from spectraldiff.report.true_colour import map_size, on_map, read_pixels
-from spectraldiff_runtime.atomic import check_output
+from spectraldiff_runtime.atomic import check_distinct, check_output
 from spectraldiff_runtime.errors import SceneError, UsageError
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.products.recognise import open_scene
@@ -95,10 +95,12 @@ def write_view(
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--out is '{out}': wanted a page, such as view.html")
     check_output(out, overwrite)
+    check_distinct({"--out": out}, [classes, Path(scene), *filter(None, (confidence, probabilities))])
     found = read_class_raster(classes)
     shape = (found.labels.shape[0], found.labels.shape[1])
     sure = None if confidence is None else read_confidence(confidence, shape, found.place)
     with open_scene(scene) as opened:
+        check_distinct({"--out": out}, opened.files)
         part = _Part(opened, *_offset(opened, found, str(classes), str(scene)), *shape)
         steps = Steps(max(1, -(-max(shape) // LONGEST)), _least_step(shape, len(opened.bands)))
         picture = _picture(part, found, sure, steps.picture)
@@ -242,9 +244,9 @@ def _percent(sure: NDArray[np.float32] | None, step: int) -> str | None:
 def _picture(part: _Part, found: ClassRaster, sure: NDArray[np.float32] | None, step: int) -> dict[str, Any]:
     """Return the true-colour picture, and the classes and confidences above it."""
     scene = part.scene
-    at = rgb_bands(len(scene.bands), scene.wavelengths)
+    at = sorted(set(rgb_bands(len(scene.bands), scene.wavelengths)))  # of few bands, two may be one
     values, known = part.read(step, tuple(scene.bands[i] for i in at))
-    waves = None if scene.wavelengths is None else scene.wavelengths[list(at)]
+    waves = None if scene.wavelengths is None else scene.wavelengths[at]
     buffer = BytesIO()
     Image.fromarray(false_colour(values, waves, valid=known)).save(buffer, "JPEG", quality=88)
     labels = found.labels[::step, ::step]

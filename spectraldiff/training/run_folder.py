@@ -27,7 +27,7 @@ from spectraldiff.splits.split import Split
 from spectraldiff_runtime.atomic import output_error, remove_partial
 from spectraldiff_runtime.classes import category_names, colour_table
 from spectraldiff_runtime.errors import OutputError, RunError
-from spectraldiff_runtime.gdal import GDAL_ERRORS, quiet_gdal
+from spectraldiff_runtime.gdal import GDAL_ERRORS, check_plain, quiet_gdal
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geotiff.class_raster import write_class_raster
 from spectraldiff_runtime.geotiff.sidecar import write_class_sidecar
@@ -64,8 +64,14 @@ class RunFolder:
         """Whether a training began here."""
         return (self.path / REQUEST).is_file()
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that lie in it, without those of its folders."""
+        return [path for path in self.path.iterdir() if path.is_file()]
+
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read one of the folder's JSON files; RunError where it is missing or damaged."""
+        """Read one of the folder's JSON files; RunError where it is missing or damaged, SceneError for a pipe."""
+        check_plain(self.path / name)
         try:
             value = parse_json((self.path / name).read_text("utf-8"), constants=True)
         except FileNotFoundError:

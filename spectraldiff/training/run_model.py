@@ -21,6 +21,7 @@ from spectraldiff.models.settings import Member, rebuilt
 from spectraldiff.models.vit import ViTConfig
 from spectraldiff.training.run_folder import FACTS, MODEL, STATE, RunFolder, open_run
 from spectraldiff_runtime.errors import RunError
+from spectraldiff_runtime.gdal import check_plain
 
 FORMAT = 4
 # Format 3 had flat presets, and `beside` for `band_components`, and `apart` (spatially disjoint) for `members`.
@@ -35,7 +36,8 @@ def save_tensors(run: RunFolder, name: str, tensors: Mapping[str, Tensor]) -> st
 
 
 def load_tensors(run: RunFolder, name: str, sha256: str | None = None) -> dict[str, Tensor]:
-    """Read tensors; RunError where they are missing, damaged, or not those of that SHA-256."""
+    """Read tensors; RunError where they are missing, damaged, or not those of that SHA-256; SceneError for a pipe."""
+    check_plain(run.path / name)
     try:
         data = (run.path / name).read_bytes()
         if sha256 not in (None, hashlib.sha256(data).hexdigest()):

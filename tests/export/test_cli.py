@@ -1,6 +1,7 @@
 """`sdiff export`: the newest run becomes a file that maps the scene as training saw it; errors are one line."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -107,6 +108,15 @@ def test_a_damaged_run(runs, sdiff, tmp_path, damage, message):
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors", "samples.safetensors"])
+def test_a_pipe_in_a_run_is_not_waited_for(runs, sdiff, tmp_path, name):
+    (runs / "second" / name).unlink()
+    os.mkfifo(runs / "second" / name)
+    code, _, stderr = sdiff("export", "--out", tmp_path / "model.pt", "--run", runs / "second", "-q")
+    assert (code, stderr.count("\n")) == (1, 1)
+    assert f"{name}' is a pipe or a device: wanted a file" in stderr
+
+
 def test_runs_that_cannot_be_exported(runs, sdiff, tmp_path):
     def error(*arguments: object) -> str:
         code, _, stderr = sdiff("export", "--out", tmp_path / "model.pt", *arguments)
@@ -118,6 +128,18 @@ def test_runs_that_cannot_be_exported(runs, sdiff, tmp_path):
     assert "there is no run folder" in error("--run", runs / "fourth")
     assert "there is no finished run in" in error("--runs-dir", tmp_path / "empty")
     assert "is no run folder" in error("--run", runs)
+
+
+def test_a_run_is_never_replaced_by_its_export(runs, sdiff, tmp_path):
+    """Neither by the model file, nor by the pages next to it, also where a link leads to the run."""
+    run = runs / "second"
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    (tmp_path / "link.onnx").symlink_to(run / "model.safetensors")
+    for out in (run / "model.onnx", tmp_path / "link.onnx"):
+        code, _, stderr = sdiff("export", "--out", out, "--run", run, "-q", "--overwrite")
+        assert (code, stderr.count("\n")) == (1, 1)
+        assert "is the same file as the input" in stderr
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
 def test_outputs_that_cannot_be(runs, sdiff, tmp_path):

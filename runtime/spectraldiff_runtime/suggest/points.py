@@ -20,6 +20,7 @@ from spectraldiff_runtime.scene.protocol import Scene
 from spectraldiff_runtime.suggest.choice import Suggestion, SuggestionSink
 from spectraldiff_runtime.tiling.memory_plan import DEFAULT_MEMORY
 from spectraldiff_runtime.tiling.plan import Plan
+from spectraldiff_runtime.untrusted import visible
 
 MOST = 1_000  # points
 LAYER = "suggestions"
@@ -79,6 +80,7 @@ def suggest(
     def sink(laid: Scene, region: Region) -> SuggestionSink:
         if path is not None:
             _check_place(laid)
+            check_distinct({"--out": path}, getattr(laid, "files", ()))
         places.append(laid.georeference)
         sinks.append(SuggestionSink(region.window, model.card.classes, count))
         return sinks[-1]
@@ -109,6 +111,8 @@ def check(
         raise UsageError(f"--count is {count}: wanted 1 to {MOST:,}")
     if not field.strip() or field.lower() in FIELDS:
         raise UsageError(f"--field is '{field}': wanted a name other than {', '.join(FIELDS)}")
+    if not field.isprintable():
+        raise UsageError(f"--field is '{visible(field)}': wanted a name of visible characters")
     if out is None:
         return
     if out.suffix.lower() != ".gpkg":

@@ -114,6 +114,8 @@ def test_a_model_without_the_outside_layer_goes_by_its_confidence(model_path, wr
         (["--count", "0"], "--count is 0: wanted 1 to 1,000"),
         (["--out", "points.shp"], "wanted a GeoPackage"),
         (["--field", "Reason"], "--field is 'Reason'"),
+        (["--field", "a\x1b[31mb"], r"--field is 'a\x1b[31mb'"),
+        (["--field", "a\udcff"], "wanted a name of visible characters"),
     ],
 )
 def test_what_cannot_be_is_refused(model_path, write_scene, sdiff, tmp_path, monkeypatch, options, said):

@@ -104,8 +104,10 @@ def test_crs_that_mean_another_place_stay_different(tmp_path, other):
     crs = CRS.from_user_input(other)
     assert not same_crs(CRS.from_epsg(32616), crs, scene_bounds(*SHAPE, Georeference(None, UTM)))
     assert not same_crs(None, crs, None)
-    with pytest.raises(LabelsError, match="have the CRS"):
-        labels_on_grid(write_raster(tmp_path / "l.tif", UTM, crs), SHAPE, Georeference(CRS.from_epsg(32616), UTM))
+    labels = write_raster(tmp_path / "l.tif", UTM, crs)
+    for own in (CRS.from_epsg(32616), "EPSG:32616"):  # of a scene in memory it is text
+        with pytest.raises(LabelsError, match="have the CRS"):
+            labels_on_grid(labels, SHAPE, Georeference(own, UTM))
 
 
 def test_labels_on_a_scene_with_control_points_alone_say_so(tmp_path):

@@ -1,11 +1,13 @@
 """The shares of the classes that a map assumes."""
 
+import os
+
 import numpy as np
 import pytest
 
 from spectraldiff.ensemble.prior import Prior, prior_of, read_shares
 from spectraldiff_runtime.classes import LandCoverClass
-from spectraldiff_runtime.errors import LabelsError, UsageError
+from spectraldiff_runtime.errors import LabelsError, SceneError, UsageError
 
 CLASSES = tuple(LandCoverClass(value, name, (value, 0, 0)) for value, name in enumerate(("Water", "Bare soil"), 1))
 LABELS = np.array([0, 0, 0, 1])
@@ -35,6 +37,9 @@ def test_classes_by_their_values(tmp_path):
         ("Water,0.5\nBare soil\n", "wanted a class and its share above 0"),
         ("Water,nan\nBare soil,0\n", "share above 0"),
         ("Water,0.5\nWater,0.5\n", "a class twice"),
+        ("Water,1e308\nBare soil,1e308\n", "'Bare soil,1e308': wanted a class and its share above 0"),  # no sum
+        ("Water,1\nBare soil,1e-320\n", "share above 0"),
+        (f"Water,1\nSoil,{'9' * 5000}\n", f"'Soil,{'9' * 95}'"),
         ("class,share\n", "no class"),
     ],
 )
@@ -44,6 +49,12 @@ def test_files_that_are_no_shares(tmp_path, text, words):
     with pytest.raises(UsageError, match=words) as caught:
         read_shares(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "shares.csv")
+    with pytest.raises(SceneError, match="is a pipe or a device"):
+        read_shares(tmp_path / "shares.csv")
 
 
 def test_shares_that_do_not_fit_the_classes():

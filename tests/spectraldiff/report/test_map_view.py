@@ -89,6 +89,24 @@ def test_the_runner_up_is_that_of_the_probabilities(cube, drawn, write_scene, tm
         sd.view(tmp_path / "c.tif", write_scene(), tmp_path / "w.html", probabilities=write_scene("q.tif"))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_scenes_of_few_bands_have_a_picture(cube, drawn, write_scene, tmp_path, count):
+    scene = write_scene(values=cube[..., :count])
+    sd.view(write_map(tmp_path / "c.tif", drawn), scene, tmp_path / "view.html")
+    picture = data_of(tmp_path / "view.html")["picture"]
+    assert (picture["rows"], picture["columns"]) == drawn.shape
+
+
+def test_a_page_never_replaces_what_it_shows(cube, drawn, write_scene, tmp_path):
+    scene, classes = write_scene(), write_map(tmp_path / "c.tif", drawn)
+    for number, shown in enumerate((scene, classes)):
+        page, before = tmp_path / f"{number}.html", shown.read_bytes()
+        page.symlink_to(shown)
+        with pytest.raises(OutputError, match="is the same file as the input"):
+            sd.view(classes, scene, page, overwrite=True)
+        assert shown.read_bytes() == before
+
+
 def test_a_map_of_a_part_lies_on_its_part(cube, drawn, write_scene, tmp_path):
     part = write_map(tmp_path / "c.tif", drawn[5:25, 7:30], UTM @ UTM.translation(7, 5))
     sd.view(part, write_scene(), tmp_path / "view.html")
