@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from spectraldiff.options import RUNS, TRAIN, TrainOptions
+from spectraldiff.processes.launch import follows
 from spectraldiff_runtime.cli.options import (
     CloudPixels,
     Clouds,
@@ -69,6 +70,8 @@ class Train(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments with the two files of each pair joined to one, and the option before each of many."""
+        if follows():  # the first process says what is wrong with them
+            args = [word for word in args if word in ("--help", "-h")]
         return super().parse_args(ctx, repeat_option(join_pairs(args)))
 
 
@@ -262,7 +265,14 @@ def train(
 
     First the denoiser learns the scenes' spectra and their surroundings without labels; then the classifier learns the
     classes from its features at the training pixels. Ctrl-C keeps what was done: `--resume` goes on from there.
+
+    Several processes share the steps: `torchrun --nproc-per-node 4 --no-python -- sdiff train ...`
     """
+    if follows():
+        with training_package("train"):
+            from spectraldiff.training.loop import serve
+        serve()
+        return
     options = TrainOptions(
         preset=preset.value,
         split=split,
@@ -288,6 +298,7 @@ def train(
         from spectraldiff.cli.train_output import TerminalMonitor, summarise
         from spectraldiff.data.label_vectors import LabelFields
         from spectraldiff.data.source import SceneSource, gathered
+        from spectraldiff.processes.group import joined
         from spectraldiff.training import session
         from spectraldiff.training.request import new_request
     files = scenes or (), labels or (), [_pair(text) for text in pair or ()], listed, unlabelled or ()
@@ -310,8 +321,8 @@ def train(
         unfinished, request = session.reopen(resume, again)
     where = None if device is None else device.value
     place = session.RunPlace(run, runs_dir, unfinished, threads, where, options.without_effect, size, exported)
-    with TerminalMonitor(quiet) as monitor:
-        folder, result = session.train(request, place, monitor)
+    with joined() as processes, TerminalMonitor(quiet) as monitor:
+        folder, result = session.train(request, place, monitor, processes=processes)
     if not quiet:
         summarise(folder, result, time.perf_counter() - started)
     if json:

@@ -71,7 +71,7 @@ class SceneCube:
     ndim = 3
 
     def __init__(self, open_scene: Callable[[], Any]) -> None:
-        self._scene, self._lock = open_scene(), threading.Lock()
+        self._scene, self._open, self._lock = open_scene(), open_scene, threading.Lock()
         self.shape = self._scene.height, self._scene.width, len(self._scene.bands)
         self.dtype: np.dtype[Any] = self._scene.dtype
         self.blocks: tuple[int, int] = self._scene.blocks
@@ -79,6 +79,9 @@ class SceneCube:
         self._values: NDArray[Any] = np.empty((0, 0, 0), self.dtype)
         self._missing: NDArray[np.bool_] | None = None
         self.passed: Any = None  # what the one pass over the scene found, see `spectraldiff.data.statistics`
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SceneCube, (self._open,), {"passed": self.passed}  # another process opens it anew
 
     @property
     def pixel(self) -> int:

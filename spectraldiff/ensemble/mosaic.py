@@ -154,6 +154,16 @@ class TileMosaic:
         else:
             self.flat = torch.zeros(whole)
 
+    def __getstate__(self) -> dict[str, Any]:
+        values = ("mapped", "flat") if self.file is not None else ()  # another process reads the same file
+        return {name: value for name, value in vars(self).items() if name not in values}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.file is not None:
+            self.mapped = np.memmap(self.file, np.float32, "r+")
+            self.flat = torch.from_numpy(self.mapped)
+
     @property
     def values(self) -> Tensor:
         """(m + 1, TILE, TILE, P), the last one of zeros."""

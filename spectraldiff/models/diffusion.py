@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from spectraldiff.processes.layers import own_samples, whole_batch
+
 Parameterisation = Literal["noise", "residual"]
 
 
@@ -124,9 +126,13 @@ class Denoiser(nn.Module):
 
     def loss(self, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the L1 distance between true and predicted noise at uniform random steps, Eq. (5)."""
-        t = torch.randint(1, self.schedule.steps + 1, (len(x0),), generator=generator).to(x0.device)
+        own, shape = own_samples(), (whole_batch(len(x0)), *x0.shape[1:])
+        t = torch.randint(1, self.schedule.steps + 1, shape[:1], generator=generator)[own].to(x0.device)
         # On a GPU the noise is drawn there, by the generator that `torch.manual_seed` seeds: a host would not keep up.
-        noise = torch.randn_like(x0) if x0.is_cuda else torch.randn(x0.shape, generator=generator).to(x0)
+        if x0.is_cuda:
+            noise = torch.empty_strided(shape, x0.stride(), dtype=x0.dtype, device=x0.device).normal_()[own]
+        else:
+            noise = torch.randn(shape, generator=generator)[own].to(x0)
         predicted: Tensor = self(self.schedule.add_noise(x0, t, noise), t)
         return (predicted - noise).abs().mean()
 

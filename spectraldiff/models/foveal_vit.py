@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from spectraldiff.models.settings import components_read
 from spectraldiff.models.vit import Noise, SpectralViT, ViTConfig
+from spectraldiff.processes.layers import Dropout
 
 # Pixels along the side of the cells that share a position outside the centre.
 CELL = 3
@@ -66,7 +67,7 @@ class FovealViT(nn.Module):
             MemberLinear(members, width, config.mlp), nn.GELU(), MemberLinear(members, config.mlp, width)
         )
         self.head = nn.Sequential(
-            MemberLinear(members, width, config.mlp), nn.GELU(), nn.Dropout(config.dropout),
+            MemberLinear(members, width, config.mlp), nn.GELU(), Dropout(config.dropout, axis=1),
             MemberLinear(members, config.mlp, config.classes),
         )  # fmt: skip
 

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spectraldiff.processes.layers import BatchNorm
+
 Kernel = tuple[int, int, int]
 
 
@@ -127,10 +129,10 @@ class DoubleLayer(nn.Module):
     def __init__(self, inputs: int, outputs: int, config: UNetConfig) -> None:
         super().__init__()
         self.conv1 = Conv(inputs, outputs, config.first_kernel)
-        self.norm1 = nn.BatchNorm3d(outputs)
+        self.norm1 = BatchNorm(outputs)
         self.step = nn.Linear(config.embedding, outputs)
         self.conv2 = Conv(outputs, outputs, config.second_kernel)
-        self.norm2 = nn.BatchNorm3d(outputs)
+        self.norm2 = BatchNorm(outputs)
 
     def forward(self, x: Tensor, embedding: Tensor, valid: bool) -> Tensor:
         x = F.relu(self.norm1(self.conv1(x, valid)))  # (N, C, L, K, K)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectraldiff.models.settings import Member, widest_window
+from spectraldiff.processes.layers import Dropout
 
 # Draws normal noise of a shape.
 Noise = Callable[[Sequence[int]], Tensor]
@@ -99,7 +100,7 @@ class TransformerBlock(nn.Module):
         self.attention = Attention(config.width, config.heads)
         self.norm2 = nn.LayerNorm(config.width)
         self.mlp = nn.Sequential(nn.Linear(config.width, config.mlp), nn.GELU(), nn.Linear(config.mlp, config.width))
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
 
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
         y = self.drop(self.attention(self.norm1(x), queries))
@@ -124,7 +125,7 @@ class SpectralViT(nn.Module):
         self.cls = nn.Parameter(torch.zeros(1, 1, config.width))
         self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.depth))
         self.head = nn.Sequential(
-            nn.LayerNorm(config.width), nn.Linear(config.width, config.mlp), nn.GELU(), nn.Dropout(config.dropout),
+            nn.LayerNorm(config.width), nn.Linear(config.width, config.mlp), nn.GELU(), Dropout(config.dropout),
             nn.Linear(config.mlp, config.classes),
         )  # fmt: skip
 

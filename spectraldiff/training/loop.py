@@ -2,18 +2,24 @@
 
 Both hold whole scenes as tensors on the device and cut crops by index: there is no data loader.  A loop can be
 stopped after any step and goes on from its state exactly as if it had never stopped.
+
+Several processes may share the batches: `Loop.run` in the first has the others run the same loop, see `serve`.
 """
 
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from spectraldiff.models.settings import LoopSettings
-from spectraldiff.training.compute import Compute
+from spectraldiff.processes.group import LostProcessError, following
+from spectraldiff.processes.launch import local_rank
+from spectraldiff.processes.layers import sharing
+from spectraldiff.training.compute import Compute, keep_freed_memory
 from spectraldiff_runtime.errors import RunError
 from spectraldiff_runtime.signals import raise_if_ended
 
@@ -33,7 +39,10 @@ class Task(Protocol):
         ...
 
     def loss(self, step: int, start: int, count: int, generator: torch.Generator) -> Tensor:
-        """Return the mean loss over samples start .. start + count - 1 of the step's batch."""
+        """Return the mean loss over samples start .. start + count - 1 of the step's batch.
+
+        Within `spectraldiff.processes.layers.sharing` it draws for all of these, and computes `own_samples` of them.
+        """
         ...
 
 
@@ -70,6 +79,13 @@ class Loop:
         self.generator = torch.Generator()
         self.history: list[float] = []
 
+    @classmethod
+    def of(cls, job: "LoopJob", compute: Compute) -> "Loop":
+        """Return the loop that another process has begun."""
+        loop = cls(job.model, job.task, job.total, job.settings, compute, job.seed)
+        loop.restore(job.state)
+        return loop
+
     @property
     def step(self) -> int:
         """Steps done."""
@@ -88,15 +104,21 @@ class Loop:
         Raises
         ------
         RunError
-            The loss is no number any more: what follows could learn nothing.
+            The loss is no number any more: what follows could learn nothing. Or, as a LostProcessError, another process
+            that shares the batches has ended: then the step was not done whole, and the state must not be kept.
         """
         self.model.train()
+        processes = self.compute.processes
+        if processes.rank == 0 and not self.finished:
+            processes.send(self._job())
         while not self.finished:
             raise_if_ended()
-            loss = self.train_step()
+            with processes.step():
+                loss = self.train_step()
+                if math.isfinite(loss):
+                    self.history.append(loss)
             if not math.isfinite(loss):
                 raise RunError(f"the loss is {loss} at step {self.step + 1} of {self.total}: {advice}")
-            self.history.append(loss)
             report(self.step, self.total, self.history[-1])
             save()
         return self.average.eval()
@@ -117,12 +139,18 @@ class Loop:
         """Add up the gradients of the batch's shares; return the mean loss."""
         done, mean = 0, 0.0
         for share in self.compute.shares(batch):
-            with self.compute.autocast():
-                loss = self.task.loss(self.step, done, share, self.generator) * (share / batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with sharing(self.compute.processes, share) as own:
+                with self.compute.autocast():
+                    loss = self.task.loss(self.step, done, share, self.generator) * (own / batch)
+                loss.backward()  # type: ignore[no-untyped-call]
             mean += float(loss.detach())
             done += share
-        return mean
+        if self.compute.processes.count == 1:
+            return mean
+        gradients = [one.grad for one in self.model.parameters() if one.grad is not None]
+        found = gradients[0].new_tensor([mean])
+        self.compute.processes.add_all_up([*gradients, found])
+        return float(found)
 
     def _seed_step(self) -> None:
         self.generator.manual_seed((self.seed << 32) + self.step)
@@ -136,6 +164,12 @@ class Loop:
                 average.lerp_(value, 1 - decay)
             else:
                 average.copy_(value)
+
+    def _job(self) -> "LoopJob":
+        return LoopJob(
+            self.model, self.task, self.total, self.settings, self.seed, self.state(), self.compute.bf16,
+            self.compute.micro_batch, self.compute.device, torch.get_num_threads(),
+        )  # fmt: skip
 
     def state(self) -> State:
         """Return everything that the next step depends on, as tensors."""
@@ -157,6 +191,49 @@ class Loop:
             moments.setdefault(int(index), {})[name] = value.clone()
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+
+
+@dataclass(frozen=True)
+class LoopJob:
+    """A loop that the first process begins, for the others: parameters of `Loop` and `Compute`, state and threads."""
+
+    model: nn.Module
+    task: Task
+    total: int
+    settings: LoopSettings
+    seed: int
+    state: State
+    bf16: bool
+    micro_batch: int | None
+    device: torch.device
+    threads: int
+
+
+def serve() -> None:
+    """Run the loops that the first process begins, until it ends.
+
+    Raises
+    ------
+    LostProcessError
+        It ended without a word, as where it was killed.
+    """
+    keep_freed_memory()
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank())
+        torch.backends.cudnn.allow_tf32 = False
+    with following() as processes:
+        while (job := processes.receive(device)) is not None:
+            torch.set_num_threads(job.threads)
+            if job.device.type == "cuda":
+                torch.cuda.set_device(job.device)
+            compute = Compute(job.device, job.bf16, job.micro_batch, processes)
+            try:
+                Loop.of(job, compute).run(lambda step, total, loss: None)
+            except LostProcessError:
+                raise
+            except RunError:  # the first process says it
+                continue
 
 
 def _under(state: State, prefix: str) -> State:

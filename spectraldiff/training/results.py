@@ -215,6 +215,7 @@ def metrics_of(result: Result, preset: Preset, compute: Compute) -> dict[str, An
         "seconds": {name: round(s, 1) for name, s in result.seconds.items()},
         "device": str(compute.device),
         "bf16": compute.bf16,
+        "processes": compute.processes.count,
     }
 
 
@@ -321,6 +322,7 @@ def _recipe(result: Result, preset: Preset, compute: Compute) -> dict[str, objec
     tap = "" if preset.raw else f" of layer {preset.features.layer} at step {preset.features.timestep}"
     temperature = result.temperature
     threads = f", {counted(torch.get_num_threads(), 'thread')}" if compute.device.type == "cpu" else ""
+    several = f", {compute.processes.count} processes" if compute.processes.count > 1 else ""
     held_out = f", from {temperature.pixels:,} held-out training pixels" if temperature.pixels else ""
     return {
         "Preset": preset.name,
@@ -328,7 +330,7 @@ def _recipe(result: Result, preset: Preset, compute: Compute) -> dict[str, objec
         "Window": f"{preset.classifier.window} \N{MULTIPLICATION SIGN} {preset.classifier.window} pixels",
         "Smoothing": _smoothed(result.smoothing),
         "Temperature": f"{temperature.value:.2f}{held_out}",
-        "Device": f"{compute.device}{threads}{', bfloat16' if compute.bf16 else ''}",
+        "Device": f"{compute.device}{threads}{several}{', bfloat16' if compute.bf16 else ''}",
     }
 
 

@@ -15,6 +15,7 @@ from spectraldiff.data.scene import LabelledScene
 from spectraldiff.data.source import scene_list
 from spectraldiff.models.normaliser import common_normaliser
 from spectraldiff.options import RUNS
+from spectraldiff.processes.group import ONE, LostProcessError, Processes
 from spectraldiff.splits.label_counts import count_labels, doubts
 from spectraldiff.splits.split import Split
 from spectraldiff.training import data_digest
@@ -97,7 +98,11 @@ class RunPlace:
 
 
 def train(
-    request: Request, place: RunPlace, monitor: Monitor, scenes: Sequence[LabelledScene] | None = None
+    request: Request,
+    place: RunPlace,
+    monitor: Monitor,
+    scenes: Sequence[LabelledScene] | None = None,
+    processes: Processes = ONE,
 ) -> tuple[RunFolder, Result]:
     """Train from request to finished run folder.
 
@@ -111,6 +116,8 @@ def train(
         Told of data, progress and warnings.
     scenes
         The request's scenes where they are read already; None reads them.
+    processes
+        Those that share the batches of both networks; this is the first.
 
     Raises
     ------
@@ -122,7 +129,7 @@ def train(
         folder = place.unfinished
         if folder is None:
             _check_before(place, monitor)
-        request, compute = _set_up(request, place)
+        request, compute = _set_up(request, place, processes)
         if scenes is None:
             scenes = request.load_scenes()
         else:
@@ -187,13 +194,21 @@ def _check_before(place: RunPlace, monitor: Monitor) -> None:
     _warn((place.warning,), monitor)
 
 
-def _set_up(request: Request, place: RunPlace) -> tuple[Request, Compute]:
+def _set_up(request: Request, place: RunPlace, processes: Processes) -> tuple[Request, Compute]:
     """Set threads and device, those given, else those that the run was begun with; return the request that knows."""
     asked = place.threads or request.threads
     if asked is not None:
         torch.set_num_threads(asked)
-    compute = choose_compute(request.device if place.device is None else place.device)
+    compute = choose_compute(request.device if place.device is None else place.device, processes)
+    batch, trains = request.preset.diffusion.loop.batch, not request.preset.raw and request.denoiser is None
+    if trains and min(compute.shares(batch)) < processes.count:
+        raise UsageError(
+            f"there are {processes.count} processes for {min(compute.shares(batch))} instances: wanted one for each at "
+            f"least; start fewer, or give a larger --diffusion-batch than {batch}"
+        )
     threads, device = torch.get_num_threads(), compute.device.type
+    if processes.count > 1:
+        device += f" in each of {processes.count} processes"
     if place.unfinished is not None:
         return request.gone_on(threads, device), compute
     begun: dict[str, Any] = {"used_threads": threads, "used_device": device}
@@ -275,3 +290,5 @@ def _held(folder: RunFolder, request: Request, monitor: Monitor) -> Iterator[Non
         except KeyboardInterrupt:
             monitor.message(f"Stopped; go on with `{resume_command(folder.path)}`")
             raise
+        except LostProcessError as error:
+            raise RunError(f"{error}: go on with `{resume_command(folder.path)}`") from error

@@ -1,9 +1,11 @@
 """What one training step of each network computes: the loss of a batch."""
 
 import math
-from collections.abc import Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from spectraldiff.models.foveal_vit import FovealViT
 from spectraldiff.models.normaliser import NormalisedScene
 from spectraldiff.models.padding import Pixels, WholePixels
 from spectraldiff.models.vit import SpectralViT
+from spectraldiff.processes.layers import own_samples
 
 REFRESH = 200  # steps that instances are cut from the same blocks of a scene on disk
 LEAST_BLOCKS, MOST_BLOCKS = 4, 256
@@ -50,12 +53,12 @@ class DiffusionTask:
 
     def loss(self, step: int, start: int, count: int, generator: torch.Generator) -> Tensor:
         """Return the loss over `count` new instances."""
-        crops = [
-            crop
+        cuts = [
+            cut
             for scene, share in zip(self.scenes, self._shares(count, generator), strict=True)
-            for crop in _crops(_sources(scene, step, share, generator), self.instance, generator)
+            for cut in _cuts(_sources(scene, step, share, generator), self.instance, generator)
         ]
-        x0 = _turn(torch.stack(crops), (2, 3), generator)  # (N, B, K, K)
+        x0 = _turn(torch.stack([cut() for cut in cuts[own_samples()]]), (2, 3), generator)  # (N, B, K, K)
         return self.denoiser.loss(x0, generator)
 
     def _shares(self, count: int, generator: torch.Generator) -> list[int]:
@@ -111,6 +114,12 @@ class BlockPool:
                 self._coming[wanted] = self._reader.submit(self._read, wanted)
         return self._coming[time].result()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_reader", "_coming")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # in another process, which reads by itself
+        vars(self).update(state, _reader=_reader_here(), _coming={})
+
     def close(self) -> None:
         """Read no more."""
         for one in self._coming.values():
@@ -126,6 +135,12 @@ class BlockPool:
             )
             found.append(NormalisedScene(part, self.pixels.normaliser, self.pixels.fill))
         return found
+
+
+@cache
+def _reader_here() -> Executor:
+    """Return what reads the blocks of all pools that came from another process."""
+    return ThreadPoolExecutor(1)
 
 
 class ClassifierTask:
@@ -180,13 +195,14 @@ class ClassifierTask:
             len(self.labels), generator=torch.Generator().manual_seed((self.seed << 32) + step // self.steps)
         )
         first = step % self.steps * self.batch + start
-        chosen = order[first : first + count].to(self.labels.device)
-        windows = self.windows(self.pixels[chosen], _turns(count, generator))
+        own = own_samples()
+        chosen = order[first : first + count][own].to(self.labels.device)
+        windows = self.windows(self.pixels[chosen], _turns(count, generator)[:, own])
 
         def draw(shape: Sequence[int]) -> Tensor:
-            size = math.prod(shape)
-            first = int(torch.randint(len(self.bank) - size + 1, (1,), generator=generator))
-            return self.bank[first : first + size].view(*shape)
+            each = math.prod(shape[1:])
+            at = int(torch.randint(len(self.bank) - count * each + 1, (1,), generator=generator))
+            return self.bank[at : at + count * each].view(count, *shape[1:])[own]
 
         losses = self.model.losses(windows, self.labels[chosen], draw if self.noise > 0 else None)
         return (losses * self.weights[chosen]).mean()
@@ -214,13 +230,13 @@ def _sources(scene: Pixels | BlockPool, step: int, count: int, generator: torch.
     return [blocks[index] for index in torch.randint(len(blocks), (count,), generator=generator).tolist()]
 
 
-def _crops(scenes: Sequence[Pixels], side: int, generator: torch.Generator) -> list[Tensor]:
-    """Cut a random square (B, side, side) out of each scene; scenes smaller than that are mirrored."""
+def _cuts(scenes: Sequence[Pixels], side: int, generator: torch.Generator) -> list[Callable[[], Tensor]]:
+    """Return what cuts a random square (B, side, side) out of each scene; scenes smaller than that are mirrored."""
     rims = [max(0, -(-(side - min(scene.shape[1:])) // 2)) for scene in scenes]
     ends = [[size + 2 * rim - side + 1 for size in scene.shape[1:]] for scene, rim in zip(scenes, rims, strict=True)]
     rows, columns = (_each_below([end[axis] for end in ends], generator) for axis in (0, 1))
     return [
-        scene.window(r - rim, r - rim + side, c - rim, c - rim + side)
+        partial(scene.window, r - rim, r - rim + side, c - rim, c - rim + side)
         for scene, rim, r, c in zip(scenes, rims, rows, columns, strict=True)
     ]
 

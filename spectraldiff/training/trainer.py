@@ -20,6 +20,7 @@ from spectraldiff.ensemble.prior import OF_TRAINING_PIXELS, Prior
 from spectraldiff.models.classifier import Classifier, WindowModel, new_denoiser, predict_scene
 from spectraldiff.models.diffusion import Denoiser
 from spectraldiff.models.presets import Preset
+from spectraldiff.processes.group import LostProcessError
 from spectraldiff.report import figures
 from spectraldiff.splits.leakage import with_leakage
 from spectraldiff.splits.overlap import Place
@@ -202,8 +203,12 @@ class Training:
         self.monitor.stage(title, "steps")
         try:
             trained = loop.run(self.monitor.progress, _Saver(save), self._advice())
-        finally:
+        except LostProcessError:  # in the middle of a step
+            raise
+        except BaseException:
             save()
+            raise
+        save()
         self.histories[name] = loop.history
         return trained
 

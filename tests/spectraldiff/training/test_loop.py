@@ -262,7 +262,8 @@ def test_scene_smaller_than_an_instance_is_mirrored() -> None:
     denoiser = new_denoiser(FAST, 7, scene.mean((1, 2)), scene.std((1, 2)))
     task = DiffusionTask(denoiser, [scene], 8, 2)
     assert torch.isfinite(task.loss(0, 0, 2, torch.Generator().manual_seed(0)))
-    (crop,) = module._crops([WholePixels(scene)], 8, torch.Generator().manual_seed(1))
+    (cut,) = module._cuts([WholePixels(scene)], 8, torch.Generator().manual_seed(1))
+    crop = cut()
     whole = mirrored(scene, 3)  # 9 x 11
     generator = torch.Generator().manual_seed(1)
     rows, columns = (int(torch.randint(size - 7, (1,), generator=generator)) for size in (9, 11))
