@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spectraldiff_runtime.atomic import PartialFile, check_distinct, check_output
 from spectraldiff_runtime.errors import OutputError, SceneError, UsageError
+from spectraldiff_runtime.formats.polygon_file import VERSION
 from spectraldiff_runtime.geo.georeference import Georeference, apply_transform, crs_of
 from spectraldiff_runtime.mapping.map_scene import map_scene
 from spectraldiff_runtime.mapping.request import Region
@@ -163,6 +164,7 @@ def _write(out: Path, found: Sequence[Suggestion], place: Georeference, field: s
                 driver="GPKG",
                 geometry_type="Point",
                 crs=crs_of(place).to_wkt(),
+                dataset_options=VERSION,
             )
         except (RuntimeError, OSError) as error:  # pyogrio's own are RuntimeErrors
             reason = str(error).partition("\n")[0]

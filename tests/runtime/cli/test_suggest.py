@@ -1,6 +1,8 @@
 """Points to label: where the model is unsure or the scene unlike its training, spread out, with the reason."""
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import asdict
 
 import numpy as np
@@ -185,3 +187,12 @@ def test_what_is_unlike_the_training_is_the_reason_where_it_is_most_of_a_cell():
     assert 20 <= found[0].row < 40
     assert found[0].outside == 100
     assert any(one.reason.startswith("uncertain") for one in found)
+
+
+def test_points_open_in_older_programs_without_a_warning(write_scene, model_path, tmp_path, sdiff):
+    """GeoPackage 1.2: QGIS 3.22 and GDAL before 3.7 warn of newer ones."""
+    out = tmp_path / "points.gpkg"
+    code, _, err = sdiff("suggest", write_scene(), "--model", model_path, "--count", 3, "--out", out)
+    assert code == 0, err
+    with closing(sqlite3.connect(out)) as file:
+        assert file.execute("PRAGMA user_version").fetchone() == (10200,)
