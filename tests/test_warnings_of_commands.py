@@ -37,7 +37,8 @@ from tests.warning_texts import ROOT, pattern_of, texts
 RUNTIME = "runtime/spectraldiff_runtime"
 PACKAGES = (
     "spectraldiff", "spectraldiff/api", "spectraldiff/cli", "spectraldiff/datasets", "spectraldiff/ensemble",
-    "spectraldiff/models", "spectraldiff/report", "spectraldiff/training", "export/spectraldiff_export", RUNTIME,
+    "spectraldiff/models", "spectraldiff/processes", "spectraldiff/report", "spectraldiff/training",
+    "export/spectraldiff_export", RUNTIME,
     *(f"{RUNTIME}/{name}" for name in ("cli", "formats", "geotiff", "model", "output", "products")),
     *(f"{RUNTIME}/{name}" for name in ("suggest", "tiling")),
 )  # fmt: skip
@@ -181,7 +182,7 @@ def _evaluations(folder: Path) -> Iterator[str]:
 
 def _views() -> list[str]:
     """What a page says that shows not all pixels of a map."""
-    return _notes(SimpleNamespace(step=3), SimpleNamespace(picture=2, spectra=4))  # type: ignore[arg-type]
+    return _notes(SimpleNamespace(step=3, rounded="float64"), SimpleNamespace(picture=2, spectra=4))  # type: ignore[arg-type]
 
 
 def _suggested(folder: Path, model_path: Path, scene: Path, sdiff: Command) -> str:

@@ -294,13 +294,14 @@ def train(
     )
     started, size = time.perf_counter(), parse_size(max_memory)
     with training_package("train"):
-        from spectraldiff.api.runs import exported
         from spectraldiff.cli.train_output import TerminalMonitor, summarise
         from spectraldiff.data.label_vectors import LabelFields
         from spectraldiff.data.source import SceneSource, gathered
         from spectraldiff.processes.group import joined
         from spectraldiff.training import session
         from spectraldiff.training.request import new_request
+    from spectraldiff.api.runs import exported  # not before: without PyTorch, the first import above says so
+
     files = scenes or (), labels or (), [_pair(text) for text in pair or ()], listed, unlabelled or ()
     source = SceneSource(
         dataset=dataset,

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyogrio
-import shapely
 from numpy.typing import NDArray
 
 from spectraldiff_runtime.atomic import PartialFile, output_error
@@ -71,6 +69,8 @@ def read_patch_counts(path: Path) -> PatchCounts:
 def read_layer_tags(path: Path) -> dict[str, str]:
     """Return the metadata of a file's layer of polygons; empty where there are none."""
     try:
+        import pyogrio
+
         return dict(pyogrio.read_info(path, layer=LAYER)["layer_metadata"] or {})
     except (RuntimeError, OSError, ValueError):  # pyogrio's own are RuntimeErrors
         return {}
@@ -177,6 +177,9 @@ class PolygonFile(PartialFile):
         if place.hectares_per_pixel is not None:
             fields["hectares"] = pixels * place.hectares_per_pixel
         fields["confidence"] = sure
+        import pyogrio  # here and above: maps that are no polygons do without
+        import shapely
+
         placed = shapely.transform(
             polygons, lambda at: np.stack(apply_transform(place.transform, at[:, 0], at[:, 1]), axis=1)
         )

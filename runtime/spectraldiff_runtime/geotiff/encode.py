@@ -127,7 +127,7 @@ def check_format(form: Format, dtypes: Collection[str] = ("uint8",)) -> None:
     ------
     UsageError
     """
-    _check_blocksize(form)
+    check_blocksize(form)
     asked = ", ".join(f"--co {key}={value}" for key, value in form.options.items())
     owned = [key for key in form.options if key.upper() in TILE_OPTIONS]
     if owned:
@@ -138,7 +138,8 @@ def check_format(form: Format, dtypes: Collection[str] = ("uint8",)) -> None:
             raise UsageError(f"{asked} cannot be used for a {form.driver} of {dtype} values ({problem}): leave it out")
 
 
-def _check_blocksize(form: Format) -> None:
+def check_blocksize(form: Format) -> None:
+    """Raise UsageError where the format has no tiles of that side."""
     side = form.blocksize
     if form.driver == "COG" and not (64 <= side <= 4096 and side & (side - 1) == 0):
         raise UsageError(f"--blocksize {side} is no tile of a COG: choose a power of 2 from 64 to 4096")

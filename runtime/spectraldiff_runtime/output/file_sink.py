@@ -26,7 +26,7 @@ from spectraldiff_runtime.formats.kinds import check_classes, check_place, drive
 from spectraldiff_runtime.formats.other_rasters import CLASS_RASTERS
 from spectraldiff_runtime.formats.polygon_file import PolygonFile, RawMap
 from spectraldiff_runtime.geo.georeference import window_georeference
-from spectraldiff_runtime.geotiff.encode import EncodedRaster, check_format
+from spectraldiff_runtime.geotiff.encode import EncodedRaster, check_blocksize, check_format
 from spectraldiff_runtime.geotiff.spec import (
     Format,
     RasterSpec,
@@ -324,7 +324,11 @@ def layers_of(card: ModelCard, outputs: Outputs) -> list[Layer]:
 
 
 def memory_of_rasters(card: ModelCard, outputs: Outputs, form: Format) -> int:
-    """Return the bytes that the process takes at least which makes the rasters of a map."""
+    """Return the bytes that the process takes at least which makes the rasters of a map.
+
+    UsageError where there are no tiles of the side that is asked for.
+    """
+    check_blocksize(form)  # before somebody is told to give it more memory
     return max(raster_memory(layer.count, layer.dtype.name, form) for layer in layers_of(card, outputs))
 
 

@@ -14,12 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import OutputError
 from spectraldiff_runtime.geotiff import encode as encode_module
 from spectraldiff_runtime.geotiff.encode import ArrayRaster, encode
 from spectraldiff_runtime.geotiff.spec import Format, class_spec, probability_spec
 from spectraldiff_runtime.geotiff.transcoder import Outcome
 from tests.runtime.geotiff.rasters import CLASSES, FORMATS, PLACE, encoded, patches
+
+# More than fit into 4 bits a pixel.
+MANY = tuple(LandCoverClass(k, f"class {k}", (k, 0, 0)) for k in range(1, 200))
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +66,7 @@ def test_a_full_disk(tmp_path, capfd, driver, room):
         with pytest.raises(
             OutputError, match=r"map.tif' cannot be written: the disk is full \(.* kB free in"
         ) as caught:
-            encode(raw, path, path, class_spec(700, 900, CLASSES, PLACE, {}), Format(driver))
+            encode(raw, path, path, class_spec(700, 900, MANY, PLACE, {}), Format(driver))
         assert "\n" not in str(caught.value)
         assert list(folder.iterdir()) == []
     assert capfd.readouterr() == ("", "")
@@ -82,7 +86,7 @@ def test_a_full_disk_at_the_sidecar(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kilobytes", [0, 100])
 def test_a_limit_of_file_sizes(tmp_path, kilobytes, capfd):
-    spec = class_spec(700, 900, CLASSES, PLACE, {})
+    spec = class_spec(700, 900, MANY, PLACE, {})
     values = np.random.default_rng(0).integers(0, 256, (700, 900), dtype=np.uint8)
     (tmp_path / "raw").write_bytes(values.tobytes())
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

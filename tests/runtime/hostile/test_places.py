@@ -118,7 +118,7 @@ PLACES: dict[str, tuple[int, str, Make]] = {
     ),
     "out-is-header": (
         1,
-        "has the suffix '.hdr' and geotiffs are written: wanted .tif or .tiff",
+        "has the suffix '.hdr' and that format is not written: wanted .tif, .tiff, .gpkg, .png, .nc or .zarr",
         lambda k: [k.envi(), "--out", k.folder / "scene.hdr", "--overwrite"],
     ),
     "out-is-model": (
@@ -143,7 +143,7 @@ PLACES: dict[str, tuple[int, str, Make]] = {
             f"{option} '",
             lambda k, option=option, suffix=suffix: [k.write(), option, k.folder / f"classes.{suffix}"],
         )
-        for option, suffix in [("--out", "xyz"), ("--out", "png"), ("--confidence", "shp"), ("--probabilities", "nc")]
+        for option, suffix in [("--out", "xyz"), ("--out", "shp"), ("--confidence", "shp"), ("--probabilities", "nc")]
     },
     "preview-exists": (1, "--overwrite", lambda k: over(k, "--preview", "map.png")),
     "preview-of-another-kind": (1, "wanted .png or .jpg", lambda k: [k.write(), "--preview", k.folder / "map.gif"]),

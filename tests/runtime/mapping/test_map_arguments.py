@@ -82,8 +82,10 @@ def test_something_else_than_a_scene(model, cube):
 
 @pytest.mark.parametrize("name", ["classes.png", "classes.shp", "classes.xyz"])
 def test_rasters_have_the_suffix_of_one(model, tmp_path, name):
-    for files in ({"out": name}, {"out": "classes.tif", "confidence": name}, {"out": "c.TIFF", "probabilities": name}):
-        with pytest.raises(OutputError, match=r"wanted \.tif or \.tiff"):
+    own = {"out": "classes.jpg"} if name.endswith(".png") else {"out": name}
+    for files in (own, {"out": "classes.tif", "confidence": name}, {"out": "c.TIFF", "probabilities": name}):
+        words = r"\.gpkg, \.png, \.nc or \.zarr" if files is own else r"wanted \.tif or \.tiff"
+        with pytest.raises(OutputError, match=words):
             map_scene(model, tmp_path / "no-scene.tif", **{key: tmp_path / path for key, path in files.items()})
 
 

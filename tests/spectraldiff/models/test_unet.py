@@ -36,8 +36,7 @@ def test_paper_network_has_the_described_layers() -> None:
     for block, channels in zip(net.down, (32, 64, 128), strict=True):
         assert block.down.out_channels == channels
         assert (block.down.kernel_size, block.down.stride) == ((4, 5, 5), (2, 1, 1))
-        kinds = [type(m) for m in block.layers.modules()]
-        assert kinds.count(nn.BatchNorm3d) == 2
+        assert sum(isinstance(m, nn.BatchNorm3d) for m in block.layers.modules()) == 2
     for block in net.up:
         assert isinstance(block.up, nn.ConvTranspose3d)
         assert (block.up.kernel_size, block.up.stride) == ((4, 5, 5), (2, 1, 1))
