@@ -1,7 +1,8 @@
 """Memory and time of `sdiff train` on scenes of growing size with the same labels: python -m benchmarks.train_memory.
 
-Each scene is a sparse tiled GeoTIFF of 200 bands of uint16: noise round the labels, 0 elsewhere, all of it valid. Each
-training runs in a process of its own, whose peak the kernel tells. Short trainings: memory does not depend on steps.
+Each scene is a VRT that repeats a tiled GeoTIFF of 640 x 640 pixels and 200 bands of uint16; the labels lie in the
+first copy. Each training runs in a process of its own, whose peak the kernel tells. Short trainings: memory does not
+depend on steps.
 """
 
 import argparse
@@ -16,27 +17,42 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.windows import Window
 
 MEGAPIXELS, BANDS, CLASSES = (0.4, 2.5, 10.0, 40.0), 200, 4
+PART = 640  # pixels along the side of the file that a scene repeats
 FIELD, FIELDS, APART = 10, 20, 120  # pixels along the side of a field, fields, and pixels between them
 CORNER = rasterio.Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 4_400_000.0)
 
 
 def write_scene(path: Path, side: int) -> None:
-    """Write a scene of `side` pixels a side, of which only the part with labels takes room on the disk."""
-    rng = np.random.default_rng(0)
+    """Write a scene of `side` pixels a side: a VRT that holds a small file again and again."""
+    rng, small = np.random.default_rng(0), path.with_suffix(".tif")
     profile: dict[str, Any] = {
-        "driver": "GTiff", "height": side, "width": side, "count": BANDS, "dtype": "uint16", "interleave": "pixel",
-        "tiled": True, "blockxsize": 128, "blockysize": 128, "sparse_ok": True, "bigtiff": "yes",
-        "crs": "EPSG:32616", "transform": CORNER, "photometric": "minisblack", "alpha": "unspecified",
+        "driver": "GTiff", "height": PART, "width": PART, "count": BANDS, "dtype": "uint16", "interleave": "pixel",
+        "tiled": True, "blockxsize": 128, "blockysize": 128, "photometric": "minisblack", "alpha": "unspecified",
+        "crs": "EPSG:32616", "transform": CORNER,
     }  # fmt: skip
     spectra = 2000 + 800 * np.sin(np.linspace(0, 6, BANDS) * np.arange(1, CLASSES + 1)[:, None])  # (K, B)
-    with rasterio.open(path, "w", **profile) as raster:
-        for number, (row, column) in enumerate(fields()):
-            values = spectra[number % CLASSES] + rng.normal(0, 300, (FIELD + 80, FIELD + 80, BANDS))
-            window = Window(column - 40, row - 40, FIELD + 80, FIELD + 80)
-            raster.write(values.astype(np.uint16).transpose(2, 0, 1), window=window)
+    cube = spectra[rng.integers(CLASSES, size=(PART // FIELD, PART // FIELD))].repeat(FIELD, 0).repeat(FIELD, 1)
+    for number, (row, column) in enumerate(fields()):
+        cube[row : row + FIELD, column : column + FIELD] = spectra[number % CLASSES]
+    values = cube + rng.normal(0, 300, cube.shape)
+    with rasterio.open(small, "w", **profile) as raster:
+        raster.write(values.clip(0, 65535).astype(np.uint16).transpose(2, 0, 1))
+    size = f'xSize="{PART}" ySize="{PART}"'
+    corners = [(x, y) for y in range(0, side, PART) for x in range(0, side, PART)]
+    bands = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{band}">'
+        + "".join(
+            f'<SimpleSource><SourceFilename relativeToVRT="1">{small.name}</SourceFilename><SourceBand>{band}'
+            f'</SourceBand><SrcRect xOff="0" yOff="0" {size}/><DstRect xOff="{x}" yOff="{y}" {size}/></SimpleSource>'
+            for x, y in corners
+        )
+        + "</VRTRasterBand>"
+        for band in range(1, BANDS + 1)
+    )
+    place = f"<SRS>EPSG:32616</SRS><GeoTransform>{CORNER.c}, {CORNER.a}, 0, {CORNER.f}, 0, {CORNER.e}</GeoTransform>"
+    path.write_text(f'<VRTDataset rasterXSize="{side}" rasterYSize="{side}">{place}{bands}</VRTDataset>')
 
 
 def fields() -> list[tuple[int, int]]:
@@ -67,7 +83,7 @@ def train(folder: Path, steps: int, epochs: int) -> None:
     from spectraldiff.training.request import new_request
 
     options = TrainOptions(split="per-class:100", split_by="pixel", diffusion_steps=steps, epochs=epochs)
-    files = SceneFiles(str(folder / "scene.tif"), (str(folder / "labels.geojson"),))
+    files = SceneFiles(str(folder / "scene.vrt"), (str(folder / "labels.geojson"),))
     source = SceneSource(scenes=(files,), fields=LabelFields("crop"))
     request, started = new_request(source, options), time.perf_counter()
     with rasterio.Env(GDAL_CACHEMAX=session.CACHE):
@@ -84,7 +100,7 @@ def measured(megapixels: float, options: argparse.Namespace) -> dict[str, float]
     """Return what a training on a scene of so many million pixels takes."""
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        write_scene(folder / "scene.tif", round((megapixels * 1e6) ** 0.5))
+        write_scene(folder / "scene.vrt", round((megapixels * 1e6) ** 0.5))
         write_labels(folder / "labels.geojson")
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.train_memory", "--child", str(folder)]
         command += ["--steps", str(options.steps), "--epochs", str(options.epochs)]

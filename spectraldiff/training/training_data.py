@@ -23,6 +23,7 @@ from spectraldiff.models.normaliser import NormalisedScene, Normaliser, common_n
 from spectraldiff.splits.hold_out import groups_of
 from spectraldiff.splits.split import Split
 from spectraldiff.training.tasks import LEAST_BLOCKS, BlockPool
+from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.window import Window
 
 SAMPLES = 16  # blocks that stand for large scenes
@@ -72,8 +73,18 @@ class TrainingData:
         return tuple(torch.from_numpy(scene.valid).to(self.normaliser.low.device) for scene in self.scenes)
 
     def samples(self) -> list[tuple[int, Window]]:
-        """Return parts of the scenes that stand for all of them where they are large."""
-        return spread_blocks(self.scenes, SAMPLES)
+        """Return parts of the scenes that stand for all of them where they are large.
+
+        SceneError where they hold one spectrum only: nothing can be learnt of how spectra differ.
+        """
+        found = spread_blocks(self.scenes, SAMPLES)
+        spectra = [values[good] for values, good in (self.scenes[index].read(window) for index, window in found)]
+        if all((one == spectra[0][0]).all() for one in spectra):
+            raise SceneError(
+                f"{len(found)} blocks that are spread evenly over the scenes hold the same spectrum in every pixel: "
+                "where that is no measurement, give --nodata VALUE or correct the file"
+            )
+        return found
 
     @contextmanager
     def instances(self, seed: int) -> "Iterator[list[NormalisedScene | BlockPool]]":

@@ -26,6 +26,7 @@ from spectraldiff.models.classifier import Classifier
 from spectraldiff.models.normaliser import NormalisedScene, common_normaliser, normaliser_of
 from spectraldiff.models.presets import FAST, Preset
 from spectraldiff.models.settings import replaced
+from spectraldiff.splits.draw import make_splits
 from spectraldiff.splits.split import Split
 from spectraldiff.training import fit_classifier, session, trainer
 from spectraldiff.training.compute import Compute
@@ -36,7 +37,7 @@ from spectraldiff.training.run_folder import RunFolder
 from spectraldiff.training.run_model import load_model
 from spectraldiff.training.tasks import BlockPool
 from spectraldiff.training.training_data import TrainingData, sample_tiles
-from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.errors import SceneError, UsageError
 from spectraldiff_runtime.window import Window
 from tests.spectraldiff.training.test_trainer import StopAfter
 
@@ -334,3 +335,13 @@ def test_too_little_memory_is_refused_before_anything_is_read(sdiff: Callable[..
     assert sdiff("train", "no.tif", "--labels", "no.gpkg", "--max-memory", "lots")[0] == 2
     with pytest.raises(UsageError, match="give at least 1500MB"):
         session.RunPlace(max_memory=10)
+
+
+def test_parts_of_one_spectrum_are_refused(tiny_scene: LabelledScene, tiny_request: Request):
+    """What stands for a large scene must differ, or nothing can be standardised by it."""
+    cube = np.full_like(np.asarray(tiny_scene.cube), 7)
+    splits = make_splits([tiny_scene.labels], "per-class:3", 0)
+    with pytest.raises(SceneError, match=r"hold the same spectrum in every pixel: .*--nodata VALUE"):
+        TrainingData.of((replace(tiny_scene, cube=cube),), splits, torch.device("cpu")).samples()
+    cube[0, 0] = 8
+    assert TrainingData.of((replace(tiny_scene, cube=cube),), splits, torch.device("cpu")).samples()
