@@ -258,6 +258,15 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the unfinished run in this folder.", show_default=False)
     ] = None,
+    map_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--map",
+            help="Map your scene at the end, by the exported model: a name as --out of `sdiff map` takes it. With "
+            "--resume, give it again.",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -294,12 +303,14 @@ def train(
     )
     started, size = time.perf_counter(), parse_size(max_memory)
     with training_package("train"):
+        from spectraldiff.cli.train_map import check_map, map_trained
         from spectraldiff.cli.train_output import TerminalMonitor, summarise
         from spectraldiff.data.label_vectors import LabelFields
         from spectraldiff.data.source import SceneSource, gathered
         from spectraldiff.processes.group import joined
         from spectraldiff.training import session
         from spectraldiff.training.request import new_request
+        from spectraldiff_runtime.cli.map_output import summarise as summarise_map
     from spectraldiff.api.runs import exported  # not before: without PyTorch, the first import above says so
 
     files = scenes or (), labels or (), [_pair(text) for text in pair or ()], listed, unlabelled or ()
@@ -320,14 +331,24 @@ def train(
         typed = [name for name, one in zip(names, files, strict=True) if one]
         again = [*["--run"] * (run is not None), *typed, *_given(source), *_given(options)]
         unfinished, request = session.reopen(resume, again)
+    if map_out is not None:
+        check_map(request, map_out)
     where = None if device is None else device.value
     place = session.RunPlace(run, runs_dir, unfinished, threads, where, options.without_effect, size, exported)
     with joined() as processes, TerminalMonitor(quiet) as monitor:
         folder, result = session.train(request, place, monitor, processes=processes)
     if not quiet:
         summarise(folder, result, time.perf_counter() - started)
+    facts = {"run": folder.path, **folder.read_json("metrics.json")}
+    if map_out is not None:
+        del result  # and with it the scene
+        with TerminalMonitor(quiet) as monitor:
+            mapped = map_trained(folder.path, request, map_out, size, monitor)
+        if not quiet:
+            summarise_map(mapped, (), profile=False)
+        facts["map"] = map_out
     if json:
-        print_json({"run": folder.path, **folder.read_json("metrics.json")})
+        print_json(facts)
 
 
 def _given(options: Any) -> list[str]:

@@ -184,6 +184,8 @@ def reopen(path: Path, given: Sequence[str] = ()) -> tuple[RunFolder, Request]:
     if is_vacant(path):
         raise RunError(f"'{path}' is empty, no training has begun there: train anew, with --run {path}")
     if folder.finished:
+        with folder.held():  # which removes what was being written
+            folder.drop_state()
         raise RunError(f"the run '{path}' is finished: export it with `{sdiff('export', '--run', path)}`")
     return folder, Request.from_json(folder.read_json(REQUEST))
 

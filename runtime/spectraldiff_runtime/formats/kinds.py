@@ -26,10 +26,10 @@ def passes(path: Path | None) -> int:
     return 2 if is_polygons(path) else 1
 
 
-def check_map_name(path: Path) -> None:
+def check_map_name(path: Path, option: str = "--out") -> None:
     """Raise OutputError where the suffix of a class map is that of no format that is written."""
     if path.suffix.lower() not in DRIVERS:
-        check_raster_name("--out", path, (*RASTERS, *DRIVERS))
+        check_raster_name(option, path, (*RASTERS, *DRIVERS))
 
 
 def check_classes(path: Path, highest: int) -> None:

@@ -44,6 +44,32 @@ def test_own_scene_from_files_to_run(tiny_files, tmp_path, capsys, monkeypatch):
         assert len(re.findall(f"^{line}$", printed.err, re.MULTILINE)) == 1, printed.err
 
 
+def test_the_scene_is_mapped_at_the_end(tiny_files, tmp_path, capsys):
+    """As the exported model maps it, read as the training read it."""
+    (values, profile), folder, file = read_whole(tiny_files[0]), tmp_path / "run", tmp_path / "model.onnx"
+    values[:, 3:6, 4:9] = 7
+    scene, bands = tmp_path / "scene.tif", ("--bands", "1-5,7,9-12", "--nodata", "7")
+    with rasterio.open(scene, "w", **profile) as raster:
+        raster.write(values)
+    options = (*RAW, *bands, "--run", folder, "--map", tmp_path / "classes.tif", "--json")
+    assert run(own((scene, tiny_files[1]), *options)) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["map"] == str(tmp_path / "classes.tif")
+    assert re.search(r"^Map 'classes.tif': [\d,]+ pixels, \d+ s$", printed.err, re.MULTILINE), printed.err
+    assert f"Wrote '{tmp_path / 'classes.tif'}'" in printed.err
+    assert run(["export", "--run", str(folder), "--out", str(file), "-q"]) == 0
+    assert run(["map", str(scene), "--model", str(file), "--out", str(tmp_path / "again.tif"), *bands, "-q"]) == 0
+    found, again = (read_whole(tmp_path / name)[0] for name in ("classes.tif", "again.tif"))
+    np.testing.assert_array_equal(found, again)
+    assert not found[0, 3:6, 4:9].any()
+    assert found.any()
+
+
+def read_whole(path):
+    with rasterio.open(path) as raster:
+        return raster.read(), raster.profile
+
+
 def test_the_report_has_the_line_that_makes_the_run_again(tiny_files, tmp_path, capsys):
     options = ("--bands", "1-5,7,9-12", "--nodata", "none", "--features", "raw")
     assert run(own(tiny_files, "--run", tmp_path / "run", "--split", "per-class:8", "--seed", "3", *options)) == 0

@@ -33,6 +33,8 @@ def refusals(tmp_path, tiny_files, scene):
     shares = tmp_path / "shares.csv"
     shares.write_text(f"{scene.classes[0].name},1\n")
     (tmp_path / "link.tif").symlink_to(scene_file)
+    (tmp_path / "begun.tif.unfinished").mkdir()
+    (tmp_path / "begun.tif.unfinished" / "journal").touch()
     return {
         "nothing": (["train"], 2, "--dataset NAME"),
         "both": ([*base, "--dataset", "indian-pines"], 2, "either --dataset"),
@@ -88,6 +90,16 @@ def refusals(tmp_path, tiny_files, scene):
         "resume with a pair": (["train", *resume, "--pair", "a", "b"], 2, "leave out --pair"),
         "resume with a layer": (["train", *resume, "--layer-name", "x"], 2, "leave out --layer-name"),
         "resume with a seed": (["train", *resume, "--seed", "3", "--run", "x"], 2, "leave out --run and --seed"),
+        "map of two scenes": (
+            [*base, "--pair", str(text), labels, "--map", "new.tif"],
+            2,
+            "--map takes one scene and there are 2: export the run, then `sdiff map SCENES --out-dir maps`",
+        ),
+        "map that exists": ([*base, "--map", str(text)], 1, "text.tif' exists"),
+        "map over the scene": ([*base, "--map", scene_file], 1, "--map"),
+        "map of another suffix": ([*base, "--map", "new.jpg"], 1, "--map"),
+        "map that is unfinished": ([*base, "--map", "begun.tif"], 1, "finish it or remove it"),
+        "map of a data set": (["train", "--dataset", "ksc", "--map", "new.tif"], 2, "--map is for your own scene"),
         "resume nothing": (["train", "--resume", str(tmp_path / "none")], 1, "no run folder"),
         "resume no run": (["train", "--resume", str(tmp_path / "taken")], 1, "no run folder"),
         "resume with options": (
@@ -108,6 +120,8 @@ CASES = [
     "labels of a pair missing", "scene twice", "scene twice by a link", "resume with a scene", "resume with a pair",
     "resume with a layer", "resume with a seed", "one fold", "final of folds", "test of a data set", "test missing",
     "test that trains", "prior missing", "prior of another scene", "resume with a prior",
+    "map of two scenes", "map that exists", "map over the scene", "map of another suffix", "map that is unfinished",
+    "map of a data set",
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,18 @@ pytestmark = pytest.mark.training
 def test_finished_run_is_not_resumed(tiny_run, capsys):
     assert run(["train", "--resume", str(tiny_run.path)]) == 1
     assert "is finished" in capsys.readouterr().err
+
+
+def test_a_run_that_was_killed_at_its_very_end(tiny_run, tmp_path, capsys):
+    """The model is there whole; what went before is removed when it is resumed."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.path, folder)
+    files = sorted(folder.rglob("*"))
+    for name in ("state.safetensors", "features.partial"):
+        (folder / name).touch()
+    assert run(["train", "--resume", str(folder)]) == 1
+    assert "is finished" in capsys.readouterr().err
+    assert sorted(folder.rglob("*")) == files
 
 
 def unfinished(path, tiny_files, *options):
