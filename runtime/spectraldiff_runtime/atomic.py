@@ -24,6 +24,7 @@ from spectraldiff_runtime.signals import interrupts_deferred
 RASTERS = (".tif", ".tiff")
 # What GDAL takes for a part of the raster whose name comes before it.
 SIDECARS = (".aux.xml", ".ovr", ".msk")
+SQLITE = ("-journal", "-wal", "-shm")  # it takes them for parts of a GeoPackage, plays them back and removes them
 PRIVATE = 0o700
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.partial")
 
@@ -107,6 +108,7 @@ class PartialFile:
         """
         pairs = zip(_with_parts(self.partial), _with_parts(self._target), strict=True)
         try:
+            self._clear_sqlite_parts()
             for source, target in pairs:
                 if source.exists():
                     _sync(source)
@@ -118,6 +120,13 @@ class PartialFile:
         except OSError as error:
             raise output_error(self.path, error) from error
         self.discard()
+
+    def _clear_sqlite_parts(self) -> None:
+        for part in _sqlite_parts(self._target):
+            if self._overwrite:
+                part.unlink(missing_ok=True)
+            elif os.path.lexists(part):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(part), None, str(part))
 
     def discard(self) -> None:
         """Remove what was not published."""
@@ -191,7 +200,9 @@ def _same_content(source: Path, target: Path) -> bool:
 
 
 def check_raster_name(option: str, path: Path, known: Sequence[str] = RASTERS) -> None:
-    """Raise OutputError where the suffix promises something else than what is written: by default a GeoTIFF."""
+    """Raise OutputError where the suffix is not what is written, by default a GeoTIFF, or the name is no UTF-8."""
+    if any("\ud800" <= character <= "\udfff" for character in str(path)):  # as Python reads bytes that are no UTF-8
+        raise OutputError(f"{option} '{path}' holds bytes that are no UTF-8: wanted another name")
     if path.suffix and path.suffix.lower() not in known:
         written = "GeoTIFFs are" if known == RASTERS else "that format is not"
         wanted = f"{', '.join(known[:-1])} or {known[-1]}"
@@ -225,18 +236,19 @@ def _check_target(path: Path, overwrite: bool) -> None:
 
 
 def check_sidecars(path: Path, overwrite: bool, known: Sequence[str] = ()) -> None:
-    """Refuse a raster's name next to which lie files that GDAL would take for parts of it.
+    """Refuse a map's name next to which lie files that GDAL or SQLite would take for parts of it.
 
-    `known` ends the names of those that may be there; with any, a world file may be there, too.
+    `known` ends the names of those that may be there; with any, a world file may be there, too, or SQLite's files.
 
     Raises
     ------
     OutputError
     """
     target = Path(os.path.realpath(path))
-    worlds = [world_file(target)] if target.suffix.lower() == ".png" and not known else []
     beside = [Path(f"{target}{suffix}") for suffix in SIDECARS if suffix not in known]
-    for sidecar in [*beside, *worlds]:
+    for sidecar in beside if known else _parts(target):
+        if sidecar.is_dir() and not sidecar.is_symlink():
+            raise OutputError(f"'{sidecar.name}' is a folder next to '{path}', with the name of a part of it: move it")
         if not overwrite and os.path.lexists(sidecar):
             raise OutputError(
                 f"'{sidecar.name}' lies next to '{path}' and would be taken for a part of it: "
@@ -275,9 +287,13 @@ def check_distinct(outputs: Mapping[str, Path], inputs: Sequence[Path]) -> None:
     seen = {os.path.realpath(path): f"the input '{path}'" for path in inputs}
     for option, path in outputs.items():
         place = os.path.realpath(path)
-        for suffix in SIDECARS:
-            if place + suffix in seen:
-                raise OutputError(f"{option} '{path}' would have {seen[place + suffix]} as a part: choose another name")
+        inside = [one for one in seen if is_zarr(path) and Path(one).is_relative_to(place) and one != place]
+        others = [os.path.realpath(one) for one in outputs.values() if one != path and is_zarr(one)]
+        if any(map(Path(place).is_relative_to, others)):
+            raise OutputError(f"{option} '{path}' is inside a Zarr that is replaced: choose another name")
+        for part in (*map(str, _parts(Path(place))), *inside):
+            if part in seen:
+                raise OutputError(f"{option} '{path}' would have {seen[part]} as a part: choose another name")
         other = seen.setdefault(place, f"what {option} names")
         if other != f"what {option} names":
             raise OutputError(f"{option} '{path}' is the same file as {other}: choose another name")
@@ -301,8 +317,20 @@ def world_file(path: Path) -> Path:
 
 def _with_parts(path: Path) -> list[Path]:
     """Return a file and what may belong to it, the file last."""
-    worlds = [world_file(path)] if path.suffix.lower() == ".png" else []
-    return [sidecar_path(path), *worlds, path]
+    return [sidecar_path(path), *_world_files(path), path]
+
+
+def _world_files(path: Path) -> list[Path]:
+    return [world_file(path)] if path.suffix.lower() == ".png" else []
+
+
+def _sqlite_parts(path: Path) -> list[Path]:
+    return [Path(f"{path}{end}") for end in SQLITE] if path.suffix.lower() == ".gpkg" else []
+
+
+def _parts(path: Path) -> list[Path]:
+    """Return the names of all that programs would take for a part of the file at `path`."""
+    return [*(Path(f"{path}{end}") for end in SIDECARS), *_world_files(path), *_sqlite_parts(path)]
 
 
 def is_zarr(path: Path) -> bool:

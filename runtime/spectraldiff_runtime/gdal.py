@@ -31,6 +31,8 @@ GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 
 # Names that only GDAL knows: /vsizip/folder/file.zip/inside.tif, NETCDF:"file.nc":variable.
 VIRTUAL = re.compile(r"(/vsi(zip|gzip|tar|7z|rar|subfile|sparse|cached|crypt)/)+")
+WAL = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")  # the first bytes of a write-ahead log of SQLite
+WAL_HEAD = 32
 SUBDATASET = re.compile(r'[A-Za-z][A-Za-z0-9_]+:(?:"([^"]+)"(?::.*)?|([^"]+))')
 REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(_streaming)?/|(?!file:)[a-z][a-z0-9+]+://", re.I)
 
@@ -77,7 +79,7 @@ def is_remote(path: str | Path) -> bool:
 def check_plain(path: str | Path) -> None:
     """Refuse pipes, sockets and devices, also among the files that GDAL opens with one, such as its ``.aux.xml``.
 
-    Opening a pipe would wait for whoever writes to it.
+    Opening a pipe would wait for whoever writes to it. So is a file under the name of SQLite's log that is none.
 
     Raises
     ------
@@ -92,6 +94,23 @@ def check_plain(path: str | Path) -> None:
         kind = file_mode(place)
         if kind is not None and not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
             raise SceneError(f"'{place}' is a pipe or a device: wanted a file; copy what it gives to one first")
+    wal = Path(f"{local}-wal")
+    if wal.is_file() and not _is_wal(wal):
+        raise SceneError(f"'{wal}' is no write-ahead log of SQLite, which would remove it: move it away")
+
+
+def names_archive(path: str | Path) -> bool:
+    """Whether pyogrio takes a name on this machine for a file in an archive, and so for another file."""
+    return bool(set("!;") & set(str(path))) and not is_remote(path) and not str(path).startswith("/vsi")
+
+
+def _is_wal(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(WAL_HEAD)
+    except OSError:
+        return False
+    return not head or (len(head) == WAL_HEAD and head.startswith(WAL))
 
 
 def local_file(name: str | Path) -> Path:
@@ -112,7 +131,7 @@ def _sidecars(path: Path) -> list[Path]:
     """Return what is no file next to one, under a name that begins like its own: GDAL may open it with that."""
     if not path.is_file():
         return []
-    begins = tuple({f"{path.stem}.", f"{path.stem}_", f"{path.name}."})
+    begins = tuple({f"{path.stem}.", f"{path.stem}_", f"{path.name}.", f"{path.name}-"})
     try:
         with os.scandir(path.parent) as entries:
             return [Path(entry) for entry in entries if entry.name.startswith(begins) and not _is_usual(entry)]

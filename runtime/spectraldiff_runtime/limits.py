@@ -23,3 +23,6 @@ CROSSINGS = 10_000
 
 # JSON that others wrote: levels of nesting, digits of a whole number (64 bits have 20).
 JSON_DEPTH, JSON_DIGITS = 32, 25
+
+# A list of scenes: bytes, scenes.
+LIST_BYTES, LIST_SCENES = 16 * 2**20, 10_000

@@ -15,7 +15,8 @@ from spectraldiff.data.cube import Room
 from spectraldiff.data.label_vectors import LabelFields, is_vector
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff_runtime.errors import LabelsError, NoLabelsError, SceneError, SpectralDiffError, UsageError
-from spectraldiff_runtime.limits import NAME
+from spectraldiff_runtime.gdal import check_plain
+from spectraldiff_runtime.limits import LIST_BYTES, LIST_SCENES, NAME
 from spectraldiff_runtime.scene.clouds import KEEP, CloudChoice
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE, Nodata
 
@@ -209,19 +210,33 @@ def read_scene_list(path: str | Path) -> list[SceneFiles]:
     Raises
     ------
     UsageError
-        The file cannot be read, or a row is not as it should be.
+        The file cannot be read, has more than 16 MiB or 10,000 scenes, or a row is not as it should be.
+    SceneError
+        It is a pipe or a device.
     """
+    check_plain(path)
     toml = Path(path).suffix.lower() == ".toml"
     try:
+        size = Path(path).stat().st_size
+        if size > LIST_BYTES:
+            raise UsageError(f"the list '{path}' has {size:,} bytes: wanted {LIST_BYTES:,} at most")
         text = Path(path).read_text("utf-8-sig")
         rows: Any = tomllib.loads(text).get("scenes") if toml else _rows(text)
-    except (OSError, UnicodeDecodeError, csv.Error, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise UsageError(f"the list '{path}' is nested too deep: wanted TOML with [[scenes]]") from None
+    except (
+        OSError,
+        ValueError,
+        csv.Error,
+    ) as error:  # no text, no TOML, too many digits
         raise UsageError(
             f"the list '{path}' cannot be read ({error}): wanted a CSV file with the columns {', '.join(COLUMNS)}, or "
             "TOML with [[scenes]]"
         ) from None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"the list '{path}' names no scene: wanted {'[[scenes]]' if toml else 'a row for each one'}")
+    if len(rows) > LIST_SCENES:
+        raise UsageError(f"the list '{path}' names {len(rows):,} scenes: wanted {LIST_SCENES:,} at most")
     found = [_listed(path, row, number) for number, row in enumerate(rows, start=1)]
     names = Counter(one.name for one in found if one.name)
     twice = next((name for name, count in names.items() if count > 1), None)
@@ -244,7 +259,7 @@ def _listed(path: str | Path, row: Mapping[str | None, Any], number: int) -> Sce
     where = f"scene {number} of the list '{path}'"
     unknown = [name for name in row if name not in COLUMNS]
     if unknown:
-        extra = "more cells than columns" if unknown[0] is None else f"a '{unknown[0]}'"
+        extra = "more cells than columns" if unknown[0] is None else f"a '{unknown[0][:NAME]}'"
         raise UsageError(f"{where} has {extra}: wanted {', '.join(COLUMNS)}")
     labels = row.get("labels") or []
     labels = [labels] if isinstance(labels, str) else labels

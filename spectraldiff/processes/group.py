@@ -3,7 +3,9 @@
 They share the batches of each step. Tensors on the CPU go through gloo, those on GPUs through NCCL.
 """
 
+import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,10 +21,11 @@ from torch.distributed.rendezvous import rendezvous
 
 from spectraldiff.processes.launch import follows, launched
 from spectraldiff.processes.packing import pack, unpack
-from spectraldiff_runtime.errors import RunError
+from spectraldiff_runtime.errors import RunError, UsageError
 from spectraldiff_runtime.signals import ENDS, SIGNALS, interrupts_deferred
 
 PATIENCE = timedelta(days=30)  # for the first process, which computes features and reads scenes alone meanwhile
+NEAR = timedelta(seconds=60)  # for torchrun itself
 SAID = "said"  # set in the store that torchrun keeps, once it is said why a training ends
 WAIT = 3.0  # seconds that the first process is given to say it
 
@@ -192,6 +195,18 @@ def _on_signals(action: signal.Handlers) -> None:
 
 def _join() -> Processes:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-    store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
+    kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # by torchrun, which listens before it starts us
+    try:
+        if kept:
+            place = os.environ.get("MASTER_ADDR", ""), int(os.environ.get("MASTER_PORT", ""))
+            socket.create_connection(place, NEAR.total_seconds()).close()
+        store, rank, count = next(rendezvous("env://", timeout=NEAR if kept else PATIENCE))
+    except (ValueError, OverflowError, OSError, RuntimeError) as error:
+        named = ", ".join(f"{name}={os.environ.get(name, '')[:20]!r}" for name in ("MASTER_ADDR", "MASTER_PORT"))
+        raise UsageError(
+            f"the processes that torchrun has started cannot be joined, with {named} in the environment: wanted its "
+            "address and port; start with torchrun, or unset TORCHELASTIC_RUN_ID"
+        ) from error
+    store.set_timeout(PATIENCE)
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
     return Processes(rank, count, store)

@@ -77,7 +77,7 @@ def parse_spec(spec: str, dataset: str | None) -> Spec:
         return Spec(spec, form, names=_names(spec, argument))
     if form == "file" and argument:
         return Spec(spec, form, file=argument)
-    raise UsageError(f"the split {spec!r} is not known; give {FORMS}")
+    raise UsageError(f"the split {_shown(spec)} is not known; give {FORMS}")
 
 
 def _present(counts: NDArray[Any]) -> list[int]:
@@ -99,24 +99,32 @@ def _paper_counts(dataset: str | None) -> tuple[int, ...]:
     )
 
 
+def _shown(spec: str) -> str:
+    return repr(spec[:100])
+
+
 def _names(spec: str, text: str) -> tuple[str, ...]:
     side, equals, names = text.partition("=")
     found = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if side != "test" or not equals or not found:
-        raise UsageError(f"the split {spec!r} names no scene: give scenes:test=NAME,NAME, such as scenes:test=plot_07")
+        raise UsageError(
+            f"the split {_shown(spec)} names no scene: give scenes:test=NAME,NAME, such as scenes:test=plot_07"
+        )
     return found
 
 
 def _whole_number(spec: str, text: str) -> int:
     if WHOLE.fullmatch(text) and int(text) > 0:
         return int(text)
-    raise UsageError(f"the split {spec!r} has no whole number above 0 after the colon; give per-class:20, say")
+    raise UsageError(f"the split {_shown(spec)} has no whole number above 0 after the colon; give per-class:20, say")
 
 
 def _fold_count(spec: str, text: str) -> int:
     if WHOLE.fullmatch(text) and 2 <= int(text) <= MOST_FOLDS:
         return int(text)
-    raise UsageError(f"the split {spec!r} has no whole number from 2 to {MOST_FOLDS} after the colon: give folds:5")
+    raise UsageError(
+        f"the split {_shown(spec)} has no whole number from 2 to {MOST_FOLDS} after the colon: give folds:5"
+    )
 
 
 def _share(spec: str, text: str) -> float:
@@ -127,4 +135,4 @@ def _share(spec: str, text: str) -> float:
     if 0.0 < share < 1.0:
         return share
     form = spec.partition(":")[0]
-    raise UsageError(f"the split {spec!r} has no number between 0 and 1 after the colon; give {form}:0.1, say")
+    raise UsageError(f"the split {_shown(spec)} has no number between 0 and 1 after the colon; give {form}:0.1, say")

@@ -1,10 +1,13 @@
 """The formats of a class map, by the suffix of its name, and what each can hold."""
 
+import os
 from pathlib import Path
 
 from spectraldiff_runtime.atomic import RASTERS, check_raster_name
 from spectraldiff_runtime.errors import OutputError, SceneError
+from spectraldiff_runtime.gdal import names_archive
 from spectraldiff_runtime.geo.georeference import Georeference
+from spectraldiff_runtime.untrusted import is_control
 
 # Suffix and GDAL's name of what a class map may be, beside a GeoTIFF. All other layers are GeoTIFFs.
 DRIVERS = {".gpkg": "GPKG", ".png": "PNG", ".nc": "netCDF", ".zarr": "Zarr"}
@@ -27,9 +30,16 @@ def passes(path: Path | None) -> int:
 
 
 def check_map_name(path: Path, option: str = "--out") -> None:
-    """Raise OutputError where the suffix of a class map is that of no format that is written."""
-    if path.suffix.lower() not in DRIVERS:
+    """Raise OutputError where the suffix of a class map is that of no format, or the format takes no such name."""
+    if driver_of(path) == "GTiff":
         check_raster_name(option, path, (*RASTERS, *DRIVERS))
+        return
+    if any(map(is_control, str(path))):
+        raise OutputError(f"{option} '{path}' holds control characters or bytes that are no UTF-8: wanted another name")
+    if is_polygons(path) and names_archive(os.path.realpath(path)):
+        raise OutputError(f"{option} '{path}' has a ! or ; in its path, which GeoPackages cannot have: choose another")
+    if driver_of(path) == "Zarr" and (set(path.stem) & set(":\\") or path.stem.startswith((".z", ".."))):
+        raise OutputError(f"{option} '{path}' names an array of Zarr: wanted no : or \\ in it, nor .z or .. before it")
 
 
 def check_classes(path: Path, highest: int) -> None:

@@ -14,6 +14,7 @@ from spectraldiff_runtime.atomic import PartialFile, output_error
 from spectraldiff_runtime.classes import category_names
 from spectraldiff_runtime.errors import OutputError
 from spectraldiff_runtime.formats.patches import Patches, patches_of
+from spectraldiff_runtime.gdal import check_plain
 from spectraldiff_runtime.geo.georeference import apply_transform, crs_of
 from spectraldiff_runtime.geotiff.spec import RasterSpec
 from spectraldiff_runtime.untrusted import parse_json
@@ -67,7 +68,14 @@ def read_patch_counts(path: Path) -> PatchCounts:
 
 
 def read_layer_tags(path: Path) -> dict[str, str]:
-    """Return the metadata of a file's layer of polygons; empty where there are none."""
+    """Return the metadata of a file's layer of polygons; empty where there are none.
+
+    Raises
+    ------
+    SceneError
+        It is a pipe, or one lies next to it that SQLite would open.
+    """
+    check_plain(path)
     try:
         import pyogrio
 

@@ -236,6 +236,10 @@ def _are_facts(value: Any) -> bool:
     return all(map(_or_none(_is_number), shares))
 
 
+def _is_agreement(value: Any) -> bool:
+    return _are_facts(value) and _or_none(_is_text(NAME))(value.get("processor"))
+
+
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "name": (f"a name of at most {NAME} characters", _is_text(NAME)),
     "preset": (f"a name of at most {NAME} characters", _is_text(NAME)),
@@ -256,7 +260,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "file_bands": ("a number of bands or null", _or_none(_is_count(1, BANDS))),
     "fwhm": ("a list of numbers from 0 or null", _or_none(_are(lambda v: _is_number(v) and v >= 0))),
     "precision": ("fp32, fp16 or int8", lambda v: v is None or v in PRECISIONS),
-    "agreement": ("a mapping with numbers as oa, or null", _or_none(_are_facts)),
+    "agreement": ("a mapping with numbers as oa and a name as processor, or null", _or_none(_is_agreement)),
     "workspace": ("a positive number or null", _or_none(_is_positive)),
     "bounds": ("west, south, east and north in degrees, or null", _or_none(_is_box)),
     "pixel_size": ("two positive numbers or null", _or_none(lambda v: _are(_is_positive)(v) and len(v) == 2)),

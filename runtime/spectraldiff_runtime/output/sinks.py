@@ -9,6 +9,7 @@ from spectraldiff_runtime.atomic import check_raster_name
 from spectraldiff_runtime.errors import UsageError
 from spectraldiff_runtime.formats.kinds import check_map_name, driver_of, is_polygons
 from spectraldiff_runtime.geotiff.spec import Format
+from spectraldiff_runtime.limits import PIXELS
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.output.block import BEYOND_ALL, Block, RequestedLayers
 from spectraldiff_runtime.output.pixel_counts import count_values as count_values
@@ -125,6 +126,8 @@ class Outputs:
             raise UsageError(
                 f"sieve is {least}: wanted the fewest pixels of a polygon, with a map such as classes.gpkg"
             )
+        if least > PIXELS:
+            raise UsageError(f"sieve is {str(least)[:20]}: wanted at most the pixels of the largest scene, {PIXELS:,}")
         return replace(self, sieve=least)
 
     def styled(self, qml: bool) -> "Outputs":

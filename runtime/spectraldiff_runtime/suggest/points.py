@@ -10,8 +10,9 @@ import pyogrio
 import shapely
 from numpy.typing import NDArray
 
-from spectraldiff_runtime.atomic import PartialFile, check_distinct, check_output
+from spectraldiff_runtime.atomic import PartialFile, check_distinct, check_output, check_sidecars
 from spectraldiff_runtime.errors import OutputError, SceneError, UsageError
+from spectraldiff_runtime.formats.kinds import check_map_name
 from spectraldiff_runtime.formats.polygon_file import VERSION
 from spectraldiff_runtime.geo.georeference import Georeference, apply_transform, crs_of
 from spectraldiff_runtime.mapping.map_scene import map_scene
@@ -119,7 +120,9 @@ def check(
     if out.suffix.lower() != ".gpkg":
         raise UsageError(f"--out is '{out}': wanted a GeoPackage, such as points.gpkg")
     check_distinct({"--out": out}, [Path(one) for one in (model, scene, mask) if isinstance(one, str | Path)])
+    check_map_name(out)
     check_output(out, overwrite)
+    check_sidecars(out, overwrite)
 
 
 def _check_place(laid: Scene) -> None:

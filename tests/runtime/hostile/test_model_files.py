@@ -53,6 +53,8 @@ CARDS: dict[str, tuple[str, str]] = {
     "wavelength-0": ("'wavelengths' is not", card(wavelengths=[0.0] * 7)),
     "negative-fwhm": ("'fwhm' is not", card(fwhm=[-1.0] * 7)),
     "accuracy-of-text": ("'accuracy' is not", card(accuracy={"oa": "high"})),
+    "processor-of-no-text": ("'agreement' is not", card(precision="int8", agreement={"processor": 5})),
+    "processor-too-long": ("'agreement' is not", card(precision="int8", agreement={"processor": "x" * (NAME + 1)})),
     "bounds-past-the-pole": ("'bounds' is not", card(bounds=[0, 0, 1, 91])),
     "three-bounds": ("'bounds' is not", card(bounds=[0, 0, 1])),
     "pixels-of-no-size": ("'pixel_size' is not", card(pixel_size=[20, 0])),

@@ -1,6 +1,8 @@
 """Files that a map did not write: none is deleted, replaced or written through without --overwrite."""
 
+import os
 import shutil
+import sqlite3
 
 import pytest
 
@@ -101,6 +103,108 @@ def test_a_file_that_comes_in_the_last_moment(kit, monkeypatch):
     assert {path.name for path in kit.folder.iterdir()} == names
 
 
+@pytest.mark.parametrize("end", ["-journal", "-wal", "-shm"])
+def test_what_sqlite_would_play_back_and_remove(kit, sdiff_map, listing, end):
+    """`-wal` was removed; with `-journal`, a map had its name and could not be read."""
+    scene, out = kit.write(), kit.folder / "out.gpkg"
+    other = kit.file(f"out.gpkg{end}", "precious")
+    for option in ([], ["--resume"]):
+        check_refused(kit, sdiff_map, listing, [scene, "--out", out, *option], 1, f"'{other.name}' lies next to")
+    assert sdiff_map([scene, "--out", out, "--overwrite"]) == (0, [])
+    assert {path.name for path in kit.folder.iterdir()} == {"scene.tif", "out.gpkg"}
+    moved = scene.rename(other)
+    check_refused(kit, sdiff_map, listing, [moved, "--out", out, "--overwrite"], 1, f"'{moved}' as a part")
+
+
+def test_what_comes_next_to_polygons_while_they_are_made(kit):
+    scene, out, other = kit.write(), kit.folder / "out.gpkg", kit.folder / "out.gpkg-journal"
+    with pytest.raises(OutputError, match=r"'.*out.gpkg-journal' .*move it away"):
+        map_scene(kit.model, scene, out, progress=lambda _: other.write_text("precious"))
+    assert other.read_text() == "precious"
+    assert not out.exists()
+
+
+def test_the_scene_as_a_world_file(kit, sdiff_map, listing):
+    scene = kit.write().rename(kit.folder / "out.pgw")
+    arguments = [scene, "--out", kit.folder / "out.png", "--overwrite"]
+    check_refused(kit, sdiff_map, listing, arguments, 1, f"'{scene}' as a part: choose another name")
+
+
+@pytest.mark.parametrize(
+    ("out", "name"), [("m.gpkg", "m.gpkg-wal"), ("m.png", "m.pgw"), ("m.png", "m.png.aux.xml"), ("m.tif", "m.tif.ovr")]
+)
+def test_a_folder_under_the_name_of_a_part(kit, sdiff_map, listing, out, name):
+    """The map was made first, and then not named."""
+    (kit.folder / name).mkdir()
+    arguments = [kit.write(), "--out", kit.folder / out, "--overwrite"]
+    check_refused(kit, sdiff_map, listing, arguments, 1, f"'{name}' is a folder next to")
+
+
+@pytest.mark.parametrize("moved", ["scene", "model"])
+def test_an_input_inside_the_zarr_that_is_replaced(kit, sdiff_map, listing, moved):
+    """It was removed with the Zarr."""
+    scene, model, out = kit.write(), kit.folder / "model.onnx", kit.folder / "out.zarr"
+    shutil.copy(kit.model_path, model)
+    assert sdiff_map([scene, "--out", out]) == (0, [])
+    if moved == "scene":
+        scene = scene.rename(out / "scene.tif")
+    else:
+        model = model.rename(out / "model.onnx")
+    arguments = [scene, "--model", model, "--out", out, "--overwrite"]
+    check_refused(kit, sdiff_map, listing, arguments, 1, f"'{scene if moved == 'scene' else model}' as a part")
+
+
+@pytest.mark.parametrize("end", ["-journal", "-wal"])
+def test_pipes_that_sqlite_would_open(kit, sdiff_map, listing, end):
+    """It waited for `-journal`, and removed `-wal`."""
+    scene, out = kit.write(), kit.folder / "out.gpkg"
+    assert sdiff_map([scene, "--out", out]) == (0, [])
+    os.mkfifo(kit.folder / f"out.gpkg{end}")
+    check_refused(kit, sdiff_map, listing, [scene, "--out", out, "--resume"], 1, f"out.gpkg{end}' is a pipe")
+
+
+@pytest.mark.parametrize("name", ["a:b.zarr", "a\\b.zarr", ".zgroup.zarr", "...zarr"])
+def test_names_that_zarr_does_not_take(kit, sdiff_map, listing, name):
+    """The map was made first, and then not written."""
+    check_refused(kit, sdiff_map, listing, [kit.write(), "--out", kit.folder / name], 1, "names an array of Zarr")
+
+
+@pytest.mark.parametrize("name", ["a\nb.gpkg", "a\udcffb.gpkg", "a\udcffb.zarr", "a\udcffb.nc", "a\x1bb.png"])
+def test_names_that_the_format_does_not_take(kit, sdiff_map, listing, name):
+    """The map was made first, and then not written, or with a traceback."""
+    check_refused(kit, sdiff_map, listing, [kit.write(), "--out", kit.folder / name], 1, "holds control characters")
+
+
+@pytest.mark.parametrize("option", ["--out", "--confidence"])
+def test_rasters_take_names_of_utf8(kit, sdiff_map, listing, option):
+    arguments = [kit.write(), option, kit.folder / "a\udcffb.tif"]
+    check_refused(kit, sdiff_map, listing, arguments, 1, "holds bytes that are no UTF-8")
+
+
+def test_a_sieve_of_more_pixels_than_a_scene_has(kit, sdiff_map, listing):
+    """A number of more than 25 digits gave polygons that could not be read back."""
+    arguments = [kit.write(), "--out", kit.folder / "out.gpkg", "--sieve"]
+    check_refused(kit, sdiff_map, listing, [*arguments, 10**30], 2, "at most the pixels of the largest scene")
+    assert sdiff_map([*arguments, 10**12]) == (0, [])
+
+
+@pytest.mark.parametrize("name", ["a!b.gpkg", "a;b.gpkg", "c!/b.gpkg"])
+def test_names_that_are_taken_for_files_in_archives(kit, sdiff_map, listing, monkeypatch, name):
+    """Polygons went into b.gpkg of the working folder, or into a file without a name."""
+    monkeypatch.chdir(kit.folder)
+    kit.file("b.gpkg", "precious")
+    (kit.folder / "c!").mkdir()
+    check_refused(kit, sdiff_map, listing, [kit.write(), "--out", kit.folder / name], 1, "has a ! or ; in its path")
+
+
+def test_a_confidence_inside_the_zarr_that_is_replaced(kit, sdiff_map, listing):
+    """It was written, and then removed with the Zarr."""
+    scene, out = kit.write(), kit.folder / "out.zarr"
+    assert sdiff_map([scene, "--out", out]) == (0, [])
+    arguments = [scene, "--out", out, "--confidence", out / "c.tif", "--overwrite"]
+    check_refused(kit, sdiff_map, listing, arguments, 1, "is inside a Zarr that is replaced")
+
+
 def begun(kit: Kit) -> None:
     kit.unfinished(kit.write())
 
@@ -110,3 +214,20 @@ def test_an_unfinished_map_is_not_swept_by_a_run_that_is_refused(kit, sdiff_map,
     kit.file("out.tif", "precious")
     check_refused(kit, sdiff_map, listing, [kit.folder / "scene.tif"], 1, "exists")
     check_refused(kit, sdiff_map, listing, [kit.folder / "scene.tif", "--resume"], 1, "exists")
+
+
+def test_a_log_next_to_a_mask_that_is_none_of_sqlite(kit, sdiff_map, listing):
+    """SQLite removed it when the mask was read; a log of its own is read."""
+    scene, mask = kit.write(), kit.folder / "aoi.gpkg"
+    assert sdiff_map([scene, "--out", mask]) == (0, [])
+    for content in (b"precious", b"\x37\x7f\x06\x82"):
+        log = kit.file("aoi.gpkg-wal", content)
+        check_refused(kit, sdiff_map, listing, [scene, "--mask", mask], 1, "is no write-ahead log of SQLite")
+    log.unlink()
+    with sqlite3.connect(mask) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE notes (text)")
+        database.commit()
+        assert log.stat().st_size
+        assert sdiff_map([scene, "--mask", mask]) == (0, [])
+    database.close()

@@ -1,5 +1,6 @@
 """Many scenes: lists of them, labels of one file for all, what is said of them, and what memory holds."""
 
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from spectraldiff.data.source import SceneFiles, SceneSource, gathered, read_sce
 from spectraldiff.data.value_checks import prepared
 from spectraldiff.wording import listed, said_once
 from spectraldiff_runtime.errors import LabelsError, NoLabelsError, SceneError, UsageError
+from spectraldiff_runtime.limits import LIST_BYTES, LIST_SCENES
 from spectraldiff_runtime.window import Window
 from tests.spectraldiff.cli.plots import SPECIES, Plots, make_plots
 
@@ -184,6 +186,10 @@ def test_lists_of_scenes(tmp_path: Path):
         ("a.toml", "[[scenes]]\nscene = 5\n", "scene 1 .* has a value that is no text: wanted names of files"),
         ("a.toml", '[[scenes]]\nscene = "a"\nlabels = [3]\n', "has a value that is no text"),
         ("a.toml", '[[scenes]]\nscene = "a"\nlabels = 3\n', "has a value that is no text"),
+        ("a.toml", "scenes = " + "[" * 100_000, "is nested too deep"),
+        ("a.toml", "scenes = " + "9" * 5000, "cannot be read .*digits"),
+        ("a\0b.csv", None, "cannot be read"),
+        ("a.csv", f"scene,{'x' * 100_000}\na.tif,l.gpkg\n", "scene 1 of the list .* has a 'x{500}': wanted"),
     ],
 )
 def test_mistakes_in_a_list(tmp_path: Path, name: str, text: str | bytes | None, words: str):
@@ -192,6 +198,32 @@ def test_mistakes_in_a_list(tmp_path: Path, name: str, text: str | bytes | None,
     with pytest.raises(UsageError, match=words) as caught:
         read_scene_list(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_is_looked_at_before_it_is_read(tmp_path: Path):
+    """A pipe was waited for, and any size was read whole."""
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(SceneError, match=r"pipe.csv' is a pipe or a device"):
+        read_scene_list(tmp_path / "pipe.csv")
+    row, path = "a.tif,l.gpkg\n", tmp_path / "long.csv"
+    path.write_text("scene,labels\n" + row + " " * (LIST_BYTES - len("scene,labels\n" + row)))
+    assert path.stat().st_size == LIST_BYTES
+    with pytest.raises(UsageError, match=r"cannot be read .*limit"):  # a cell of 16 MiB: it was read
+        read_scene_list(path)
+    with path.open("a") as file:
+        file.write(" ")
+    with pytest.raises(UsageError, match=r"has 16,777,217 bytes: wanted 16,777,216 at most"):
+        read_scene_list(path)
+
+
+def test_a_list_has_ten_thousand_scenes_at_most(tmp_path: Path):
+    path = tmp_path / "long.csv"
+    path.write_text("scene,labels\n" + "a.tif,l.gpkg\n" * LIST_SCENES)
+    assert len(read_scene_list(path)) == LIST_SCENES
+    with path.open("a") as file:
+        file.write("a.tif,l.gpkg\n")
+    with pytest.raises(UsageError, match="names 10,001 scenes: wanted 10,000 at most"):
+        read_scene_list(path)
 
 
 def test_what_is_typed_is_gathered(tmp_path: Path):
