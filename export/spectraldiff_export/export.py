@@ -246,6 +246,16 @@ def opened_export(classifier: Classifier, scene: LabelledScene) -> Iterator["Exp
         On the CPU, float32, in evaluation mode.
     scene
         One of its training; it names the classes.
+
+    Yields
+    ------
+    ExportedModel
+        On the CPU, with as many threads as PyTorch has; its file is removed at the end.
+
+    Raises
+    ------
+    VerificationError
+        PyTorch exported operators that ONNX does not have.
     """
     facts: dict[str, Any] = {
         "name": scene.name, "classes": class_facts(scene), "wavelengths": None, "nodata": None, "sensor": "",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from spectraldiff_runtime.scene.protocol import Scene
     from spectraldiff_runtime.tiling.plan import Plan
 
-# What PyTorch, and what a training leaves in memory, take beyond what a map is planned with.
+# What PyTorch, and what a training leaves in memory, take beyond what a map is planned with: a guess, not measured.
 TRAINING = 600 * 10**6
 
 

@@ -271,6 +271,7 @@ class Training:
         pixels = sum(scene.cube.shape[0] * scene.cube.shape[1] for scene in self.scenes if scene.labelled)
         if self.aims.exported is None or self.compute.device.type != "cpu" or pixels < EXPORTED_FROM:
             return model
+        self.monitor.message("Exporting the model: it maps large scenes faster than PyTorch does")
         return opened.enter_context(self.aims.exported(model, self.scenes[0]))
 
     def _wanted(self, scene: LabelledScene, split: Split) -> NDArray[np.bool_] | None:
