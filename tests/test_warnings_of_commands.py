@@ -57,7 +57,7 @@ OTHERS = {
     "datasets.write", "describe_product", "map_output.summarise", "outside.lines", "outside_map", "outside_spec",
     "print_profile", "prior.title", "reconstruct", "run_report._prior", "selection.lines", "selection.summary",
     "session.train", "train_output.scene_table", "train_output.summarise",
-    "run_report._scene_table", "trained_on", "transcoder.__enter__", "units_of",
+    "run_report._scene_table", "trained_on", "trainer._mapping", "transcoder.__enter__", "units_of",
     "view.view", "write_accuracy_report", "_round_labels",
     # the type of a style's file; a part of another warning
     "_document", "unlike",
