@@ -26,7 +26,7 @@ from scipy.stats import rankdata
 from benchmarks.accuracy.ours import _claimed, _take_denoiser, _training
 from benchmarks.accuracy.problem import Context, Problem
 from benchmarks.accuracy.store import write_text
-from benchmarks.scenes import CASES, Case, _scene_name, load, problem
+from benchmarks.scenes import CASES, Case, denoisers_of, load, problem
 from spectraldiff.ensemble.outside import BEYOND
 from spectraldiff.models.classifier import predict_scene
 from spectraldiff.models.presets import Preset, preset_named
@@ -113,7 +113,7 @@ def _line(title: str, pixels: int, outside: float, doubt: float, beyond: float, 
 def run(case: Case, options: argparse.Namespace, preset: Preset) -> str:
     """Leave each class of a case out in turn; return its table."""
     whole = problem(case, options.folder, load(case, options.folder), preset, options.seed)
-    denoisers = (options.denoisers or options.out) / _scene_name(case)
+    denoisers = (options.denoisers or options.out) / denoisers_of(case)
     context = Context(options.out, choose_compute("auto"), options.threads, denoisers=denoisers)
     values = [int(value) for value in np.unique(whole.labels)]
     rows = []

@@ -181,7 +181,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def put(path: Path, text: str) -> None:
+def put(path: Path, text: str, first: str = BEGIN, last: str = END) -> None:
     """Write the table between the two comments of a Markdown file.
 
     Raises
@@ -190,14 +190,14 @@ def put(path: Path, text: str) -> None:
         The file has no such comments.
     """
     whole = path.read_text("utf-8")
-    before, begin, rest = whole.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = whole.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise SceneError(f"'{path}' has no place for the table: wanted the lines '{BEGIN}' and '{END}'")
-    write_text(path, f"{before}{BEGIN}\n\n{text}\n\n{END}{after}".rstrip("\n"))
+        raise SceneError(f"'{path}' has no place for the table: wanted the lines '{first}' and '{last}'")
+    write_text(path, f"{before}{first}\n\n{text}\n\n{last}{after}".rstrip("\n"))
 
 
-class _Lines(Watcher):
+class Lines(Watcher):
     """Says one line for each training."""
 
     def __init__(self, case: Case) -> None:
@@ -222,14 +222,14 @@ def run(case: Case, options: argparse.Namespace, preset: Preset) -> Row:
         folder,
         choose_compute("auto"),
         options.threads,
-        denoisers=options.out / _scene_name(case),
+        denoisers=options.out / denoisers_of(case),
         denoiser_seed=0 if options.one_denoiser else None,
     )
     methods = [m for m in methods_of(preset, scene.cube.shape[2]) if not options.methods or m.name in options.methods]
-    return Row(case, compare(problems, methods, folder, context, _Lines(case)))
+    return Row(case, compare(problems, methods, folder, context, Lines(case)))
 
 
-def _scene_name(case: Case) -> str:
+def denoisers_of(case: Case) -> str:
     """Return the folder of the denoisers that all splits of a scene share."""
     return re.sub(r"[^\w.-]+", "-", f"denoisers-{case.title}")
 

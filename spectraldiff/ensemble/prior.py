@@ -83,7 +83,7 @@ def read_shares(path: str | Path) -> Shares:
     found = []
     for number, row in enumerate(rows):
         share = _share(row)
-        if share is None and number == 0 and len(row) == 2:
+        if share is None and number == 0 and len(row) == 2 and not _is_number(row[1]):
             continue
         if share is None:
             raise UsageError(f"'{path}' has the line '{','.join(row)[:SHOWN]}': wanted a class and its share above 0")
@@ -94,11 +94,16 @@ def read_shares(path: str | Path) -> Shares:
 
 
 def _share(row: Sequence[str]) -> float | None:
-    try:
-        share = float(row[1]) if len(row) == 2 else 0.0
-    except ValueError:
-        return None
+    share = float(row[1]) if len(row) == 2 and _is_number(row[1]) else 0.0
     return share if LEAST <= share <= MOST else None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def prior_of(name: str, shares: Shares | None, classes: Sequence[LandCoverClass]) -> Prior:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectraldiff_runtime.cli.map_output import print_profile, progress, rate, summarise
-from spectraldiff_runtime.cli.map_targets import Driver, Target, choose_targets
+from spectraldiff_runtime.cli.map_targets import Driver, Target, choose_targets, make_folders
 from spectraldiff_runtime.cli.options import (
     BandNumbers,
     CloudPixels,
@@ -194,6 +194,8 @@ def map(
     if out_dir is None:
         targets[0].check(inputs, overwrite or resume)
     engine = Model.open(model, device, threads, unsealed=unsealed, warn=warn)
+    if out_dir is not None:  # not before: what is refused leaves no empty folder
+        make_folders((out_dir, *extra.values()))
     options = {
         "percent": confidence_type is ConfidenceType.UINT8,
         "qml": qml,

@@ -1,6 +1,6 @@
 """Which file each scene's map goes to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -80,8 +80,6 @@ def choose_targets(
             raise UsageError(f"--of is {driver} and --out is '{out}': wanted a name that ends in {driver.suffix}")
         return [Target(scenes[0], out, **extra)]
     assert out_dir is not None
-    for folder in (out_dir, *extra.values()):
-        _make_folder(folder)
     suffix = ".tif" if driver is None else driver.suffix
     targets = [_in_folders(scene, out_dir, extra, suffix) for scene in scenes]
     first: dict[Path, str] = {}
@@ -92,15 +90,16 @@ def choose_targets(
     return targets
 
 
-def _make_folder(folder: Path | None) -> None:
-    if folder is None:
-        return
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"'{folder}' is no folder and cannot be made ({error.strerror}): with --out-dir, outputs go to folders"
-        ) from error
+def make_folders(folders: Iterable[Path | None]) -> None:
+    """Make the folders of --out-dir and of the options that name further outputs; UsageError where one cannot be."""
+    for folder in folders:
+        try:
+            if folder is not None:
+                folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"'{folder}' is no folder and cannot be made ({error.strerror}): with --out-dir, outputs go to folders"
+            ) from error
 
 
 def _in_folders(scene: str, out_dir: Path, extra: dict[str, Path | None], suffix: str) -> Target:

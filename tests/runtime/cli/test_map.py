@@ -209,6 +209,8 @@ def test_which_outputs_go_together(sdiff, many, model_path, tmp_path, listing):
         assert (code, err.count("\n")) == (2, 1), err
         assert words in err
     assert listing() == before
+    assert sdiff("map", *many, "--out-dir", tmp_path / "maps", "--model", tmp_path / "none.onnx")[0] == 1
+    assert listing() == before, "a folder was made for maps that cannot be"
 
 
 def test_profile(sdiff, write_scene, model_path, tmp_path):

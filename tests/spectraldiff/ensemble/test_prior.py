@@ -34,10 +34,11 @@ def test_classes_by_their_values(tmp_path):
     ("text", "words"),
     [
         ("Water,0.5\nBare soil,-1\n", "'Bare soil,-1'"),
+        ("Water,-1\nBare soil,0.5\n", "'Water,-1'"),  # no header: its share is a number
         ("Water,0.5\nBare soil\n", "wanted a class and its share above 0"),
         ("Water,nan\nBare soil,0\n", "share above 0"),
         ("Water,0.5\nWater,0.5\n", "a class twice"),
-        ("Water,1e308\nBare soil,1e308\n", "'Bare soil,1e308': wanted a class and its share above 0"),  # no sum
+        ("Water,1e308\nBare soil,1e308\n", "'Water,1e308': wanted a class and its share above 0"),  # no sum
         ("Water,1\nBare soil,1e-320\n", "share above 0"),
         (f"Water,1\nSoil,{'9' * 5000}\n", f"'Soil,{'9' * 95}'"),
         ("class,share\n", "no class"),
