@@ -230,7 +230,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of results, runs and files")
     parser.add_argument("--folder", type=Path, required=True, help="folder of the scenes")
-    parser.add_argument("--rungs", nargs="+", choices=list(RUNGS), default=list(RUNGS))
+    parser.add_argument("--rungs", nargs="+", choices=list(RUNGS), default=list(RUNGS), metavar="RUNG")
     parser.add_argument("--cases", nargs="+", default=list(COMPARED), help="how their titles and splits begin")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--one-denoiser", action="store_true", help="all seeds share the denoiser of seed 0")
