@@ -74,12 +74,11 @@ def _net(**network: Any) -> Preset:
     return replaced(FAST, diffusion={"network": network})
 
 
-_SHALLOW = {"channels": (16, 32)}
 RUNGS: Mapping[str, Rung] = {
-    "default": Rung("the default: channels 32, 48, 64", FAST),
+    "default": Rung("the default: 25 positions, channels 32, 48, 64", FAST),
+    "half": Rung("13 positions", _net(positions=13)),
     "small": Rung("channels 16, 32, 32", _net(channels=(16, 32, 32))),
-    "shallow": Rung("channels 16, 32: two blocks", replaced(_net(**_SHALLOW), features={"layer": 1})),
-    "coarse": Rung("channels 16, 32, 32, 13 positions", _net(channels=(16, 32, 32), positions=13)),
+    "coarse": Rung("13 positions, channels 16, 32, 32", _net(channels=(16, 32, 32), positions=13)),
     "tap0": Rung("the default's denoiser, first tap", replaced(FAST, features={"layer": 0})),
     "raw": Rung("no features: raw bands", FAST.changed(features="raw")),
 }
