@@ -1,5 +1,6 @@
 """From a scene to its class map: `map_scene`, in this process or on a cluster."""
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -238,14 +239,20 @@ def _map(
             if outputs.out is not None:
                 model.release()  # for the process that makes the rasters
             finish = StageStats("finish", pixels=region.window.height * region.window.width)
-            ended = time.perf_counter()
+            ended, spent = time.perf_counter(), _cpu_seconds()
             arrays, pixels = sink.finish()
-            finish.busy = time.perf_counter() - ended
+            finish.busy, finish.cpu = time.perf_counter() - ended, _cpu_seconds() - spent
     if not any(pixels[1:]):
         callbacks.warn(_nothing_mapped(opened.name, region, outputs.requested))
     seconds = time.perf_counter() - start
     result = _result(model.card, laid, region, outputs.out, arrays, pixels, seconds, [*stages, finish])
     return replace(result, unlike=sink.unlike)
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU seconds of this process and of those that it started and that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _check_resumable(scene: Scene, request: MapRequest) -> None:

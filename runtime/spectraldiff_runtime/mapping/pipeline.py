@@ -27,10 +27,15 @@ R = TypeVar("R")
 
 @dataclass
 class StageStats:
-    """Statistics of a stage: seconds of work, of waiting for input and for room in the next queue; bytes and pixels."""
+    """Statistics of a stage: seconds of work, of waiting for input and for room in the next queue; bytes and pixels.
+
+    `cpu` are the CPU seconds of the stage's own thread, without those of threads that it has work for it; of the last
+    stage, which makes the rasters, those of the process and of what it started.
+    """
 
     name: str
     busy: float = 0.0
+    cpu: float = 0.0
     input_wait: float = 0.0
     output_wait: float = 0.0
     bytes: int = 0
@@ -46,6 +51,7 @@ class StageStats:
         return {
             "stage": self.name,
             "busy_s": self.busy,
+            "cpu_s": self.cpu,
             "waiting_for_input_s": self.input_wait,
             "waiting_for_room_s": self.output_wait,
             "bytes": self.bytes,
@@ -159,6 +165,7 @@ class Pipeline:
             self._fail(error)
         finally:
             stats.busy = time.perf_counter() - start - stats.input_wait - stats.output_wait
+            stats.cpu = time.thread_time()
 
     def _taken(self, source: "queue.Queue[Any] | None", stats: StageStats) -> Iterator[Any]:
         while source is not None:
