@@ -1,8 +1,14 @@
-"""Raw files that are interleaved by line (BIL): GDAL reads their blocks several times, this reads each byte once."""
+"""Raw files that are interleaved by line (BIL) or hold band by band (BSQ): each byte is read once, to its place.
 
+GDAL reads blocks of BIL several times, and copies what it reads of BSQ twice more.
+"""
+
+import os
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from io import FileIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +27,12 @@ ENVI_ENTRIES = {
 
 # Whole lines are read in parts of about this many bytes.
 CHUNK = 8 * 2**20
+# The most places that one call may read to: what Linux and macOS take.
+PIECES = 1024
 
 
-class BilFile:
-    """An uncompressed file whose lines hold all bands, one after the other (BIL).
+class RawFile:
+    """An uncompressed file whose lines hold all bands, one after the other (BIL), or that holds band by band (BSQ).
 
     Parameters
     ----------
@@ -34,26 +42,56 @@ class BilFile:
         Bytes before the first line.
     dtype
         Type of the values as stored, with its byte order.
-    bands, width
-        Bands, and values of each of them in a line.
+    bands, height, width
+        Bands, lines, and values of each band in a line.
+    by_line
+        Whether it is BIL.
     """
 
-    def __init__(self, path: Path, offset: int, dtype: np.dtype[Any], bands: int, width: int) -> None:
+    def __init__(
+        self, path: Path, offset: int, dtype: np.dtype[Any], bands: int, height: int, width: int, by_line: bool
+    ) -> None:
         self._file: FileIO = path.open("rb", buffering=0)
-        self._offset, self._dtype, self._bands, self._width = offset, dtype, bands, width
+        self._offset, self._dtype, self._by_line = offset, dtype, by_line
+        self._bands, self._height, self._width = bands, height, width
 
-    def read(self, bands: Sequence[int], row0: int, row1: int, col0: int, col1: int, out: NDArray[Any]) -> None:
-        """Fill `out`, (B, h, w) of any strides, with the bands of these numbers, from 1.
+    def read(self, bands: Sequence[int], row0: int, row1: int, col0: int, col1: int, out: NDArray[Any]) -> bool:
+        """Fill `out`, (B, h, w) of any strides, with the bands of these numbers, from 1; False if GDAL is to do it.
+
+        That is where BSQ is not copied from whole lines as it is.
 
         Raises
         ------
         OSError
             The file ends before that part does, or cannot be read.
         """
-        if (col0, col1) == (0, self._width):
+        whole = (col0, col1) == (0, self._width)
+        direct = whole and hasattr(os, "preadv") and out.dtype == self._dtype and out.strides[2] == out.itemsize
+        if not self._by_line:
+            for band, plane in zip(bands, out, strict=True) if direct else ():
+                self._read_into(((band - 1) * self._height + row0) * self._width, list(plane))
+            return direct
+        lines, every = out.transpose(1, 0, 2), tuple(bands) == tuple(range(1, self._bands + 1))
+        if direct and every and lines[0].flags.c_contiguous:
+            self._read_into(row0 * self._bands * self._width, list(lines))
+        elif whole:
             self._read_lines(bands, row0, row1, out)
         else:
             self._read_pieces(bands, row0, col0, col1, out)
+        return True
+
+    def _read_into(self, first: int, arrays: Sequence[NDArray[Any]]) -> None:
+        """Fill arrays, each contiguous, with what lies in the file from one value on: nothing is copied twice."""
+        position, left = self._offset + first * self._dtype.itemsize, deque(a.data.cast("B") for a in arrays)
+        while left:
+            got = os.preadv(self._file.fileno(), list(islice(left, PIECES)), position)
+            if not got:
+                raise OSError("the file ends too early")
+            position += got
+            while left and got >= len(left[0]):
+                got -= len(left.popleft())
+            if got:
+                left[0] = left[0][got:]
 
     def _read_lines(self, bands: Sequence[int], row0: int, row1: int, out: NDArray[Any]) -> None:
         size = self._bands * self._width
@@ -92,15 +130,17 @@ def envi_tags(dataset: Any) -> dict[str, str]:
     return {key.lower(): text for key, text in dataset.tags(ns="ENVI").items()}
 
 
-def open_bil(dataset: Any) -> BilFile | None:
-    """Return the file behind an open ENVI raster that is interleaved by line; None for any other raster."""
+def open_raw(dataset: Any) -> RawFile | None:
+    """Return the file behind an open ENVI raster, BIL or BSQ; None for any other raster."""
     header, path = envi_tags(dataset), Path(dataset.name)
     plain = header.get("file_compression", "0") == "0" and "major_frame_offsets" not in header
-    if dataset.driver != "ENVI" or header.get("interleave", "").lower() != "bil" or not plain or not path.is_file():
+    interleave = header.get("interleave", "").lower()
+    if dataset.driver != "ENVI" or interleave not in ("bil", "bsq") or not plain or not path.is_file():
         return None
     order = ">" if header.get("byte_order", "0").strip() != "0" else "<"
     dtype = np.dtype(dataset.dtypes[0]).newbyteorder(order)
-    return BilFile(path, header_offset(header), dtype, dataset.count, dataset.width)
+    size = dataset.count, dataset.height, dataset.width
+    return RawFile(path, header_offset(header), dtype, *size, by_line=interleave == "bil")
 
 
 def header_offset(header: dict[str, str]) -> int:

@@ -38,7 +38,7 @@ from spectraldiff_runtime.scene.band_metadata import (
 )
 from spectraldiff_runtime.scene.band_metadata import read_wavelengths as read_wavelengths
 from spectraldiff_runtime.scene.clouds import Clouds, hide_clouds
-from spectraldiff_runtime.scene.envi import open_bil, size_warnings
+from spectraldiff_runtime.scene.envi import open_raw, size_warnings
 from spectraldiff_runtime.scene.file_state import files_state
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE as NODATA_OF_FILE
 from spectraldiff_runtime.scene.nodata import Nodata as Nodata
@@ -125,7 +125,7 @@ class RasterScene:
             raise
 
     def _describe(self, bands: BandChoice, nodata: Nodata) -> None:
-        self._lines = open_bil(self._dataset)
+        self._raw = open_raw(self._dataset)
         self._describe_file(nodata)
         self._choose(self._good_bands(bands) if bands is None or isinstance(bands, str) else bands)
         if bands is None or isinstance(bands, str):
@@ -257,8 +257,7 @@ class RasterScene:
 
     def _fill(self, row0: int, row1: int, col0: int, col1: int, out: NDArray[Any]) -> None:
         """Fill `out` with stored values."""
-        if self._lines is not None:
-            self._lines.read(self.bands, row0, row1, col0, col1, out)
+        if self._raw is not None and self._raw.read(self.bands, row0, row1, col0, col1, out):
             return
         # GDAL would read a file that is interleaved by line once for each few bands.
         step = 1 if self._by_rows else row1 - row0
@@ -330,9 +329,9 @@ class RasterScene:
 
     def close(self) -> None:
         """Close the file."""
-        lines = getattr(self, "_lines", None)
-        if lines is not None:
-            lines.close()
+        raw = getattr(self, "_raw", None)
+        if raw is not None:
+            raw.close()
         with quiet_gdal():
             self._dataset.close()
 

@@ -1,4 +1,6 @@
-"""ENVI files: their headers, and those that are interleaved by line."""
+"""ENVI files: their headers, and those that are interleaved by line or hold band by band."""
+
+import os
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import rasterio
 
 from spectraldiff_runtime.errors import SceneError
 from spectraldiff_runtime.gdal import quiet_gdal
-from spectraldiff_runtime.scene.envi import envi_grid, envi_wavelengths, header_offset, open_bil
+from spectraldiff_runtime.scene.envi import envi_grid, envi_wavelengths, header_offset, open_raw
 from spectraldiff_runtime.scene.raster import RasterScene
 
 HEADER = """ENVI
@@ -23,11 +25,12 @@ byte order = {order}
 
 @pytest.fixture
 def write_lines(tmp_path):
-    """Write (B, H, W) values line by line, with a rim of other bytes before them."""
+    """Write (B, H, W) values line by line or band by band, with a rim of other bytes before them."""
 
     def write(values, kind, order=0, offset=0, interleave="bil", more=""):
         path = tmp_path / "scene.img"
-        stored = values.transpose(1, 0, 2).astype(values.dtype.newbyteorder("<>"[order]))
+        ordered = values if interleave.lower() == "bsq" else values.transpose(1, 0, 2)
+        stored = ordered.astype(values.dtype.newbyteorder("<>"[order]))
         path.write_bytes(b"x" * offset + stored.tobytes())
         text = HEADER.format(*values.shape, offset=offset, kind=kind, interleave=interleave, order=order)
         path.with_suffix(".hdr").write_text(text + more)
@@ -40,20 +43,57 @@ def values_of(dtype, shape=(5, 6, 4)):
     return np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
 
 
-@pytest.mark.parametrize("interleave", ["bil", "BIL", "Bil"])
+@pytest.mark.parametrize("interleave", ["bil", "BIL", "Bil", "bsq", "BSQ"])
 @pytest.mark.parametrize(("order", "offset"), [(0, 0), (1, 0), (0, 13), (1, 7)])
 @pytest.mark.parametrize(("kind", "dtype"), [(1, "u1"), (2, "i2"), (12, "u2"), (3, "i4"), (4, "f4"), (5, "f8")])
 def test_every_type_and_byte_order(write_lines, kind, dtype, order, offset, interleave):
     values = values_of(dtype)
     path = write_lines(values, kind, order, offset, interleave)
     with quiet_gdal(), rasterio.open(path) as dataset:
-        lines = open_bil(dataset)
+        lines = open_raw(dataset)
         assert lines is not None
         lines.close()
         np.testing.assert_array_equal(dataset.read(), values)  # GDAL sees the same file
     with RasterScene(path) as scene:
         np.testing.assert_array_equal(scene.read(0, 6, 0, 4), values)
         np.testing.assert_array_equal(scene.read(2, 5, 1, 3), values[:, 2:5, 1:3])
+        for part in (rows_in_memory(values[:, 2:5]), np.empty((4, 3, 5), dtype).transpose(2, 1, 0)):
+            assert scene.read(2, 5, 0, 4, out=part) is part
+            np.testing.assert_array_equal(part, values[:, 2:5])
+    with RasterScene(path, bands=(5, 2)) as scene:
+        np.testing.assert_array_equal(scene.read(1, 6, 0, 4, out=rows_in_memory(values[:2, 1:])), values[[4, 1], 1:])
+
+
+def rows_in_memory(values):
+    """Return room for values, (B, h, w), where all bands of a row are adjacent, as in a part of a map."""
+    bands, height, width = values.shape
+    return np.zeros((height, bands, width), values.dtype).transpose(1, 0, 2)
+
+
+@pytest.mark.parametrize("interleave", ["bil", "bsq"])
+def test_whole_lines_come_in_pieces_of_any_size(write_lines, monkeypatch, interleave):
+    values = values_of("u2")
+    real = os.preadv
+
+    def slow(file, places, position):
+        asked.append(len(places))
+        return real(file, [places[0][:5]], position)
+
+    asked: list[int] = []
+    monkeypatch.setattr("spectraldiff_runtime.scene.envi.os.preadv", slow)
+    monkeypatch.setattr("spectraldiff_runtime.scene.envi.PIECES", 2)
+    with RasterScene(write_lines(values, 12, offset=3, interleave=interleave)) as scene:
+        np.testing.assert_array_equal(scene.read(1, 6, 0, 4, out=rows_in_memory(values[:, 1:])), values[:, 1:])
+    assert len(asked) > 5
+    assert max(asked) == 2
+
+
+@pytest.mark.parametrize("interleave", ["bil", "bsq"])
+def test_systems_that_read_to_one_place_at_a_time(write_lines, monkeypatch, interleave):
+    values = values_of("u2")
+    monkeypatch.delattr("spectraldiff_runtime.scene.envi.os.preadv")
+    with RasterScene(write_lines(values, 12, interleave=interleave)) as scene:
+        np.testing.assert_array_equal(scene.read(0, 6, 0, 4), values)
 
 
 @pytest.mark.parametrize("style", [str.upper, str.title, str.capitalize])
@@ -96,9 +136,9 @@ def test_lines_are_read_in_parts(write_lines, monkeypatch):
         np.testing.assert_array_equal(scene.read(1, 23, 0, 4), values[[4, 0], 1:])
 
 
-@pytest.mark.parametrize("part", [(0, 6, 0, 4), (5, 6, 3, 4)])
-def test_a_file_that_shrinks_while_it_is_read(write_lines, part):
-    path = write_lines(values_of("u2"), 12)
+@pytest.mark.parametrize(("interleave", "part"), [("bil", (0, 6, 0, 4)), ("bil", (5, 6, 3, 4)), ("bsq", (0, 6, 0, 4))])
+def test_a_file_that_shrinks_while_it_is_read(write_lines, interleave, part):
+    path = write_lines(values_of("u2"), 12, interleave=interleave)
     with RasterScene(path) as scene:
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(SceneError, match=r"ends too early.*cut short"):
@@ -107,9 +147,9 @@ def test_a_file_that_shrinks_while_it_is_read(write_lines, part):
 
 def test_other_files_are_left_to_gdal(write_scene, write_lines):
     compressed = write_lines(values_of("u2"), 12, more="major frame offsets = {1, 1}\n")
-    for path in (write_scene(), write_scene("bsq.img", driver="ENVI", interleave="bsq"), compressed):
+    for path in (write_scene(), write_scene("bip.img", driver="ENVI", interleave="bip"), compressed):
         with quiet_gdal(), rasterio.open(path) as dataset:
-            assert open_bil(dataset) is None
+            assert open_raw(dataset) is None
 
 
 def test_another_format_that_is_interleaved_by_line(tmp_path):
