@@ -46,7 +46,7 @@ from spectraldiff_runtime.errors import SpectralDiffError
 from spectraldiff_runtime.model.engine import Model
 
 BEGIN, END = "<!-- begin: python -m benchmarks.ladder -->", "<!-- end: python -m benchmarks.ladder -->"
-TREES, TILE, ROUNDS, TIMED_PIXELS = 100, 128, 7, 16_384
+TREES, TILE, ROUNDS, TIMED_PIXELS = 100, 256, 5, 16_384
 # The cases of `benchmarks.scenes` on which rungs are compared; files are made and timed on the first.
 COMPARED = ("Indian Pines, paper", "Indian Pines, per-class:10", "EnMAP Potsdam", "Salinas-A, per-class:5")
 

@@ -135,7 +135,8 @@ def _export_parts(model: DeployedClassifier) -> tuple[onnx.ModelProto, ...]:
 
 
 def _export(part: nn.Module, example: Tensor, dynamic: Sequence[int], name: str, outputs: Sequence[str]) -> Any:
-    with quiet():
+    # Without its cache of tensors, whose keys take the longest: sizes are formulas, to be simplified for each of them.
+    with quiet(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
         # Traced here: left to itself, the ONNX exporter of some versions (PyTorch 2.11) knows too little of sizes.
         traced = torch.export.export(part, (example,), dynamic_shapes=(dict.fromkeys(dynamic, DYNAMIC),), strict=False)
         program = torch.onnx.export(
