@@ -340,14 +340,17 @@ def main() -> None:
     for layout in options.layouts:
         small = scene_path(options.folder, layout, SMALL, bands)
         write_mosaic(pines, small, SMALL, layout, bands)
-        program = [map_and_watch(small, model, out, extra) for _ in range(2)][1]  # the first may compile kernels
+        checkouts = [None, options.before] if options.before else [None]
+        programs = [
+            [map_and_watch(small, model, out, extra, checkout=checkout) for _ in range(2)][1]  # the first may compile
+            for checkout in checkouts
+        ]
         for size in options.sizes:
             scene = scene_path(options.folder, layout, size, bands)
             if not scene.exists():
                 write_mosaic(pines, scene, size, layout, bands)
-            checkouts = [None, options.before] if options.before else [None]
             found = [
-                [map_and_watch(scene, model, out, extra, program, checkout) for checkout in checkouts]
+                [map_and_watch(scene, model, out, extra, *ways) for ways in zip(programs, checkouts, strict=True)]
                 for _ in range(options.repeats)
             ]
             now, *before = (median(list(some)) for some in zip(*found, strict=True))
