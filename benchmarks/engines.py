@@ -1,11 +1,12 @@
 """Run a model file with each engine that is installed, and compare classes, probabilities and time with ONNX Runtime.
 
-The tile is a part of Indian Pines, mirrored at its edges. OpenVINO (`pip install openvino`) computes in float32, and as
-it does by default, which on processors with AMX is bfloat16. onnxruntime-web runs under node (`npm install
-onnxruntime-web`, `--web FOLDER`). The reference evaluator of the package onnx is slow and gets a small tile. One thread
-each.
+The tile is a part of Indian Pines, mirrored at its edges. OpenVINO (`pip install openvino`) computes in float32, in
+bfloat16, and as it does by default, bfloat16 where the processor has it. onnxruntime-web runs under node (`npm
+install onnxruntime-web`, `--web FOLDER`). The reference evaluator of the package onnx is slow and gets a small tile. One
+thread each. The time is CPU time where an engine runs in this process.
 
     python -m benchmarks.engines --model demo/model.onnx --web web
+    python -m benchmarks.engines --model demo/model.onnx --side 192
 """
 
 import argparse
@@ -33,6 +34,7 @@ from spectraldiff_runtime.window import reflect
 
 RUNS, SIDE, SMALL = 5, 48, 2
 OUTPUTS = ["classes", "probabilities"]
+PRECISIONS = {"f32": "float32", "bf16": "bfloat16", None: "default"}
 Arrays = list[NDArray[Any]]
 
 
@@ -61,9 +63,9 @@ def timed(run: Callable[[], Arrays], runs: int = RUNS) -> tuple[Arrays, list[flo
     """Run once to warm up and then `runs` times."""
     outputs, seconds = run(), []
     for _ in range(runs):
-        start = time.perf_counter()
+        start = time.process_time()
         outputs = run()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return outputs, seconds
 
 
@@ -86,7 +88,7 @@ def reference_evaluator(model: Path, tile: NDArray[np.float32]) -> Found:
 
 
 def openvino(model: Path, tile: NDArray[np.float32], precision: str | None) -> Found | None:
-    """Run OpenVINO, in float32 or as it does by default; None where it is not installed."""
+    """Run OpenVINO, in a precision of `PRECISIONS`; None where it is not installed."""
     try:
         import openvino as ov
     except ImportError:
@@ -100,8 +102,7 @@ def openvino(model: Path, tile: NDArray[np.float32], precision: str | None) -> F
         found = compiled({"tile": tile})
         return [np.asarray(found[name]) for name in OUTPUTS]
 
-    name = "OpenVINO, default" if precision is None else "OpenVINO, float32"
-    return Found(name, ov.__version__.partition("-")[0], *timed(run))
+    return Found(f"OpenVINO, {PRECISIONS[precision]}", ov.__version__.partition("-")[0], *timed(run))
 
 
 def web(model: Path, tile: NDArray[np.float32], folder: Path | None) -> Found | None:
@@ -134,15 +135,16 @@ def line(found: Found, measure: Found) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--side", type=int, default=SIDE, help="pixels along a side of the tile, without the halo")
     parser.add_argument("--web", type=Path, help="folder in which onnxruntime-web was installed")
     given = parser.parse_args()
     card = read_card(given.model)
-    tile, small = (tile_of(card, side) for side in (SIDE, SMALL))
+    tile, small = (tile_of(card, side) for side in (given.side, SMALL))
     measure, low = onnx_runtime(given.model, tile), onnx_runtime(given.model, small)
     print("| Engine | Version | Pixels | Equal classes | Largest difference | Time / ONNX Runtime |")
     print("|---|---|---|---|---|---|")
     print(line(measure, measure))
-    for precision in ("f32", None):
+    for precision in PRECISIONS:
         found = openvino(given.model, tile, precision)
         print("OpenVINO is not installed" if found is None else line(found, measure))
     found = web(given.model, tile, given.web)
