@@ -2,8 +2,8 @@
 
 The tile is a part of Indian Pines, mirrored at its edges. OpenVINO (`pip install openvino`) computes in float32, in
 bfloat16, and as it does by default, bfloat16 where the processor has it. onnxruntime-web runs under node (`npm
-install onnxruntime-web`, `--web FOLDER`). The reference evaluator of the package onnx is slow and gets a small tile. One
-thread each. The time is CPU time where an engine runs in this process.
+install onnxruntime-web`, `--web FOLDER`). The reference evaluator of the package onnx is slow and gets a small tile.
+One thread each. The time is CPU time where an engine runs in this process.
 
     python -m benchmarks.engines --model demo/model.onnx --web web
     python -m benchmarks.engines --model demo/model.onnx --side 192
