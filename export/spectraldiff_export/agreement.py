@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from spectraldiff_export.fp16 import halved
 from spectraldiff_export.int8 import quantised
-from spectraldiff_runtime.errors import VerificationError
+from spectraldiff_runtime.errors import UsageError, VerificationError
+from spectraldiff_runtime.model.card import PRECISIONS
 from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.model.instructions import processor
 
@@ -42,6 +43,14 @@ class Agreement:
     oa: float | None
     oa_fp32: float | None
     processor: str = ""
+
+
+def check_precision(out: Path, precision: str) -> None:
+    """Raise UsageError where there is no such precision, or not in a file of that name."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"there is no precision '{precision}': choose one of {', '.join(PRECISIONS)}")
+    if precision != PRECISIONS[0] and out.suffix.lower() != ".onnx":
+        raise UsageError(f"--precision {precision} is for ONNX files: name '{out}' with the suffix .onnx, or drop it")
 
 
 def lowered(model: onnx.ModelProto, precision: str, tiles: NDArray[np.float32]) -> onnx.ModelProto:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectraldiff.options import RUNS
-from spectraldiff_runtime.cli.options import Json, Overwrite, Quiet, RunsDir, print_json, say, training_package
+from spectraldiff_runtime.cli.options import Json, Overwrite, Quiet, RunsDir, print_json, say, training_package, warn
 
 if TYPE_CHECKING:
     from spectraldiff_export import Export
@@ -45,6 +45,18 @@ def export(
     attribution: Annotated[
         str | None, typer.Option(help="Whom to name; the training scene's by default.", show_default=False)
     ] = None,
+    compact: Annotated[
+        bool,
+        typer.Option("--compact", help="A small network that the model teaches: many times as fast, for its scenes."),
+    ] = False,
+    scenes: Annotated[
+        list[Path] | None,
+        typer.Option("--scenes", help="With --compact: further scenes to map; no labels.", show_default=False),
+    ] = None,
+    more: Annotated[list[Path] | None, typer.Argument(hidden=True, metavar="[SCENE]...")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --compact: write it also where it agrees too little with the model.")
+    ] = False,
     runs_dir: RunsDir = RUNS,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -54,7 +66,13 @@ def export(
 
     The file holds the whole computation from raw pixels to classes, the weights and the model card. It is compared with
     PyTorch on pixels of the training scene and appears under its name when both agree. A lower precision must give the
-    class of fp32 at 99.7 % of them and lose at most 0.1 points of overall accuracy. Next to model.onnx come model.json,
+    class of fp32 at 99.7 % of them and lose at most 0.1 points of overall accuracy.
+
+    --compact writes a small network instead, taught by the model on windows of the run's scenes and of those named
+    with --scenes. It knows the ground that it was shown: `sdiff map` says so where it maps another scene. It is
+    compared with the model on ground that is held out, and on the test pixels.
+
+    Next to model.onnx come model.json,
     a STAC item, and model.md, a model card for people; `sdiff info` makes both again.
     """
     from spectraldiff_runtime.atomic import check_output
@@ -63,22 +81,36 @@ def export(
     with training_package("export"):
         from spectraldiff.training.run_folder import open_run
         from spectraldiff_export import check_suffix, export_run
+        from spectraldiff_export.compact.compaction import Reports, compact_options
     check_suffix(out)
     check_output(out, overwrite)
+    options = compact_options(compact, [*_listed(scenes), *_listed(more)], force)
     folder = open_run(run, runs_dir)
     if not quiet:
         say(f"Exporting the run '{folder.path}'")
-    with ProgressLines(shown=not quiet and not draws_bars()) as lines:
-        result = export_run(folder, out, overwrite, precision.value, licence, attribution, program, lines.stage)
+    with ProgressLines(shown=not quiet and (compact or not draws_bars())) as lines:
+        told = Reports(lines.stage, lines.update, warn)
+        result = export_run(folder, out, overwrite, precision.value, licence, attribution, program, told, options)
     if not quiet:
         _summarise(result)
     if json:
         checked = {**vars(result.verification)}
         facts: dict[str, Any] = {key: getattr(result.card, key) for key in ("halo", "bands", "precision", "agreement")}
         pages = [str(page) for page in result.pages]
+        if result.compact is not None:
+            facts["compact"] = result.compact.as_dict()
         print_json(
             {"out": out, "pages": pages, "run": folder.path, "bytes": result.size, **facts, "verification": checked}
         )
+
+
+def _listed(paths: list[Path] | None) -> list[Path]:
+    """Return scenes; a pattern of names that no shell expanded stands for the files that match."""
+    found: list[Path] = []
+    for path in paths or ():
+        matches = [] if path.exists() else sorted(path.parent.glob(path.name))
+        found += matches or [path]
+    return found
 
 
 def _summarise(result: "Export") -> None:
@@ -93,6 +125,11 @@ def _summarise(result: "Export") -> None:
         f"Verified against PyTorch on {checked.pixels:,} pixels: probabilities differ by {checked.probability:.1e} "
         f"at most{ties}"
     )
+    if result.compact is not None:
+        for line in result.compact.lines([c.name for c in card.classes]):
+            say(line)
+        for reason in result.compact.forced:
+            warn(f"written with --force: {reason}")
     if result.agreement is not None:
         found = result.agreement
         accuracy = "" if found.oa is None else f", OA {100 * found.oa:.2f} and {100 * (found.oa_fp32 or 0):.2f} there"

@@ -51,8 +51,11 @@ class DeployedClassifier(nn.Module):
         members) or `RowClassifier`.
     verdict
         `Verdict`: from all class scores to the three outputs.
+    knows_outside
+        Whether a fourth output says how far pixels are from the training classes.
     """
 
+    knows_outside = False
     __constants__ = ("bands", "halo", "row_by_row")
 
     def __init__(self, classifier: Classifier) -> None:

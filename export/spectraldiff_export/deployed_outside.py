@@ -7,6 +7,7 @@ from torch import Tensor
 
 from spectraldiff.models.classifier import Classifier
 from spectraldiff.models.padding import cropped
+from spectraldiff_export.compact.student import DeployedStudent, Student
 from spectraldiff_export.deployed import DeployedClassifier
 
 
@@ -15,6 +16,8 @@ class DeployedWithOutside(DeployedClassifier):
 
     Its components are the last channels that `front` gives.
     """
+
+    knows_outside = True
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__(classifier)
@@ -33,6 +36,8 @@ class DeployedWithOutside(DeployedClassifier):
         return classes, confidence, probabilities, self.outside.percent(distance)
 
 
-def deployed(classifier: Classifier) -> DeployedClassifier:
-    """Return a trained classifier with all its constants folded."""
+def deployed(classifier: Classifier | Student) -> DeployedClassifier | DeployedStudent:
+    """Return a trained classifier, or a taught student, with all its constants folded."""
+    if isinstance(classifier, Student):
+        return DeployedStudent(classifier)
     return DeployedClassifier(classifier) if classifier.outside is None else DeployedWithOutside(classifier)

@@ -3,9 +3,11 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,18 @@ from spectraldiff.models.normaliser import filled_window
 from spectraldiff.options import RUNS
 from spectraldiff.training.run_folder import SAMPLES, RunFolder, open_run
 from spectraldiff.training.run_model import load_model, load_tensors
-from spectraldiff_export.agreement import Agreement, compare, lowered
+from spectraldiff_export.agreement import Agreement, check_precision, compare, lowered
 from spectraldiff_export.card import card_of
+from spectraldiff_export.compact.compaction import (
+    SILENT,
+    CompactOptions,
+    Reports,
+    check_compact,
+    compact_options,
+    compacted,
+)
+from spectraldiff_export.compact.facts import CompactFacts
+from spectraldiff_export.compact.student import DeployedStudent, Student
 from spectraldiff_export.deepness import deepness_bytes, verify_deepness
 from spectraldiff_export.deployed import DeployedClassifier
 from spectraldiff_export.deployed_outside import deployed
@@ -60,6 +72,8 @@ class Export:
         How a model of lower precision compared with fp32; None for fp32.
     pages
         The STAC item and the page that were written next to it.
+    compact
+        How a compact model was made, and how it compares with its full model; None for a full model.
     """
 
     path: Path
@@ -68,6 +82,7 @@ class Export:
     verification: Verification
     agreement: Agreement | None = None
     pages: tuple[Path, ...] = ()
+    compact: CompactFacts | None = None
 
 
 def export(
@@ -80,6 +95,9 @@ def export(
     licence: str | None = None,
     attribution: str | None = None,
     program: str | None = None,
+    compact: bool = False,
+    scenes: Sequence[str | os.PathLike[str]] = (),
+    force: bool = False,
 ) -> Export:
     """Write a trained model as one file that maps scenes without PyTorch.
 
@@ -100,15 +118,18 @@ def export(
         training scene's attribution if None.
     program
         ``"deepness"`` writes the file as this plugin of QGIS takes it; None as `map_scene` and others take it.
+    compact, scenes, force
+        Whether a small network is written that the model teaches on its scenes and on further `scenes`, which need no
+        labels: many times as fast; and whether it is written also where it agrees too little with its full model.
 
     Raises
     ------
     UsageError, OutputError
-        The suffix or the precision is another, or the file exists.
+        The suffix or the precision is another, options exclude each other, or the file exists.
     RunError
         The run is missing, unfinished or damaged.
     VerificationError
-        The file does not compute what PyTorch does. It is not left.
+        The file does not compute what PyTorch does, or a compact model agrees too little. It is not left.
 
     Examples
     --------
@@ -116,8 +137,12 @@ def export(
     """
     check_suffix(Path(out))
     check_output(Path(out), overwrite)
+    options, told = (
+        compact_options(compact, scenes, force),
+        Reports(warn=lambda text: warnings.warn(text, stacklevel=3)),
+    )
     folder = open_run(None if run is None else Path(run), Path(runs_dir))
-    return export_run(folder, Path(out), overwrite, precision, licence, attribution, program)
+    return export_run(folder, Path(out), overwrite, precision, licence, attribution, program, told, options)
 
 
 def export_run(
@@ -128,9 +153,12 @@ def export_run(
     licence: str | None = None,
     attribution: str | None = None,
     program: str | None = None,
-    begin: Callable[[str], None] = lambda _: None,
+    told: Reports = SILENT,
+    compact: CompactOptions | None = None,
 ) -> Export:
     """Export the model of a finished run, with its STAC item and its page; see `export` and `export_model`.
+
+    With `compact`, a student is exported that the model teaches.
 
     Raises
     ------
@@ -146,9 +174,15 @@ def export_run(
     card = card_of(classifier, facts)
     named = card.attribution if attribution is None else clean_name(attribution)
     card = replace(card, licence=clean_name(licence or ""), attribution=named)
-    return export_model(
-        classifier, card, samples["tiles"], out, overwrite, precision, samples["labels"], begin, program or PAGES
+    tiles, labels, wanted = samples["tiles"], samples["labels"], program or PAGES
+    if compact is None:
+        return export_model(classifier, card, tiles, out, overwrite, precision, labels, told.begin, wanted)
+    check_compact(precision, program)
+    student, card, how, tiles = compacted(
+        run, classifier, card, compact, partial(opened_teacher, classifier, card), told
     )
+    made = export_model(student, card, tiles, out, overwrite, begin=told.begin, wanted=wanted)
+    return replace(made, compact=how)
 
 
 def _pages(out: Path, wanted: str) -> list[Path]:
@@ -158,7 +192,7 @@ def _pages(out: Path, wanted: str) -> list[Path]:
 
 
 def export_model(
-    classifier: Classifier,
+    classifier: Classifier | Student,
     card: ModelCard,
     samples: torch.Tensor,
     out: Path,
@@ -173,7 +207,7 @@ def export_model(
     Parameters
     ----------
     classifier
-        The trained model, on the CPU, float32, in evaluation mode.
+        The trained model, or a student of it, on the CPU, float32, in evaluation mode.
     card
         What the file says about itself.
     samples
@@ -203,7 +237,7 @@ def export_model(
         The file does not compute what PyTorch does, or not closely enough in a lower precision. It is not left.
     """
     encode = _ENCODERS[check_suffix(out)]
-    _check_precision(out, precision)
+    check_precision(out, precision)
     _check_program(out, precision, wanted)
     with PartialFile(out, overwrite) as file, ExitStack() as more:
         pages = [more.enter_context(PartialFile(path, overwrite)) for path in _pages(out, wanted)]
@@ -261,10 +295,17 @@ def opened_export(classifier: Classifier, scene: LabelledScene) -> Iterator["Exp
         "name": scene.name, "classes": class_facts(scene), "wavelengths": None, "nodata": None, "sensor": "",
         "attribution": "", "accuracy": {}, "versions": {},
     }  # fmt: skip
+    with opened_teacher(classifier, card_of(classifier, facts)) as model:
+        yield ExportedModel(model, classifier.fill)
+
+
+@contextmanager
+def opened_teacher(classifier: Classifier, card: ModelCard) -> Iterator[Model]:
+    """Export a model and open the file, on the CPU, with as many threads as PyTorch has; it is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="spectraldiff-") as folder:
         file = Path(folder) / "model.onnx"
-        file.write_bytes(onnx_bytes(deployed(classifier), card_of(classifier, facts).to_json()))
-        yield ExportedModel(Model.open(file, "cpu", torch.get_num_threads()), classifier.fill)
+        file.write_bytes(onnx_bytes(deployed(classifier), card.to_json()))
+        yield Model.open(file, "cpu", torch.get_num_threads())
 
 
 @dataclass(frozen=True)
@@ -314,13 +355,6 @@ class ExportedModel:
         )
 
 
-def _check_precision(out: Path, precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise UsageError(f"there is no precision '{precision}': choose one of {', '.join(PRECISIONS)}")
-    if precision != PRECISIONS[0] and out.suffix.lower() != ".onnx":
-        raise UsageError(f"--precision {precision} is for ONNX files: name '{out}' with the suffix .onnx, or drop it")
-
-
 def _check_program(out: Path, precision: str, wanted: str) -> None:
     if wanted not in ("", PAGES, DEEPNESS):
         raise UsageError(f"no file is written for '{wanted}': choose {DEEPNESS}")
@@ -360,4 +394,7 @@ def check_suffix(out: Path) -> str:
     return suffix
 
 
-_ENCODERS: dict[str, Callable[[DeployedClassifier, str], bytes]] = {".onnx": onnx_bytes, ".pt": torchscript_bytes}
+_ENCODERS: dict[str, Callable[[DeployedClassifier | DeployedStudent, str], bytes]] = {
+    ".onnx": onnx_bytes,
+    ".pt": torchscript_bytes,
+}

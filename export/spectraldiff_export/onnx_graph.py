@@ -15,8 +15,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from spectraldiff_export.compact.student import DeployedStudent
 from spectraldiff_export.deployed import DeployedClassifier
-from spectraldiff_export.deployed_outside import DeployedWithOutside
 from spectraldiff_export.quiet import quiet
 from spectraldiff_runtime import __version__
 from spectraldiff_runtime.classes import HIGHEST_UINT8
@@ -37,7 +37,7 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 DYNAMIC = torch.export.Dim.DYNAMIC
 
 
-def build(model: DeployedClassifier, card: str) -> onnx.ModelProto:
+def build(model: DeployedClassifier | DeployedStudent, card: str) -> onnx.ModelProto:
     """Return the ONNX model with the card in its metadata.
 
     Parameters
@@ -48,7 +48,9 @@ def build(model: DeployedClassifier, card: str) -> onnx.ModelProto:
         The card's JSON.
     """
     with torch.no_grad():
-        nodes, constants, outputs = _scanned(model) if model.row_by_row else _whole(model)
+        nodes, constants, outputs = (
+            _whole(model) if isinstance(model, DeployedStudent) or not model.row_by_row else _scanned(model)
+        )
     graph = helper.make_graph(nodes, "spectraldiff", _inputs(model), outputs, constants)
     facts = ModelCard.from_json(card)
     graph.doc_string = doc_string(facts)
@@ -94,9 +96,9 @@ def _store_shapes(proto: onnx.ModelProto) -> None:
 _Parts = tuple[list[onnx.NodeProto], list[onnx.TensorProto], list[onnx.ValueInfoProto]]
 
 
-def _whole(model: DeployedClassifier) -> _Parts:
+def _whole(model: DeployedClassifier | DeployedStudent) -> _Parts:
     """Return nodes, constants and outputs of a model without loops."""
-    names = (*OUTPUTS, OUTSIDE) if isinstance(model, DeployedWithOutside) else OUTPUTS
+    names = (*OUTPUTS, OUTSIDE) if model.knows_outside else OUTPUTS
     graph = _cleaned(_export(model, example_tile(model), (0, 2, 3), "tile", names), "tile")
     return list(graph.node), list(graph.initializer), _outputs(graph)
 
@@ -117,7 +119,7 @@ def _scanned(model: DeployedClassifier) -> _Parts:
     return nodes, [*front.initializer, *verdict.initializer], _outputs(verdict)
 
 
-def example_tile(model: DeployedClassifier) -> Tensor:
+def example_tile(model: DeployedClassifier | DeployedStudent) -> Tensor:
     """Return a tile to trace with: two of them, so that N is not taken for 1, and oblong, so that its sides differ."""
     return torch.zeros(2, model.bands, 2 * model.halo + 3, 2 * model.halo + 5)
 
@@ -224,7 +226,7 @@ def _value(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(value.name, kind.elem_type, sizes)
 
 
-def _inputs(model: DeployedClassifier) -> list[onnx.ValueInfoProto]:
+def _inputs(model: DeployedClassifier | DeployedStudent) -> list[onnx.ValueInfoProto]:
     shape: list[int | str | None] = ["N", model.bands, "height", "width"]
     return [helper.make_tensor_value_info("tile", TensorProto.FLOAT, shape)]
 
@@ -239,7 +241,7 @@ def _outputs(verdict: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     return [helper.make_tensor_value_info(name, types[name].elem_type, shapes[name]) for name in names]
 
 
-def onnx_bytes(model: DeployedClassifier, card: str) -> bytes:
+def onnx_bytes(model: DeployedClassifier | DeployedStudent, card: str) -> bytes:
     """Return a sealed ONNX file with the card's JSON inside; the same model gives the same bytes."""
     return seal(build(model, card).SerializeToString(deterministic=True))
 

@@ -6,6 +6,7 @@ import io
 import torch
 from torch import nn
 
+from spectraldiff_export.compact.student import DeployedStudent
 from spectraldiff_export.deployed import DeployedClassifier
 from spectraldiff_export.onnx_graph import example_tile
 from spectraldiff_export.quiet import quiet
@@ -14,7 +15,7 @@ from spectraldiff_export.quiet import quiet
 CARD_FILE = "card.json"
 
 
-def torchscript_bytes(model: DeployedClassifier, card: str) -> bytes:
+def torchscript_bytes(model: DeployedClassifier | DeployedStudent, card: str) -> bytes:
     """Return a TorchScript file with the card's JSON as `CARD_FILE`; `torch.jit.load` reads it without this package."""
     buffer = io.BytesIO()
     with torch.no_grad(), quiet():
@@ -22,10 +23,10 @@ def torchscript_bytes(model: DeployedClassifier, card: str) -> bytes:
     return _without_sources(buffer.getvalue())
 
 
-def _scripted(model: DeployedClassifier) -> nn.Module:
+def _scripted(model: DeployedClassifier | DeployedStudent) -> nn.Module:
     """Trace what has no loop and script a loop over rows around it, so that no size is fixed."""
     tile = example_tile(model)
-    if not model.row_by_row:
+    if isinstance(model, DeployedStudent) or not model.row_by_row:
         return _traced(model, tile)
     scripted, rows = copy.copy(model), model.front(tile)
     scores = torch.stack([model.reader(row) for row in rows])

@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectraldiff.models.classifier import Classifier
+from spectraldiff_export.compact.student import Student
 from spectraldiff_export.quiet import quiet
 from spectraldiff_runtime.classes import HIGHEST_UINT8
 from spectraldiff_runtime.errors import ModelFileError, RunError, VerificationError
 from spectraldiff_runtime.model.engine import OUTPUTS, OUTSIDE, Model
 
-# Largest difference of a probability that is put down to rounding.
-TOLERANCE = 1e-4
-# Two classes whose probabilities are closer than this may change places by rounding.
+# Largest difference of a probability that is put down to rounding; a student's matrix amplifies that of bands that are
+# nearly the same.
+TOLERANCE, OF_STUDENTS = 1e-4, 5e-4
+# Two classes whose probabilities are closer than this may change places by rounding; of students, as much more.
 NEAR_TIE = 2 * TOLERANCE
 # Largest difference of a distance from the training that is put down to rounding, as a share of their range.
 ROUNDING = 1e-3
@@ -53,7 +55,7 @@ class Verification:
     near_ties: int
 
 
-def verify(file: Path, classifier: Classifier, samples: Tensor, name: str | None = None) -> Verification:
+def verify(file: Path, classifier: Classifier | Student, samples: Tensor, name: str | None = None) -> Verification:
     """Run a file on real tiles of three sizes (and an oblong one) in two batch sizes and compare it with PyTorch.
 
     Parameters
@@ -81,7 +83,8 @@ def verify(file: Path, classifier: Classifier, samples: Tensor, name: str | None
     wanted = reference(classifier, samples)
     far = None if classifier.outside is None else distances(classifier, samples)
     cases = _cases(classifier.halo, samples, wanted, far)
-    found = [_compare(title, run, tiles, expected, ends) for tiles, expected, ends in cases]
+    most = OF_STUDENTS if isinstance(classifier, Student) else TOLERANCE
+    found = [_compare(title, run, tiles, expected, ends, most) for tiles, expected, ends in cases]
     return Verification(
         batches=len(found),
         pixels=sum(v.pixels for v in found),
@@ -92,7 +95,7 @@ def verify(file: Path, classifier: Classifier, samples: Tensor, name: str | None
 
 
 @torch.no_grad()
-def reference(classifier: Classifier, tiles: Tensor) -> NDArray[np.float32]:
+def reference(classifier: Classifier | Student, tiles: Tensor) -> NDArray[np.float32]:
     """Return PyTorch's probabilities, (N, K, h, w), of raw tiles (N, B, h + 2 halo, w + 2 halo), one by one.
 
     They are computed in float64, so that only the file's own rounding counts.
@@ -103,7 +106,7 @@ def reference(classifier: Classifier, tiles: Tensor) -> NDArray[np.float32]:
 
 
 @torch.no_grad()
-def distances(classifier: Classifier, tiles: Tensor) -> NDArray[np.uint8]:
+def distances(classifier: Classifier | Student, tiles: Tensor) -> NDArray[np.uint8]:
     """Return the least and the most percents, (N, 2, h, w), that rounding may make of PyTorch's distance.
 
     As `reference`, in float64.
@@ -111,15 +114,14 @@ def distances(classifier: Classifier, tiles: Tensor) -> NDArray[np.uint8]:
     exact = copy.deepcopy(classifier).double()
     found = []
     for tile in tiles.double():
-        features = exact.extractor(exact.normaliser(tile[None]))
-        distance = exact.distance_of(features)
+        distance = exact.distance_at(tile[None])
         slack = ROUNDING * (exact.outside.steps[-1] - exact.outside.steps[0])  # type: ignore[union-attr]
         ends = (distance - slack, distance + slack)
         found.append(torch.stack([exact.outside.percent(end) for end in ends], 1))  # type: ignore[union-attr]
     return np.asarray(torch.cat(found).numpy())
 
 
-def _check_samples(classifier: Classifier, samples: Tensor) -> None:
+def _check_samples(classifier: Classifier | Student, samples: Tensor) -> None:
     least, bands = 2 * classifier.halo + 3, len(classifier.fill)
     count, found, height, width = samples.shape if samples.ndim == 4 else (0, 0, 0, 0)
     if count < 2 or found != bands or height != width or height < least:
@@ -177,8 +179,9 @@ def _compare(
     tiles: NDArray[np.float32],
     wanted: NDArray[np.float32],
     far: NDArray[np.uint8] | None,
+    most: float = TOLERANCE,
 ) -> Verification:
-    """Compare one batch: outputs, types and shapes, then values."""
+    """Compare one batch: outputs, types and shapes, then values, which may differ by `most`."""
     try:
         outputs = run(tiles)
     except MemoryError:
@@ -197,9 +200,9 @@ def _compare(
     return Verification(
         batches=1,
         pixels=classes.size,
-        probability=_difference(title, "probabilities", probabilities, wanted),
-        confidence=_difference(title, "confidence", confidence, wanted.max(1)),
-        near_ties=_compare_classes(title, classes, probabilities, wanted),
+        probability=_difference(title, "probabilities", probabilities, wanted, most),
+        confidence=_difference(title, "confidence", confidence, wanted.max(1), most),
+        near_ties=_compare_classes(title, classes, probabilities, wanted, most),
     )
 
 
@@ -227,19 +230,19 @@ def _check_outside(title: str, found: NDArray[Any], ends: NDArray[np.uint8]) -> 
         )
 
 
-def _difference(title: str, name: str, found: NDArray[Any], wanted: NDArray[np.float32]) -> float:
+def _difference(title: str, name: str, found: NDArray[Any], wanted: NDArray[np.float32], most: float) -> float:
     """Return the largest absolute difference; VerificationError where it is no rounding."""
     largest = float(np.abs(found - wanted).max())
-    if not largest <= TOLERANCE:  # NaN too
+    if not largest <= most:  # NaN too
         raise VerificationError(
             f"{title} differs from PyTorch by {largest:.3g} in {name} on the run's sample tiles: "
-            f"wanted {TOLERANCE:g} at most; it is not written"
+            f"wanted {most:g} at most; it is not written"
         )
     return largest
 
 
 def _compare_classes(
-    title: str, classes: NDArray[Any], probabilities: NDArray[np.float32], wanted: NDArray[np.float32]
+    title: str, classes: NDArray[Any], probabilities: NDArray[np.float32], wanted: NDArray[np.float32], most: float
 ) -> int:
     """Return the number of near-ties decided otherwise than by PyTorch."""
     torn = int((classes != probabilities.argmax(1) + 1).sum())
@@ -250,7 +253,7 @@ def _compare_classes(
     differ = classes != wanted.argmax(1) + 1
     best = np.sort(wanted, axis=1)[:, -2:]
     margin = best[:, -1] - best[:, 0]
-    wrong = int((differ & (margin > NEAR_TIE)).sum())
+    wrong = int((differ & (margin > NEAR_TIE * most / TOLERANCE)).sum())
     if wrong:
         raise VerificationError(
             f"{title} gives another class than PyTorch at {wrong} of {classes.size} pixels, "

@@ -128,6 +128,7 @@ def _model_facts(path: Path, card: "ModelCard") -> dict[str, Any]:
         "acquired": card.acquired,
         "created": card.created,
         "accuracy": card.accuracy,
+        "compact": None if card.compact is None else dict(card.compact),
         "attribution": card.attribution,
         "licence": card.licence,
         "versions": card.versions,

@@ -270,6 +270,10 @@ class Classifier(nn.Module):
         assert self.outside is not None
         return self.outside.percent(self.distance_of(features))
 
+    def distance_at(self, tile: Tensor) -> Tensor:
+        """Map raw pixels (N, B, T, T) to the distance from the training classes, (N, 1, h, w), as large as scores."""
+        return self.distance_of(self.extractor(self.normaliser(tile)))
+
     def distance_of(self, features: Tensor) -> Tensor:
         """Map features to the distance from the training classes, (N, 1, h, w), as large as scores."""
         assert self.outside is not None

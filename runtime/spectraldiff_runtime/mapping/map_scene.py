@@ -24,6 +24,7 @@ from spectraldiff_runtime.mapping.result import MapResult as MapResult
 from spectraldiff_runtime.mapping.sensor_geometry import gathered, held_for_map, on_map, sensor_region
 from spectraldiff_runtime.mapping.stages import map_block as map_block
 from spectraldiff_runtime.mapping.stages import warm_up
+from spectraldiff_runtime.mapping.unit_check import taught_warning
 from spectraldiff_runtime.messages import one_line
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.model.engine import Model
@@ -204,6 +205,9 @@ def _map(
         model.check_outside()
     with request.source.open(scene, model.card, callbacks.warn) as opened:
         _check_resumable(opened, request)
+        unknown = taught_warning(model.card, opened)
+        if unknown is not None:
+            callbacks.warn(unknown)
         laid = on_map(opened)
         region = request.region.find(laid)
         read = sensor_region(opened, laid, region)

@@ -72,6 +72,9 @@ class ModelCard:
     scales, offsets
         Of the bands of the training scene: stored value x scale + offset is in `units`; None where the file has none.
         With `scaled`, the values of `stored` are the results.
+    compact
+        Of a compact model: the scenes that it was taught on, each with name and mark, and how it compares with its
+        full model on ground that was held out and on ground that was shown; None for a full model.
     """
 
     name: str
@@ -105,6 +108,7 @@ class ModelCard:
     scenes: tuple[str, ...] | None = None
     scales: tuple[float, ...] | None = None
     offsets: tuple[float, ...] | None = None
+    compact: Mapping[str, Any] | None = None
     format: int = FORMAT
 
     @property
@@ -170,6 +174,9 @@ def _checked(raw: Mapping[str, Any], name: str) -> ModelCard:
     for key in ("band_names", "scenes"):
         known[key] = None if raw.get(key) is None else tuple(map(clean_name, raw[key]))
     known["scaled"] = bool(raw.get("scaled"))
+    if raw.get("compact") is not None:
+        named = [{**one, "name": clean_name(one["name"])} for one in raw["compact"]["scenes"]]
+        known["compact"] = {**raw["compact"], "scenes": named}
     known["units"] = raw.get("units") or ""
     known["precision"] = raw.get("precision") or PRECISIONS[0]
     return ModelCard(**{"nodata": None, **known})
@@ -240,6 +247,17 @@ def _is_agreement(value: Any) -> bool:
     return _are_facts(value) and _or_none(_is_text(NAME))(value.get("processor"))
 
 
+def _is_compact(value: Any) -> bool:
+    """Whether it names the scenes that a compact model was taught on."""
+    scenes = value.get("scenes") if isinstance(value, dict) else None
+    text = _is_text(NAME)
+    return (
+        isinstance(scenes, list)
+        and len(scenes) >= 1
+        and all(isinstance(one, dict) and text(one.get("name")) and text(one.get("mark")) for one in scenes)
+    )
+
+
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "name": (f"a name of at most {NAME} characters", _is_text(NAME)),
     "preset": (f"a name of at most {NAME} characters", _is_text(NAME)),
@@ -261,6 +279,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "fwhm": ("a list of numbers from 0 or null", _or_none(_are(lambda v: _is_number(v) and v >= 0))),
     "precision": ("fp32, fp16 or int8", lambda v: v is None or v in PRECISIONS),
     "agreement": ("a mapping with numbers as oa and a name as processor, or null", _or_none(_is_agreement)),
+    "compact": ("a mapping whose scenes have names and marks, or null", _or_none(_is_compact)),
     "workspace": ("a positive number or null", _or_none(_is_positive)),
     "bounds": ("west, south, east and north in degrees, or null", _or_none(_is_box)),
     "pixel_size": ("two positive numbers or null", _or_none(lambda v: _are(_is_positive)(v) and len(v) == 2)),

@@ -26,6 +26,7 @@ def model_page(card: ModelCard, name: str) -> str:
         ("Data", _data(card)),
         ("Split and leakage", _split(card.accuracy or {})),
         ("Accuracy", _accuracy(card)),
+        *([("Compact model", _compact(card, card.compact))] if card.compact else []),
         ("Intended use", _use(card, name)),
         ("Limits", _limits(card)),
         ("Classes", _classes(card)),
@@ -68,8 +69,9 @@ def _plain(text: str) -> str:
 
 def _summary(card: ModelCard) -> str:
     how = "features of a diffusion model and " if card.features == "diffusion" else ""
+    by = "a small network that was taught by " if card.compact else "by "
     return (
-        f"One ONNX file that turns tiles of {card.bands} bands into maps of {len(card.classes)} classes, by {how}an "
+        f"One ONNX file that turns tiles of {card.bands} bands into maps of {len(card.classes)} classes, {by}{how}an "
         f"ensemble of classifiers (preset {_plain(card.preset)}, {card.precision}). It depends on {card.halo} pixels "
         "around a pixel.\n"
     )
@@ -144,6 +146,44 @@ def _interval(found: Mapping[str, Any], key: str, factor: int) -> str:
     if not isinstance(ends, Sequence) or isinstance(ends, str) or len(ends) != 2:
         return "not computed"
     return f"{factor * ends[0]:.2f} to {factor * ends[1]:.2f}"
+
+
+def _compact(card: ModelCard, facts: Mapping[str, Any]) -> str:
+    """Say what a compact model was taught on, and how it compares with its full model."""
+    parts = []
+    for title, key in (("held out, of a student that was taught on the rest", "held_out"), ("shown", "shown")):
+        found = facts.get(key)
+        found = found if isinstance(found, dict) else {}
+        figures = [_percent(found.get(one)) for one in ("agreement", "confident_agreement", "oa", "oa_full")]
+        parts.append((f"Ground that was {title}", found.get("pixels"), *figures))
+    head = ("Compared on", "Pixels", "Agreement (%)", "Where the full model is confident (%)", "OA (%)",
+            "The full model's OA (%)")  # fmt: skip
+    scenes = ", ".join(f"'{_plain(one['name'])}'" for one in facts["scenes"])
+    lines = [
+        f"It was taught on {scenes}, and knows little of other ground: `sdiff map` warns where it maps another scene.",
+        _table(head, parts),
+        _table(("Class", "Agreement, held out (%)", "Agreement, shown (%)", "Accuracy (%)", "The full model's (%)"),
+               _rows_of_classes(card, facts)),
+        *(f"It was written with --force: {_plain(str(one))}." for one in _listed(facts.get("forced"))),
+    ]  # fmt: skip
+    return "\n\n".join(lines)
+
+
+def _rows_of_classes(card: ModelCard, facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    held, shown = (_listed((facts.get(key) or {}).get("classes")) for key in ("held_out", "shown"))
+    return [
+        (c.name, _percent(_listed(one)[0]), *map(_percent, _listed(two)))
+        for c, one, two in zip(card.classes, held, shown, strict=False)
+        if _listed(one)
+    ]
+
+
+def _listed(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _percent(share: object) -> str:
+    return f"{100 * share:.2f}" if isinstance(share, int | float) else "-"
 
 
 def _use(card: ModelCard, name: str) -> str:

@@ -37,6 +37,8 @@ def said(model, card, cube, write_scene):
 
     mapped(cube * np.float32(1e-4))
     mapped(np.zeros((8, 8, 7), np.uint16), nodata=0)
+    taught = {"scenes": [{"name": f"line {number}", "mark": "of another"} for number in range(4)]}
+    mapped(cube, replace(model, card=replace(card, compact=taught)))
     mapped(cube, min_confidence=1.0)
     spoilt = cube.astype(np.float32)
     spoilt[4, 6, 2] = -3.4028235e38

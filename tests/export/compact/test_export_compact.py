@@ -1,0 +1,111 @@
+"""`sdiff export --compact`: one file that maps the run's scene nearly as its full model, and says what it knows."""
+
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from io import StringIO
+
+import numpy as np
+import pytest
+from rasterio import open as opened
+
+from spectraldiff_export.compact import check
+from spectraldiff_runtime import Model, map_scene
+from spectraldiff_runtime.cli import run as run_sdiff
+from spectraldiff_runtime.model.model_file import read_card
+
+
+@pytest.fixture(scope="module")
+def other(tiny_scene, tmp_path_factory):
+    """Another scene of the same sensor, without labels."""
+    cube = np.concatenate([tiny_scene.cube[::-1], tiny_scene.cube[:, ::-1]])
+    path = tmp_path_factory.mktemp("lines") / "other.tif"
+    replace(tiny_scene, cube=cube, labels=np.zeros(cube.shape[:2], np.uint8)).write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tiny_run, other, tmp_path_factory):
+    """A compact model that was taken in spite of what it is: the tiny model is confident of little."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check, "AGREEMENT", 1.01)
+        patch.setattr(check, "CONFIDENT", 0.3)
+        out = tmp_path_factory.mktemp("compact") / "compact.onnx"
+        arguments = ["export", "--run", tiny_run.path, "--compact", "--scenes", other.parent / "oth*.tif", "--out", out]
+        with redirect_stdout(StringIO()) as stdout, redirect_stderr(StringIO()) as stderr:
+            code = run_sdiff([str(one) for one in [*arguments, "--force", "--json"]])
+    assert code == 0, stderr.getvalue()
+    return out, json.loads(stdout.getvalue())["compact"], stderr.getvalue()
+
+
+def test_what_is_known_of_a_compact_model_is_said_everywhere(made):
+    out, found, stderr = made
+    stages = ["Scenes", "Full model on the ground", "Teaching on four fifths", "Teaching on all", "Comparison with the"]
+    assert all(stage in stderr for stage in stages)
+    card = read_card(out)
+    assert card.compact == found
+    assert [(one["name"], one["whole"]) for one in found["scenes"]] == [("scene", True), ("other", True)]
+    assert "By class:" in stderr
+    assert f"the full model's class at {100 * found['held_out']['agreement']:.2f} % of" in stderr
+    assert found["held_out"]["pixels"] < found["shown"]["pixels"] == 3 * 26 * 31
+    assert found["shown"]["test_pixels"] == card.accuracy["scored_pixels"] == card.accuracy["test_pixels"]
+    assert found["shown"]["oa"] == card.accuracy["oa"] > 0.8
+    assert "a compact model" in card.accuracy["notes"][-1]
+    assert "sdiff: warning: written with --force: it gives the full model's class at" in stderr
+    assert "wanted 101 %" in found["forced"][0]
+    page = out.with_suffix(".md").read_text()
+    for words in ("## Compact model", "'scene', 'other'", f"{100 * found['shown']['oa']:.2f}", "It was written with"):
+        assert words in page
+
+
+def test_its_scenes_are_mapped_alike_under_any_tiling_and_others_with_a_warning(made, tiny_run, tiny_files, other):
+    model = Model.open(made[0], "cpu", threads=1)
+    for scene in (tiny_files[0], other):
+        told = []
+        whole = map_scene(model, scene, confidence=True, warn=told.append)
+        for tile, batch in ((7, 2), (16, 5)):
+            again = map_scene(model, scene, confidence=True, tile=tile, batch=batch, warn=told.append)
+            np.testing.assert_array_equal(again.classes, whole.classes)
+            np.testing.assert_array_equal(again.confidence, whole.confidence)
+        assert told == []
+        if scene != other:
+            with opened(tiny_run.path / "test_pixels.tif") as file:
+                test = file.read(1)
+            assert (whole.classes == test)[test > 0].mean() == model.card.accuracy["oa"]  # what was compared
+
+
+def test_another_scene_is_named_in_a_warning(made, tiny_scene):
+    told, model = [], Model.open(made[0], "cpu", threads=1)
+    map_scene(model, tiny_scene.cube[:-1], warn=told.append)
+    (line,) = told
+    assert "'array' is none of the scenes that this compact model was taught on ('scene', 'other')" in line
+    assert map_scene(model, tiny_scene.cube, warn=told.append).classes is not None
+    assert len(told) == 1  # the same pixels, under whatever name
+
+
+def test_a_model_that_agrees_too_little_is_refused(tiny_run, sdiff, tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "AGREEMENT", 1.01)
+    code, _, stderr = sdiff("export", "--run", tiny_run.path, "--compact", "--out", tmp_path / "compact.onnx")
+    assert code == 1
+    assert "the compact model is refused: it gives the full model's class at " in stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--force"], "--force without --compact"),
+        (["--scenes", "a.tif", "b.tif"], "--scenes without --compact"),
+        (["--compact", "--precision", "int8"], "--compact with --precision int8"),
+        (["--compact", "--precision", "fp16"], "--compact with --precision fp16"),
+        (["--compact", "--for", "deepness"], "--compact with --for deepness"),
+        (["--compact", "--scenes", "missing.tif"], "missing.tif"),
+    ],
+)
+def test_wrong_options_are_one_line(tiny_run, sdiff, tmp_path, options, words):
+    code, stdout, stderr = sdiff("export", "--run", tiny_run.path, "--out", tmp_path / "m.onnx", "-q", *options)
+    assert code in (1, 2)
+    assert stdout == ""
+    assert len(stderr.splitlines()) == 1
+    assert words in stderr
+    assert list(tmp_path.iterdir()) == []
