@@ -58,8 +58,8 @@ class Patch:
 
     Attributes
     ----------
-    scene
-        Number of its scene.
+    scene, window
+        Number of its scene, and where it lies there.
     raw
         (B, h + 2 r, w + 2 r) float32 raw pixels with the student's halo r around the window; missing ones filled.
     taught
@@ -71,6 +71,7 @@ class Patch:
     """
 
     scene: int
+    window: Window
     raw: Tensor
     taught: Tensor
     train: Tensor
@@ -176,10 +177,10 @@ def show(
     return found
 
 
-def held_blocks(window: Window) -> NDArray[np.bool_]:
-    """Return which pixels of a window, (h, w), are in blocks that are held out: a fifth, none side by side."""
+def held_blocks(window: Window, fifth: int = 0) -> NDArray[np.bool_]:
+    """Return which pixels of a window, (h, w), are in blocks of one of five fifths: of each, none are side by side."""
     rows, columns = np.arange(window.row0, window.row1) // BLOCK, np.arange(window.col0, window.col1) // BLOCK
-    return np.asarray((rows[:, None] + 2 * columns) % FIFTHS == 0)
+    return np.asarray((rows[:, None] + 2 * columns) % FIFTHS == fifth)
 
 
 def _patch(
@@ -199,6 +200,7 @@ def _patch(
     assert taught is not None
     return Patch(
         index,
+        window,
         _cut(raw, most - halo).clone(),
         torch.from_numpy(taught[0]),
         torch.from_numpy(np.where(valid, one.labels_in(window, one.train), 0)),

@@ -46,7 +46,16 @@ def patch(seed: int = 0, side: int = 18, scene: int = 0) -> Patch:
     valid = torch.ones(side, side, dtype=torch.bool)
     valid[2, 3] = False
     held = torch.from_numpy(held_blocks(Window(0, side, 0, side)))
-    return Patch(scene, raw, taught, torch.zeros_like(inner), torch.where(inner == 0, 1, 2), valid, held)
+    return Patch(
+        scene,
+        Window(0, side, 0, side),
+        raw,
+        taught,
+        torch.zeros_like(inner),
+        torch.where(inner == 0, 1, 2),
+        valid,
+        held,
+    )
 
 
 def new(patches: list[Patch]) -> Student:
