@@ -38,7 +38,7 @@ RUNTIME = "runtime/spectraldiff_runtime"
 PACKAGES = (
     "spectraldiff", "spectraldiff/api", "spectraldiff/cli", "spectraldiff/datasets", "spectraldiff/ensemble",
     "spectraldiff/models", "spectraldiff/processes", "spectraldiff/report", "spectraldiff/training",
-    "export/spectraldiff_export", RUNTIME,
+    "export/spectraldiff_export", "export/spectraldiff_export/compact", RUNTIME,
     *(f"{RUNTIME}/{name}" for name in ("cli", "formats", "geotiff", "model", "output", "products")),
     *(f"{RUNTIME}/{name}" for name in ("suggest", "tiling")),
 )  # fmt: skip
@@ -59,10 +59,12 @@ OTHERS = {
     "session.train", "train_output.scene_table", "train_output.summarise",
     "run_report._scene_table", "trained_on", "trainer._mapping", "transcoder.__enter__", "units_of",
     "view.view", "write_accuracy_report", "_round_labels",
+    # what a compact model is compared by, as it is printed, refused, or put into its card
+    "check.reasons", "compaction._card", "compaction._taught", "facts._by_class", "facts._shares", "facts.lines",
     # the type of a style's file; a part of another warning
     "_document", "unlike",
     # what stands in a graph, on the page of a model and in its STAC item; a stage of the export
-    "deepness_bytes", "doc_string", "export_model", "model_page._accuracy", "model_page._data",
+    "deepness_bytes", "doc_string", "export_model", "model_page._accuracy", "model_page._compact", "model_page._data",
     "model_page._front_matter", "model_page._limits", "model_page._split", "model_page._summary", "model_page._use",
     "onnx_graph.build", "stac_item._input", "stac_item._output", "stac_item._properties",
 }  # fmt: skip
