@@ -140,23 +140,24 @@ def fit_temperature(student: Student, patches: Sequence[Patch], *, held: bool) -
     return float(np.exp(minimize_scalar(loss, bounds=(-limit, limit), method="bounded").x))
 
 
-def reasons(judged: Comparison, tested: Comparison) -> list[str]:
+def reasons(judged: Sequence[tuple[str, Comparison]], tested: Comparison) -> list[str]:
     """Return why a compact model is refused, one clause each; none where it is as it must be.
 
     Parameters
     ----------
     judged
-        On the ground whose agreement counts.
+        The name of each scene, with the comparison on its held-out ground.
     tested
         On the labelled pixels.
     """
     found = []
-    if judged.confident_agreement is None or judged.confident_agreement < AGREEMENT:
-        share = "no" if judged.confident_agreement is None else f"{100 * judged.confident_agreement:.2f} %"
-        found.append(
-            f"it gives the full model's class at {share} of {judged.confident:,} held-out pixels of which that is "
-            f"confident: wanted {100 * AGREEMENT:g} % at least"
-        )
+    for name, one in judged:
+        if one.confident_agreement is None or one.confident_agreement < AGREEMENT:
+            share = "no" if one.confident_agreement is None else f"{100 * one.confident_agreement:.2f} %"
+            found.append(
+                f"it gives the full model's class at {share} of {one.confident:,} held-out pixels of '{name}' of which "
+                f"that is confident: wanted {100 * AGREEMENT:g} % at least"
+            )
     if tested.lost is not None and tested.lost > LOST_ACCURACY:
         found.append(
             f"it loses {100 * tested.lost:.2f} points of overall accuracy on {tested.test_pixels:,} test pixels: "

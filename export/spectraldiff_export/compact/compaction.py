@@ -141,7 +141,7 @@ def compacted(
         temperature=float(student.temperature),
         labelled="test pixels" if independent else "training pixels",
     )
-    against = reasons(facts.held_out, facts.shown)
+    against = reasons([(one.name, one.held_out) for one in facts.scenes], facts.shown)
     if not options.force:
         refuse(against)
     facts = replace(facts, forced=tuple(against))

@@ -87,6 +87,12 @@ class CompactFacts:
                 f"Confidences: temperature {self.temperature:.2f}, expected calibration error {self.shown.ece:.4f} on "
                 f"{self.labelled}"
             )
+        for one in self.scenes if len(self.scenes) > 1 else ():
+            how = "whole" if one.whole else f"in {one.windows} windows"
+            found.append(f"'{one.name}', shown {how}:")
+            found += [
+                f"  {line}" for line in (*self._shares("Held out", one.held_out), *self._shares("Shown", one.shown))
+            ]
         return [*found, *self._by_class(names)]
 
     def _shares(self, title: str, found: Comparison) -> list[str]:

@@ -46,13 +46,14 @@ def test_what_is_known_of_a_compact_model_is_said_everywhere(made):
     assert card.compact == found
     assert [(one["name"], one["whole"]) for one in found["scenes"]] == [("scene", True), ("other", True)]
     assert "By class:" in stderr
+    assert "'other', shown whole:" in stderr
     assert f"the full model's class at {100 * found['held_out']['agreement']:.2f} % of" in stderr
     assert found["held_out"]["pixels"] < found["shown"]["pixels"] == 3 * 26 * 31
     assert found["shown"]["test_pixels"] == card.accuracy["scored_pixels"] == card.accuracy["test_pixels"]
     assert found["shown"]["oa"] == card.accuracy["oa"] > 0.8
     assert "a compact model" in card.accuracy["notes"][-1]
     assert "sdiff: warning: written with --force: it gives the full model's class at" in stderr
-    assert "wanted 101 %" in found["forced"][0]
+    assert [one.count("wanted 101 %") for one in found["forced"]] == [1, 1]  # of each scene
     page = out.with_suffix(".md").read_text()
     for words in ("## Compact model", "'scene', 'other'", f"{100 * found['shown']['oa']:.2f}", "It was written with"):
         assert words in page

@@ -1,6 +1,8 @@
 """A student's file computes what it does; its fit sees what it may; its ground is what was asked for."""
 
 from dataclasses import replace
+from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,17 +17,21 @@ from spectraldiff_export.compact.ground import (
     BLOCK,
     FIFTHS,
     SIDE,
+    Choice,
     GroundScene,
     Patch,
     _shared,
     choose_windows,
     held_blocks,
+    show,
 )
 from spectraldiff_export.compact.novelty import fit_novelty
 from spectraldiff_export.compact.student import DeployedStudent, Student, StudentShape
 from spectraldiff_export.compact.teaching import Lessons, teach
+from spectraldiff_export.quiet import quiet
+from spectraldiff_export.torchscript import torchscript_bytes
 from spectraldiff_runtime.classes import LandCoverClass, palette
-from spectraldiff_runtime.errors import VerificationError
+from spectraldiff_runtime.errors import SceneError, VerificationError
 from spectraldiff_runtime.window import Window
 
 BANDS, CLASSES = 6, 3
@@ -131,7 +137,7 @@ def test_a_student_learns_what_is_shown_and_nothing_of_what_is_held_out():
     assert own.confident_agreement == own.agreement > 0.99
     assert own.oa == own.oa_full - own.lost > 0.99
     assert own.classes[2] == (None, None, None)
-    assert reasons(own, own) == []
+    assert reasons([("s", own)], own) == []
 
 
 def test_scenes_are_compared_each_and_together():
@@ -156,14 +162,14 @@ def test_a_comparison_that_falls_short_is_refused():
     good = Comparison(100, 0.99, 80, 0.98, 50, 0.95, 0.9, 0.9, 0.952, 0.01, ())
     poor = Comparison(100, 0.9, 80, 0.96, 50, 0.94, 0.9, 0.9, 0.952, 0.01, ())
     blank = Comparison(100, 0.9, 0, None, 0, None, None, None, None, None, ())
-    assert reasons(good, good) == []
+    assert reasons([("s", good), ("t", good)], good) == []
     refuse([])
     for judged, tested, words in (
-        (poor, good, "class at 96.00 % of 80 held-out pixels"),
+        (poor, good, "class at 96.00 % of 80 held-out pixels of 't'"),
         (good, poor, "loses 1.20 points of overall accuracy on 50 test pixels"),
-        (blank, blank, "class at no of 0 held-out pixels"),
+        (blank, blank, "class at no of 0 held-out pixels of 't'"),
     ):
-        (reason,) = reasons(judged, tested)
+        (reason,) = reasons([("s", good), ("t", judged)], tested)
         assert words in reason
         with pytest.raises(VerificationError, match="with --force"):
             refuse([reason])
@@ -205,6 +211,59 @@ def test_a_scene_that_the_budget_holds_is_shown_whole_and_a_larger_one_in_part()
     assert Window(0, SIDE, 29 * SIDE, 30 * SIDE) in part.windows  # where the labels are
     rows = [window.row0 for window in part.windows]
     assert np.histogram(rows, 3)[0].min() >= len(rows) // 6
+
+
+class Teacher:
+    """Gives the class of a pixel's first band."""
+
+    card = SimpleNamespace(halo=3)
+
+    def run(self, tile, *, probabilities):
+        assert probabilities
+        inner = tile[:, 0, 3:-3, 3:-3]
+        return SimpleNamespace(probabilities=np.stack([inner == k for k in range(CLASSES)], 1).astype(np.float32))
+
+
+def test_what_is_shown_is_the_scene_and_what_the_full_model_says_of_it():
+    """Of a scene that is shown whole, blocks are held out; of another, whole windows; windows without data are left."""
+    rng = np.random.default_rng(0)
+    cube = rng.integers(0, CLASSES, (2 * SIDE, 4 * SIDE, BANDS)).astype(np.uint16)
+    labels = cube[..., 0].astype(np.uint8)
+    train = rng.random(labels.shape) < 0.1
+    missing = np.zeros(labels.shape, bool)
+    missing[:SIDE, :SIDE] = missing[SIDE + 1, 1] = True
+    place = LabelledScene("s", cube, np.where(missing, 0, labels), CLASS_LIST, missing=missing)
+    one = GroundScene(place, train, ~train)
+    windows = tuple(Window(r, r + SIDE, c, c + SIDE) for r in (0, SIDE) for c in range(0, 4 * SIDE, SIDE))
+    told = []
+    for whole in (True, False):
+        found = show([one], [Choice(windows, whole)], Teacher(), torch.zeros(BANDS), 4, lambda *args: told.append(args))
+        assert [patch.window for patch in found] == list(windows[1:])
+        for number, (patch, window) in enumerate(zip(found, windows[1:], strict=True), start=1):
+            at = slice(window.row0, window.row1), slice(window.col0, window.col1)
+            assert patch.raw.shape == (BANDS, SIDE + 8, SIDE + 8)
+            inner = patch.raw[0, 4:-4, 4:-4].numpy()
+            good = patch.valid.numpy()
+            np.testing.assert_array_equal(good, ~missing[at])
+            np.testing.assert_array_equal(inner, np.where(good, cube[at][..., 0], 0))
+            np.testing.assert_array_equal(patch.taught.argmax(0), inner)
+            np.testing.assert_array_equal(patch.train + patch.test, place.labels[at])
+            assert not (patch.train[~torch.from_numpy(train[at])] > 0).any()
+            held = held_blocks(window) if whole else np.full((SIDE, SIDE), number % FIFTHS == 0)
+            np.testing.assert_array_equal(patch.held, held)
+    assert told[:8] == [(done, 8) for done in range(1, 9)]
+    with pytest.raises(SceneError, match="'s' has no data in 1 windows of it"):
+        show([one], [Choice(windows[:1], False)], Teacher(), torch.zeros(BANDS), 4)
+
+
+def test_torchscript_computes_the_same(student):
+    deployed, tile = DeployedStudent(student), patch(5).raw[None]
+    with quiet():
+        loaded = torch.jit.load(BytesIO(torchscript_bytes(deployed, "{}")))
+    for size in (18, 9):
+        part = tile[..., : size + 6, : size + 6]
+        for found, wanted in zip(loaded(part), deployed(part), strict=True):
+            torch.testing.assert_close(found, wanted)
 
 
 def test_the_budget_is_shared_and_never_more_than_needed():
