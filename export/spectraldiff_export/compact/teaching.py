@@ -82,7 +82,9 @@ def teach(
         read, wanted = read[~lessons.held], wanted[~lessons.held]
     windows, classes, components = student.weight.shape
     start = student.weight * lessons.scales[:, None, None]
-    weight = start.permute(0, 2, 1).reshape(-1, classes).clone().requires_grad_()  # (L P, K)
+    weight = (
+        start.permute(0, 2, 1).reshape(-1, classes).clone(memory_format=torch.contiguous_format).requires_grad_()
+    )  # (L P, K)
     bias, done = student.bias.clone().requires_grad_(), 0
     fit = torch.optim.LBFGS([weight, bias], max_iter=STEPS, max_eval=STEPS, line_search_fn="strong_wolfe")
 

@@ -64,11 +64,11 @@ def patch(seed: int = 0, side: int = 18, scene: int = 0) -> Patch:
     )
 
 
-def new(patches: list[Patch]) -> Student:
+def new(patches: list[Patch], shape: StudentShape = SHAPE) -> Student:
     spectra = torch.cat([one.raw.flatten(1) for one in patches], 1)
     normaliser = Normaliser(spectra.amin(1), spectra.amax(1))
-    pca = fit_pca(iter([normaliser(one.raw[None])[0].flatten(1).T for one in patches]), SHAPE.components)
-    return Student(SHAPE, normaliser, spectra.mean(1), pca, CLASSES)
+    pca = fit_pca(iter([normaliser(one.raw[None])[0].flatten(1).T for one in patches]), shape.components)
+    return Student(shape, normaliser, spectra.mean(1), pca, CLASSES)
 
 
 @pytest.fixture
@@ -138,6 +138,14 @@ def test_a_student_learns_what_is_shown_and_nothing_of_what_is_held_out():
     assert own.oa == own.oa_full - own.lost > 0.99
     assert own.classes[2] == (None, None, None)
     assert reasons([("s", own)], own) == []
+
+
+def test_a_student_of_the_pixel_alone_is_fitted_too():
+    one = patch()
+    alone = replace(one, raw=one.raw[:, 3:-3, 3:-3])
+    made = new([alone], StudentShape((1,), 5))
+    teach(made, Lessons.of(made, [alone]), hold_out=False)
+    assert compared(made, [alone], 1, held=False)[0].agreement > 0.9
 
 
 def test_scenes_are_compared_each_and_together():
