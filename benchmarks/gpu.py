@@ -1,11 +1,12 @@
-"""Maps on a GPU: file to file and inference alone, in fp32 and fp16, and how busy the GPU is.
+"""Maps on a GPU: file to file and inference alone, full in fp32 and fp16 and compact, and how busy the GPU is.
 
-The network is the default preset's, of full size and untrained, which changes the map but not the time: linear members
-in each context that `--smoothing` iterations allow, and three attention members. The scenes are noise in tiled GeoTIFFs
-of uint16. What would begin after `--minutes` is left out, and the table says so.
+The full network is the default preset's, of full size and untrained, which changes the map but not the time: linear
+members in each context that `--smoothing` iterations allow, and three attention members. The compact one is of the size
+that `sdiff export --compact` writes, which has no lower precision. The scenes are noise in tiled GeoTIFFs of uint16.
+What would begin after `--minutes` is left out, and the table says so.
 
     python -m benchmarks.gpu --folder scenes                                  # on a machine with a GPU, about 5 GB
-    python -m benchmarks.gpu --folder scenes --device cpu --sizes 64x80 --precisions fp32
+    python -m benchmarks.gpu --folder scenes --device cpu --sizes 64x80 --models compact
 """
 
 import argparse
@@ -27,9 +28,12 @@ from rasterio.windows import Window
 
 from spectraldiff.ensemble.selection import context_of
 from spectraldiff.models.classifier import Classifier, empty_classifier
+from spectraldiff.models.linear_members import Outside
+from spectraldiff.models.pca import PCA
 from spectraldiff.models.presets import FAST
 from spectraldiff_export.agreement import lowered
 from spectraldiff_export.card import card_of
+from spectraldiff_export.compact.student import DeployedStudent, Student, StudentShape
 from spectraldiff_export.deployed_outside import deployed
 from spectraldiff_export.onnx_graph import build
 from spectraldiff_runtime import Model, map_scene
@@ -39,6 +43,7 @@ BANDS, CLASSES, BLOCK, HIGHEST = 144, 15, 256, 10_000
 SIDE, SECONDS = 256, 8.0  # pixels along the side of the tiles of inference alone, and how long it runs
 OUTSIDE = (5, 64, CLASSES)  # window, components and classes
 NOT = "not measured (time)"
+MODELS = ("full fp32", "full fp16", "compact")
 
 
 def write_scene(path: Path, height: int, width: int) -> None:
@@ -72,20 +77,36 @@ def classifier(smoothing: int) -> Classifier:
     return model.eval()
 
 
-def write_model(path: Path, model: Classifier, precision: str) -> None:
-    """Write the model file; the agreement of lower precisions is `sdiff export`'s to check."""
+def write_model(path: Path, model: Classifier, kind: str) -> None:
+    """Write the file of one of `MODELS`; the agreement of a lower precision is `sdiff export`'s to check."""
     classes = [{"value": k, "name": f"class {k}", "colour": [k, 0, 0]} for k in range(1, CLASSES + 1)]
     facts: dict[str, Any] = {
         "name": "noise", "classes": classes, "wavelengths": None, "nodata": None, "sensor": "", "attribution": "",
         "accuracy": {}, "versions": {},
     }  # fmt: skip
-    card = replace(card_of(model, facts), precision=precision)
-    proto: onnx.ModelProto = build(deployed(model), card.to_json())
-    if precision != "fp32":
+    card = card_of(model, facts)
+    if kind == "compact":
+        small = DeployedStudent(student(model))
+        proto: onnx.ModelProto = build(small, replace(card, halo=small.halo).to_json())
+    elif kind == "full fp16":
         side = 2 * model.halo + 8
         tiles = np.random.default_rng(1).uniform(0, HIGHEST, (2, BANDS, side, side)).astype(np.float32)
-        proto = lowered(proto, precision, tiles)
+        proto = lowered(build(deployed(model), replace(card, precision="fp16").to_json()), "fp16", tiles)
+    else:
+        proto = build(deployed(model), card.to_json())
     path.write_bytes(seal(proto.SerializeToString()))
+
+
+def student(model: Classifier) -> Student:
+    """Return a compact model with random weights, and with the distance from the training that the full one has."""
+    shape = StudentShape()
+    components = min(shape.components, BANDS)
+    pca = PCA(torch.zeros(BANDS), torch.randn(components, BANDS), float("nan"))
+    found = Student(shape, model.normaliser, model.fill, pca, CLASSES)
+    found.weight.normal_(std=0.05)
+    found.outside = Outside(*OUTSIDE, BANDS)
+    found.outside.weight.normal_(std=0.05)
+    return found
 
 
 @contextmanager
@@ -136,18 +157,18 @@ def row(path: Path, file: Path, device: str) -> list[str]:
 
 
 def main() -> None:
-    """Print one row for each scene and precision."""
+    """Print one row for each scene and model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="for scenes and models")
     parser.add_argument("--sizes", nargs="+", default=["349x1905", "4000x4000"], help="height x width")
-    parser.add_argument("--precisions", nargs="+", choices=["fp32", "fp16"], default=["fp32", "fp16"])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--smoothing", type=int, default=6, help="iterations")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=9.0)
     options = parser.parse_args()
     started = time.perf_counter()
     options.folder.mkdir(exist_ok=True)
-    head = ("Scene", "Precision", "Device", "Inference alone, us", "File to file, us", "s", "GB/s", "GB/s of reading")
+    head = ("Scene", "Model", "Device", "Inference alone, us", "File to file, us", "s", "GB/s", "GB/s of reading")
     head += ("Bound by, busy", "GPU busy")
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}", flush=True)
     network = classifier(options.smoothing)
@@ -156,15 +177,15 @@ def main() -> None:
         path = options.folder / f"noise-{size}.tif"
         if not path.exists():
             write_scene(path, height, width)
-        for precision in options.precisions:
-            file = options.folder / f"network-{options.smoothing}-{precision}.onnx"
+        for kind in options.models:
+            file = options.folder / f"network-{options.smoothing}-{kind.replace(' ', '-')}.onnx"
             if time.perf_counter() - started > 60 * options.minutes:
                 cells = [NOT]
             else:
                 if not file.exists():
-                    write_model(file, network, precision)
+                    write_model(file, network, kind)
                 cells = row(path, file, options.device)
-            print(f"| {' | '.join([size, precision, *cells])} |", flush=True)
+            print(f"| {' | '.join([size, kind, *cells])} |", flush=True)
 
 
 if __name__ == "__main__":

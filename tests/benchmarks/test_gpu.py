@@ -36,7 +36,7 @@ def test_what_would_begin_too_late_is_not_measured(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(gpu, "row", lambda *_: pytest.fail("measured"))
     monkeypatch.setattr("sys.argv", ["gpu", "--folder", str(tmp_path), "--sizes", "9x9", "--minutes", "-1"])
     gpu.main()
-    assert [line.count(gpu.NOT) for line in capsys.readouterr().out.splitlines()] == [0, 0, 1, 1]
+    assert [line.count(gpu.NOT) for line in capsys.readouterr().out.splitlines()] == [0, 0, 1, 1, 1]
 
 
 @torch.no_grad()
@@ -52,9 +52,10 @@ def test_the_network_is_of_full_size(monkeypatch):
 
 
 @pytest.mark.training
-def test_its_model_file_opens(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("kind", "precision"), [("full fp16", "fp16"), ("compact", "fp32")])
+def test_its_model_files_open(kind, precision, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "BANDS", 12)
-    gpu.write_model(tmp_path / "network.onnx", gpu.classifier(0), "fp16")
+    gpu.write_model(tmp_path / "network.onnx", gpu.classifier(0), kind)
     found = Model.open(tmp_path / "network.onnx", "cpu")
-    assert found.card.precision == "fp16"
+    assert found.card.precision == precision
     assert found.outside
