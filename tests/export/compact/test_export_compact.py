@@ -3,13 +3,14 @@
 import json
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from io import StringIO
 
 import numpy as np
 import pytest
 from rasterio import open as opened
 
-from spectraldiff_export.compact import check
+from spectraldiff_export.compact import check, compaction, ground
 from spectraldiff_runtime import Model, map_scene
 from spectraldiff_runtime.cli import run as run_sdiff
 from spectraldiff_runtime.model.model_file import read_card
@@ -26,10 +27,12 @@ def other(tiny_scene, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(tiny_run, other, tmp_path_factory):
-    """A compact model that was taken in spite of what it is: the tiny model is confident of little."""
+    """A compact model of a scene that is shown whole and another in part, taken in spite of what it knows."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(check, "AGREEMENT", 1.01)
-        patch.setattr(check, "CONFIDENT", 0.3)
+        patch.setattr(check, "CONFIDENT", 0.3)  # the tiny model is confident of little
+        patch.setattr(ground, "SIDE", 16)
+        patch.setattr(compaction, "choose_windows", partial(ground.choose_windows, pixels=0))  # ten windows
         out = tmp_path_factory.mktemp("compact") / "compact.onnx"
         arguments = ["export", "--run", tiny_run.path, "--compact", "--scenes", other.parent / "oth*.tif", "--out", out]
         with redirect_stdout(StringIO()) as stdout, redirect_stderr(StringIO()) as stderr:
@@ -44,11 +47,14 @@ def test_what_is_known_of_a_compact_model_is_said_everywhere(made):
     assert all(stage in stderr for stage in stages)
     card = read_card(out)
     assert card.compact == found
-    assert [(one["name"], one["whole"]) for one in found["scenes"]] == [("scene", True), ("other", True)]
+    assert [(one["name"], one["whole"]) for one in found["scenes"]] == [("scene", True), ("other", False)]
     assert "By class:" in stderr
-    assert "'other', shown whole:" in stderr
+    assert "'other', shown in 6 windows:" in stderr
     assert f"the full model's class at {100 * found['held_out']['agreement']:.2f} % of" in stderr
-    assert found["held_out"]["pixels"] < found["shown"]["pixels"] == 3 * 26 * 31
+    scene, other = (one["shown"]["pixels"] for one in found["scenes"])
+    assert scene == 26 * 31
+    assert other < 2 * scene
+    assert found["held_out"]["pixels"] < found["shown"]["pixels"] == scene + other
     assert found["shown"]["test_pixels"] == card.accuracy["scored_pixels"] == card.accuracy["test_pixels"]
     assert found["shown"]["oa"] == card.accuracy["oa"] > 0.8
     assert "a compact model" in card.accuracy["notes"][-1]
