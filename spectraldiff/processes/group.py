@@ -181,10 +181,10 @@ def following() -> Iterator[Processes]:
     try:
         yield processes
     except LostProcessError as error:
-        if processes.someone_says():
-            return
-        raise LostProcessError(f"{error}: go on with --resume") from error
-    dist.destroy_process_group()
+        if not processes.someone_says():
+            raise LostProcessError(f"{error}: go on with --resume") from error
+    finally:  # also where the first one went early: threads of the group that run on at the exit would abort it
+        dist.destroy_process_group()
 
 
 def _on_signals(action: signal.Handlers) -> None:

@@ -167,7 +167,9 @@ def test_the_summary_names_the_agreement_of_a_lower_precision(capsys: pytest.Cap
     card = SimpleNamespace(name="s", preset="fast", bands=3, classes=(1, 2), halo=4, precision="fp16")
     checked = SimpleNamespace(near_ties=2, pixels=1000, probability=1e-5)
     agreement = SimpleNamespace(oa=0.991, oa_fp32=0.9912, equal_classes=0.998, pixels=1000)
-    found = SimpleNamespace(card=card, verification=checked, path="m.onnx", size=1e6, agreement=agreement, pages=())
+    found = SimpleNamespace(
+        card=card, verification=checked, path="m.onnx", size=1e6, agreement=agreement, pages=(), compact=None
+    )
     cli._summarise(cast("Any", found))
     said = capsys.readouterr().err
     assert "2 near-ties decided otherwise" in said
