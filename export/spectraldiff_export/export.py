@@ -137,10 +137,8 @@ def export(
     """
     check_suffix(Path(out))
     check_output(Path(out), overwrite)
-    options, told = (
-        compact_options(compact, scenes, force),
-        Reports(warn=lambda text: warnings.warn(text, stacklevel=3)),
-    )
+    options = compact_options(compact, scenes, force)
+    told = Reports(warn=lambda text: warnings.warn(text, stacklevel=3))
     folder = open_run(None if run is None else Path(run), Path(runs_dir))
     return export_run(folder, Path(out), overwrite, precision, licence, attribution, program, told, options)
 
@@ -167,7 +165,10 @@ def export_run(
     """
     check_suffix(out)
     classifier, facts = load_model(run)
-    check_distinct({f"--out with its {path.suffix}": path for path in (out, *_pages(out, program or PAGES))}, run.files)
+    files = (out, *_pages(out, program or PAGES))
+    check_distinct({f"--out with its {path.suffix}": path for path in files}, run.files)
+    for path in files:  # at once: a compact model is taught for minutes
+        check_output(path, overwrite)
     samples = load_tensors(run, SAMPLES)
     if not {"tiles", "labels"} <= samples.keys():
         raise RunError(f"'{run.path / SAMPLES}' holds no tiles with labels: train again, or restore it")
@@ -178,11 +179,9 @@ def export_run(
     if compact is None:
         return export_model(classifier, card, tiles, out, overwrite, precision, labels, told.begin, wanted)
     check_compact(precision, program)
-    student, card, how, tiles = compacted(
-        run, classifier, card, compact, partial(opened_teacher, classifier, card), told
-    )
-    made = export_model(student, card, tiles, out, overwrite, begin=told.begin, wanted=wanted)
-    return replace(made, compact=how)
+    teacher = partial(opened_teacher, classifier, card)
+    student, card, how, tiles = compacted(run, classifier, card, compact, teacher, told)
+    return replace(export_model(student, card, tiles, out, overwrite, begin=told.begin, wanted=wanted), compact=how)
 
 
 def _pages(out: Path, wanted: str) -> list[Path]:

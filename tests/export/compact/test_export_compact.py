@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from rasterio import open as opened
 
+import spectraldiff as sd
+from spectraldiff_export import export
 from spectraldiff_export.compact import check, compaction, ground
 from spectraldiff_runtime import Model, map_scene
 from spectraldiff_runtime.cli import run as run_sdiff
+from spectraldiff_runtime.errors import OutputError
 from spectraldiff_runtime.model.model_file import read_card
 
 
@@ -116,3 +119,12 @@ def test_wrong_options_are_one_line(tiny_run, sdiff, tmp_path, options, words):
     assert len(stderr.splitlines()) == 1
     assert words in stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_that_exists_is_said_before_anything_is_taught(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "compacted", None)  # calling it would be another error
+    (tmp_path / "small.json").write_text("mine")
+    with pytest.raises(OutputError, match=r"small\.json' exists: choose another name"):
+        sd.export(tiny_run.path, tmp_path / "small.onnx", compact=True)
+    assert (tmp_path / "small.json").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["small.json"]
