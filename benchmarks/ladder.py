@@ -192,8 +192,9 @@ def draw(
             panel.annotate(name, (micro[name], oa.mean()), (5, 4), textcoords="offset points", fontsize=8)
         simple = max(float(figures(results, name)["oa"].mean()) for name in SIMPLE)
         panel.axhline(simple, color="0.6", linestyle="--", label="best simple method")
-        panel.set(xscale="log", xlabel="microseconds a pixel, one thread", ylabel="OA, %", title=title)
-        panel.legend(loc="lower right", fontsize=8)
+        panel.set(xlim=(0, 1.3 * max(micro[name] for name in options.rungs)), xlabel="microseconds a pixel, one thread")
+        panel.set(ylabel="OA, %", title=title)
+        panel.legend(loc="best", fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -208,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for case in cases_of(options.cases):
             problems, results = train(options, case)
             first = first or (case, problems[0])
-            found[f"{case.title}, {case.split.removesuffix('.tif')}"] = results
+            found[f"{case.title}, {'its tiles' if not case.drawn else case.split}"] = results
         assert first is not None
         micro = timed(options, *first)
         text = table(options, found, micro)
