@@ -61,13 +61,10 @@ class Rung:
         What the table calls it.
     preset
         What is trained.
-    precision
-        Of the file that is timed.
     """
 
     title: str
     preset: Preset
-    precision: str = "fp32"
 
 
 def _net(**network: Any) -> Preset:
@@ -125,7 +122,7 @@ def timed(options: argparse.Namespace, case: Case, of: Problem) -> dict[str, flo
     for name in options.rungs:
         path = options.out / f"{name}.onnx"
         run = RunFolder(options.out / case.name / WORK / f"{name}-seed0")
-        export_run(run, path, overwrite=True, precision=RUNGS[name].precision)
+        export_run(run, path, overwrite=True)
         model = Model.open(path, "cpu", threads=1)
         tile = _tile(of.scene.cube, TILE + 2 * model.card.halo)
         runs[name], pixels[name] = partial(model.run, tile), TILE * TILE

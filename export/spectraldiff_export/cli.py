@@ -5,9 +5,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from spectraldiff.options import RUNS
-from spectraldiff_runtime.cli.options import Json, Overwrite, Quiet, RunsDir, print_json, say, training_package, warn
+from spectraldiff_runtime.cli.options import (
+    Json,
+    Overwrite,
+    Quiet,
+    RunsDir,
+    print_json,
+    repeat_option,
+    say,
+    training_package,
+    warn,
+)
 
 if TYPE_CHECKING:
     from spectraldiff_export import Export
@@ -25,6 +36,17 @@ class Precision(StrEnum):
     FP32 = "fp32"
     FP16 = "fp16"
     INT8 = "int8"
+
+
+class ExportCommand(TyperCommand):
+    """Takes many files after ``--scenes``, which Typer's options cannot."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments with the option before each of its files."""
+        return super().parse_args(ctx, repeat_option(args, SCENES))
+
+
+COMMAND, SCENES = ExportCommand, "--scenes"
 
 
 def export(
@@ -47,13 +69,12 @@ def export(
     ] = None,
     compact: Annotated[
         bool,
-        typer.Option("--compact", help="A small network that the model teaches: many times as fast, for its scenes."),
+        typer.Option("--compact", help="A small model that the full one teaches: many times as fast, for its scenes."),
     ] = False,
     scenes: Annotated[
         list[Path] | None,
-        typer.Option("--scenes", help="With --compact: further scenes to map; no labels.", show_default=False),
+        typer.Option(SCENES, help="With --compact: further scenes to map; no labels.", show_default=False),
     ] = None,
-    more: Annotated[list[Path] | None, typer.Argument(hidden=True, metavar="[SCENE]...")] = None,
     force: Annotated[
         bool, typer.Option("--force", help="With --compact: write it also where it agrees too little with the model.")
     ] = False,
@@ -68,7 +89,7 @@ def export(
     PyTorch on pixels of the training scene and appears under its name when both agree. A lower precision must give the
     class of fp32 at 99.7 % of them and lose at most 0.1 points of overall accuracy.
 
-    --compact writes a small network instead, taught by the model on windows of the run's scenes and of those named
+    --compact writes a small model instead, taught by the full one on windows of the run's scenes and of those named
     with --scenes. It knows the ground that it was shown: `sdiff map` says so where it maps another scene. It is
     compared with the model on ground that is held out, and on the test pixels.
 
@@ -84,7 +105,7 @@ def export(
         from spectraldiff_export.compact.compaction import Reports, compact_options
     check_suffix(out)
     check_output(out, overwrite)
-    options = compact_options(compact, [*_listed(scenes), *_listed(more)], force)
+    options = compact_options(compact, _listed(scenes), force)
     folder = open_run(run, runs_dir)
     if not quiet:
         say(f"Exporting the run '{folder.path}'")

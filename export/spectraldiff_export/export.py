@@ -119,7 +119,7 @@ def export(
     program
         ``"deepness"`` writes the file as this plugin of QGIS takes it; None as `map_scene` and others take it.
     compact, scenes, force
-        Whether a small network is written that the model teaches on its scenes and on further `scenes`, which need no
+        Whether a small model is written that the full one teaches on its scenes and on further `scenes`, which need no
         labels: many times as fast; and whether it is written also where it agrees too little with its full model.
 
     Raises

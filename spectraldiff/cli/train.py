@@ -23,6 +23,7 @@ from spectraldiff_runtime.cli.options import (
     parse_nodata,
     parse_size,
     print_json,
+    repeat_option,
     training_package,
 )
 
@@ -72,7 +73,7 @@ class Train(TyperCommand):
         """Parse the arguments with the two files of each pair joined to one, and the option before each of many."""
         if follows():  # the first process says what is wrong with them
             args = [word for word in args if word in ("--help", "-h")]
-        return super().parse_args(ctx, repeat_option(join_pairs(args)))
+        return super().parse_args(ctx, repeat_option(join_pairs(args), MANY))
 
 
 COMMAND = Train
@@ -92,20 +93,6 @@ def join_pairs(arguments: list[str]) -> list[str]:
             joined.append(BETWEEN.join(files))
             del rest[:2]
     return joined
-
-
-def repeat_option(arguments: list[str]) -> list[str]:
-    """Write ``--unlabelled`` before each of the files after it, up to the next option; UsageError for none."""
-    from spectraldiff_runtime.errors import UsageError
-
-    found, before = [], ""
-    for word, after in zip(arguments, [*arguments[1:], "-"], strict=False):
-        if word == MANY and after.startswith("-"):
-            raise UsageError(f"{MANY} takes one scene or more: {MANY} more/*.tif")
-        before = word if word == MANY else "" if word.startswith("-") else before
-        if word != MANY:
-            found += [before, word] if before else [word]
-    return found
 
 
 def train(

@@ -1,1 +1,1 @@
-"""A compact model: a small network that a full model teaches on ground with and without labels."""
+"""A compact model: a small model that a full model teaches on ground with and without labels."""

@@ -232,3 +232,15 @@ def parse_options(texts: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--co has '{text}': wanted KEY=VALUE, such as COMPRESS=ZSTD")
         options[key.strip().upper()] = value.strip()
     return options
+
+
+def repeat_option(arguments: list[str], option: str) -> list[str]:
+    """Write an option before each of the files after it, up to the next option; UsageError for none."""
+    found, before = [], ""
+    for word, after in zip(arguments, [*arguments[1:], "-"], strict=False):
+        if word == option and after.startswith("-"):
+            raise UsageError(f"{option} takes one scene or more: {option} more/*.tif")
+        before = word if word == option else "" if word.startswith("-") else before
+        if word != option:
+            found += [before, word] if before else [word]
+    return found

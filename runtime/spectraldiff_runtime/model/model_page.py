@@ -69,7 +69,7 @@ def _plain(text: str) -> str:
 
 def _summary(card: ModelCard) -> str:
     how = "features of a diffusion model and " if card.features == "diffusion" else ""
-    by = "a small network that was taught by " if card.compact else "by "
+    by = "a small model that was taught by " if card.compact else "by "
     return (
         f"One ONNX file that turns tiles of {card.bands} bands into maps of {len(card.classes)} classes, {by}{how}an "
         f"ensemble of classifiers (preset {_plain(card.preset)}, {card.precision}). It depends on {card.halo} pixels "
@@ -152,8 +152,7 @@ def _compact(card: ModelCard, facts: Mapping[str, Any]) -> str:
     """Say what a compact model was taught on, and how it compares with its full model."""
     parts = []
     for title, key in (("held out, of a student that was taught on the rest", "held_out"), ("shown", "shown")):
-        found = facts.get(key)
-        found = found if isinstance(found, dict) else {}
+        found = _mapping(facts.get(key))
         figures = [_percent(found.get(one)) for one in ("agreement", "confident_agreement", "oa", "oa_full")]
         parts.append((f"Ground that was {title}", found.get("pixels"), *figures))
     head = ("Compared on", "Pixels", "Agreement (%)", "Where the full model is confident (%)", "OA (%)",
@@ -170,12 +169,16 @@ def _compact(card: ModelCard, facts: Mapping[str, Any]) -> str:
 
 
 def _rows_of_classes(card: ModelCard, facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    held, shown = (_listed((facts.get(key) or {}).get("classes")) for key in ("held_out", "shown"))
+    held, shown = (_listed(_mapping(facts.get(key)).get("classes")) for key in ("held_out", "shown"))
     return [
         (c.name, _percent(_listed(one)[0]), *map(_percent, _listed(two)))
         for c, one, two in zip(card.classes, held, shown, strict=False)
         if _listed(one)
     ]
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _listed(value: object) -> Sequence[Any]:

@@ -17,6 +17,7 @@ from spectraldiff_runtime import Model, map_scene
 from spectraldiff_runtime.cli import run as run_sdiff
 from spectraldiff_runtime.errors import OutputError
 from spectraldiff_runtime.model.model_file import read_card
+from spectraldiff_runtime.model.model_page import model_page
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +129,17 @@ def test_a_page_that_exists_is_said_before_anything_is_taught(tiny_run, tmp_path
         sd.export(tiny_run.path, tmp_path / "small.onnx", compact=True)
     assert (tmp_path / "small.json").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["small.json"]
+
+
+def test_a_word_that_belongs_to_no_option_is_no_scene(tiny_run):
+    """A run without --run is not taken for one, and nobody is told to add --compact."""
+    with redirect_stderr(StringIO()) as stderr:
+        code = run_sdiff(["export", str(tiny_run.path), "--out", "model.onnx"])
+    assert (code, "unexpected extra argument" in stderr.getvalue().lower()) == (2, True), stderr.getvalue()
+
+
+@pytest.mark.parametrize("facts", [[], "text", {"classes": "text"}, {"classes": [[], [1], None]}])
+def test_a_page_of_a_card_with_other_figures_than_ours(made, facts):
+    card = read_card(made[0])
+    spoilt = replace(card, compact={**card.compact, "held_out": facts, "shown": facts})
+    assert "## Compact model" in model_page(spoilt, "compact.onnx")

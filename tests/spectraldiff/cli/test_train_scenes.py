@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spectraldiff.cli.train import repeat_option
+from spectraldiff.cli.train import MANY
 from spectraldiff.data import cube
 from spectraldiff.data.source import read_scene_list
 from spectraldiff.models.presets import PRESETS, Preset
@@ -17,6 +17,7 @@ from spectraldiff.training.run_folder import RunFolder
 from spectraldiff.training.run_model import load_model
 from spectraldiff_export.card import card_of
 from spectraldiff_runtime.cli import run
+from spectraldiff_runtime.cli.options import repeat_option
 from tests.spectraldiff.cli.own_scene import SHORT
 from tests.spectraldiff.cli.plots import SPECIES, Plots, make_plots
 from tests.spectraldiff.training.test_trainer import StopAfter
@@ -147,9 +148,9 @@ def test_refused(plots: Plots, tmp_path: Path, capsys, monkeypatch, options: lis
 def test_files_after_unlabelled_are_taken_up_to_the_next_option():
     given = ["a", "--unlabelled", "b", "c", "-q", "d", "--unlabelled", "e"]
     wanted = ["a", "--unlabelled", "b", "--unlabelled", "c", "-q", "d", "--unlabelled", "e"]
-    assert repeat_option(given) == wanted
-    assert repeat_option(["a", "--quiet"]) == ["a", "--quiet"]
-    assert repeat_option([]) == []
+    assert repeat_option(given, MANY) == wanted
+    assert repeat_option(["a", "--quiet"], MANY) == ["a", "--quiet"]
+    assert repeat_option([], MANY) == []
 
 
 def test_a_scene_alone_is_not_split_by_scene(plots: Plots, tmp_path: Path, capsys):
