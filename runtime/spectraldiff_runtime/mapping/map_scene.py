@@ -250,7 +250,7 @@ def _map(
         callbacks.warn(_nothing_mapped(opened.name, region, outputs.requested))
     seconds = time.perf_counter() - start
     result = _result(model.card, laid, region, outputs.out, arrays, pixels, seconds, [*stages, finish])
-    return replace(result, unlike=sink.unlike)
+    return replace(result, unlike=sink.unlike if outputs.requested.max_outside < BEYOND_ALL else None)
 
 
 def _cpu_seconds() -> float:

@@ -31,7 +31,7 @@ def test_the_layer_is_what_the_graph_gives(model, holed, write_scene, tmp_path):
     wanted = (100 * (1 - arrays.confidence)).astype(np.uint8)
     assert np.abs(arrays.outside.astype(int) - wanted)[known].max() <= 1
     assert (arrays.outside[~known] == 255).all()
-    assert arrays.unlike == 0
+    assert arrays.unlike is None  # nobody asked to leave any out
     path = write_scene(values=holed, nodata=0)
     for tile, batch in ((10, 1), (8, 3), (40, 2)):
         map_scene(
@@ -76,6 +76,20 @@ def test_the_summary_and_json_say_how_many_pixels_are_unlike(outside_path, write
     assert count == (read(tmp_path / "outside.tif") > 30).sum() > 0
     assert f"Unlike the training, and therefore unclassified: {count:,} pixels" in err
     assert json.loads(out)["outside"] == str(tmp_path / "outside.tif")
+    # Where no pixel is to lose its class, nothing is said of such pixels.
+    code, out, err = sdiff(
+        "map",
+        write_scene(),
+        "--model",
+        outside_path,
+        "--out",
+        tmp_path / "d.tif",
+        *options[:1],
+        tmp_path / "o.tif",
+        "--json",
+    )
+    assert (code, json.loads(out)["unlike_training_pixels"]) == (0, None)
+    assert "therefore unclassified" not in err
 
 
 @pytest.mark.parametrize("options", [("--outside", "outside.tif"), ("--max-outside", "95")])
