@@ -12,7 +12,7 @@ from spectraldiff_runtime.errors import UsageError
 from spectraldiff_runtime.messages import cell, console, ranges
 
 # Figures that lie from 0 to 1 and are printed in percent, as everywhere that people read.
-SHARES = {"oa", "aa", "ece", "leakage", "per_class"}
+SHARES = {"oa", "aa", "ece", "oa_interval", "leakage", "per_class"}
 
 
 def info(
@@ -135,6 +135,8 @@ def _line(facts: Mapping[str, Any], number: int, depth: int) -> tuple[str, str]:
 def _title(key: str) -> str:
     if key in ("oa", "aa", "ece"):
         return key.upper()
+    if key == "oa_interval":
+        return "OA interval"
     return "kappa x 100" if key == "kappa" else str(key).replace("_", " ")
 
 
@@ -150,10 +152,10 @@ def _text(value: Any, key: str = "") -> str:
         return ranges(value)
     if len(value) > 8:
         return f"{len(value)} values"
-    if key == "shape":
-        return " x ".join(map(str, value))
-    if key not in (*SHARES, "bad_bands_nm") and len(value) == 2 and all(isinstance(item, float) for item in value):
-        return f"{value[0]:.8g} to {value[1]:.8g}"
+    if key in ("shape", "pixel_size_m"):
+        return " x ".join(_text(item) for item in value)
+    if key not in ("per_class", "bad_bands_nm") and len(value) == 2 and all(isinstance(item, float) for item in value):
+        return " to ".join(_number(item, key) for item in value)
     return ", ".join(_text(item, key) for item in value)
 
 

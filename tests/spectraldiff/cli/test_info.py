@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ def test_a_torchscript_file(sdiff, tmp_path, card):
     code, out, _ = sdiff("info", path, "--json")
     facts = json.loads(out)
     assert (code, facts["format"], facts["preset"]) == (0, "TorchScript", "fast")
+
+
+def test_pairs_of_figures_are_read_as_what_they_are(sdiff, tmp_path, card):
+    accuracy = {**card.accuracy, "oa_interval": [0.99296463, 0.99795702]}
+    path = torchscript(tmp_path / "model.pt", replace(card, pixel_size=(20.0, 20.5), accuracy=accuracy))
+    code, out, _ = sdiff("info", path)
+    assert code == 0
+    assert re.search(r"pixel size m +20 x 20\.5\n", out)
+    assert re.search(r"OA interval +99\.30 % to 99\.80 %\n", out)
 
 
 def test_a_raster(sdiff, laid_out_scene):
