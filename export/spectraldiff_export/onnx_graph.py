@@ -171,10 +171,29 @@ def _cleaned(proto: onnx.ModelProto, prefix: str) -> onnx.GraphProto:
             names.setdefault(name, f"{title}:{number}")
     held = {tensor.name: tensor for tensor in graph.initializer}
     nodes = [_node(node, names, title, held) for node, title in zip(graph.node, titles, strict=True)]
+    _halve_last(nodes)
     used = {name for node in nodes for name in node.input}
     constants = [_constant(tensor, names[tensor.name]) for tensor in graph.initializer if names[tensor.name] in used]
     inputs, outputs = ([_value(value) for value in values] for values in (graph.input, graph.output))
     return helper.make_graph(nodes, prefix, inputs, outputs, constants)
+
+
+def _halve_last(nodes: Sequence[onnx.NodeProto]) -> None:
+    """Have each Gelu's parts compute (x * (1 + erf)) * 0.5, where the exporter writes x * (0.5 * (1 + erf)).
+
+    Halving rounds nothing, so both give the same. ONNX Runtime makes one operator of the first alone, and OpenCV 5.0
+    crashes on the second.
+    """
+    made = {name: node for node in nodes for name in node.output}
+    for last in nodes:
+        half = made.get(last.input[1]) if last.op_type == "Mul" else None
+        added = made.get(half.input[1]) if half is not None and half.op_type == "Mul" else None
+        if half is None or added is None or added.op_type != "Add":
+            continue
+        erf = made.get(added.input[0])
+        if erf is not None and erf.op_type == "Erf":
+            constant, sum_ = half.input
+            half.input[:], last.input[:] = [last.input[0], sum_], [half.output[0], constant]
 
 
 def _titles(nodes: Iterable[onnx.NodeProto], prefix: str) -> list[str]:

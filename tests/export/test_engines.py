@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import rasterio
 
@@ -40,12 +41,51 @@ def test_openvino(given):
     check(engines.openvino(path, tile, "f32"), measure)
 
 
-def test_onnxruntime_web(given):
+@pytest.mark.parametrize("package", engines.NODE)
+def test_under_node(given, package):
     folder = Path(os.environ.get("ONNXRUNTIME_WEB", ROOT))
-    if shutil.which("node") is None or not (folder / "node_modules" / "onnxruntime-web").is_dir():
-        pytest.skip("onnxruntime-web is not there: npm install onnxruntime-web, and ONNXRUNTIME_WEB names that folder")
+    if shutil.which("node") is None or not (folder / "node_modules" / package).is_dir():
+        pytest.skip(f"{package} is not there: npm install {package}, and ONNXRUNTIME_WEB names that folder")
     path, tile, measure = given
-    check(engines.web(path, tile, folder), measure)
+    check(engines.node(path, tile, folder, package), measure)
+
+
+def test_tract(given):
+    pytest.importorskip("tract", reason="tract is not installed: pip install tract")
+    path, tile, measure = given
+    check(engines.tract(path, tile), measure)
+
+
+def test_opencv(onnx_of, classifier_of, tiles_for, tmp_path):
+    """A model of the default's kind: other presets have a Scan, which OpenCV 5.0 does not know."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed: pip install 'opencv-python-headless>=5'")
+    if int(cv2.__version__.partition(".")[0]) < 5:
+        pytest.skip(f"OpenCV is of version {cv2.__version__}: pip install 'opencv-python-headless>=5'")
+    kind, path = "foveal, linear members", tmp_path / "model.onnx"
+    path.write_bytes(onnx_of(kind))
+    tile = tiles_for(classifier_of(kind), 1, 5).numpy()
+    check(engines.opencv(path, tile), engines.onnx_runtime(path, tile))
+
+
+def test_onnx_runtime_of_another_folder(given):
+    """Here the same version, in a process that sees no other folder of packages before it."""
+    path, tile, measure = given
+    found = engines.onnx_runtime_in(path, tile, Path(onnxruntime.__file__).parents[1])
+    check(found, measure)
+    assert (found.version, len(found.seconds)) == (onnxruntime.__version__, engines.RUNS)
+
+
+def test_rows_of_engines_that_fail_or_are_not_there(given):
+    path, tile, measure = given
+
+    def failing():
+        raise RuntimeError("no such operator\nat line 1")
+
+    assert engines.row("Fails", path, tile, failing) == "| Fails | | | RuntimeError: no such operator | | |"
+    assert engines.row("Absent", path, tile, lambda: None) == "Absent is not installed"
+    pixels = f"{measure.outputs[0].size:,}"
+    there = engines.row("ONNX Runtime", path, tile, lambda: measure)
+    assert there.startswith(f"| ONNX Runtime | {onnxruntime.__version__} | {pixels} | 100.00 % | 0.0e+00 | ")
 
 
 def test_the_python_of_the_documents_gives_the_map(model_path, cube, write_scene, tmp_path, monkeypatch, capsys):
