@@ -78,8 +78,7 @@ class TrainOptions:
             _check_choice("final", self.final, ("all", "train"))
         _check_choice("features", self.features, ("diffusion", "raw"))
         seed = as_int("seed", self.seed)
-        if not 0 <= seed < 2**32:
-            raise UsageError(f"seed is {seed}: wanted 0 to {2**32 - 1}")
+        _check_seed(seed)
         object.__setattr__(self, "seed", seed)
         for name in ("timestep", "layer", *COUNTS):
             object.__setattr__(self, name, as_int_or_none(name, getattr(self, name)))
@@ -133,6 +132,12 @@ class ReconstructOptions:
             value = as_int(name, getattr(self, name))
             object.__setattr__(self, name, value)
             _check_counts({name: value}, lowest)
+        _check_seed(self.seed)
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed is {seed}: wanted 0 to {2**32 - 1}")
 
 
 def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:

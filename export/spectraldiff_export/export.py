@@ -19,6 +19,7 @@ from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.classifier import Classifier, SceneLayers, class_facts
 from spectraldiff.models.normaliser import filled_window
 from spectraldiff.options import RUNS
+from spectraldiff.training.data_digest import files_of
 from spectraldiff.training.run_folder import SAMPLES, RunFolder, open_run
 from spectraldiff.training.run_model import load_model, load_tensors
 from spectraldiff_export.agreement import Agreement, check_precision, compare, lowered
@@ -52,8 +53,7 @@ from spectraldiff_runtime.signals import interrupts_deferred
 from spectraldiff_runtime.window import Window
 
 PAGES, DEEPNESS = "pages", "deepness"
-# Sample tiles on which a file for Deepness is compared with a map.
-COMPARED = 4
+COMPARED = 4  # sample tiles on which a file for Deepness is compared with a map
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,8 @@ def export_run(
     check_suffix(out)
     classifier, facts = load_model(run)
     files = (out, *_pages(out, program or PAGES))
-    check_distinct({f"--out with its {path.suffix}": path for path in files}, run.files)
+    scenes = () if compact is None else map(Path, compact.scenes)
+    check_distinct({f"--out with its {path.suffix}": path for path in files}, [*files_of(run), *scenes])
     for path in files:  # at once: a compact model is taught for minutes
         check_output(path, overwrite)
     samples = load_tensors(run, SAMPLES)

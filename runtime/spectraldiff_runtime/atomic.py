@@ -25,6 +25,8 @@ RASTERS = (".tif", ".tiff")
 # What GDAL takes for a part of the raster whose name comes before it.
 SIDECARS = (".aux.xml", ".ovr", ".msk")
 SQLITE = ("-journal", "-wal", "-shm")  # it takes them for parts of a GeoPackage, plays them back and removes them
+# What ENVI rasters and shapefiles have next to them, under their own stem.
+BESIDE = (".hdr", ".shp", ".shx", ".dbf", ".prj", ".cpg")
 PRIVATE = 0o700
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.partial")
 
@@ -285,6 +287,9 @@ def check_distinct(outputs: Mapping[str, Path], inputs: Sequence[Path]) -> None:
     OutputError
     """
     seen = {os.path.realpath(path): f"the input '{path}'" for path in inputs}
+    for given in inputs:
+        for part in _parts_of_input(given):
+            seen.setdefault(os.path.realpath(part), f"a part of the input '{given}'")
     for option, path in outputs.items():
         place = os.path.realpath(path)
         inside = [one for one in seen if is_zarr(path) and Path(one).is_relative_to(place) and one != place]
@@ -331,6 +336,12 @@ def _sqlite_parts(path: Path) -> list[Path]:
 def _parts(path: Path) -> list[Path]:
     """Return the names of all that programs would take for a part of the file at `path`."""
     return [*(Path(f"{path}{end}") for end in SIDECARS), *_world_files(path), *_sqlite_parts(path)]
+
+
+def _parts_of_input(path: Path) -> list[Path]:
+    """Return the files that programs take for parts of the file at `path`, a raster or a table, where they are."""
+    beside = [path.with_suffix(suffix) for suffix in BESIDE if path.name] if path.suffix else []
+    return [part for part in (*_parts(Path(os.path.realpath(path))), *beside) if os.path.lexists(part)]
 
 
 def is_zarr(path: Path) -> bool:

@@ -12,6 +12,9 @@ HDF5_ENTRIES, HDF5_LIST, LOOKUP_PIXELS, HDF5_LEVELS = 10_000, 1_000_000, 100_000
 # A model file: bytes (protobuf's own limit), its card, the halo, a name in it, any other text in it.
 MODEL_BYTES, CARD_BYTES, HALO, NAME, TEXT = 2**31 - 1, 16 * 2**20, 10_000, 500, 10_000
 
+# Classes of a map and its labels that are compared: the confusion matrix has as many rows and columns.
+COMPARED_CLASSES = 1000
+
 # Threads and worker processes: with a million, starting them ends the program.
 THREADS = 1024
 

@@ -17,6 +17,7 @@ from spectraldiff_runtime.classes import LandCoverClass
 from spectraldiff_runtime.errors import LabelsError
 from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geotiff.class_raster import read_classes
+from spectraldiff_runtime.limits import COMPARED_CLASSES
 from spectraldiff_runtime.scene.raster import RasterScene
 
 
@@ -104,6 +105,11 @@ def assess(
     predicted, nodata, place = ours.labels, ours.missing, ours.place
     found = read_reference(labels, predicted.shape, place, fields or LabelFields())
     truth, known, notes = match_classes(found, ours.classes, ours.numbers)
+    if len(known) > COMPARED_CLASSES:
+        raise LabelsError(
+            f"'{classes}' and '{labels}' have {len(known):,} classes: wanted {COMPARED_CLASSES:,} at most, as the "
+            "confusion matrix has as many rows and columns; check that they hold classes"
+        )
     left_out = {"excluded": 0, "nodata": 0}
     if exclude is not None:
         left_out["excluded"] = _drop(truth, read_on_grid("the pixels to exclude", exclude, predicted.shape, place) > 0)

@@ -1,5 +1,6 @@
 """Trainings: begun, gone on with, opened again, and their reverse process as pictures."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ from spectraldiff.training.run_folder import FACTS, FIGURES, METRICS, REQUEST
 from spectraldiff.training.run_folder import open_run as open_folder
 from spectraldiff_runtime.atomic import check_distinct, check_output
 from spectraldiff_runtime.cli.options import training_package
-from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.errors import OutputError, UsageError
 from spectraldiff_runtime.messages import one_line
 from spectraldiff_runtime.tiling.memory_plan import DEFAULT_MEMORY
 
@@ -292,14 +293,17 @@ def reconstruct(
         from spectraldiff.models.reconstruction import check_start, example_spectra
         from spectraldiff.models.reconstruction import reconstruct as run_reverse
         from spectraldiff.report import figures
+        from spectraldiff.training.data_digest import files_of
         from spectraldiff.training.request import Request
         from spectraldiff.training.run_model import load_model
     folder = open_folder(None if run is None else Path(run), Path(runs_dir))
     target = folder.path / FIGURES if out is None else Path(out)
     strip, curves = target / "reconstruction.png", target / "spectra.png"
+    if os.path.lexists(target) and not target.is_dir():
+        raise OutputError(f"'{target}' is no folder and is not replaced: choose another --out")
     for path in (strip, curves) if target.is_dir() else ():
         check_output(path, overwrite)
-    check_distinct({"the strip of --out": strip, "the curves of --out": curves}, folder.files)
+    check_distinct({"the strip of --out": strip, "the curves of --out": curves}, files_of(folder))
     model, _ = load_model(folder)
     request = Request.from_json(folder.read_json(REQUEST))
     check_start(model, step, str(folder.path), fell_back=not request.preset.raw)

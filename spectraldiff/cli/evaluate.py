@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from spectraldiff.accuracy.metrics import Accuracy
     from spectraldiff_runtime.classes import LandCoverClass
 
+WIDEST = 100  # classes whose confusion matrix is printed
 REASONS = {"excluded": "excluded", "nodata": "without data in the map"}
 
 
@@ -121,20 +122,22 @@ def _adjusted_line(adjusted: "AreaAdjusted", classes: "Sequence[LandCoverClass]"
 
 
 def _print_table(accuracy: "Accuracy", classes: "Sequence[LandCoverClass]") -> None:
-    """Print one row a class: pixels, accuracy, and its row of the confusion matrix."""
+    """Print one row a class: pixels, accuracy, and its row of the confusion matrix where a terminal has room for it."""
     from rich.cells import cell_len
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("class", no_wrap=True)
     first = 0 if accuracy.confusion[:, 0].any() else 1
-    columns = range(first, len(classes) + 1)
+    columns = range(first, len(classes) + 1) if len(classes) <= WIDEST else ()
     for title in ("pixels", "found %", *(str(value) if value else "none" for value in columns)):
         table.add_column(title, justify="right", no_wrap=True)
     for c, share, row in zip(classes, accuracy.per_class, accuracy.confusion, strict=True):
         percent = "-" if share != share else f"{100 * share:.2f}"
-        counts = (str(n) if n else "." for n in row[first:])
+        counts = (str(n) if n else "." for n in (row[first:] if columns else ()))
         table.add_row(cell(f"{c.value} {c.name}"), f"{row.sum():,}", percent, *counts)
     # The matrix is never cut or wrapped: its width is that of its contents.
     names = max(cell_len(c.name) for c in classes)
-    console(stderr=False, width=max(80, names + 50 + 8 * len(classes))).print(table, crop=False, soft_wrap=True)
+    console(stderr=False, width=max(80, names + 50 + 8 * len(columns))).print(table, crop=False, soft_wrap=True)
+    if not columns:
+        tell(f"The confusion matrix of {len(classes):,} classes is in --json and --report")

@@ -20,7 +20,7 @@ def reconstruct(
     ] = RECONSTRUCT.size,
     panels: Annotated[int, typer.Option(min=2, help="Pictures in the strip.")] = RECONSTRUCT.panels,
     spectra: Annotated[int, typer.Option(min=1, help="Pixels whose spectra are drawn.")] = RECONSTRUCT.spectra,
-    seed: Annotated[int, typer.Option(min=0, help="Seeds the noise.")] = RECONSTRUCT.seed,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seeds the noise.")] = RECONSTRUCT.seed,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the pictures; the run's by default.", show_default=False)
     ] = None,

@@ -309,7 +309,8 @@ def position_index(config: ViTConfig) -> Tensor:
 
     names = [position(row, column) for row in steps for column in steps]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return torch.tensor([numbers[name] for name in names]).view(config.window, config.window)
+    found = [numbers[name] for name in names]
+    return torch.tensor(found, device="cpu").view(config.window, config.window)
 
 
 def _kernels(vit: FovealViT, where: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:

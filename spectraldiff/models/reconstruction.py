@@ -101,7 +101,7 @@ def reconstruct(
     x0 = model.normaliser(pixels[None])  # (1, B, h, w)
     generator = torch.Generator().manual_seed(seed)
     x_t = denoiser.schedule.add_noise(x0, torch.tensor([start]), torch.randn(x0.shape, generator=generator))
-    kept = {round(step) for step in np.linspace(start, 0, panels)}
+    kept = {round(step) for step in np.linspace(start, 0, min(panels, start + 1))}
     frames = [(start, _image(x_t))]
     for step, x in denoise(denoiser, denoiser.schedule, x_t, start, generator):
         report(start - step, start)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from spectraldiff.models.diffusion import Parameterisation
 from spectraldiff.models.unet import Kernel
@@ -299,10 +299,11 @@ def replaced(settings: Settings, **changes: Any) -> Settings:
 
 
 def rebuilt(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
-    """Rebuild settings from plain values; TypeError, which names the fields, where some are missing or unknown."""
+    """Rebuild settings from plain values; TypeError names fields that are missing, unknown or of another type."""
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     needed = {name for name, field in known.items() if field.default is MISSING}
     odd = (needed - set(values)) | (set(values) - set(known))
+    odd |= {name for name, field in known.items() if name in values and not fits(field.type, values[name])}
     if odd:
         raise TypeError(", ".join(sorted(odd)))
     return kind(**{name: _value(known[name].type, value) for name, value in values.items()})
@@ -315,6 +316,22 @@ def _value(kind: Any, value: Any) -> Any:
     if kind in kinds:
         return tuple(rebuilt(kinds[kind], one) for one in value)
     return tuple(value) if isinstance(value, list) else value
+
+
+def fits(kind: Any, value: Any) -> bool:
+    """Whether a plain value is of a field's type; settings, which are looked at when they are rebuilt, are mappings."""
+    inner = get_args(kind)
+    if is_dataclass(kind):
+        return isinstance(value, (Mapping, kind))  # type: ignore[arg-type]
+    if get_origin(kind) is Literal:
+        return value in inner
+    if get_origin(kind) is tuple:
+        kinds = inner[:1] * len(value) if inner[-1] is ... and isinstance(value, list | tuple) else inner
+        return isinstance(value, list | tuple) and len(kinds) == len(value) and all(map(fits, kinds, value))
+    if inner:
+        return any(fits(one, value) for one in inner)
+    numbers = (int, float) if kind is float else kind
+    return isinstance(value, numbers) and (kind is bool or not isinstance(value, bool))
 
 
 # The fields of a preset in runs of format 3.

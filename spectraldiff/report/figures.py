@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # it imports PyTorch, which figures of a map do without
     from spectraldiff.models.reconstruction import Spectra
 
 NO_CLASS = (255, 255, 255)
+WIDEST = 42.0  # inches of a confusion matrix, of 100 classes
 
 
 @picture
@@ -163,14 +164,15 @@ def confusion_matrix(accuracy: Accuracy, classes: Sequence[LandCoverClass]) -> F
     names = ["Unclassified", *short_names([c.name for c in classes])]
     first = 0 if counts[:, 0].any() else 1
     counts, names = counts[:, first:], names[first:]
-    side = max(4.0, 0.42 * len(classes))
+    side = min(max(4.0, 0.42 * len(classes)), WIDEST)
     title = f"OA {100 * accuracy.oa:.2f}   AA {100 * accuracy.aa:.2f}   kappa x 100 {100 * accuracy.kappa:.2f}"
     figure = new_figure(side + 2.9, side + 1.9, f"{title}   ({accuracy.pixels:,} pixels)")
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    _write_counts(axes, counts, shares)
-    _label_matrix(axes, names, names[1 - first :], accuracy)
+    if side < WIDEST:  # beyond, texts have no room
+        _write_counts(axes, counts, shares)
+        _label_matrix(axes, names, names[1 - first :], accuracy)
     return figure
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from spectraldiff.data.cube import SceneCube
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.data.statistics import statistics_of
 from spectraldiff.splits.split import Split
+from spectraldiff.training.request import Request
+from spectraldiff.training.run_folder import REQUEST, RunFolder
 from spectraldiff_runtime.errors import RunError
 
 
@@ -44,3 +47,13 @@ def check_unchanged(begun: Mapping[str, str], now: Mapping[str, str]) -> None:
     for what in [*begun, *now]:
         if begun.get(what) != now.get(what):
             raise RunError(f"{what} changed since the run was begun: restore the files to go on with it, or train anew")
+
+
+def files_of(run: RunFolder) -> list[Path]:
+    """Return the files of a run, and those that its training read where its run.json says: no output replaces them."""
+    try:
+        request = Request.from_json(run.read_json(REQUEST))
+    except RunError:
+        return run.files
+    read = [name for one in request.scenes for name in (one.scene, *one.labels)]
+    return [*run.files, *map(Path, [*read, *([] if request.test is None else [request.test])])]

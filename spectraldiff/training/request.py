@@ -18,6 +18,7 @@ from spectraldiff.datasets import registry
 from spectraldiff.ensemble.prior import EQUAL, OF_TRAINING, Prior, Shares, prior_of, read_shares
 from spectraldiff.models.classifier import empty_classifier
 from spectraldiff.models.presets import PRESETS, Preset, preset_named
+from spectraldiff.models.settings import fits, rebuilt
 from spectraldiff.options import TrainOptions
 from spectraldiff.splits.by_scene import check_names
 from spectraldiff.splits.draw import Geometry, make_splits
@@ -262,26 +263,31 @@ class Request:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Request":
-        """Rebuild a request; RunError where it does not fit this version."""
+        """Rebuild a request; RunError where it does not fit this version, or a value is of another type."""
         values = _with_scenes(values)
         needed = {f.name for f in fields(cls) if f.default is MISSING}
         if not needed <= set(values) <= {f.name for f in fields(cls)}:
             raise RunError("the run was begun by another version of SpectralDiff: train again")
-        bands, nodata = values.get("bands"), values.get("nodata", NODATA_OF_FILE)
-        shares = values.get("shares")
-        return cls(
-            **{
-                **values,
-                "preset": Preset.from_json(values["preset"]),
-                "bands": bands if bands is None or bands == ALL_BANDS else tuple(bands),
-                "nodata": float(nodata) if nodata in ("nan", "inf", "-inf") else nodata,
-                "scenes": tuple(
-                    SceneFiles(one["scene"], tuple(one["labels"]), one["name"]) for one in values["scenes"]
-                ),
-                "shares": None if shares is None else tuple((name, float(share)) for name, share in shares),
-                "resumed": tuple(values.get("resumed", ())),
-            }
-        )
+        try:
+            found = cls(**{**values, "preset": Preset.from_json(values["preset"]), **_rebuilt(values)})
+            odd = [f.name for f in fields(cls) if not fits(f.type, getattr(found, f.name))]
+        except (LookupError, TypeError, ValueError) as error:
+            odd = [repr(error)]
+        if odd:
+            raise RunError(f"the run's run.json is damaged ({', '.join(odd)}): train again, or restore it")
+        return found
+
+
+def _rebuilt(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that JSON has as others."""
+    bands, nodata, shares = values.get("bands"), values.get("nodata", NODATA_OF_FILE), values.get("shares")
+    return {
+        "bands": bands if bands is None or bands == ALL_BANDS else tuple(bands),
+        "nodata": float(nodata) if nodata in ("nan", "inf", "-inf") else nodata,
+        "scenes": tuple(rebuilt(SceneFiles, {**one, "labels": tuple(one["labels"])}) for one in values["scenes"]),
+        "shares": None if shares is None else tuple((name, float(share)) for name, share in shares),
+        "resumed": tuple(values.get("resumed", ())),
+    }
 
 
 def _with_scenes(values: dict[str, Any]) -> dict[str, Any]:

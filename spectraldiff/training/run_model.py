@@ -23,9 +23,13 @@ from spectraldiff.training.run_folder import FACTS, MODEL, STATE, RunFolder, ope
 from spectraldiff_runtime.errors import RunError
 from spectraldiff_runtime.gdal import check_plain
 
+# What a run may ask for at most, so that no folder takes for ever, or memory that its weights do not fill: steps of
+# the process, parts of a network, pixels along the side of a window, and any other number.
+STEPS, PARTS, WINDOW, NUMBER = 1_000_000, 1_000, 255, 10**9
 FORMAT = 4
 # Format 3 had flat presets, and `beside` for `band_components`, and `apart` (spatially disjoint) for `members`.
 READABLE = (3, FORMAT)
+LATER = ("share", "prior")  # runs of before have none
 
 
 def save_tensors(run: RunFolder, name: str, tensors: Mapping[str, Tensor]) -> str:
@@ -96,11 +100,13 @@ def load_model(run: RunFolder) -> tuple[Classifier, dict[str, Any]]:
         )
     try:
         preset = Preset.from_json(facts["preset"])
-        model = _empty(preset, facts)
+        _check_counts(preset, facts)
         tensors = load_tensors(run, MODEL, facts.get("sha256"))
-        defaults = {name: getattr(model, name) for name in ("share", "prior")}  # runs of before have none
+        _check_sizes(preset, facts, tensors)
+        model = _empty(preset, facts)
+        defaults = {name: getattr(model, name) for name in LATER}
         model.load_state_dict({**defaults, **tensors})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise RunError(f"the run '{run.path}' is damaged ({reason}): train again, or restore it") from error
     return model.eval(), facts
@@ -134,6 +140,44 @@ def load_denoiser(path: Path, preset: Preset, normaliser: Normaliser) -> Denoise
     return found
 
 
+def _check_counts(preset: Preset, facts: Mapping[str, Any]) -> None:
+    """Raise ValueError where a number that shapes the model is none, or is larger than any that a training gives."""
+    shape, network = _shape(preset, facts), preset.diffusion.network
+    contexts = _contexts(facts)
+    outside = facts.get("outside")
+    of_vit = facts.get("vit_iterations", facts["smoothing"])
+    most = {
+        "timesteps": (STEPS, [preset.diffusion.timesteps]),
+        "parts": (PARTS, [shape.depth, len(shape.members), len(network.channels), len(contexts)]),
+        "windows": (WINDOW, [one.window for one in (*shape.members, *contexts)]),
+        "counts": (NUMBER, [facts["bands"], facts["features"], shape.components, shape.band_components]),
+        "smoothing": (NUMBER, [facts["smoothing"], *([] if of_vit is None else [of_vit])]),
+        "outside": (NUMBER, [0] * 3 if outside is None else outside),
+    }
+    for name, (limit, found) in most.items():
+        if not all(isinstance(one, int) and 0 <= one <= limit for one in found):
+            raise ValueError(f"{name} are not whole numbers from 0 to {limit:,}")
+    if len(most["outside"][1]) != 3:
+        raise ValueError("outside are not three numbers")
+    chains = [one.iterations for one in contexts] + most["smoothing"][1][1:]
+    if facts["smoothing"] != max(chains):
+        raise ValueError(f"{facts['smoothing']} smoothings, and the members have {max(chains)} at most")
+
+
+def _check_sizes(preset: Preset, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where the facts are not those of the tensors, before the model takes memory."""
+    with torch.device("meta"):
+        wanted = {name: one.shape for name, one in _empty(preset, facts).state_dict().items() if name not in LATER}
+    found = {name: one.shape for name, one in tensors.items() if name not in LATER}
+    odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if odd:
+        raise ValueError(f"{FACTS} has other sizes than {MODEL}, of {odd[0]} and so on")
+
+
+def _contexts(facts: Mapping[str, Any]) -> list[PixelContext]:
+    return [rebuilt(PixelContext, context) for context in facts.get("linear", ())]
+
+
 def _empty(preset: Preset, facts: Mapping[str, Any]) -> Classifier:
     """Return the model of a run with no weights yet."""
     iterations = facts.get("vit_iterations", facts["smoothing"])
@@ -143,7 +187,7 @@ def _empty(preset: Preset, facts: Mapping[str, Any]) -> Classifier:
         _shape(preset, facts),
         facts["features"],
         facts["smoothing"],
-        contexts=[PixelContext(**context) for context in facts.get("linear", ())],
+        contexts=_contexts(facts),
         vit_iterations=-1 if iterations is None else iterations,
         outside=None if facts.get("outside") is None else tuple(facts["outside"]),
     )

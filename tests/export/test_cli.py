@@ -54,6 +54,21 @@ def test_the_newest_run_is_exported_and_maps_as_it_trained(runs, sdiff, tmp_path
         np.testing.assert_array_equal(map_scene(model, tiny_scene.cube, tile=tile).classes, trained)
 
 
+@pytest.mark.parametrize("more", [(), ("--compact", "--scenes", "small.md")])
+def test_what_the_training_read_is_not_replaced_by_pages(runs, sdiff, tmp_path, monkeypatch, more):
+    """Labels in JSON, or a scene of any name, where a page would go."""
+    monkeypatch.chdir(tmp_path)
+    folder, page = RunFolder(runs / "first"), tmp_path / ("small.md" if more else "small.json")
+    request = folder.read_json("run.json")
+    if not more:
+        request["scenes"][0]["labels"] = [str(page)]
+    folder.write_json("run.json", request)
+    page.write_text("mine")
+    code, _, stderr = sdiff("export", "-o", "small.onnx", "--run", folder.path, "-q", "--overwrite", *more)
+    assert (code, page.read_text(), len(stderr.splitlines())) == (1, "mine", 1)
+    assert "is the same file as the input" in stderr
+
+
 def test_a_run_that_is_named_as_torchscript_for_machines(runs, sdiff, tmp_path):
     out = tmp_path / "model.pt"
     code, stdout, stderr = sdiff("export", "-o", out, "--run", runs / "first", "-q", "--json")

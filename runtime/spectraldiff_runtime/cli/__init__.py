@@ -24,6 +24,7 @@ INTERRUPTED = 130
 ENDED = {INTERRUPTED: "interrupted", 128 + signal.SIGTERM: "terminated", 129: "hung up"}
 # How soon a signal comes again where what it raised was lost.
 AGAIN_SECONDS = 0.1
+LONGEST_LINE = 4000  # characters of an error: names of others may have any length
 
 # Module and summary of each command: a function, or an app of its own, of the command's name.
 COMMANDS = {
@@ -229,7 +230,8 @@ def _usage(error: Any) -> str:
 def _fail(message: str, code: int) -> int:
     from spectraldiff_runtime.messages import one_line
 
-    _say(one_line(f"sdiff: error: {message}"))
+    line = one_line(f"sdiff: error: {message}")
+    _say(line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}")
     return code
 
 

@@ -30,13 +30,23 @@ class TextEncoding:
 
 
 def checked_encoding(name: str) -> str:
-    """Return Python's name of an encoding; UsageError where there is none of that name."""
-    try:
-        return codecs.lookup(name).name
-    except LookupError:
+    """Return Python's name of an encoding; UsageError where there is none of that name, or none that tables have."""
+    found = _known(name)
+    if found is None:
         raise UsageError(
-            f"--encoding '{name}' is no known encoding: wanted one such as UTF-8, cp1252 or cp850"
-        ) from None
+            f"--encoding '{name}' is no known encoding of tables: wanted one such as UTF-8, cp1252 or cp850"
+        )
+    return found
+
+
+def _known(name: str) -> str | None:
+    """Return Python's name of an encoding in which ASCII stays what it is, as GDAL reads tables; None for any other."""
+    plain = "x,1"
+    try:
+        found = codecs.lookup(name).name
+        return found if plain.encode("ascii").decode(found) == plain else None
+    except (LookupError, ValueError):  # UnicodeError is a ValueError
+        return None
 
 
 def encoding_of_dbf(path: Path, remedy: str = OPTION) -> TextEncoding | None:
@@ -83,7 +93,7 @@ def guess(texts: bytes) -> str:
 def _decodes(texts: bytes, name: str) -> bool:
     try:
         texts.decode(name)
-    except (UnicodeDecodeError, LookupError):
+    except (ValueError, LookupError):  # UnicodeError is a ValueError
         return False
     return True
 
@@ -97,10 +107,7 @@ def _declared(path: Path) -> tuple[str, str]:
             return DRIVERS.get(file.read(32)[29], ""), ""
     said = found.read_bytes()[:80].decode("ascii", "replace").strip()
     code = re.fullmatch(r"(?:ansi|cp|ibm|oem|windows)?[ _-]*(\d{3,5})", said, re.IGNORECASE)
-    try:
-        return codecs.lookup(f"cp{code[1]}" if code else said).name, said
-    except LookupError:
-        return "", said
+    return _known(f"cp{code[1]}" if code else said) or "", said
 
 
 def _dbf_texts(path: Path) -> bytes:

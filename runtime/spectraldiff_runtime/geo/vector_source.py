@@ -22,6 +22,7 @@ from spectraldiff_runtime.raster_file import open_looked_at
 # How files begin that hold addresses in place of features.
 LIST_OF_SOURCES, FIRST_BYTES = re.compile(rb"<OGR(VRT|WFS|OAPI|CSW)|<OGCAPI"), 1024
 
+HEAD = 2**20  # characters of a table's first line that are looked at
 VECTORS = (".shp", ".gpkg", ".geojson", ".json", ".fgb", ".kml", ".gml", ".tab", ".mif", ".sqlite", ".csv")
 DEGREES = {"X": ("lon", "long", "longitude", "lng"), "Y": ("lat", "latitude")}
 PLANE = {"X": ("x", "easting", "east", "x_coord", "xcoord"), "Y": ("y", "northing", "north", "y_coord", "ycoord")}
@@ -247,7 +248,7 @@ def _csv(path: Path, kind: type[SpectralDiffError], encoding: TextEncoding | Non
     """Open a CSV file by its columns of coordinates, or of WKT."""
     name, coding = _name_of(path, kind), "utf-8" if encoding is None else encoding.name
     with path.open(encoding=coding, errors="replace") as file:
-        columns = [c.strip().strip('"').lstrip("\ufeff") for c in re.split("[,;\t]", file.readline().strip())]
+        columns = [c.strip().strip('"').lstrip("\ufeff") for c in re.split("[,;\t]", file.readline(HEAD).strip())]
     folded = {column.lower(): column for column in columns}
     said = () if encoding is None or not encoding.remark else (encoding.remark,)
     for known, crs, words in (

@@ -142,8 +142,8 @@ def _accuracy(card: ModelCard) -> str:
 
 
 def _interval(found: Mapping[str, Any], key: str, factor: int) -> str:
-    ends = found.get(f"{key}_interval")
-    if not isinstance(ends, Sequence) or isinstance(ends, str) or len(ends) != 2:
+    ends = _listed(found.get(f"{key}_interval"))
+    if len(ends) != 2 or not all(isinstance(end, int | float) for end in ends):
         return "not computed"
     return f"{factor * ends[0]:.2f} to {factor * ends[1]:.2f}"
 
@@ -212,7 +212,7 @@ def _limits(card: ModelCard) -> str:
         lines.append(
             f"It computes in {card.precision}; a part of the pixels gets another class than in fp32{verified}."
         )
-    lines += [_plain(str(note)) for note in (card.accuracy or {}).get("notes") or []]
+    lines += [_plain(str(note)) for note in _listed((card.accuracy or {}).get("notes"))]
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -184,8 +184,16 @@ def test_an_encoding_that_is_guessed_is_said_and_overruled(tmp_path, encoding, c
     )
     other = open_vectors(path, encoding="latin-1")
     assert (classes(other) == NAMES, other.remarks) == (encoding == "cp1252", ())
-    with pytest.raises(UsageError, match="--encoding 'klingon' is no known encoding"):
-        open_vectors(path, encoding="klingon")
+    for odd in ("klingon", "utf-16", "undefined", "rot13", "cp037"):
+        with pytest.raises(UsageError, match=f"--encoding '{odd}' is no known encoding of tables"):
+            open_vectors(path, encoding=odd)
+
+
+@pytest.mark.parametrize("said", [b"\0", b"utf-16", b"undefined", b"\xff" * 99])
+def test_a_file_that_says_an_encoding_that_tables_do_not_have(tmp_path, said):
+    path = with_dbf(tmp_path / "p.shp", "utf-8", None)
+    path.with_suffix(".cpg").write_bytes(said)
+    assert classes(open_vectors(path)) == NAMES
 
 
 def test_plain_letters_need_no_encoding(tmp_path):

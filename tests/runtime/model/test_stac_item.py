@@ -154,6 +154,14 @@ def test_the_page_says_it_all_and_nothing_in_it_is_markup():
     assert "<script>" not in model_page(hostile, "model.onnx")
 
 
+@pytest.mark.parametrize("ends", [["a", "b"], [None, None], {"a": 1, "b": 2}, "ab"])
+def test_a_page_of_a_card_with_other_facts_than_ours(ends):
+    """What a card says beside its accuracies may be anything."""
+    odd = {**(WHOLE.accuracy or {}), "oa_interval": ends, "notes": 5, "leakage": "much", "split": [ends]}
+    page = model_page(replace(WHOLE, accuracy=odd), "model.onnx")
+    assert "| Overall accuracy (%) | 90.00 | not computed |" in page
+
+
 @pytest.mark.parametrize("missing", [*FRONT, *SECTIONS, *FACTS])
 def test_a_page_without_it_is_not_whole(missing):
     page = model_page(WHOLE, "model.onnx")

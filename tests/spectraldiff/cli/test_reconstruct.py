@@ -1,11 +1,14 @@
 """`sdiff reconstruct`: what it draws and refuses."""
 
 import json
+import os
 
 import pytest
 
+from spectraldiff.options import ReconstructOptions
 from spectraldiff.training.run_folder import RunFolder
 from spectraldiff_runtime.cli import run
+from spectraldiff_runtime.errors import UsageError
 from tests.spectraldiff.cli.own_scene import RAW, own
 
 pytestmark = pytest.mark.training
@@ -25,6 +28,40 @@ def test_reconstruct_draws_strip_and_spectra(tiny_run, tmp_path, capsys):
     assert (tmp_path / "spectra.png").stat().st_mtime_ns == before
     assert run([*command, "--out", str(tmp_path), "-q", "--overwrite"]) == 0
     assert (tmp_path / "spectra.png").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("seed", [2**32, 2**64, 10**30])
+def test_seeds_have_a_limit(tiny_run, tmp_path, capsys, seed):
+    assert run(["reconstruct", "--run", str(tiny_run.path), "--out", str(tmp_path / "o"), "--seed", str(seed)]) == 2
+    assert f"{seed} is not in the range 0<=x<=4294967295" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"seed is .*: wanted 0 to 4294967295"):
+        ReconstructOptions(seed=seed)
+
+
+def test_more_pictures_than_steps_are_all_steps(tiny_run, tmp_path):
+    """A list of a billion takes 8 GB."""
+    command = ["reconstruct", "--run", str(tiny_run.path), "--step", "2", "--size", "12", "--panels", str(10**15)]
+    assert run([*command, "--out", str(tmp_path), "-q"]) == 0
+
+
+@pytest.mark.parametrize("given", ["scene", "labels"])
+def test_what_the_training_read_is_not_replaced(given, tiny_run, tiny_files, tmp_path, capsys):
+    file = dict(zip(("scene", "labels"), tiny_files, strict=True))[given]
+    before = file.read_bytes()
+    (tmp_path / "spectra.png").symlink_to(file)
+    assert run(["reconstruct", "--run", str(tiny_run.path), "--out", str(tmp_path), "--overwrite", "-q"]) == 1
+    assert f"is the same file as the input '{file}': choose another name" in capsys.readouterr().err
+    assert (file.read_bytes(), [path.name for path in tmp_path.iterdir()]) == (before, ["spectra.png"])
+
+
+def test_a_place_that_is_no_folder_is_said_first(tiny_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("spectraldiff.training.run_model.load_model", None)  # calling it would be another error
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("file", "link", "pipe"):
+        assert run(["reconstruct", "--run", str(tiny_run.path), "--out", str(tmp_path / name), "--overwrite"]) == 1
+        assert f"{name}' is no folder and is not replaced: choose another --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fell_back", [True, False])
