@@ -148,6 +148,10 @@ class SceneSource:
         They are held in memory, and mapped whole, as long as there is room (`spectraldiff.data.cube.Room`). The errors
         are those of `LabelledScene.from_files`.
         """
+        if not self.scenes:
+            raise SceneError(
+                "no scene is named, and no benchmark scene: wanted one; in a run folder, run.json names it"
+            )
         options: dict[str, Any] = {"bands": self.bands, "nodata": self.nodata, "scaled": self.scaled}
         options |= {"clouds": self.clouds, "fields": self.fields}
         first = next((one for one in self.scenes if one.labels), None)

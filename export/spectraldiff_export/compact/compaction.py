@@ -28,7 +28,7 @@ from spectraldiff_export.compact.ground import GroundScene, Patch, choose_window
 from spectraldiff_export.compact.novelty import fit_novelty
 from spectraldiff_export.compact.student import Student, StudentShape
 from spectraldiff_export.compact.teaching import STEPS, Lessons, teach
-from spectraldiff_runtime.errors import UsageError
+from spectraldiff_runtime.errors import SceneError, UsageError
 from spectraldiff_runtime.mapping.request import SourceOptions
 from spectraldiff_runtime.model.card import PRECISIONS, ModelCard
 from spectraldiff_runtime.model.engine import Model
@@ -177,7 +177,10 @@ def new_student(shape: StudentShape, classifier: Classifier, patches: Sequence[P
         found: Tensor = classifier.normaliser(inner[None])[0]
         return found[:, patch.valid].T
 
-    pca = fit_pca((bands(patch) for patch in patches), shape.components)
+    try:
+        pca = fit_pca((bands(patch) for patch in patches), shape.components)
+    except torch.linalg.LinAlgError as error:
+        raise SceneError("the scenes' values are too far apart to be taught: scale one, or leave it out") from error
     return Student(shape, classifier.normaliser, classifier.fill, pca, classifier.classes)
 
 
@@ -225,8 +228,10 @@ def unlabelled(path: str, card: ModelCard, like: LabelledScene, warn: Callable[[
 
 def _tiles(patches: Sequence[Patch], halo: int) -> Tensor:
     """Return raw tiles of the ground's first and last windows, two of each, (4, B, T, T)."""
-    side = min(TILE + 2 * halo, *(size for patch in patches for size in patch.raw.shape[1:]))
-    ends = [patch.raw for patch in (patches[0], patches[-1])]
+    least = 2 * halo + 3  # what a file is verified on
+    raws = [patch.raw for patch in patches if min(patch.raw.shape[1:]) >= least] or [patch.raw for patch in patches]
+    ends = [raws[0], raws[-1]]
+    side = min(TILE + 2 * halo, *(size for raw in ends for size in raw.shape[1:]))
     return torch.stack([cut for raw in ends for cut in (raw[:, :side, :side], raw[:, -side:, -side:])])
 
 

@@ -159,7 +159,7 @@ def show(
     Raises
     ------
     SceneError
-        No window of a scene has data.
+        No window of a scene has data, or it has values beyond float32.
     """
     found: list[Patch] = []
     total, done = sum(len(choice.windows) for choice in choices), 0
@@ -195,7 +195,13 @@ def _patch(
 ) -> Patch:
     most = max(halo, teacher.card.halo)
     edges = window.row0 - most, window.row1 + most, window.col0 - most, window.col1 + most
-    raw = filled_window(one.scene, fill, *edges)
+    with np.errstate(over="ignore"):
+        raw = filled_window(one.scene, fill, *edges)
+    if not raw.isfinite().all():
+        raise SceneError(
+            f"'{one.scene.name}' has values that float32, in which models compute, does not hold: scale the scene, or "
+            "leave it out"
+        )
     taught = teacher.run(_cut(raw, most - teacher.card.halo)[None].numpy(), probabilities=True).probabilities
     assert taught is not None
     return Patch(

@@ -138,6 +138,32 @@ def test_a_word_that_belongs_to_no_option_is_no_scene(tiny_run):
     assert (code, "unexpected extra argument" in stderr.getvalue().lower()) == (2, True), stderr.getvalue()
 
 
+def test_a_scene_of_values_beyond_float32_is_refused(tiny_run, tiny_scene, sdiff, tmp_path):
+    wide = np.full(tiny_scene.cube.shape, 1e300)
+    replace(tiny_scene, cube=wide, labels=np.zeros(wide.shape[:2], np.uint8)).write(tmp_path / "wide.tif")
+    line = [
+        "export",
+        "--run",
+        tiny_run.path,
+        "--compact",
+        "--scenes",
+        tmp_path / "wide.tif",
+        "--out",
+        tmp_path / "m.onnx",
+    ]
+    code, _, stderr = sdiff(*line, "--out", tmp_path / "m.onnx", "-q")
+    assert (code, len(stderr.splitlines())) == (1, 1)
+    assert "'wide' has values that float32, in which models compute, does not hold" in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["wide.tif"]
+
+
+def test_a_scene_of_one_pixel_is_shown_and_the_file_verified_on_others(tiny_run, tiny_scene, tmp_path):
+    small = tiny_scene.cube[:1, :1]
+    replace(tiny_scene, cube=small, labels=np.zeros((1, 1), np.uint8)).write(tmp_path / "small.tif")
+    made = sd.export(tiny_run.path, tmp_path / "m.onnx", compact=True, scenes=[tmp_path / "small.tif"], force=True)
+    assert made.verification.pixels > 1000
+
+
 @pytest.mark.parametrize("facts", [[], "text", {"classes": "text"}, {"classes": [[], [1], None]}])
 def test_a_page_of_a_card_with_other_figures_than_ours(made, facts):
     card = read_card(made[0])

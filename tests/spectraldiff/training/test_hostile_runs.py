@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from spectraldiff.training import run_model
+from spectraldiff.training.request import Request
 from spectraldiff.training.run_folder import RunFolder
 from spectraldiff.training.run_model import load_model
-from spectraldiff_runtime.errors import RunError
+from spectraldiff_runtime.errors import RunError, SceneError
 
 FACTS = [
     {"smoothing": 10**9}, {"smoothing": -1}, {"smoothing": 1.5}, {"smoothing": "2"}, {"vit_iterations": 10**9},
@@ -70,6 +71,26 @@ def test_a_preset_that_is_not_that_of_the_weights(
     parts[part][name] = value
     with pytest.raises(RunError, match=r"damaged|does not fit"):
         load_model(spoilt({"preset": preset}))
+
+
+REQUESTS = [
+    {"seed": "x"}, {"seed": True}, {"split": 5}, {"scenes": 5}, {"scenes": [1]},
+    {"scenes": [{"scene": 1, "labels": []}]},
+    {"preset": None}, {"preset": {}}, {"threads": "2"}, {"bands": 5}, {"bands": ["x"]}, {"nodata": "zzz"}, {"final": 3},
+    {"nodata": [1]}, {"clouds": "rain"}, {"denoiser": 7}, {"shares": {"a": "b"}}, {"shares": [["a", "b"]]}, {"test": 1},
+    {"resumed": 5}, {"resumed": [1]}, {"mixed_units": None}, {"encoding": 5}, {"data_dir": 4}, {"dataset": ["x"]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", REQUESTS, ids=str)
+def test_a_request_of_other_types(tiny_run: RunFolder, change: dict[str, Any]) -> None:
+    with pytest.raises(RunError, match=r"damaged|another version|does not fit"):
+        Request.from_json({**tiny_run.read_json("run.json"), **change})
+
+
+def test_a_request_of_no_scene(tiny_run: RunFolder) -> None:
+    with pytest.raises(SceneError, match="no scene is named"):
+        Request.from_json({**tiny_run.read_json("run.json"), "scenes": []}).load_scenes()
 
 
 def test_the_run_itself_is_read(spoilt: Any) -> None:
