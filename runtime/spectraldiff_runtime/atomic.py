@@ -288,20 +288,20 @@ def check_distinct(outputs: Mapping[str, Path], inputs: Sequence[Path]) -> None:
     """
     seen = {os.path.realpath(path): f"the input '{path}'" for path in inputs}
     for given in inputs:
-        for part in _parts_of_input(given):
-            seen.setdefault(os.path.realpath(part), f"a part of the input '{given}'")
+        for beside in _parts_of_input(given):
+            seen.setdefault(os.path.realpath(beside), f"a part of the input '{given}'")
     for option, path in outputs.items():
         place = os.path.realpath(path)
         inside = [one for one in seen if is_zarr(path) and Path(one).is_relative_to(place) and one != place]
         others = [os.path.realpath(one) for one in outputs.values() if one != path and is_zarr(one)]
         if any(map(Path(place).is_relative_to, others)):
             raise OutputError(f"{option} '{path}' is inside a Zarr that is replaced: choose another name")
-        for part in (*map(str, _parts(Path(place))), *inside):
-            if part in seen:
-                raise OutputError(f"{option} '{path}' would have {seen[part]} as a part: choose another name")
         other = seen.setdefault(place, f"what {option} names")
         if other != f"what {option} names":
             raise OutputError(f"{option} '{path}' is the same file as {other}: choose another name")
+        for part in (*map(str, _parts(Path(place))), *inside):
+            if part in seen:
+                raise OutputError(f"{option} '{path}' would have {seen[part]} as a part: choose another name")
 
 
 def _sync(path: Path) -> None:

@@ -149,7 +149,7 @@ def _check_counts(preset: Preset, facts: Mapping[str, Any]) -> None:
     most = {
         "timesteps": (STEPS, [preset.diffusion.timesteps]),
         "parts": (PARTS, [shape.depth, len(shape.members), len(network.channels), len(contexts)]),
-        "windows": (WINDOW, [one.window for one in (*shape.members, *contexts)]),
+        "windows": (WINDOW, [*(one.window for one in shape.members), *(one.window for one in contexts)]),
         "counts": (NUMBER, [facts["bands"], facts["features"], shape.components, shape.band_components]),
         "smoothing": (NUMBER, [facts["smoothing"], *([] if of_vit is None else [of_vit])]),
         "outside": (NUMBER, [0] * 3 if outside is None else outside),

@@ -179,7 +179,7 @@ def new_student(shape: StudentShape, classifier: Classifier, patches: Sequence[P
 
     try:
         pca = fit_pca((bands(patch) for patch in patches), shape.components)
-    except torch.linalg.LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise SceneError("the scenes' values are too far apart to be taught: scale one, or leave it out") from error
     return Student(shape, classifier.normaliser, classifier.fill, pca, classifier.classes)
 
