@@ -38,7 +38,7 @@ from spectraldiff_export.compact.compaction import ground_of, new_student
 from spectraldiff_export.compact.ground import BLOCK, FIFTHS, GroundScene, Patch, choose_windows, held_blocks, show
 from spectraldiff_export.compact.student import Student, StudentShape
 from spectraldiff_export.compact.teaching import Lessons, teach
-from spectraldiff_export.export import opened_teacher
+from spectraldiff_export.exported_model import opened_teacher
 from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.window import reflect
 

@@ -72,7 +72,7 @@ def write_labels(path: Path) -> None:
     path.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
 
 
-def train(folder: Path, steps: int, epochs: int) -> None:
+def train(folder: Path, steps: int, epochs: int, threads: int) -> None:
     """Train in this process; print seconds of reading and of all else, and the peak, as JSON."""
     from spectraldiff.api.runs import exported
     from spectraldiff.data.label_vectors import LabelFields
@@ -89,7 +89,8 @@ def train(folder: Path, steps: int, epochs: int) -> None:
     with rasterio.Env(GDAL_CACHEMAX=session.CACHE):
         scenes = request.load_scenes()
     read = time.perf_counter() - started
-    run, _ = session.train(request, session.RunPlace(folder / "run", threads=2, exported=exported), Monitor(), scenes)
+    place = session.RunPlace(folder / "run", threads=threads, exported=exported)
+    run, _ = session.train(request, place, Monitor(), scenes)
     seconds = run.read_json("metrics.json")["seconds"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     rest = time.perf_counter() - started - read
@@ -103,7 +104,7 @@ def measured(megapixels: float, options: argparse.Namespace) -> dict[str, float]
         write_scene(folder / "scene.vrt", round((megapixels * 1e6) ** 0.5))
         write_labels(folder / "labels.geojson")
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.train_memory", "--child", str(folder)]
-        command += ["--steps", str(options.steps), "--epochs", str(options.epochs)]
+        command += ["--steps", str(options.steps), "--epochs", str(options.epochs), "--threads", str(options.threads)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -117,11 +118,12 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, nargs="*", default=MEGAPIXELS)
     parser.add_argument("--steps", type=int, default=20, help="of the denoiser")
     parser.add_argument("--epochs", type=int, default=1, help="of the classifier")
+    parser.add_argument("--threads", type=int, default=2, help="1 beside other work")
     parser.add_argument("--folder", default=None, help="for the scenes")
     parser.add_argument("--child", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
-        train(Path(options.child), options.steps, options.epochs)
+        train(Path(options.child), options.steps, options.epochs, options.threads)
         return
     print("| million pixels | peak, GB | one pass, s | all else, s | of which maps, s |")
     print("|---|---|---|---|---|")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from spectraldiff.data.scene import LabelledScene
     from spectraldiff.report.map_view import MapView
     from spectraldiff_export.export import Export, export
-    from spectraldiff_export.export import opened_export as opened_export
+    from spectraldiff_export.exported_model import opened_export as opened_export
     from spectraldiff_runtime import MapResult, Model, SpectralDiffError, __version__
     from spectraldiff_runtime.suggest.choice import Suggestion
 
@@ -41,7 +41,8 @@ _HOMES = {
     "spectraldiff.api.scenes": ("list_datasets", "open_dataset", "open_labelled"),
     "spectraldiff.data.scene": ("LabelledScene",),
     "spectraldiff.report.map_view": ("MapView",),
-    "spectraldiff_export.export": ("Export", "export", "opened_export"),
+    "spectraldiff_export.export": ("Export", "export"),
+    "spectraldiff_export.exported_model": ("opened_export",),
     "spectraldiff_runtime": ("MapResult", "Model", "SpectralDiffError", "__version__"),
     "spectraldiff_runtime.suggest.choice": ("Suggestion",),
 }

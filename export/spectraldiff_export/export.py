@@ -4,21 +4,19 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
 
-from spectraldiff.data.scene import LabelledScene
-from spectraldiff.models.classifier import Classifier, SceneLayers, class_facts
-from spectraldiff.models.normaliser import filled_window
+from spectraldiff.models.classifier import Classifier
 from spectraldiff.options import RUNS
+from spectraldiff.training.compute import keep_freed_memory
 from spectraldiff.training.data_digest import files_of
 from spectraldiff.training.run_folder import SAMPLES, RunFolder, open_run
 from spectraldiff.training.run_model import load_model, load_tensors
@@ -37,6 +35,7 @@ from spectraldiff_export.compact.student import DeployedStudent, Student
 from spectraldiff_export.deepness import deepness_bytes, verify_deepness
 from spectraldiff_export.deployed import DeployedClassifier
 from spectraldiff_export.deployed_outside import deployed
+from spectraldiff_export.exported_model import opened_teacher
 from spectraldiff_export.onnx_graph import onnx_bytes, with_card
 from spectraldiff_export.torchscript import torchscript_bytes
 from spectraldiff_export.verify import Verification, verify
@@ -50,7 +49,6 @@ from spectraldiff_runtime.model.model_file import read_card, seal
 from spectraldiff_runtime.model.model_page import model_page
 from spectraldiff_runtime.model.stac_item import stac_item
 from spectraldiff_runtime.signals import interrupts_deferred
-from spectraldiff_runtime.window import Window
 
 PAGES, DEEPNESS = "pages", "deepness"
 COMPARED = 4  # sample tiles on which a file for Deepness is compared with a map
@@ -164,6 +162,7 @@ def export_run(
         The run is missing, unfinished or damaged.
     """
     check_suffix(out)
+    keep_freed_memory()
     classifier, facts = load_model(run)
     files = (out, *_pages(out, program or PAGES))
     scenes = () if compact is None else map(Path, compact.scenes)
@@ -268,91 +267,6 @@ def export_model(
             for output in (*pages, file):
                 output.publish()
     return Export(out, len(data), card, verification, agreement, tuple(page.path for page in pages))
-
-
-@contextmanager
-def opened_export(classifier: Classifier, scene: LabelledScene) -> Iterator["ExportedModel"]:
-    """Export a model that was just trained, and open the file for as long as scenes are mapped by it.
-
-    Parameters
-    ----------
-    classifier
-        On the CPU, float32, in evaluation mode.
-    scene
-        One of its training; it names the classes.
-
-    Yields
-    ------
-    ExportedModel
-        On the CPU, with as many threads as PyTorch has; its file is removed at the end.
-
-    Raises
-    ------
-    VerificationError
-        PyTorch exported operators that ONNX does not have.
-    """
-    facts: dict[str, Any] = {
-        "name": scene.name, "classes": class_facts(scene), "wavelengths": None, "nodata": None, "sensor": "",
-        "attribution": "", "accuracy": {}, "versions": {},
-    }  # fmt: skip
-    with opened_teacher(classifier, card_of(classifier, facts)) as model:
-        yield ExportedModel(model, classifier.fill)
-
-
-@contextmanager
-def opened_teacher(classifier: Classifier, card: ModelCard) -> Iterator[Model]:
-    """Export a model and open the file, on the CPU, with as many threads as PyTorch has; it is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="spectraldiff-") as folder:
-        file = Path(folder) / "model.onnx"
-        file.write_bytes(onnx_bytes(deployed(classifier), card.to_json()))
-        yield Model.open(file, "cpu", torch.get_num_threads())
-
-
-@dataclass(frozen=True)
-class ExportedModel:
-    """Maps windows of a training's scenes by the exported graph, see `spectraldiff.models.classifier.WindowModel`.
-
-    Attributes
-    ----------
-    model
-        The opened file.
-    fill
-        (B,) raw values that replace missing pixels.
-    side
-        Pixels along the side of the windows that a scene is cut into.
-    """
-
-    model: Model
-    fill: torch.Tensor
-    side: int = 128
-
-    @property
-    def classes(self) -> int:
-        """K."""
-        return len(self.model.card.classes)
-
-    @property
-    def knows_outside(self) -> bool:
-        """Whether it says how far pixels are from the training classes."""
-        return self.model.outside
-
-    def predict_window(self, scene: LabelledScene, window: Window, offset: torch.Tensor) -> SceneLayers:
-        """Return the layers of a window."""
-        halo = self.model.card.halo
-        edges = window.row0 - halo, window.row1 + halo, window.col0 - halo, window.col1 + halo
-        tile = filled_window(scene, self.fill, *edges)[None].numpy()
-        found = self.model.run(tile, confidence=True, probabilities=True, outside=self.knows_outside)
-        assert found.probabilities is not None
-        assert found.confidence is not None
-        with np.errstate(divide="ignore"):  # a class that cannot be stays one
-            scores = np.log(found.probabilities[0]) + offset.numpy()[:, None, None]
-        kind = scene.labels.dtype
-        return SceneLayers(
-            found.classes[0].astype(kind),
-            found.confidence[0],
-            (scores.argmax(0) + 1).astype(kind),
-            None if found.outside is None else found.outside[0],
-        )
 
 
 def _check_program(out: Path, precision: str, wanted: str) -> None:

@@ -80,8 +80,7 @@ def verify(file: Path, classifier: Classifier | Student, samples: Tensor, name: 
     _check_samples(classifier, samples)
     run = _runner(file, Path(name or file).suffix.lower(), title)
     samples = torch.cat([samples[:1], samples[-2:]])  # exact figures take time
-    wanted = reference(classifier, samples)
-    far = None if classifier.outside is None else distances(classifier, samples)
+    wanted, far = reference(classifier, samples)
     cases = _cases(classifier.halo, samples, wanted, far)
     most = OF_STUDENTS if isinstance(classifier, Student) else TOLERANCE
     found = [_compare(title, run, tiles, expected, ends, most) for tiles, expected, ends in cases]
@@ -95,30 +94,28 @@ def verify(file: Path, classifier: Classifier | Student, samples: Tensor, name: 
 
 
 @torch.no_grad()
-def reference(classifier: Classifier | Student, tiles: Tensor) -> NDArray[np.float32]:
-    """Return PyTorch's probabilities, (N, K, h, w), of raw tiles (N, B, h + 2 halo, w + 2 halo), one by one.
+def reference(classifier: Classifier | Student, tiles: Tensor) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+    """Return what PyTorch computes of raw tiles (N, B, h + 2 halo, w + 2 halo), one by one.
 
-    They are computed in float64, so that only the file's own rounding counts.
+    In float64, so that only the file's own rounding counts.
+
+    Returns
+    -------
+    tuple
+        Probabilities, (N, K, h, w); and the least and the most percents, (N, 2, h, w), that rounding may make of the
+        distance from the training classes, None where the model has none.
     """
     exact = copy.deepcopy(classifier).double()
-    found = torch.cat([exact(tile[None]).softmax(1) for tile in tiles.double()])
-    return np.asarray(found.float().numpy())
-
-
-@torch.no_grad()
-def distances(classifier: Classifier | Student, tiles: Tensor) -> NDArray[np.uint8]:
-    """Return the least and the most percents, (N, 2, h, w), that rounding may make of PyTorch's distance.
-
-    As `reference`, in float64.
-    """
-    exact = copy.deepcopy(classifier).double()
-    found = []
+    probabilities, percents = [], []
     for tile in tiles.double():
-        distance = exact.distance_at(tile[None])
-        slack = ROUNDING * (exact.outside.steps[-1] - exact.outside.steps[0])  # type: ignore[union-attr]
-        ends = (distance - slack, distance + slack)
-        found.append(torch.stack([exact.outside.percent(end) for end in ends], 1))  # type: ignore[union-attr]
-    return np.asarray(torch.cat(found).numpy())
+        scores, distance = exact.scores_and_distance(tile[None])
+        probabilities.append(scores.softmax(1))
+        if distance is not None and exact.outside is not None:
+            slack = ROUNDING * (exact.outside.steps[-1] - exact.outside.steps[0])
+            ends = (distance - slack, distance + slack)
+            percents.append(torch.stack([exact.outside.percent(end) for end in ends], 1))
+    far = np.asarray(torch.cat(percents).numpy()) if percents else None
+    return np.asarray(torch.cat(probabilities).float().numpy()), far
 
 
 def _check_samples(classifier: Classifier | Student, samples: Tensor) -> None:
@@ -134,7 +131,7 @@ def _check_samples(classifier: Classifier | Student, samples: Tensor) -> None:
 def _cases(
     halo: int, samples: Tensor, wanted: NDArray[np.float32], far: NDArray[np.uint8] | None
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8] | None]]:
-    """Yield tiles (N, B, h + 2 halo, w + 2 halo), their probabilities (N, K, h, w), and `distances` where known."""
+    """Yield tiles (N, B, h + 2 halo, w + 2 halo), their probabilities (N, K, h, w), and percents; see `reference`."""
     largest = wanted.shape[-1]
     middle, tiles = (largest + 1) // 2, samples.numpy().astype(np.float32)
     for chosen in (slice(0, 1), slice(-2, None)):
@@ -221,7 +218,7 @@ def _check_forms(
 
 
 def _check_outside(title: str, found: NDArray[Any], ends: NDArray[np.uint8]) -> None:
-    """Raise VerificationError where percents, (N, h, w), are beyond what rounding explains, see `distances`."""
+    """Raise VerificationError where percents, (N, h, w), are beyond what rounding explains, see `reference`."""
     wrong = int(((found < ends[:, 0]) | (found > ends[:, 1])).sum())
     if wrong:
         raise VerificationError(

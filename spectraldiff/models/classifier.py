@@ -270,9 +270,13 @@ class Classifier(nn.Module):
         assert self.outside is not None
         return self.outside.percent(self.distance_of(features))
 
-    def distance_at(self, tile: Tensor) -> Tensor:
-        """Map raw pixels (N, B, T, T) to the distance from the training classes, (N, 1, h, w), as large as scores."""
-        return self.distance_of(self.extractor(self.normaliser(tile)))
+    def scores_and_distance(self, tile: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Map raw pixels (N, B, T, T) to class scores, and to the distance from the training classes, (N, 1, h, w).
+
+        The distance is None where nothing tells it.
+        """
+        features = self.extractor(self.normaliser(tile))
+        return self._scores(features), None if self.outside is None else self.distance_of(features)
 
     def distance_of(self, features: Tensor) -> Tensor:
         """Map features to the distance from the training classes, (N, 1, h, w), as large as scores."""

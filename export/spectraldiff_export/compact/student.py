@@ -104,11 +104,15 @@ class Student(nn.Module):
         maps = F.conv2d(self.whitened(tile), self.weight.flatten(0, 1)[..., None, None])
         return (summed(maps, self.contexts, self.halo) + self.bias[:, None, None]) / self.temperature
 
-    def distance_at(self, tile: Tensor) -> Tensor:
-        """Map raw pixels (N, B, T, T) to the distance from the training classes, (N, 1, T - 2 halo, T - 2 halo)."""
-        assert self.outside is not None
+    def scores_and_distance(self, tile: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Map raw pixels (N, B, T, T) to class scores, and to the distance from the training classes, (N, 1, h, w).
+
+        The distance is None where nothing tells it.
+        """
+        if self.outside is None:
+            return self(tile), None
         components = self.outside.components(self.normaliser(tile))
-        return self.outside.distance(cropped(components, self.halo - self.outside.radius))
+        return self(tile), self.outside.distance(cropped(components, self.halo - self.outside.radius))
 
 
 def summed(maps: Tensor, contexts: tuple[PixelContext, ...], rim: int) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 import spectraldiff as sd
 from spectraldiff.models.classifier import predict_scene
 from spectraldiff.training.run_model import load_model
-from spectraldiff_export import export as module
-from spectraldiff_export.export import opened_export
+from spectraldiff_export import exported_model as module
+from spectraldiff_export.exported_model import opened_export
 from spectraldiff_runtime.window import Window
 
 
