@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from spectraldiff_runtime.scene.protocol import Scene
     from spectraldiff_runtime.tiling.plan import Plan
 
-# What PyTorch, and what a training leaves in memory, take beyond what a map is planned with: a guess, not measured.
-TRAINING = 600 * 10**6
+# What PyTorch, and what a training leaves in memory, take beyond what a map is planned with, on systems that do not say
+# what a process holds: a guess.
+MEGABYTE = 10**6
+TRAINING = 600 * MEGABYTE
 
 
 def check_map(request: "Request", out: Path) -> None:
@@ -92,15 +94,34 @@ def map_trained(run: Path, request: "Request", out: Path, memory: int, monitor: 
         sd.export(run, file)
         model = Model.open(file, request.device, torch.get_num_threads())
         monitor.stage(f"Map '{out.name}'", "pixels")
-        return map_scene(
-            model,
-            request.scenes[0].scene,
-            out,
-            bands=request.bands,
-            nodata=request.nodata,
-            clouds=request.clouds,
-            max_memory=memory - TRAINING,
-            started=begun,
-            progress=advance,
-            warn=monitor.warn,
-        )
+        held = _held()
+        try:
+            return map_scene(
+                model,
+                request.scenes[0].scene,
+                out,
+                bands=request.bands,
+                nodata=request.nodata,
+                clouds=request.clouds,
+                max_memory=memory - held,
+                started=begun,
+                progress=advance,
+                warn=monitor.warn,
+            )
+        except UsageError as error:
+            if "--max-memory" not in str(error):
+                raise
+            export = sdiff("export", "--run", run, "--out", "model.onnx")
+            raise UsageError(
+                f"the training holds {held // MEGABYTE}MB of --max-memory {memory // MEGABYTE}MB, which leaves too "
+                f"little for the map; the run is whole: `{export}`, then map the scene by `sdiff map`"
+            ) from error
+
+
+def _held() -> int:
+    """Return the bytes that this process holds beyond what a map is planned with."""
+    from spectraldiff_runtime.model.memory_guard import STATUS, held_memory, trim_heap
+    from spectraldiff_runtime.tiling.memory_plan import BASE
+
+    trim_heap()
+    return max(0, held_memory() - BASE) if STATUS.exists() else TRAINING

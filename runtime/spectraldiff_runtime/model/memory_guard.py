@@ -1,4 +1,4 @@
-"""A graph may take about the memory that its card says, not that of the machine."""
+"""What this process holds of the machine's memory, and limits to it: a graph may take about what its card says."""
 
 import ctypes
 import sys
@@ -28,7 +28,7 @@ def memory_guarded(expected: float) -> Iterator[None]:
     if sys.platform != "linux" or not STATUS.exists():
         yield
         return
-    limit = _held() + int(min(expected * TIMES, 2.0**50)) + SLACK
+    limit = held_memory("VmData") + int(min(expected * TIMES, 2.0**50)) + SLACK
     _enter(limit)
     try:
         yield
@@ -42,8 +42,9 @@ def trim_heap() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _held() -> int:
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmData:"))
+def held_memory(figure: str = "VmRSS") -> int:
+    """Return one of the kernel's figures of this process, in bytes: what it holds; FileNotFoundError without /proc."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{figure}:"))
     return int(line.split()[1]) * 1024
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from spectraldiff_runtime.model.engine import Model
+from spectraldiff_runtime.model.memory_guard import STATUS, held_memory
 
 # Output pixels along the side of the tiles that are tried, and bytes that the larger one may be expected to take.
 SMALL, LARGE = 8, 128
@@ -26,7 +27,7 @@ def measure_workspace(file: Path) -> float | None:
     RuntimeError
         The process that measures it failed.
     """
-    if not Path("/proc/self/status").exists():
+    if not STATUS.exists():
         return None
     taken, pixels = _measured(file, SMALL)
     if taken / pixels * (math.isqrt(pixels) + LARGE - SMALL) ** 2 <= ENOUGH:
@@ -52,15 +53,9 @@ def _run(file: str, side: int) -> tuple[float, int]:
     padded = side + 2 * model.card.halo
     tile = np.empty((1, model.card.bands, padded, padded), np.float32)
     tile[:] = np.array(model.card.fill, np.float32)[:, None, None]
-    before = _status("VmRSS")
+    before = held_memory()
     model.run(tile, confidence=True, probabilities=True, outside=model.outside)
-    return max(_status("VmHWM") - before, 0.0), padded**2
-
-
-def _status(key: str) -> float:
-    """Return one of the kernel's figures of this process, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+    return float(max(held_memory("VmHWM") - before, 0)), padded**2
 
 
 if __name__ == "__main__":

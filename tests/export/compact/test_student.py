@@ -95,7 +95,7 @@ def test_what_is_deployed_computes_what_the_student_does(student):
     torch.testing.assert_close(confidence.double(), wanted.amax(1), rtol=0, atol=1e-5)
     assert len(classes.unique()) == CLASSES
     assert percent.dtype == torch.uint8
-    far = student.outside.percent(student.distance_at(tile.double()))
+    far = student.outside.percent(student.scores_and_distance(tile.double())[1])
     assert (percent.int() - far.int()).abs().max() <= 1
     assert len(percent.unique()) > 3
 

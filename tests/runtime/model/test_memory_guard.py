@@ -53,7 +53,7 @@ def resident() -> int:
 def test_the_limit_goes_with_the_block():
     before = limit()
     with memory_guarded(2**20):
-        assert limit() < memory_guard._held() + 2 * SLACK
+        assert limit() < memory_guard.held_memory("VmData") + 2 * SLACK
     assert limit() == before
     with pytest.raises(ZeroDivisionError), memory_guarded(0):
         1 / 0  # noqa: B018
@@ -87,7 +87,7 @@ def test_blocks_in_several_threads_share_the_largest_limit():
 
 def test_a_limit_of_the_user_is_never_raised():
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    own = memory_guard._held() + 2**29
+    own = memory_guard.held_memory("VmData") + 2**29
     resource.setrlimit(resource.RLIMIT_DATA, (own, before[1]))
     try:
         with memory_guarded(2**40):

@@ -12,16 +12,16 @@ import sys
 import numpy as np
 import onnxruntime
 from spectraldiff_runtime.model.engine import Model
-from spectraldiff_runtime.model.memory_probe import _status
+from spectraldiff_runtime.model.memory_guard import held_memory
 model = Model.open(sys.argv[1], "cpu", threads=1)
 run = model.session.run
 if sys.argv[2] == "plain":
     run = onnxruntime.InferenceSession(open(sys.argv[1], "rb").read(), providers=["CPUExecutionProvider"]).run
 tile = np.ones((1, model.card.bands, 1204, 1204), np.float32)
-before = _status("VmRSS")
+before = held_memory()
 for _ in range(3):
     run(["classes"], {"tile": tile})
-print((_status("VmHWM") - before) / tile[0, 0].size)
+print((held_memory("VmHWM") - before) / tile[0, 0].size)
 """
 
 

@@ -65,6 +65,18 @@ def test_the_scene_is_mapped_at_the_end(tiny_files, tmp_path, capsys):
     assert found.any()
 
 
+def test_what_the_training_holds_counts_in_the_memory_of_its_map(tiny_files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("spectraldiff_runtime.model.memory_guard.held_memory", lambda: 3_700_000_000)
+    folder, out = tmp_path / "run", tmp_path / "classes.tif"
+    assert run(own(tiny_files[:2], *RAW, "--run", folder, "--map", out, "--max-memory", "3500MB")) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(lines) == 1
+    assert "the training holds 3300MB of --max-memory 3500MB, which leaves too little for the map" in lines[0]
+    assert f"sdiff export --run {folder} --out model.onnx" in lines[0]
+    assert RunFolder(folder).finished
+    assert not out.exists()
+
+
 def read_whole(path):
     with rasterio.open(path) as raster:
         return raster.read(), raster.profile
