@@ -66,9 +66,9 @@ def test_the_scene_is_mapped_at_the_end(tiny_files, tmp_path, capsys):
 
 
 def test_what_the_training_holds_counts_in_the_memory_of_its_map(tiny_files, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("spectraldiff_runtime.model.memory_guard.held_memory", lambda: 3_700_000_000)
+    monkeypatch.setattr("spectraldiff_runtime.model.memory_guard.held_memory", lambda figure="": 3_700_000_000)
     folder, out = tmp_path / "run", tmp_path / "classes.tif"
-    assert run(own(tiny_files[:2], *RAW, "--run", folder, "--map", out, "--max-memory", "3500MB")) == 1
+    assert run(own(tiny_files[:2], *RAW, "--run", folder, "--map", out, "--max-memory", "3500MB")) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert len(lines) == 1
     assert "the training holds 3300MB of --max-memory 3500MB, which leaves too little for the map" in lines[0]
