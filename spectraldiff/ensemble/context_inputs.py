@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,13 +88,17 @@ class ContextInputs:
         """
         parts = [part for part in self.samples or self._parts() if self.valid[part].any()]
         chosen = parts[:: max(1, len(parts) // NOISE_TILES)][:NOISE_TILES]
-        pairs = [pair for part in chosen for pair in self._pairs(name, window, part)]
-        if not any(len(pair) for pair in pairs):  # no two pixels with data lie side by side
+        pairs = [pair for part in chosen for pair in self._pairs(name, window, part) if len(pair)]
+        if not pairs:  # no two pixels with data lie side by side
             return np.eye(self.maps[name].values.shape[2])
-        differences = np.concatenate(pairs)
-        size = (differences**2).mean(1)
-        quiet = differences[size <= np.quantile(size, QUIET)]
-        return np.asarray(quiet.T @ quiet / (2 * len(quiet)))
+        sizes = [np.square(pair, dtype=np.float64).mean(1) for pair in pairs]
+        most = np.quantile(np.concatenate(sizes), QUIET)
+        total, count = np.zeros((pairs[0].shape[1],) * 2), 0
+        for pair, size in zip(pairs, sizes, strict=True):
+            quiet = pair[size <= most].astype(np.float64)
+            total += quiet.T @ quiet
+            count += len(quiet)
+        return total / (2 * count)
 
     def spread(self, most: int) -> Tensor:
         """Return row and column, (m, 2), of pixels with data that are spread evenly over the scenes, about `most`."""
@@ -110,7 +115,7 @@ class ContextInputs:
         corners = ((row, column) for row in range(0, height, TILE) for column in range(0, width, TILE))
         return [(slice(row, row + TILE), slice(column, column + TILE)) for row, column in corners]
 
-    def _pairs(self, name: str, window: int, part: tuple[slice, slice]) -> Iterator[NDArray[np.float64]]:
+    def _pairs(self, name: str, window: int, part: tuple[slice, slice]) -> Iterator[NDArray[Any]]:
         """Yield the differences of pixels side by side, both with data, of a part of the mosaic."""
         radius = window // 2
         values = self.maps[name].values[part].movedim(-1, 0)[None]
@@ -122,7 +127,7 @@ class ContextInputs:
             size = valid.shape[axis] - 1
             both = valid.narrow(axis, 0, size) & valid.narrow(axis, 1, size)
             found = mean.narrow(axis, 0, size)[both] - mean.narrow(axis, 1, size)[both]
-            yield found.double().cpu().numpy()
+            yield found.cpu().numpy()
 
     def _read(self, values: Mosaic, contexts: Sequence[PixelContext]) -> list[NDArray[np.float64]]:
         found = [np.empty((len(self.pixels), values.shape[2])) for _ in contexts]
