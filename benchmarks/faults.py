@@ -62,7 +62,7 @@ SHIM, STATE, PRELOAD = "FAULT_SHIM", "FAULT_STATE", "LD_PRELOAD"
 MODULES = {
     "map": ("spectraldiff_runtime.cli.map", "spectraldiff_runtime.mapping.map_scene"),
     "train": ("spectraldiff.cli.train", "spectraldiff.api.runs", "spectraldiff.training.trainer"),
-    "export": ("spectraldiff_export.cli", "spectraldiff_export.verify", "spectraldiff_export.fp16"),
+    "export": ("spectraldiff_export.cli", "spectraldiff_export.verify", "spectraldiff_export.precision.fp16"),
 }
 
 

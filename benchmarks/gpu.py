@@ -31,11 +31,11 @@ from spectraldiff.models.classifier import Classifier, empty_classifier
 from spectraldiff.models.linear_members import Outside
 from spectraldiff.models.pca import PCA
 from spectraldiff.models.presets import FAST
-from spectraldiff_export.agreement import lowered
 from spectraldiff_export.card import card_of
 from spectraldiff_export.compact.student import DeployedStudent, Student, StudentShape
 from spectraldiff_export.deployed_outside import deployed
 from spectraldiff_export.onnx_graph import build
+from spectraldiff_export.precision.agreement import lowered
 from spectraldiff_runtime import Model, map_scene
 from spectraldiff_runtime.model.model_file import seal
 

@@ -12,8 +12,8 @@ from rasterio.windows import Window
 from spectraldiff.models.classifier import Classifier, empty_classifier
 from spectraldiff.models.presets import Preset
 from spectraldiff_export.deployed import DeployedClassifier
-from spectraldiff_export.fp16 import halved
 from spectraldiff_export.onnx_graph import onnx_bytes, with_card
+from spectraldiff_export.precision.fp16 import halved
 from spectraldiff_runtime.classes import LandCoverClass, palette
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.model.memory_probe import measure_workspace

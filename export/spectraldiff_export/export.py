@@ -20,7 +20,6 @@ from spectraldiff.training.compute import keep_freed_memory
 from spectraldiff.training.data_digest import files_of
 from spectraldiff.training.run_folder import SAMPLES, RunFolder, open_run
 from spectraldiff.training.run_model import load_model, load_tensors
-from spectraldiff_export.agreement import Agreement, check_precision, compare, lowered
 from spectraldiff_export.card import card_of
 from spectraldiff_export.compact.compaction import (
     SILENT,
@@ -37,6 +36,7 @@ from spectraldiff_export.deployed import DeployedClassifier
 from spectraldiff_export.deployed_outside import deployed
 from spectraldiff_export.exported_model import opened_teacher
 from spectraldiff_export.onnx_graph import onnx_bytes, with_card
+from spectraldiff_export.precision.agreement import Agreement, check_precision, compare, lowered
 from spectraldiff_export.torchscript import torchscript_bytes
 from spectraldiff_export.verify import Verification, verify
 from spectraldiff_runtime.atomic import PartialFile, check_distinct, check_output, output_error
@@ -216,7 +216,7 @@ def export_model(
     overwrite
         Whether a file of that name may be replaced.
     precision
-        ``"fp32"``, ``"fp16"`` or ``"int8"``, for ONNX; see `spectraldiff_export.agreement`.
+        ``"fp32"``, ``"fp16"`` or ``"int8"``, for ONNX; see `spectraldiff_export.precision.agreement`.
     labels
         (n, T - 2 halo, T - 2 halo) labels of test pixels in the samples, 0 for none: a lower precision must keep the
         accuracy on them.

@@ -10,12 +10,13 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from spectraldiff_export import agreement, export
-from spectraldiff_export.agreement import Agreement, compare, lowered
+from spectraldiff_export import export
 from spectraldiff_export.export import export_model
-from spectraldiff_export.fp16 import halved
-from spectraldiff_export.int8 import Scale, quantised
 from spectraldiff_export.onnx_graph import trunk_nodes
+from spectraldiff_export.precision import agreement
+from spectraldiff_export.precision.agreement import Agreement, compare, lowered
+from spectraldiff_export.precision.fp16 import halved
+from spectraldiff_export.precision.int8 import Scale, quantised
 from spectraldiff_runtime.errors import UsageError, VerificationError
 from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.model.instructions import processor

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from spectraldiff_export.fp16 import halved
-from spectraldiff_export.int8 import quantised
+from spectraldiff_export.precision.fp16 import halved
+from spectraldiff_export.precision.int8 import quantised
 from spectraldiff_runtime.errors import UsageError, VerificationError
 from spectraldiff_runtime.model.card import PRECISIONS
 from spectraldiff_runtime.model.engine import Model
