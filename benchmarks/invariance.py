@@ -5,6 +5,7 @@ stored with other layouts and data types, mapped in pieces by bounds, and mapped
 half-way.
 
     python -m benchmarks.invariance --model demo/model.onnx
+    python -m benchmarks.invariance --model model.onnx --scene scene.tif --bands 1-130,135-224
 """
 
 import argparse
@@ -12,7 +13,7 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from benchmarks.whole_scene import LAYOUTS
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.datasets import registry
 from spectraldiff_runtime import MapResult, Model, map_scene
+from spectraldiff_runtime.cli.options import parse_bands
 from spectraldiff_runtime.mapping.dask_cluster import ClusterOptions
 
 TILES, BATCHES, THREADS = (32, 48, 64, 96), (1, 3, 8), (1, 2)
@@ -154,14 +156,30 @@ def every_way(models: dict[int, Model], scene: LabelledScene, folder: Path) -> I
     yield from by_workers(models[2], path)
 
 
+def read_scene(path: Path, bands: Sequence[int] | None) -> LabelledScene:
+    """Return a scene of a file, without labels; its values from 0 to 32,767, which all types hold."""
+    with rasterio.open(path) as dataset:
+        cube = dataset.read(bands).clip(0, np.iinfo(np.int16).max).astype(np.uint16)
+        place = {"crs": dataset.crs and dataset.crs.to_wkt(), "transform": tuple(dataset.transform)[:6]}
+    pixels = np.ascontiguousarray(cube.transpose(1, 2, 0))
+    return LabelledScene(path.stem, pixels, np.zeros(pixels.shape[:2], np.uint8), (), **place)
+
+
 def main() -> None:
     """Measure and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("model.onnx"))
     parser.add_argument("--dataset", default="indian-pines")
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--scene", type=Path, help="a raster in the place of a data set")
+    parser.add_argument("--bands", help="of the raster, as those of `sdiff map`; all by default")
     options = parser.parse_args()
-    print(json.dumps(measure(options.model, registry.load(options.dataset, options.data_dir)), indent=2))
+    if options.scene is None:
+        scene = registry.load(options.dataset, options.data_dir)
+    else:
+        bands = "all" if options.bands is None else parse_bands(options.bands)
+        scene = read_scene(options.scene, None if bands == "all" else bands)
+    print(json.dumps(measure(options.model, scene), indent=2))
 
 
 if __name__ == "__main__":
