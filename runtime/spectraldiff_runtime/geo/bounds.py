@@ -105,6 +105,7 @@ def _checked_bounds(bounds: Box, crs: Any) -> Box:
     return west, south, east, north
 
 
+@quiet_gdal()
 def _window_of_bounds(
     height: int, width: int, place: Georeference, name: str, bounds: Box, bounds_crs: str | None
 ) -> Window:

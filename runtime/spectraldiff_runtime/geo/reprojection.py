@@ -75,6 +75,7 @@ def reproject_points(points: NDArray[np.float64], source: Any, target: Any) -> N
         return np.stack(warp.transform(source, target, *points.T.tolist())[:2], axis=1)
 
 
+@quiet_gdal()
 def in_degrees(crs: Any) -> bool:
     """Whether coordinates are longitudes and latitudes."""
     return crs is not None and bool(crs.is_geographic)
@@ -86,6 +87,7 @@ def turned(boxes: list[Box], crs: Any) -> list[Box]:
     return [(west + turn, south, east + turn, north) for west, south, east, north in boxes for turn in turns]
 
 
+@quiet_gdal()
 def same_crs(crs: Any, other: Any, box: Box | None) -> bool:
     """Whether x and y mean the same in two CRS: they are equal, or leave the points of a box in the first in place.
 
@@ -122,6 +124,7 @@ def box_text(box: Box) -> str:
     return " ".join(f"{value:.12g}" for value in box)
 
 
+@quiet_gdal()
 def in_crs(crs: Any) -> str:
     """Write `` in EPSG:32616`` for a message; nothing without a CRS."""
     if not crs:

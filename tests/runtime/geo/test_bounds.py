@@ -278,6 +278,14 @@ def test_a_scene_that_cannot_be_reprojected_shows_its_extent_in_its_own_crs():
         choose(world, 180, 180, bounds=box, bounds_crs="EPSG:32616")
 
 
+def test_what_proj_says_of_a_crs_does_not_reach_the_terminal(capfd):
+    """A grid of shifts that is none: the bounds are found to lie elsewhere, in one line."""
+    odd = "+proj=longlat +nadgrids=/dev/zero"
+    with pytest.raises(SceneError, match="hold no pixel"):
+        choose(Georeference("EPSG:32616", UTM), bounds=(-87, 40, -86, 41), bounds_crs=odd)
+    assert capfd.readouterr().err == ""
+
+
 def test_swapped_coordinates_show_both_extents():
     with pytest.raises(
         SceneError, match=r"--bounds 40.1 -87 40.4 -86 hold no pixel.*covers -87\.\d+ 40.* in EPSG:4326"
