@@ -175,7 +175,8 @@ class _Spectra:
         pixels = np.bincount(labels.ravel(), minlength=kinds + 1)[1:]
         means = np.full((kinds, values.shape[2]), np.nan)
         for kind in np.flatnonzero(pixels):
-            means[kind] = values[labels == kind + 1].mean(axis=0, dtype=np.float64)
+            with np.errstate(invalid="ignore"):  # values that are infinite on both sides
+                means[kind] = values[labels == kind + 1].mean(axis=0, dtype=np.float64)
         every = 1
         while every < max(labels.shape) and len(_packed(values[::every, ::every])) > room:
             every += 1
@@ -187,7 +188,8 @@ class _Spectra:
         spectra, own = self.values.reshape(-1, self.values.shape[2]).astype(np.float64), self.labels.ravel()
         known: NDArray[np.bool_] = np.asarray(np.isfinite(self.means).all(axis=1))
         means = np.where(known[:, None], self.means, 0)
-        far = (spectra**2).sum(1)[:, None] - 2 * spectra @ means.T + (means**2).sum(1)
+        with np.errstate(invalid="ignore", over="ignore"):  # spectra beyond all numbers are close to none
+            far = (spectra**2).sum(1)[:, None] - 2 * spectra @ means.T + (means**2).sum(1)
         far[:, ~known] = np.inf
         inside = own > 0
         far[inside, own[inside] - 1] = np.inf
@@ -196,7 +198,8 @@ class _Spectra:
 
     def as_dict(self, sure: NDArray[np.float32] | None, second: NDArray[np.int64] | None) -> dict[str, Any]:
         """Return them as the page's script reads them."""
-        values = self.values.astype(np.float32) if self.rounded or self.values.dtype.kind == "f" else self.values
+        with np.errstate(over="ignore"):
+            values = self.values.astype(np.float32) if self.rounded or self.values.dtype.kind == "f" else self.values
         return {
             "step": self.step,
             "height": values.shape[0],
@@ -209,7 +212,7 @@ class _Spectra:
             "second": _base64(_packed((self.closest() if second is None else second).astype("<u2"))),
             "secondOf": "mean spectrum" if second is None else "probability",
             "percent": _percent(sure, self.step),
-            "means": [None if np.isnan(row).any() else [float(f"{v:.6g}") for v in row] for row in self.means],
+            "means": [[float(f"{v:.6g}") for v in row] if np.isfinite(row).all() else None for row in self.means],
             "pixels": self.pixels.tolist(),
         }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spectraldiff_runtime.cli.map_output import print_profile, progress, rate, summarise
-from spectraldiff_runtime.cli.map_targets import Driver, Target, choose_targets, make_folders
+from spectraldiff_runtime.cli.map_targets import Driver, Target, choose_targets, made_folders
 from spectraldiff_runtime.cli.options import (
     BandNumbers,
     CloudPixels,
@@ -194,8 +194,6 @@ def map(
     if out_dir is None:
         targets[0].check(inputs, overwrite or resume)
     engine = Model.open(model, device, threads, unsealed=unsealed, warn=warn)
-    if out_dir is not None:  # not before: what is refused leaves no empty folder
-        make_folders((out_dir, *extra.values()))
     options = {
         "percent": confidence_type is ConfidenceType.UINT8,
         "qml": qml,
@@ -226,7 +224,8 @@ def map(
         if json:
             print_json({**targets[0].as_dict(), "model": model, "device": engine.device, **result.as_dict()})
         return
-    _map_many(engine, targets, options, inputs, quiet, profile, json)
+    with made_folders((out_dir, *extra.values())):
+        _map_many(engine, targets, options, inputs, quiet, profile, json)
 
 
 def _cluster(address: str | None, workers: int | None, threads: int | None) -> Any:

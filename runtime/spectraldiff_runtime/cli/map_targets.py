@@ -1,6 +1,7 @@
 """Which file each scene's map goes to."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -90,16 +91,32 @@ def choose_targets(
     return targets
 
 
-def make_folders(folders: Iterable[Path | None]) -> None:
-    """Make the folders of --out-dir and of the options that name further outputs; UsageError where one cannot be."""
-    for folder in folders:
-        try:
-            if folder is not None:
-                folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"'{folder}' is no folder and cannot be made ({error.strerror}): with --out-dir, outputs go to folders"
-            ) from error
+@contextmanager
+def made_folders(folders: Iterable[Path | None]) -> Iterator[None]:
+    """Make the folders of --out-dir and of the options for further outputs; in the end, those left empty go again.
+
+    Raises
+    ------
+    UsageError
+        One cannot be made.
+    """
+    made: list[Path] = []
+    try:
+        for folder in folders:
+            if folder is not None and not folder.is_dir():
+                try:
+                    folder.mkdir()
+                except OSError as error:
+                    raise UsageError(
+                        f"'{folder}' is no folder and cannot be made ({error.strerror}): with --out-dir, outputs go to "
+                        "folders"
+                    ) from error
+                made.append(folder)
+        yield
+    finally:
+        for folder in reversed(made):
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def _in_folders(scene: str, out_dir: Path, extra: dict[str, Path | None], suffix: str) -> Target:

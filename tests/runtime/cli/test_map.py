@@ -210,7 +210,13 @@ def test_which_outputs_go_together(sdiff, many, model_path, tmp_path, listing):
         assert words in err
     assert listing() == before
     assert sdiff("map", *many, "--out-dir", tmp_path / "maps", "--model", tmp_path / "none.onnx")[0] == 1
-    assert listing() == before, "a folder was made for maps that cannot be"
+    assert not (tmp_path / "maps").exists(), "a folder was made for maps that cannot be"
+    folders = ("--out-dir", tmp_path / "maps", "--confidence", tmp_path / "sure")
+    assert sdiff("map", tmp_path / "file", *folders, "--model", model_path)[0] == 1
+    assert not (tmp_path / "maps").exists()
+    assert not (tmp_path / "sure").exists()
+    assert sdiff("map", many[0], tmp_path / "file", *folders, "--model", model_path)[0] == 1
+    assert (tmp_path / "maps" / many[0].name).is_file()
 
 
 def test_profile(sdiff, write_scene, model_path, tmp_path):

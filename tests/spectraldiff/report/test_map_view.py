@@ -149,6 +149,17 @@ def test_values_that_are_rounded_are_named(cube, drawn, write_scene, tmp_path, s
     assert "float32" not in sdiff("view", classes, "--scene", exact, "--out", tmp_path / "view.html")[1]
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300])
+def test_values_beyond_all_numbers_are_drawn_without_a_word(cube, drawn, write_scene, tmp_path, value, recwarn):
+    """No warning of NumPy, and no figure that JSON does not know."""
+    values = cube.astype(np.float64)
+    values[6, 3], values[8, 30] = value, -value
+    scene = write_scene("odd.tif", values=values)
+    sd.view(write_map(tmp_path / "c.tif", drawn), scene, tmp_path / "view.html")
+    assert [str(one.message) for one in recwarn if one.category is RuntimeWarning] == []
+    assert not re.search(r"\bInfinity|\bNaN", json.dumps(data_of(tmp_path / "view.html")))
+
+
 def test_what_is_too_large_is_thinned_out_and_said(cube, drawn, write_scene, tmp_path, monkeypatch, sdiff):
     monkeypatch.setattr(map_view, "LONGEST", 20)
     monkeypatch.setattr(map_view, "AT_ONCE", 20 * 15 * 7)
