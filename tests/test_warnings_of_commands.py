@@ -38,7 +38,7 @@ RUNTIME = "runtime/spectraldiff_runtime"
 PACKAGES = (
     "spectraldiff", "spectraldiff/api", "spectraldiff/cli", "spectraldiff/datasets", "spectraldiff/ensemble",
     "spectraldiff/models", "spectraldiff/processes", "spectraldiff/report", "spectraldiff/training",
-    "export/spectraldiff_export", "export/spectraldiff_export/compact", RUNTIME,
+    "export/spectraldiff_export", "export/spectraldiff_export/compact", "export/spectraldiff_export/precision", RUNTIME,
     *(f"{RUNTIME}/{name}" for name in ("cli", "formats", "geotiff", "model", "output", "products")),
     *(f"{RUNTIME}/{name}" for name in ("suggest", "tiling")),
 )  # fmt: skip
@@ -51,8 +51,8 @@ OTHERS = {
     # names of layers in a file
     "prisma._layout", "tanager._place",
     # results, as they are printed or shown
-    "_adjusted_line", "_announce", "_ensemble", "_leak", "_map_many", "_measured", "_print", "_recipe", "_reliability",
-    "_repr_html_", "_sieved", "_split_words", "_style", "_subtitle", "_suggestion", "_summarise", "class_caption",
+    "_adjusted_line", "_announce", "_ensemble", "_leak", "_map_many", "_measured", "_print", "_print_table", "_recipe",
+    "_reliability", "_repr_html_", "_sieved", "_split_words", "_style", "_subtitle", "_suggestion", "_summarise", "class_caption",
     "confidence",
     "datasets.write", "describe_product", "map_output.summarise", "outside.lines", "outside_map", "outside_spec",
     "print_profile", "prior.title", "reconstruct", "run_report._prior", "selection.lines", "selection.summary",
