@@ -79,6 +79,8 @@ def is_remote(path: str | Path) -> bool:
 def check_plain(path: str | Path) -> None:
     """Refuse pipes, sockets and devices, also among the files that GDAL opens with one, such as its ``.aux.xml``.
 
+    Of a folder, as a Zarr is one, the files in it are looked at.
+
     Opening a pipe would wait for whoever writes to it. So is a file under the name of SQLite's log that is none.
 
     Raises
@@ -90,13 +92,21 @@ def check_plain(path: str | Path) -> None:
     local = local_file(path)
     if str(path).startswith("/vsistdin"):
         raise SceneError(f"'{path}' is a pipe: wanted a file; copy what it gives to one first")
-    for place in (local, *_sidecars(local)):
+    for place in (local, *_sidecars(local), *_files_of(local)):
         kind = file_mode(place)
         if kind is not None and not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
             raise SceneError(f"'{place}' is a pipe or a device: wanted a file; copy what it gives to one first")
     wal = Path(f"{local}-wal")
     if wal.is_file() and not _is_wal(wal):
         raise SceneError(f"'{wal}' is no write-ahead log of SQLite, which would remove it: move it away")
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """Return what lies in a folder; nothing of a file."""
+    try:
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError:
+        return []
 
 
 def names_archive(path: str | Path) -> bool:

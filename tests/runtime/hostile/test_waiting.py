@@ -26,6 +26,12 @@ def with_pipe(kit: Kit, pipe_name: str, **options: str) -> list[Path]:
     return [scene]
 
 
+def folder_with_pipe(kit: Kit, folder: str, name: str) -> Path:
+    (kit.folder / folder).mkdir()
+    pipe(kit, f"{folder}/{name}")
+    return kit.folder / folder
+
+
 def vrt_of(kit: Kit, source: str) -> list[object]:
     return [kit.vrt(source)]
 
@@ -63,6 +69,7 @@ PIPES: dict[str, tuple[str, Make]] = {
     "vrt-source-mask": ("b.tif.msk' is a pipe", lambda k: vrt_of(k, with_pipe(k, "b.tif.msk", name="b.tif")[0].name)),
     "stdin": ("is a pipe", lambda k: ["/vsistdin/"]),
     "zip": ("p.zip' is a pipe", lambda k: [f"/vsizip/{k.folder / pipe(k, 'p.zip')}/x.tif"]),
+    "in-a-folder": ("zarr.json' is a pipe", lambda k: [f"ZARR:{folder_with_pipe(k, 'z.zarr', 'zarr.json')}"]),
     "subdataset": ("p.nc' is a pipe", lambda k: [f'NETCDF:"{k.folder / pipe(k, "p.nc")}":x']),
     "model": ("no plain file", lambda k: [k.write(), "--model", k.folder / pipe(k, "m.onnx")]),
     "mask": ("is a pipe", lambda k: [k.write(), "--mask", k.folder / pipe(k, "m.gpkg")]),
