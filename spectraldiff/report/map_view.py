@@ -175,7 +175,7 @@ class _Spectra:
         pixels = np.bincount(labels.ravel(), minlength=kinds + 1)[1:]
         means = np.full((kinds, values.shape[2]), np.nan)
         for kind in np.flatnonzero(pixels):
-            with np.errstate(invalid="ignore"):  # values that are infinite on both sides
+            with np.errstate(invalid="ignore"):  # infinite values of both signs have no mean
                 means[kind] = values[labels == kind + 1].mean(axis=0, dtype=np.float64)
         every = 1
         while every < max(labels.shape) and len(_packed(values[::every, ::every])) > room:
@@ -188,7 +188,7 @@ class _Spectra:
         spectra, own = self.values.reshape(-1, self.values.shape[2]).astype(np.float64), self.labels.ravel()
         known: NDArray[np.bool_] = np.asarray(np.isfinite(self.means).all(axis=1))
         means = np.where(known[:, None], self.means, 0)
-        with np.errstate(invalid="ignore", over="ignore"):  # spectra beyond all numbers are close to none
+        with np.errstate(invalid="ignore", over="ignore"):  # a spectrum with infinite values is close to no class
             far = (spectra**2).sum(1)[:, None] - 2 * spectra @ means.T + (means**2).sum(1)
         far[:, ~known] = np.inf
         inside = own > 0
