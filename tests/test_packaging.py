@@ -1,14 +1,23 @@
 """What is released says the same everywhere: version, and what it depends on."""
 
+import importlib.util
+import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 RECIPE = (ROOT / "packaging" / "recipe.yaml").read_text("utf-8")
+SPEC = importlib.util.spec_from_file_location("check_wheel", ROOT / "packaging" / "check_wheel.py")
+assert SPEC is not None
+assert SPEC.loader is not None
+check_wheel = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(check_wheel)
 # What conda calls otherwise.
 CONDA = {"matplotlib": "matplotlib-base", "torch": "pytorch", "onnxruntime-gpu": "onnxruntime"}
 PYPI_ONLY = {"rs-fusion-datasets"}  # downloads of benchmark scenes alone
@@ -48,3 +57,25 @@ def test_the_image_holds_the_wheel_alone() -> None:
     assert "COPY dist/*.whl /tmp/" in kept
     assert not [line for line in kept if "torch" in line]
     assert any(line.startswith("USER ") for line in kept)
+
+
+def test_the_wheel_is_checked_out_of_reach_of_the_source_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make dist` sets PYTHONPATH to the source tree, whose packages would hide those of the wheel."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    words = "import json, os, sys; print(json.dumps([os.getcwd(), sys.path]))"
+    folder, places = json.loads(check_wheel.alone(tmp_path, sys.executable, "-c", words))
+    assert Path(folder) == tmp_path
+    assert str(ROOT) not in places
+
+
+def test_a_python_may_be_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+
+    def alone(folder: Path, *words: str | Path) -> str:
+        ran.append(words)
+        return str(ROOT / "spectraldiff" / "__init__.py") if check_wheel.PLACES in words else ""
+
+    monkeypatch.setattr(check_wheel, "alone", alone)
+    with pytest.raises(SystemExit, match="wanted the packages of the wheel"):
+        check_wheel.check(Path("a.whl"), sys.executable, tmp_path, Path("model.onnx"), Path("scene.tif"))
+    assert ran[0] == (sys.executable, "-m", "venv", tmp_path / "environment")

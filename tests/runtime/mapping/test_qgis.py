@@ -20,10 +20,10 @@ PYTHON = "/usr/bin/python3"  # for which distributions package QGIS
 SCRIPT = Path(__file__).with_name("in_qgis.py")
 
 
-def qgis(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run QGIS's Python, without what belongs to the environment of the tests."""
+def qgis(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run QGIS's Python, without what belongs to the environment of the tests, with `more` variables."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "GDAL", "PROJ"))}
-    settings = {"QT_QPA_PLATFORM": "offscreen", "PYTHONWARNINGS": "ignore"}
+    settings = {"QT_QPA_PLATFORM": "offscreen", "PYTHONWARNINGS": "ignore"} | more
     return subprocess.run(
         [PYTHON, *arguments], env=kept | settings, capture_output=True, text=True, timeout=300, check=False
     )
