@@ -236,6 +236,7 @@ def test_a_click_shows_the_scenes_spectrum_and_a_box_hides_a_class(cube, drawn, 
         assert (chosen["row"], chosen["column"], chosen["label"]) == (row, column, drawn[row, column])
         assert chosen["spectrum"] == cube[row, column].tolist()
         assert f"{25 + 25 * drawn[row, column]} %" in chosen["facts"]
+        assert f"{480_010 + 20 * column}, {4_469_990 - 20 * row} (EPSG:32616)" in chosen["facts"]
     assert found["paths"] == 3  # the pixel, the mean of its class, that of the runner-up
     assert NASTY in found["legend"]
     before, after = (np.array(found[key], np.uint8).reshape(*drawn.shape, 4) for key in ("before", "after"))
