@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
 from spectraldiff_runtime.errors import SceneError
-from spectraldiff_runtime.limits import TIMEOUT_S
+from spectraldiff_runtime.limits import FOLDER_ENTRIES, TIMEOUT_S
 
 # GDAL gives up on a server after so many seconds without a byte. Its own variables come first, `--timeout` sets them.
 TIMEOUTS = ("GDAL_HTTP_CONNECTTIMEOUT", "GDAL_HTTP_LOW_SPEED_TIME")
@@ -79,7 +79,7 @@ def is_remote(path: str | Path) -> bool:
 def check_plain(path: str | Path) -> None:
     """Refuse pipes, sockets and devices, also among the files that GDAL opens with one, such as its ``.aux.xml``.
 
-    Of a folder, as a Zarr is one, the files in it are looked at.
+    Of a folder, as a Zarr is one, all files in it are looked at.
 
     Opening a pipe would wait for whoever writes to it. So is a file under the name of SQLite's log that is none.
 
@@ -92,7 +92,7 @@ def check_plain(path: str | Path) -> None:
     local = local_file(path)
     if str(path).startswith("/vsistdin"):
         raise SceneError(f"'{path}' is a pipe: wanted a file; copy what it gives to one first")
-    for place in (local, *_sidecars(local), *_files_of(local)):
+    for place in (local, *_sidecars(local), *_odd_inside(_named_file(path))):
         kind = file_mode(place)
         if kind is not None and not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
             raise SceneError(f"'{place}' is a pipe or a device: wanted a file; copy what it gives to one first")
@@ -101,12 +101,26 @@ def check_plain(path: str | Path) -> None:
         raise SceneError(f"'{wal}' is no write-ahead log of SQLite, which would remove it: move it away")
 
 
-def _files_of(folder: Path) -> list[Path]:
-    """Return what lies in a folder; nothing of a file."""
-    try:
-        return sorted(folder.iterdir()) if folder.is_dir() else []
-    except OSError:
-        return []
+def _odd_inside(folder: Path) -> Iterator[Path]:
+    """Yield what is neither a file nor a folder in a folder and all folders in it; nothing of a file."""
+    waiting, known, count = [folder], set(), 0
+    while waiting:
+        place = waiting.pop()
+        try:
+            found = place.stat()
+            entries = [] if (found.st_dev, found.st_ino) in known else list(os.scandir(place))
+        except OSError:  # a file, or a folder that may not be read: GDAL may not either
+            continue
+        known.add((found.st_dev, found.st_ino))  # a link may lead back
+        count += len(entries)
+        if count > FOLDER_ENTRIES:
+            raise SceneError(f"'{folder}' holds more than {FOLDER_ENTRIES:,} files: wanted one scene")
+        for entry in entries:
+            kind = None if entry.is_file(follow_symlinks=False) else file_mode(entry.path)
+            if kind is not None and stat.S_ISDIR(kind):
+                waiting.append(Path(entry))
+            elif kind is not None and not stat.S_ISREG(kind):
+                yield Path(entry)
 
 
 def names_archive(path: str | Path) -> bool:
@@ -125,6 +139,12 @@ def _is_wal(path: Path) -> bool:
 
 def local_file(name: str | Path) -> Path:
     """Return the file on this machine that GDAL reads a raster of that name from, perhaps an archive around it."""
+    path = _named_file(name)
+    return next((place for place in (path, *path.parents) if file_mode(place) is not None), path)
+
+
+def _named_file(name: str | Path) -> Path:
+    """Return the path in a name that only GDAL knows, with what is named inside an archive."""
     text = str(name)
     named = SUBDATASET.fullmatch(text)
     if named is not None and file_mode(text) is None:
@@ -133,8 +153,7 @@ def local_file(name: str | Path) -> Path:
         while ":" in before and file_mode(before) is None:  # what comes after it names a layer
             before = before.rpartition(":")[0]
         text = text if file_mode(before) is None else before
-    path = Path(VIRTUAL.sub("", text)) if VIRTUAL.match(text) else Path(text)
-    return next((place for place in (path, *path.parents) if file_mode(place) is not None), path)
+    return Path(VIRTUAL.sub("", text)) if VIRTUAL.match(text) else Path(text)
 
 
 def _sidecars(path: Path) -> list[Path]:

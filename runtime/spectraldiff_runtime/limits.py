@@ -29,3 +29,9 @@ JSON_DEPTH, JSON_DIGITS = 32, 25
 
 # A list of scenes: bytes, scenes.
 LIST_BYTES, LIST_SCENES = 16 * 2**20, 10_000
+
+# A run folder: bytes of a file of JSON, of one of tensors, and of the list of tensors at its beginning.
+RUN_JSON_BYTES, RUN_TENSORS_BYTES, TENSOR_LIST_BYTES = 64 * 2**20, 4 * 2**30, 100 * 10**6
+
+# A folder that is a scene, as a Zarr is: files and folders in it.
+FOLDER_ENTRIES = 1_000_000

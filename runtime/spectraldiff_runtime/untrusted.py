@@ -3,9 +3,16 @@
 import json
 import math
 import unicodedata
+from pathlib import Path
 from typing import Any, NoReturn
 
-from spectraldiff_runtime.limits import JSON_DEPTH, JSON_DIGITS
+from spectraldiff_runtime.limits import (
+    JSON_DEPTH,
+    JSON_DIGITS,
+    RUN_JSON_BYTES,
+    RUN_TENSORS_BYTES,
+    TENSOR_LIST_BYTES,
+)
 
 # Unicode's control characters, surrogates, and separators of lines and paragraphs; a terminal obeys the first.
 CONTROL = ("Cc", "Cs", "Zl", "Zp")
@@ -32,6 +39,53 @@ def _visible(character: str) -> str:
     if character in "\t\n\r":
         return " "
     return character.encode("unicode_escape").decode() if is_control(character) else character
+
+
+def read_run_json(path: Path) -> Any:
+    """Return what a file of JSON of a run folder holds, see `parse_json`.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    ValueError
+        It is no JSON, or larger than a training writes it.
+    """
+    _check_size(path, RUN_JSON_BYTES)
+    return parse_json(path.read_text("utf-8"), constants=True)
+
+
+def check_tensors(path: Path) -> None:
+    """Look at the size of a safetensors file before it is read whole.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    ValueError
+        It is not as long as the list of tensors at its beginning says, or longer than a training writes it.
+    """
+    size = _check_size(path, RUN_TENSORS_BYTES)
+    with path.open("rb") as file:
+        listed = int.from_bytes(file.read(8), "little")
+        if listed > min(TENSOR_LIST_BYTES, size):
+            raise ValueError("it has no list of tensors")
+        text = file.read(listed).decode()
+    try:
+        tensors = [one for name, one in parse_json(text).items() if name != "__metadata__"]
+        ends = [int(one["data_offsets"][1]) for one in tensors]
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError("its list of tensors is damaged") from error
+    wanted = 8 + listed + max(ends, default=0)
+    if size != wanted:
+        raise ValueError(f"it has {size:,} bytes and its list of tensors says {wanted:,}")
+
+
+def _check_size(path: Path, most: int) -> int:
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f"it has {size:,} bytes, {most:,} at most")
+    return size
 
 
 def parse_json(text: str, *, constants: bool = False) -> Any:

@@ -11,7 +11,7 @@ from spectraldiff_runtime.errors import ModelFileError, RunError
 from spectraldiff_runtime.limits import CARD_BYTES
 from spectraldiff_runtime.messages import ranges, resume_command
 from spectraldiff_runtime.model.card import ModelCard
-from spectraldiff_runtime.untrusted import parse_json
+from spectraldiff_runtime.untrusted import check_tensors, read_run_json
 
 if TYPE_CHECKING:
     from spectraldiff_runtime.products.product import Product
@@ -286,12 +286,13 @@ def _damage(tensors: Path, sha256: object) -> str | None:
         return None
     _check_plain(tensors)
     try:
+        check_tensors(tensors)
         with tensors.open("rb") as file:
             whole = hashlib.file_digest(file, "sha256").hexdigest() == sha256
     except FileNotFoundError:
         return f"{tensors.name} is missing: train again, or restore it"
-    except OSError as error:
-        return f"{tensors.name} cannot be read ({error.strerror or error}): train again, or restore it"
+    except (OSError, ValueError) as error:
+        return f"{tensors.name} cannot be read ({getattr(error, 'strerror', error)}): train again, or restore it"
     return None if whole else f"{tensors.name} is not what the training wrote (its SHA-256): train again, or restore it"
 
 
@@ -323,7 +324,7 @@ def _check_plain(path: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     _check_plain(path)
     try:
-        content = parse_json(path.read_text(encoding="utf-8"), constants=True)
+        content = read_run_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"'{path}' cannot be read ({error}): the run folder is damaged; train again") from error
     if not isinstance(content, dict):

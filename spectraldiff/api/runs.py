@@ -298,6 +298,8 @@ def reconstruct(
         from spectraldiff.training.run_model import load_model
     folder = open_folder(None if run is None else Path(run), Path(runs_dir))
     target = folder.path / FIGURES if out is None else Path(out)
+    if out is None:
+        folder.check_places()
     strip, curves = target / "reconstruction.png", target / "spectra.png"
     if os.path.lexists(target) and not target.is_dir():
         raise OutputError(f"'{target}' is no folder and is not replaced: choose another --out")

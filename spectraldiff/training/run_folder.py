@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from spectraldiff_runtime.geo.georeference import Georeference
 from spectraldiff_runtime.geotiff.class_raster import write_class_raster
 from spectraldiff_runtime.geotiff.sidecar import write_class_sidecar
 from spectraldiff_runtime.messages import resume_command
-from spectraldiff_runtime.untrusted import parse_json
+from spectraldiff_runtime.untrusted import read_run_json
 from spectraldiff_runtime.window import Window
 
 REQUEST, DATA, FACTS, METRICS = "run.json", "data.json", "model.json", "metrics.json"
@@ -40,6 +41,7 @@ STATE, MODEL, SAMPLES = "state.safetensors", "model.safetensors", "samples.safet
 TRAIN_PIXELS, TEST_PIXELS, FIGURES = "train_pixels.tif", "test_pixels.tif", "figures"
 REPORT, SCENES = "report.html", "scenes.toml"
 LOCK = ".lock"
+SUFFIXES = (".json", ".safetensors", ".tif", ".xml", ".toml", ".html", ".png")  # of the files in it
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class RunFolder:
         """Read one of the folder's JSON files; RunError where it is missing or damaged, SceneError for a pipe."""
         check_plain(self.path / name)
         try:
-            value = parse_json((self.path / name).read_text("utf-8"), constants=True)
+            value = read_run_json(self.path / name)
         except FileNotFoundError:
             raise RunError(self.missing(name)) from None
         except (OSError, ValueError) as error:
@@ -110,6 +112,34 @@ class RunFolder:
         finally:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
+
+    def check_places(self) -> None:
+        """Refuse links, pipes and devices in a folder that is written in, and folders where it has files.
+
+        What is written would go elsewhere, or wait for a reader.
+
+        Raises
+        ------
+        RunError
+        """
+        try:
+            inside = [
+                *self.path.iterdir(),
+                *((self.path / FIGURES).iterdir() if (self.path / FIGURES).is_dir() else ()),
+            ]
+            for place in inside:
+                kind = place.lstat().st_mode
+                if stat.S_ISDIR(kind):
+                    fits = place.suffix not in SUFFIXES
+                else:
+                    fits = stat.S_ISREG(kind) and place.name != FIGURES
+                if not fits:
+                    raise RunError(
+                        f"'{place}' is a link, a pipe, or a folder in the place of a file, and nothing is written over "
+                        "it: move it away"
+                    )
+        except OSError as error:
+            raise RunError(f"'{self.path}' cannot be looked at ({error.strerror}): check who may read there") from error
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ from spectraldiff.models.vit import ViTConfig
 from spectraldiff.training.run_folder import FACTS, MODEL, STATE, RunFolder, open_run
 from spectraldiff_runtime.errors import RunError
 from spectraldiff_runtime.gdal import check_plain
+from spectraldiff_runtime.untrusted import check_tensors
 
 # What a run may ask for at most, so that no folder takes for ever, or memory that its weights do not fill: steps of
 # the process, parts of a network, pixels along the side of a window, and any other number.
@@ -43,6 +44,7 @@ def load_tensors(run: RunFolder, name: str, sha256: str | None = None) -> dict[s
     """Read tensors; RunError where they are missing, damaged, or not those of that SHA-256; SceneError for a pipe."""
     check_plain(run.path / name)
     try:
+        check_tensors(run.path / name)
         data = (run.path / name).read_bytes()
         if sha256 not in (None, hashlib.sha256(data).hexdigest()):
             raise RunError(
@@ -51,7 +53,7 @@ def load_tensors(run: RunFolder, name: str, sha256: str | None = None) -> dict[s
         return load(data)
     except FileNotFoundError:
         raise RunError(run.missing(name)) from None
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise RunError(
             f"'{run.path / name}' cannot be read ({error}): it is damaged; train again, or restore it"
         ) from None

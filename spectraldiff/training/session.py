@@ -176,13 +176,14 @@ def reopen(path: Path, given: Sequence[str] = ()) -> tuple[RunFolder, Request]:
     UsageError
         Options are `given` anew.
     RunError
-        There is no run, or it is finished or damaged.
+        There is no run, it is finished or damaged, or holds links or pipes.
     """
     if given:
         raise UsageError(f"--resume goes on with what the run was begun with: leave out {' and '.join(given)}")
     folder = open_run(path, path.parent)
     if is_vacant(path):
         raise RunError(f"'{path}' is empty, no training has begun there: train anew, with --run {path}")
+    folder.check_places()
     if folder.finished:
         with folder.held():  # which removes what was being written
             folder.drop_state()

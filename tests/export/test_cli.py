@@ -161,6 +161,9 @@ def test_outputs_that_cannot_be(runs, sdiff, tmp_path):
     code, _, stderr = sdiff("export", "--out", tmp_path / "model.h5", "--runs-dir", runs)
     assert (code, stderr.count("\n")) == (2, 1)
     assert "wanted .onnx, or .pt for TorchScript" in stderr
+    code, _, stderr = sdiff("export", "--out", tmp_path / "model\udcff.onnx", "--runs-dir", runs)
+    assert (code, stderr.count("\n")) == (1, 1)
+    assert "model\\udcff.onnx' holds bytes that are no UTF-8" in stderr
     (tmp_path / "model.pt").write_text("mine")
     code, _, stderr = sdiff("export", "--out", tmp_path / "model.pt", "--runs-dir", runs)
     assert (code, stderr.count("\n")) == (1, 1)

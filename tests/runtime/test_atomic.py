@@ -161,6 +161,8 @@ def test_places_that_cannot_be_written(tmp_path):
         tmp_path / "file": "--overwrite",
         tmp_path / "pipe": "no plain file",
         tmp_path / "a\0b": "no file name",
+        tmp_path / "a\udcffb": "no UTF-8",
+        tmp_path / "a\udcff" / "classes.tif": "no UTF-8",
         tmp_path / ("long" * 70): "cannot be written",
         unwritable_folder(tmp_path) / "classes.tif": "cannot be written",
     }

@@ -16,6 +16,7 @@ import shapely
 from spectraldiff_runtime import limits
 from spectraldiff_runtime.classes import HIGHEST, clean_name
 from spectraldiff_runtime.errors import LabelsError, ModelFileError, SceneError
+from spectraldiff_runtime.gdal import check_plain
 from spectraldiff_runtime.geo.vector_file import made_valid
 from spectraldiff_runtime.mapping.map_scene import map_scene
 from spectraldiff_runtime.model.card import ModelCard
@@ -69,6 +70,18 @@ def test_a_sparse_scene_of_40_thousand_million_pixels_begins_to_map(kit: Kit):
     with pytest.raises(KeyboardInterrupt):
         map_scene(kit.model, scene, kit.out, tile=32, max_memory=10**9, progress=stop)
     assert time.monotonic() - began < SECONDS
+
+
+def test_files_in_a_folder(kit: Kit, monkeypatch):
+    monkeypatch.setattr("spectraldiff_runtime.gdal.FOLDER_ENTRIES", 3)
+    folder = kit.folder / "scene.zarr"
+    (folder / "c").mkdir(parents=True)
+    for name in ("c/0", "c/1"):
+        (folder / name).touch()
+    check_plain(folder)
+    (folder / "c/2").touch()
+    with pytest.raises(SceneError, match="holds more than 3 files: wanted one scene"):
+        check_plain(folder)
 
 
 def test_bands(kit: Kit):

@@ -32,6 +32,23 @@ def folder_with_pipe(kit: Kit, folder: str, name: str) -> Path:
     return kit.folder / folder
 
 
+def inside(kit: Kit, *folders: str) -> Path:
+    """Return a folder with folders in it, and in the last a pipe, after a link that leads nowhere."""
+    last = kit.folder.joinpath(*folders)
+    last.mkdir(parents=True)
+    (last / "0").symlink_to("0")
+    os.mkfifo(last / "1")
+    return kit.folder / folders[0]
+
+
+def behind_a_link(kit: Kit) -> Path:
+    scene = kit.folder / "linked.zarr"
+    scene.mkdir()
+    (scene / "round").symlink_to(".")
+    (scene / "c").symlink_to(inside(kit, "other"))
+    return scene
+
+
 def vrt_of(kit: Kit, source: str) -> list[object]:
     return [kit.vrt(source)]
 
@@ -70,6 +87,8 @@ PIPES: dict[str, tuple[str, Make]] = {
     "stdin": ("is a pipe", lambda k: ["/vsistdin/"]),
     "zip": ("p.zip' is a pipe", lambda k: [f"/vsizip/{k.folder / pipe(k, 'p.zip')}/x.tif"]),
     "in-a-folder": ("zarr.json' is a pipe", lambda k: [f"ZARR:{folder_with_pipe(k, 'z.zarr', 'zarr.json')}"]),
+    "deep-in-a-folder": ("c/0/1' is a pipe", lambda k: [f"ZARR:{inside(k, 'z.zarr', 'c', '0')}"]),
+    "behind-a-link": ("c/1' is a pipe", lambda k: [behind_a_link(k)]),
     "subdataset": ("p.nc' is a pipe", lambda k: [f'NETCDF:"{k.folder / pipe(k, "p.nc")}":x']),
     "model": ("no plain file", lambda k: [k.write(), "--model", k.folder / pipe(k, "m.onnx")]),
     "mask": ("is a pipe", lambda k: [k.write(), "--mask", k.folder / pipe(k, "m.gpkg")]),
