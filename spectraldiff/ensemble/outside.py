@@ -232,10 +232,12 @@ def _auroc(held_out: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """Return the mean over classes of how well each is ranked above the others where it is left out; 0 .. 1."""
     classes, found = np.unique(labels), []
     for left_out in classes if len(classes) > 2 else ():
-        far = np.nanmin(np.delete(held_out, left_out, axis=1), axis=1)
-        own = labels == left_out
+        distances = np.delete(held_out, left_out, axis=1)
+        known = ~np.isnan(distances).all(axis=1)  # where the other folds hold pixels of one of the other classes
+        far, own = np.nanmin(distances[known], axis=1, initial=np.inf), labels[known] == left_out
         count, others = int(own.sum()), int((~own).sum())
-        found.append((rankdata(far)[own].sum() - count * (count + 1) / 2) / (count * others))
+        if count and others:
+            found.append((rankdata(far)[own].sum() - count * (count + 1) / 2) / (count * others))
     return float(np.mean(found)) if found else float("nan")
 
 

@@ -10,8 +10,10 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rasterio
+from safetensors.numpy import save
 
 from spectraldiff_runtime import map_scene
 
@@ -179,13 +181,13 @@ def test_figures_of_a_run_are_for_people(sdiff, tmp_path):
 
 
 def test_a_run_whose_model_is_damaged_says_so(sdiff, tmp_path):
-    tensors = tmp_path / "model.safetensors"
-    (tmp_path / "model.json").write_text(json.dumps({"sha256": hashlib.sha256(b"whole").hexdigest()}))
+    tensors, whole = tmp_path / "model.safetensors", save({"a": np.zeros(3)})
+    (tmp_path / "model.json").write_text(json.dumps({"sha256": hashlib.sha256(whole).hexdigest()}))
     assert "damaged model.safetensors is missing: train again" in " ".join(sdiff("info", tmp_path)[1].split())
-    tensors.write_bytes(b"whole")
+    tensors.write_bytes(whole)
     assert json.loads(sdiff("info", tmp_path, "--json")[1])["damaged"] is None
     assert "damaged" not in sdiff("info", tmp_path)[1]
-    tensors.write_bytes(b"whale")
+    tensors.write_bytes(save({"a": np.ones(3)}))
     code, out, _ = sdiff("info", tmp_path)
     found = [line.split(maxsplit=1)[1] for line in out.splitlines() if line.startswith("damaged")]
     assert (code, found) == (

@@ -6,7 +6,7 @@ import torch
 
 from spectraldiff.ensemble.context_inputs import BAND_COMPONENTS, ContextInputs, band_maps, padded_valid
 from spectraldiff.ensemble.linear_fit import Labelled
-from spectraldiff.ensemble.outside import BEYOND, OutsideFit, fit_outside, share_beyond
+from spectraldiff.ensemble.outside import BEYOND, OutsideFit, _auroc, fit_outside, share_beyond
 from spectraldiff.models.padding import mirrored
 
 HEIGHT, WIDTH, BANDS, RIM, CLASSES = 60, 64, 12, 7, 4
@@ -89,6 +89,29 @@ def test_what_is_far_from_everything_is_far_however_odd(world: World, fit: Outsi
 def test_it_looks_no_farther_than_it_may(world: World) -> None:
     assert world.fit(reach=0).window == 1
     assert world.fit(reach=1).window <= 3
+
+
+def pairs_in_order(held_out: np.ndarray, labels: np.ndarray) -> float:
+    """Each class left out in turn: the share of pairs of its pixels and others that are farther; a slow reference."""
+    shares = []
+    for k in np.unique(labels):
+        far = np.array([min((d for c, d in enumerate(row) if c != k and d == d), default=np.nan) for row in held_out])
+        pairs = [one > two for one in far[labels == k] for two in far[labels != k] if one == one and two == two]
+        shares += [np.mean(pairs)] if pairs else []
+    return float(np.mean(shares))
+
+
+@pytest.mark.parametrize("unknown", [(), (0,), (0, 1)])
+def test_pixels_that_no_other_class_is_known_of_are_not_ranked(world: World, unknown: tuple[int, ...]) -> None:
+    """As where the folds are polygons and each class has few."""
+    labels = np.repeat(np.arange(3), 5)
+    held_out = np.random.default_rng(3).random((15, 3))
+    held_out[np.ix_(np.isin(labels, unknown), [0, 1])] = np.nan
+    assert _auroc(held_out, labels) == pytest.approx(pairs_in_order(held_out, labels))
+    apart = world.labelled.labels != 2
+    assert (
+        fit_outside(world.inputs, Labelled(world.labelled.labels, [apart, ~apart], 4), 7, [BAND_COMPONENTS]).auroc >= 0
+    )
 
 
 def test_noisy_fields_are_read_with_what_lies_around() -> None:
