@@ -21,6 +21,9 @@ THREADS = 1024
 # A server: seconds without a byte.
 TIMEOUT_S = 60
 
+# A table of labels, CSV or dBASE: bytes.
+TABLE_BYTES = 2**30
+
 # A polygon of a vector file: how often it may cross itself.
 CROSSINGS = 10_000
 

@@ -105,7 +105,8 @@ def _declared(path: Path) -> tuple[str, str]:
     if found is None:
         with path.open("rb") as file:
             return DRIVERS.get(file.read(32)[29], ""), ""
-    said = found.read_bytes()[:80].decode("ascii", "replace").strip()
+    with found.open("rb") as file:
+        said = file.read(80).decode("ascii", "replace").strip()
     code = re.fullmatch(r"(?:ansi|cp|ibm|oem|windows)?[ _-]*(\d{3,5})", said, re.IGNORECASE)
     return _known(f"cp{code[1]}" if code else said) or "", said
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spectraldiff_runtime.errors import SceneError, SpectralDiffError
+from spectraldiff_runtime.errors import LabelsError, SceneError, SpectralDiffError
 from spectraldiff_runtime.gdal import GDAL_ERRORS, NO_FILES, check_plain, file_mode, network_options
 from spectraldiff_runtime.geo.geoparquet import read_geoparquet
 from spectraldiff_runtime.geo.text_encoding import TextEncoding, checked_encoding, encoding_of_dbf, encoding_of_text
+from spectraldiff_runtime.limits import TABLE_BYTES
 from spectraldiff_runtime.raster_file import open_looked_at
 
 # How files begin that hold addresses in place of features.
@@ -137,13 +138,15 @@ def open_vectors(
         return _opened(text, text, kind, given)
     local, suffix = Path(text), Path(text).suffix.lower()
     _check_parts(local, kind)
+    table = local.with_suffix(".dbf") if suffix == ".shp" else local
+    if suffix in (".csv", ".shp"):
+        _check_table(table, kind)
     if suffix == ".csv":
         return _csv(local, kind, given or encoding_of_text(local))
     if suffix in (".parquet", ".geoparquet") and "Parquet" not in pyogrio.list_drivers():
         data, remarks = read_geoparquet(local, kind)
         return replace(_opened(text, data, kind, None), remarks=remarks)
-    table = local.with_suffix(".dbf") if suffix == ".shp" else None
-    found = encoding_of_dbf(table) if table is not None and table.is_file() and given is None else given
+    found = encoding_of_dbf(table) if suffix == ".shp" and table.is_file() and given is None else given
     return _opened(text, _name_of(local, kind), kind, found)
 
 
@@ -210,6 +213,13 @@ def _check_parts(path: Path, kind: type[SpectralDiffError]) -> None:
             f"'{path}' is a part of a shapefile of which {' and '.join(missing)} {'is' if len(missing) < 2 else 'are'} "
             "missing: wanted .shp, .shx and .dbf in one folder; copy all of them"
         )
+
+
+def _check_table(path: Path, kind: type[SpectralDiffError]) -> None:
+    """Refuse a table that would fill the memory."""
+    size = path.stat().st_size if path.is_file() else 0
+    if size > TABLE_BYTES:
+        raise kind(f"'{path}' has {size:,} bytes: wanted {TABLE_BYTES:,} at most, since all of it is read")
 
 
 def _cases(suffix: str) -> tuple[str, str]:
@@ -280,6 +290,7 @@ def read_plain_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
     """Return the columns of a dBASE table, by name, none where it cannot be read; and what is guessed of its texts."""
     import pyogrio
 
+    _check_table(path, LabelsError)
     found = encoding_of_dbf(path, f"a file '{path.with_suffix('.cpg').name}' next to it says another one")
     try:
         with quiet():

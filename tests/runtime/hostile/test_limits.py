@@ -18,6 +18,7 @@ from spectraldiff_runtime.classes import HIGHEST, clean_name
 from spectraldiff_runtime.errors import LabelsError, ModelFileError, SceneError
 from spectraldiff_runtime.gdal import check_plain
 from spectraldiff_runtime.geo.vector_file import made_valid
+from spectraldiff_runtime.geo.vector_source import open_vectors
 from spectraldiff_runtime.mapping.map_scene import map_scene
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.model.engine import Model
@@ -70,6 +71,20 @@ def test_a_sparse_scene_of_40_thousand_million_pixels_begins_to_map(kit: Kit):
     with pytest.raises(KeyboardInterrupt):
         map_scene(kit.model, scene, kit.out, tile=32, max_memory=10**9, progress=stop)
     assert time.monotonic() - began < SECONDS
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.dbf"])
+def test_tables(kit: Kit, monkeypatch, name):
+    """At the limit a table is read: it is none. One byte more is said before."""
+    kit.file("labels.shp"), kit.file("labels.shx")
+    table, opened = kit.file(name), kit.folder / name.replace("dbf", "shp")
+    monkeypatch.setattr("spectraldiff_runtime.geo.vector_source.TABLE_BYTES", 1000)
+    os.truncate(table, 1000)
+    with pytest.raises(LabelsError, match=r"no coordinates|cannot be read"):
+        open_vectors(opened, LabelsError)
+    os.truncate(table, 1001)
+    with pytest.raises(LabelsError, match="has 1,001 bytes: wanted 1,000 at most"):
+        open_vectors(opened, LabelsError)
 
 
 def test_files_in_a_folder(kit: Kit, monkeypatch):
