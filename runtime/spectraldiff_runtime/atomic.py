@@ -203,14 +203,15 @@ def _same_content(source: Path, target: Path) -> bool:
 
 def check_raster_name(option: str, path: Path, known: Sequence[str] = RASTERS) -> None:
     """Raise OutputError where the suffix is not what is written, by default a GeoTIFF, or the name is no UTF-8."""
-    _check_letters(path, f"{option} ")
+    check_letters(path, f"{option} ")
     if path.suffix and path.suffix.lower() not in known:
         written = "GeoTIFFs are" if known == RASTERS else "that format is not"
         wanted = f"{', '.join(known[:-1])} or {known[-1]}"
         raise OutputError(f"{option} '{path}' has the suffix '{path.suffix}' and {written} written: wanted {wanted}")
 
 
-def _check_letters(path: Path, option: str = "") -> None:
+def check_letters(path: Path, option: str = "") -> None:
+    """Raise OutputError where a name is no UTF-8: reports, and files of JSON, could not say it."""
     if any("\ud800" <= character <= "\udfff" for character in str(path)):  # as Python reads bytes that are no UTF-8
         raise OutputError(f"{option}'{path}' holds bytes that are no UTF-8: wanted another name")
 
@@ -224,7 +225,7 @@ def check_output(path: Path, overwrite: bool) -> None:
     """
     if "\0" in str(path) or not path.name:
         raise OutputError(f"{str(path)!r} is no file name: wanted a name such as classes.tif")
-    _check_letters(path)
+    check_letters(path)
     try:
         _check_target(path, overwrite)
     except OSError as error:  # a name that is too long, a loop of links, a folder that may not be entered

@@ -2,8 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,11 @@ from spectraldiff.data.source import SceneSource
 from spectraldiff.options import RECONSTRUCT, RUNS, TRAIN, ReconstructOptions, TrainOptions
 from spectraldiff.training.run_folder import FACTS, FIGURES, METRICS, REQUEST
 from spectraldiff.training.run_folder import open_run as open_folder
-from spectraldiff_runtime.atomic import check_distinct, check_output
+from spectraldiff_runtime.atomic import PartialFile, check_distinct, check_letters, check_output, output_error
 from spectraldiff_runtime.cli.options import training_package
 from spectraldiff_runtime.errors import OutputError, UsageError
 from spectraldiff_runtime.messages import one_line
+from spectraldiff_runtime.signals import interrupts_deferred
 from spectraldiff_runtime.tiling.memory_plan import DEFAULT_MEMORY
 
 if TYPE_CHECKING:
@@ -300,6 +301,7 @@ def reconstruct(
     target = folder.path / FIGURES if out is None else Path(out)
     if out is None:
         folder.check_places()
+    check_letters(target)
     strip, curves = target / "reconstruction.png", target / "spectra.png"
     if os.path.lexists(target) and not target.is_dir():
         raise OutputError(f"'{target}' is no folder and is not replaced: choose another --out")
@@ -314,7 +316,31 @@ def reconstruct(
         monitor.stage("Reverse process", "steps")
         result = run_reverse(model, scene, options.step, options.size, options.panels, options.seed, monitor.progress)
     title = f"{scene.name}: reverse process from step {step}"
-    figures.reconstruction_strip(strip, result.frames, result.original, scene.wavelengths, title)
     examples = example_spectra(result, scene, options.spectra)
-    figures.spectral_curves(curves, examples, scene.wavelengths, title, "normalised value")
+    pictures = {
+        strip: figures.reconstruction_strip.png(result.frames, result.original, scene.wavelengths, title),
+        curves: figures.spectral_curves.png(examples, scene.wavelengths, title, "normalised value"),
+    }
+    _write_pictures(target, pictures, overwrite)
     return ReconstructionPictures(folder.path, step, result.noise_error, result.error, strip, curves)
+
+
+def _write_pictures(folder: Path, pictures: Mapping[Path, bytes], overwrite: bool) -> None:
+    """Write all pictures, or none and no folder for them; OutputError."""
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            files = [stack.enter_context(PartialFile(path, overwrite)) for path in pictures]
+            for file, data in zip(files, pictures.values(), strict=True):
+                file.partial.write_bytes(data)
+            with interrupts_deferred():
+                for file in files:
+                    file.publish()
+    except (OSError, OutputError) as error:
+        if new:
+            with suppress(OSError):  # not empty, or not made
+                folder.rmdir()
+        if isinstance(error, OutputError):
+            raise
+        raise output_error(folder, error) from error

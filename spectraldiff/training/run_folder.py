@@ -25,7 +25,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.splits.split import Split
-from spectraldiff_runtime.atomic import output_error, remove_partial
+from spectraldiff_runtime.atomic import check_letters, output_error, remove_partial
 from spectraldiff_runtime.classes import category_names, colour_table
 from spectraldiff_runtime.errors import OutputError, RunError
 from spectraldiff_runtime.gdal import GDAL_ERRORS, check_plain, quiet_gdal
@@ -184,7 +184,8 @@ class RunFolder:
 
 
 def check_new(path: Path) -> None:
-    """Raise OutputError where something is at `path` already, so that no new run can go there."""
+    """Raise OutputError where something is at `path` already, or the name is none that a run may have."""
+    check_letters(path)
     if os.path.lexists(path) and not is_vacant(path):
         raise _taken(path)
 
@@ -213,6 +214,7 @@ def _taken(path: Path) -> OutputError:
 
 def create_run(path: Path) -> RunFolder:
     """Make an empty run folder at `path`, or take one; OutputError where something is there or it cannot be made."""
+    check_letters(path)
     try:
         path.mkdir(parents=True)
     except FileExistsError:

@@ -39,6 +39,7 @@ from spectraldiff.training.run_folder import (
 from spectraldiff.training.run_model import load_denoiser
 from spectraldiff.training.trainer import Aims, Exported, Training
 from spectraldiff.training.training_data import pool_bytes
+from spectraldiff_runtime.atomic import check_letters
 from spectraldiff_runtime.errors import RunError, UsageError
 from spectraldiff_runtime.limits import THREADS
 from spectraldiff_runtime.messages import resume_command, sdiff
@@ -128,7 +129,7 @@ def train(
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
         folder = place.unfinished
         if folder is None:
-            _check_before(place, monitor)
+            _check_before(request, place, monitor)
         request, compute = _set_up(request, place, processes)
         if scenes is None:
             scenes = request.load_scenes()
@@ -191,10 +192,21 @@ def reopen(path: Path, given: Sequence[str] = ()) -> tuple[RunFolder, Request]:
     return folder, Request.from_json(folder.read_json(REQUEST))
 
 
-def _check_before(place: RunPlace, monitor: Monitor) -> None:
+def _check_before(request: Request, place: RunPlace, monitor: Monitor) -> None:
+    for text in _texts(request.to_json()):
+        check_letters(Path(text))
     if place.run is not None:
         check_new(place.run)
     _warn((place.warning,), monitor)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all texts in lists and dictionaries."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
 
 
 def _set_up(request: Request, place: RunPlace, processes: Processes) -> tuple[Request, Compute]:

@@ -1,7 +1,9 @@
 """`sdiff reconstruct`: what it draws and refuses."""
 
+import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +30,31 @@ def test_reconstruct_draws_strip_and_spectra(tiny_run, tmp_path, capsys):
     assert (tmp_path / "spectra.png").stat().st_mtime_ns == before
     assert run([*command, "--out", str(tmp_path), "-q", "--overwrite"]) == 0
     assert (tmp_path / "spectra.png").stat().st_mtime_ns > before
+
+
+def test_both_pictures_or_none(tiny_run, tmp_path, capsys, monkeypatch):
+    """On a disk that takes one picture and no more, and where one has come while they were drawn."""
+    command = ["reconstruct", "--run", str(tiny_run.path), "--step", "2", "--size", "12", "--panels", "2", "-q"]
+
+    def full(path, data):
+        if path.name == "spectra.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        path.open("wb").write(data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        assert run([*command, "--out", str(tmp_path / "out")]) == 1
+    assert "out' cannot be written: the disk is full" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+    def come(*_, **__):
+        (tmp_path / "reconstruction.png").write_text("mine")
+        return b"picture"
+
+    monkeypatch.setattr("spectraldiff.report.figures.reconstruction_strip.png", come)
+    assert run([*command, "--out", str(tmp_path)]) == 1
+    assert "reconstruction.png' exists" in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize("seed", [2**32, 2**64, 10**30])
@@ -59,6 +86,8 @@ def test_a_place_that_is_no_folder_is_said_first(tiny_run, tmp_path, capsys, mon
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe")
+    assert run(["reconstruct", "--run", str(tiny_run.path), "--out", str(tmp_path / "a\udcff")]) == 1
+    assert "a\\udcff' holds bytes that are no UTF-8" in capsys.readouterr().err
     for name in ("file", "link", "pipe"):
         assert run(["reconstruct", "--run", str(tiny_run.path), "--out", str(tmp_path / name), "--overwrite"]) == 1
         assert f"{name}' is no folder and is not replaced: choose another --out" in capsys.readouterr().err

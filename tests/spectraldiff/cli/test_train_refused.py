@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -32,11 +33,20 @@ def refusals(tmp_path, tiny_files, scene):
     resume = ["--resume", str(tmp_path / "taken")]
     shares = tmp_path / "shares.csv"
     shares.write_text(f"{scene.classes[0].name},1\n")
+    no_letters = str(tmp_path / "b\udcff.csv")
+    shutil.copy(shares, no_letters)
     (tmp_path / "link.tif").symlink_to(scene_file)
     (tmp_path / "begun.tif.unfinished").mkdir()
     (tmp_path / "begun.tif.unfinished" / "journal").touch()
     return {
         "nothing": (["train"], 2, "--dataset NAME"),
+        "run of no letters": (
+            [*base, "--run", str(tmp_path / "a\udcff")],
+            1,
+            "a\\udcff' holds bytes that are no UTF-8",
+        ),
+        "runs of no letters": ([*base, "--runs-dir", str(tmp_path / "a\udcff")], 1, "holds bytes that are no UTF-8"),
+        "prior of no letters": ([*base, "--prior", no_letters], 1, "b\\udcff.csv' holds bytes that are no UTF-8"),
         "both": ([*base, "--dataset", "indian-pines"], 2, "either --dataset"),
         "no labels": (["train", scene_file], 2, "--labels"),
         "scaled data set": (["train", "--dataset", "indian-pines", "--scaled"], 2, "--scaled is for your own scene"),
@@ -121,7 +131,7 @@ CASES = [
     "resume with a layer", "resume with a seed", "one fold", "final of folds", "test of a data set", "test missing",
     "test that trains", "prior missing", "prior of another scene", "resume with a prior",
     "map of two scenes", "map that exists", "map over the scene", "map of another suffix", "map that is unfinished",
-    "map of a data set",
+    "map of a data set", "run of no letters", "runs of no letters", "prior of no letters",
 ]  # fmt: skip
 
 
