@@ -21,7 +21,7 @@ THREADS = 1024
 # A server: seconds without a byte.
 TIMEOUT_S = 60
 
-# A table of labels, CSV or dBASE: bytes.
+# A vector file that is read as a whole, such as CSV, GeoJSON, KML or dBASE: bytes.
 TABLE_BYTES = 2**30
 
 # A polygon of a vector file: how often it may cross itself.

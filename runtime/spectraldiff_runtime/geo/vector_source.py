@@ -23,6 +23,9 @@ from spectraldiff_runtime.raster_file import open_looked_at
 # How files begin that hold addresses in place of features.
 LIST_OF_SOURCES, FIRST_BYTES = re.compile(rb"<OGR(VRT|WFS|OAPI|CSW)|<OGCAPI"), 1024
 
+# How files begin of which OGR reads parts: SQLite, FlatGeobuf, shapefiles, Parquet, zip.
+IN_PARTS = (b"SQLite format 3\0", b"fgb", b"\0\0\x27\x0a", b"PAR1", b"PK\3\4")
+
 HEAD = 2**20  # characters of a table's first line that are looked at
 VECTORS = (".shp", ".gpkg", ".geojson", ".json", ".fgb", ".kml", ".gml", ".tab", ".mif", ".sqlite", ".csv")
 DEGREES = {"X": ("lon", "long", "longitude", "lng"), "Y": ("lat", "latitude")}
@@ -139,8 +142,8 @@ def open_vectors(
     local, suffix = Path(text), Path(text).suffix.lower()
     _check_parts(local, kind)
     table = local.with_suffix(".dbf") if suffix == ".shp" else local
-    if suffix in (".csv", ".shp"):
-        _check_table(table, kind)
+    if suffix == ".shp":
+        _check_size(table, kind)
     if suffix == ".csv":
         return _csv(local, kind, given or encoding_of_text(local))
     if suffix in (".parquet", ".geoparquet") and "Parquet" not in pyogrio.list_drivers():
@@ -151,7 +154,9 @@ def open_vectors(
 
 
 def check_vectors(path: str | Path) -> None:
-    """Refuse what would wait or ask elsewhere: pipes, and lists of other sources; let servers fall silent for so long.
+    """Refuse what would wait or ask elsewhere: pipes, lists of other sources, and texts that take for ever to read.
+
+    Servers may fall silent for so long.
 
     Raises
     ------
@@ -164,8 +169,11 @@ def check_vectors(path: str | Path) -> None:
     kind = file_mode(path)
     if kind is not None and stat.S_ISREG(kind):
         with Path(path).open("rb") as file:
-            if LIST_OF_SOURCES.search(file.read(FIRST_BYTES)):
-                raise SceneError(f"'{path}' names sources elsewhere: wanted a vector file that holds its features")
+            first = file.read(FIRST_BYTES)
+        if LIST_OF_SOURCES.search(first):
+            raise SceneError(f"'{path}' names sources elsewhere: wanted a vector file that holds its features")
+        if not first.startswith(IN_PARTS):
+            _check_size(Path(path), SceneError)
 
 
 def _opened(text: str, name: str | bytes, kind: type[SpectralDiffError], encoding: TextEncoding | None) -> VectorSource:
@@ -215,8 +223,8 @@ def _check_parts(path: Path, kind: type[SpectralDiffError]) -> None:
         )
 
 
-def _check_table(path: Path, kind: type[SpectralDiffError]) -> None:
-    """Refuse a table that would fill the memory."""
+def _check_size(path: Path, kind: type[SpectralDiffError]) -> None:
+    """Refuse a file that would fill the memory, or take for ever."""
     size = path.stat().st_size if path.is_file() else 0
     if size > TABLE_BYTES:
         raise kind(f"'{path}' has {size:,} bytes: wanted {TABLE_BYTES:,} at most, since all of it is read")
@@ -290,7 +298,7 @@ def read_plain_table(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
     """Return the columns of a dBASE table, by name, none where it cannot be read; and what is guessed of its texts."""
     import pyogrio
 
-    _check_table(path, LabelsError)
+    _check_size(path, LabelsError)
     found = encoding_of_dbf(path, f"a file '{path.with_suffix('.cpg').name}' next to it says another one")
     try:
         with quiet():

@@ -73,7 +73,7 @@ def test_a_sparse_scene_of_40_thousand_million_pixels_begins_to_map(kit: Kit):
     assert time.monotonic() - began < SECONDS
 
 
-@pytest.mark.parametrize("name", ["labels.csv", "labels.dbf"])
+@pytest.mark.parametrize("name", ["labels.csv", "labels.kml", "labels", "labels.dbf"])
 def test_tables(kit: Kit, monkeypatch, name):
     """At the limit a table is read: it is none. One byte more is said before."""
     kit.file("labels.shp"), kit.file("labels.shx")
@@ -83,8 +83,12 @@ def test_tables(kit: Kit, monkeypatch, name):
     with pytest.raises(LabelsError, match=r"no coordinates|cannot be read"):
         open_vectors(opened, LabelsError)
     os.truncate(table, 1001)
-    with pytest.raises(LabelsError, match="has 1,001 bytes: wanted 1,000 at most"):
+    with pytest.raises((LabelsError, SceneError), match="has 1,001 bytes: wanted 1,000 at most"):
         open_vectors(opened, LabelsError)
+    if name != "labels.dbf":
+        table.write_bytes(b"SQLite format 3\0" + bytes(1000))  # of which parts are read
+        with pytest.raises(LabelsError, match=r"no coordinates|cannot be read"):
+            open_vectors(opened, LabelsError)
 
 
 def test_files_in_a_folder(kit: Kit, monkeypatch):

@@ -36,10 +36,12 @@ def test_both_pictures_or_none(tiny_run, tmp_path, capsys, monkeypatch):
     """On a disk that takes one picture and no more, and where one has come while they were drawn."""
     command = ["reconstruct", "--run", str(tiny_run.path), "--step", "2", "--size", "12", "--panels", "2", "-q"]
 
+    written = Path.write_bytes
+
     def full(path, data):
         if path.name == "spectra.png":
             raise OSError(errno.ENOSPC, "No space left on device")
-        path.open("wb").write(data)
+        return written(path, data)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
