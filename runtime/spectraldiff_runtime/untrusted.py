@@ -49,10 +49,12 @@ def read_run_json(path: Path) -> Any:
     OSError
         It cannot be read.
     ValueError
-        It is no JSON, or larger than a training writes it.
+        It is no JSON, larger than a training writes it, or has a text that cannot be written again.
     """
     _check_size(path, RUN_JSON_BYTES)
-    return parse_json(path.read_text("utf-8"), constants=True)
+    value = parse_json(path.read_text("utf-8"), constants=True)
+    json.dumps(value, ensure_ascii=False).encode()  # a ValueError where a text holds half a character
+    return value
 
 
 def check_tensors(path: Path) -> None:

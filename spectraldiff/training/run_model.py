@@ -53,7 +53,9 @@ def load_tensors(run: RunFolder, name: str, sha256: str | None = None) -> dict[s
         return load(data)
     except FileNotFoundError:
         raise RunError(run.missing(name)) from None
-    except (OSError, ValueError, SafetensorError) as error:
+    except ValueError as error:
+        raise RunError(f"'{run.path / name}' is damaged ({error}): train again, or restore it") from None
+    except (OSError, SafetensorError) as error:
         raise RunError(
             f"'{run.path / name}' cannot be read ({error}): it is damaged; train again, or restore it"
         ) from None

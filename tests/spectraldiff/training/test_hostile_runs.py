@@ -125,8 +125,15 @@ def test_tensors_that_are_not_as_long_as_their_list_says(spoilt: Any, monkeypatc
 )  # fmt: skip
 def test_lists_of_tensors_that_are_none(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "model.safetensors").write_bytes(data)
-    with pytest.raises(RunError, match=r"cannot be read"):
+    with pytest.raises(RunError, match=r"is damaged \("):
         load_tensors(RunFolder(tmp_path), "model.safetensors")
+
+
+def test_texts_that_cannot_be_written_again(spoilt: Any) -> None:
+    run = spoilt({})
+    (run.path / "run.json").write_text('{"prior": "\\ud800"}')
+    with pytest.raises(RunError, match=r"cannot be read .*surrogates not allowed"):
+        run.read_json("run.json")
 
 
 def test_files_larger_than_a_training_writes_them(spoilt: Any) -> None:
