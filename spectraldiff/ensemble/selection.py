@@ -3,7 +3,8 @@
 Each candidate says what it makes of pixels that were held out of it, fold by fold. The linear members are weighed
 against each other first, then all of them together against the attention members, whose copies cost more and are
 trained on fewer folds. So where pixels are few, both kinds count about half; where they are many, the likelier kind
-does. Members that make up next to nothing of the scores leave the model.
+does. Members that make up next to nothing of the scores leave the model, and so do those that look farther than all
+others and make up little.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from spectraldiff.ensemble.held_out_loss import Scores, fit_temperature
 from spectraldiff.ensemble.linear_fit import Labelled, LinearFit, fit_lda, fit_logistic
 from spectraldiff.ensemble.stack import Stack, fit_stack
 from spectraldiff.models.linear_members import LinearMembers, PixelContext
+from spectraldiff.models.score_smoothing import RADIUS
 from spectraldiff.models.settings import LinearMember
 
 ATTENTION = "attention members"
@@ -59,16 +61,24 @@ class AttentionScores:
         (m, K) without prior, after `iterations` of smoothing.
     iterations
         Of smoothing.
+    radius
+        Pixels from the centre of their widest window to its edge.
     """
 
     pixels: NDArray[np.int64]
     scores: Scores
     iterations: int
+    radius: int = 0
+
+    @property
+    def reach(self) -> int:
+        """Pixels around a pixel that its scores depend on."""
+        return self.radius + RADIUS * self.iterations
 
     def of(self, chosen: NDArray[np.bool_]) -> "AttentionScores":
         """Return the scores of some of the training pixels, (n,) bool, which are counted anew."""
         used, places = chosen[self.pixels], np.cumsum(chosen) - 1
-        return AttentionScores(places[self.pixels[used]], self.scores[used], self.iterations)
+        return AttentionScores(places[self.pixels[used]], self.scores[used], self.iterations, self.radius)
 
 
 @dataclass(frozen=True)
@@ -177,6 +187,7 @@ def weigh(
     priors: Scores,
     labels: NDArray[np.int64],
     pixels: float,
+    contexts: Sequence[PixelContext],
 ) -> tuple[Stack, "Mix"]:
     """Weigh the linear members against each other, and all of them against the attention members.
 
@@ -190,8 +201,12 @@ def weigh(
         (n, K) log priors and (n,) classes from 0.
     pixels
         As how many independent pixels the n count.
+    contexts
+        (M,) contexts of the linear candidates: a context wider than the attention members' makes every map slower.
     """
-    stack = fit_stack(scores, priors, labels, pixels)
+    own = 0 if attention is None else attention.reach
+    reaches = [max(0, context.radius + RADIUS * context.iterations - own) for context in contexts]
+    stack = fit_stack(scores, priors, labels, pixels, reaches=reaches)
     linear = stack.apply(scores)
     return stack, Mix.alone(linear) if attention is None else Mix.of(linear, attention, priors, labels, pixels)
 
@@ -210,6 +225,7 @@ def cross_fitted(
         As of `choose`.
     """
     scores, priors = np.stack([fit.held_out for _, fit in fits]), labelled.priors()
+    contexts = [context_of(member) for member, _ in fits]
     found = np.full(scores.shape[1:], np.nan)
     own = np.full_like(found, np.nan)
     if attention is not None:
@@ -217,7 +233,8 @@ def cross_fitted(
     for held in labelled.folds:
         rest = ~held
         some = None if attention is None else attention.of(rest)
-        stack, mix = weigh(scores[:, rest], some, priors[rest], labelled.labels[rest], pixels * float(rest.mean()))
+        count = pixels * float(rest.mean())
+        stack, mix = weigh(scores[:, rest], some, priors[rest], labelled.labels[rest], count, contexts)
         found[held] = mix.apply(stack.apply(scores[:, held]), own[held])
     return found
 
@@ -248,7 +265,8 @@ def choose(
         What was held out whole.
     """
     scores = np.stack([fit.held_out for _, fit in fits])
-    stack, mix = weigh(scores, attention, labelled.priors(), labelled.labels, pixels)
+    contexts = [context_of(member) for member, _ in fits]
+    stack, mix = weigh(scores, attention, labelled.priors(), labelled.labels, pixels, contexts)
     weights = {i: float(w) * mix.linear for i, w in zip(stack.kept, stack.weights, strict=True) if mix.linear}
     shares = dict(zip(stack.kept, (stack.shares * (1 - mix.attention_share)).tolist(), strict=True))
     members = [Candidate(m.title, fit.loss, shares.get(i, 0.0)) for i, (m, fit) in enumerate(fits)]

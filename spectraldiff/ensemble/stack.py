@@ -17,6 +17,7 @@ from spectraldiff.ensemble.held_out_loss import EXTRA_PIXEL, Scores, error_share
 STRENGTH = 1.0  # of the Dirichlet prior to equal weights
 LEAST_WEIGHT = 0.02  # members below it are left out, and the others weighed anew
 NEGLIGIBLE = 0.02  # share of the scores that the members have together that are left out in the end
+FAR = 0.05  # the same of members that look farther than all others: each pixel of rim costs every map time
 SCALE_PRIOR = 0.05  # of the square of the logarithm of the common scale
 
 
@@ -57,6 +58,7 @@ def fit_stack(
     pixels: float,
     centre: Sequence[float] | None = None,
     strength: float | None = None,
+    reaches: Sequence[int] | None = None,
 ) -> Stack:
     """Weigh members.
 
@@ -73,6 +75,8 @@ def fit_stack(
     centre, strength
         (M,) weights that the prior draws to, their sum 1, equal ones by default; and as how many pixels it counts,
         `STRENGTH` a member by default.
+    reaches
+        (M,) how many pixels a member looks farther than what is computed anyway, 0 at least; all 0 by default.
     """
     kept = list(range(len(scores)))
     share = np.full(len(kept), 1 / len(kept)) if centre is None else np.asarray(centre)
@@ -84,18 +88,28 @@ def fit_stack(
             break
         dropped = set(np.argsort(weights)[: max(1, low // 2)].tolist())
         kept = [member for at, member in enumerate(kept) if at not in dropped]
-    strong = _not_negligible(_shares(weights, scores[kept]))
+    beyond = np.zeros(len(kept), np.int64) if reaches is None else np.asarray(reaches)[kept]
+    strong = _not_negligible(_shares(weights, scores[kept]), beyond)
     kept, weights = [member for member, one in zip(kept, strong, strict=True) if one], weights[strong]
     weights = weights / weights.sum()
     temperature, loss = fit_temperature(np.tensordot(weights, scores[kept], 1), priors, labels)
     return Stack(tuple(kept), weights, _shares(weights, scores[kept]), temperature, loss)
 
 
-def _not_negligible(shares: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which members stay, (M,) bool: the smallest ones go as long as they make up `NEGLIGIBLE` together."""
+def _not_negligible(shares: NDArray[np.float64], reaches: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which members stay, (M,) bool.
+
+    The smallest ones go as long as they make up `NEGLIGIBLE` together, then those that look farthest, as long as they
+    make up `FAR` together.
+    """
     order = np.argsort(shares)
     found = np.ones(len(shares), np.bool_)
     found[order[np.cumsum(shares[order]) <= NEGLIGIBLE]] = False
+    for reach in sorted(set(reaches[found].tolist()) - {0}, reverse=True):
+        farthest = found & (reaches >= reach)
+        if shares[reaches >= reach].sum() > FAR or farthest.sum() == found.sum():
+            break
+        found &= ~farthest
     return found
 
 

@@ -39,7 +39,7 @@ from spectraldiff.models.linear_members import LinearMembers
 from spectraldiff.models.pca import PCA
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.score_smoothing import Smoothing
-from spectraldiff.models.settings import LinearMember
+from spectraldiff.models.settings import LinearMember, widest_window
 from spectraldiff.splits.hold_out import PLENTY, groups_of
 from spectraldiff.splits.split import BY_POLYGON
 from spectraldiff.training.fit_classifier import ClassifierFit, Fitted, TrainingSet
@@ -222,7 +222,8 @@ class EnsembleFit:
         places = np.full(len(self.labels), -1)
         places[self.chosen] = np.arange(len(self.chosen))
         used = places[pixels] >= 0
-        return AttentionScores(places[pixels][used], free[used], found.iterations)
+        radius = widest_window(self.training_set.shape.members) // 2
+        return AttentionScores(places[pixels][used], free[used], found.iterations, radius)
 
     def _model(self, selection: Selection, inputs: ContextInputs) -> Classifier:
         own, data = self.training_set, self.parent.data
