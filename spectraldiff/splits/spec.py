@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ FORMS = (
     "folds, folds:N, paper, per-class:N, fraction:F, disjoint, disjoint:F, scenes:test=NAME,NAME, by-scene:F or "
     "file:TRAIN.tif"
 )
+RASTERS = (".tif", ".tiff", ".img", ".vrt")
 DISJOINT_SHARE = 0.3
 MOST_FOLDS = 50
 WHOLE = re.compile("[0-9]{1,9}")
@@ -77,6 +79,10 @@ def parse_spec(spec: str, dataset: str | None) -> Spec:
         return Spec(spec, form, names=_names(spec, argument))
     if form == "file" and argument:
         return Spec(spec, form, file=argument)
+    if Path(spec).suffix.lower() in RASTERS:
+        raise UsageError(
+            f"the split {_shown(spec)} is not known; to train on the nonzero pixels of a raster, give file:{spec[:100]}"
+        )
     raise UsageError(f"the split {_shown(spec)} is not known; give {FORMS}")
 
 
@@ -129,7 +135,7 @@ def _fold_count(spec: str, text: str) -> int:
 
 def _share(spec: str, text: str) -> float:
     try:
-        share = float(text)
+        share = float(text) if text.isascii() else -1.0
     except ValueError:
         share = -1.0
     if 0.0 < share < 1.0:

@@ -136,6 +136,8 @@ def test_labels_that_are_0_everywhere():
         ("disjoint:", None, "between 0 and 1"),
         ("file:", None, "folds:N, paper"),
         ("file:train.tif", None, "for one scene"),
+        ("maps/tiles.TIF", None, "to train on the nonzero pixels of a raster, give file:maps/tiles.TIF$"),
+        ("fraction:\u0660.\u0661", None, "between 0 and 1"),
     ],
 )
 def test_specs_that_cannot_be_meant(spec, dataset, words):
