@@ -1,13 +1,16 @@
 """What a cheaper model costs in accuracy: presets with smaller denoisers, earlier taps or no features, on real scenes.
 
     python -m benchmarks.ladder --out ladder --folder FOLDER          # FOLDER holds the scenes of `scenes.CASES`
-    python -m benchmarks.ladder --out ladder --folder FOLDER --rungs default small --seeds 1
+    python -m benchmarks.ladder --out ladder --folder FOLDER --rungs product small --seeds 1
     python -m benchmarks.ladder --out ladder --folder FOLDER --write docs/performance.md --picture docs/pareto.png
 
 Each rung is trained on the same training pixels and the same seeds as the default, as by `benchmarks.scenes`, whose
-results in the output folder are read and never computed twice. Then each rung becomes a file, from its run on the first
+results in the output folder are read and never computed twice. `FILES` are rungs that need no training: other files of
+the default's first seed, which map the scene by themselves. Then each rung becomes a file, from its run on the first
 case, and all files, a random forest and an SVM map the same pixels in turn, one thread each: microseconds a pixel are
 medians over rounds. OA is that of the test pixels, AA that under equal shares of the classes.
+
+``--against OLD.onnx`` times an earlier version's file in the same run.
 """
 
 import argparse
@@ -25,28 +28,39 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.svm import SVC
 
-from benchmarks.accuracy.methods import Method
+from benchmarks.accuracy.methods import PRODUCT, Method
 from benchmarks.accuracy.ours import fit_ours
 from benchmarks.accuracy.problem import Context, Problem
 from benchmarks.accuracy.run import WORK, compare
 from benchmarks.accuracy.simple import SIMPLE, fit_simple, settings_of, title_of
-from benchmarks.accuracy.store import Result
+from benchmarks.accuracy.store import Outcome, Result
 from benchmarks.scenes import CASES, Case, Lines, denoisers_of, load, problem, put, spread
+from spectraldiff.ensemble.prior import EQUAL, Prior
+from spectraldiff.ensemble.selection import ATTENTION
+from spectraldiff.models.classifier import Classifier, predict_scene
+from spectraldiff.models.normaliser import filled_window
 from spectraldiff.models.presets import FAST, Preset
 from spectraldiff.models.settings import replaced
 from spectraldiff.training.compute import choose_compute, keep_freed_memory
-from spectraldiff.training.run_folder import RunFolder
-from spectraldiff_export.export import export_run
+from spectraldiff.training.run_folder import SAMPLES, RunFolder
+from spectraldiff.training.run_model import load_model, load_tensors
+from spectraldiff_export.card import card_of
+from spectraldiff_export.export import export_model, export_run
+from spectraldiff_export.exported_model import ExportedModel
+from spectraldiff_export.precision.agreement import lowered
 from spectraldiff_runtime.errors import SpectralDiffError
 from spectraldiff_runtime.model.engine import Model
+from spectraldiff_runtime.model.model_file import seal
 
 BEGIN, END = "<!-- begin: python -m benchmarks.ladder -->", "<!-- end: python -m benchmarks.ladder -->"
 TREES, TILE, ROUNDS, TIMED_PIXELS = 100, 256, 5, 16_384
+EARLIER = "the earlier version's file"
 # The cases of `benchmarks.scenes` on which rungs are compared; files are made and timed on the first.
 COMPARED = ("Indian Pines, paper", "Indian Pines, per-class:10", "EnMAP Potsdam", "Salinas-A, per-class:5")
 
@@ -71,19 +85,88 @@ def _net(**network: Any) -> Preset:
     return replaced(FAST, diffusion={"network": network})
 
 
+_TWO = (*FAST.classifier.members[:2], *FAST.classifier.members[3:])
 RUNGS: Mapping[str, Rung] = {
-    "default": Rung("the default: 25 positions, channels 32, 48, 64", FAST),
+    PRODUCT: Rung("the default: 25 positions, channels 32, 48, 64", FAST),
     "half": Rung("13 positions", _net(positions=13)),
     "small": Rung("channels 16, 32, 32", _net(channels=(16, 32, 32))),
     "coarse": Rung("13 positions, channels 16, 32, 32", _net(channels=(16, 32, 32), positions=13)),
     "tap0": Rung("the default's denoiser, first tap", replaced(FAST, features={"layer": 0})),
+    "two": Rung("two attention members, not three", replaced(FAST, classifier={"members": _TWO})),
     "raw": Rung("no features: raw bands", FAST.changed(features="raw")),
 }
 
+# Files of the default's runs that need no training of their own.
+FILES: Mapping[str, str] = {
+    "linear": "linear members alone: the default without attention members",
+    "fp16": "the default in fp16",
+    "int8": "the default in int8",
+}
 
-def method_of(name: str, rung: Rung) -> Method:
-    """Return the method of a rung, for `benchmarks.accuracy.run.compare`."""
-    return Method(name, rung.title, 1, {"preset": rung.preset.to_json()}, partial(fit_ours, name, rung.preset))
+
+def method_of(name: str) -> Method:
+    """Return the method of a rung or a file, for `benchmarks.accuracy.run.compare`."""
+    if name in FILES:
+        settings = {"preset": RUNGS[PRODUCT].preset.to_json(), "file": name}
+        return Method(name, FILES[name], 1, settings, partial(fit_file, name))
+    preset = RUNGS[name].preset
+    return Method(name, RUNGS[name].title, 1, {"preset": preset.to_json()}, partial(fit_ours, name, preset))
+
+
+def fit_file(name: str, problem: Problem, context: Context) -> Outcome:
+    """Map the scene with one of `FILES`, made from the default's run of the same seed."""
+    path = file_of(name, context.folder, problem)
+    classifier, _ = load_model(RunFolder(context.folder / f"{PRODUCT}-seed{problem.seed}"))
+    model = ExportedModel(Model.open(path, "cpu", threads=1), classifier.fill)
+    offset = torch.from_numpy(Prior(EQUAL).logs(_classes(problem), model.classes)) - _prior(problem, model.classes)
+    started = time.perf_counter()
+    layers = predict_scene(model, problem.scene, offset)
+    seconds, window = time.perf_counter() - started, 2 * model.model.card.halo + 1
+    return Outcome(layers.classes, 0.0, seconds, {}, window, layers.confidence, layers.other)
+
+
+def _classes(problem: Problem) -> NDArray[np.int64]:
+    return problem.labels.astype(np.int64) - 1
+
+
+def _prior(problem: Problem, classes: int) -> torch.Tensor:
+    return torch.from_numpy(Prior().logs(_classes(problem), classes))
+
+
+def leave_attention_out(classifier: Classifier, run: RunFolder, problem: Problem) -> None:
+    """Leave the attention members out of a classifier; the scores of its linear members become as large as all were."""
+    shares = {one["title"]: one["share"] for one in run.read_json("metrics.json")["ensemble"]["members"]}
+    assert classifier.linear is not None
+    classifier.vit = None
+    classifier.smoothing.iterations = max(context.iterations for context in classifier.linear.contexts)
+    for values in (classifier.linear.weight, classifier.linear.bias):
+        values /= 1 - shares[ATTENTION]
+    classifier.prior.copy_(_prior(problem, classifier.classes))
+
+
+def file_of(name: str, folder: Path, problem: Problem) -> Path:
+    """Return the file of a rung or of `FILES`, made from a finished run in `folder` if it is not there yet.
+
+    Lower precisions are not refused here, whatever they lose: the table shows it.
+    """
+    path = folder / f"{name}-seed{problem.seed}.onnx"
+    if path.exists():
+        return path
+    run = RunFolder(folder / f"{PRODUCT if name in FILES else name}-seed{problem.seed}")
+    if name not in FILES:
+        export_run(run, path)
+    elif name == "linear":
+        classifier, facts = load_model(run)
+        leave_attention_out(classifier, run, problem)
+        card = card_of(classifier, facts)
+        side = 32 + 2 * card.halo
+        tiles = [filled_window(problem.scene, classifier.fill, at, at + side, at, at + side) for at in (0, 32)]
+        export_model(classifier, card, torch.stack(tiles), path)
+    else:
+        whole = onnx.load(file_of(PRODUCT, folder, problem))
+        lower = lowered(whole, name, load_tensors(run, SAMPLES)["tiles"].numpy())
+        path.write_bytes(seal(lower.SerializeToString(deterministic=True)))
+    return path
 
 
 def simple_methods() -> list[Method]:
@@ -103,26 +186,26 @@ def train(options: argparse.Namespace, case: Case) -> tuple[list[Problem], list[
     results = compare(problems, simple_methods(), options.out / case.name, Context(options.out), Lines(case))
     for name in options.rungs:
         context = Context(
-            options.out, choose_compute("cpu"), 1, denoisers=options.out / f"{denoisers_of(case)}-{_trunk(name)}",
+            options.out, choose_compute("cpu"), 1, denoisers=options.out / (denoisers_of(case) + _trunk(name)),
             denoiser_seed=0 if options.one_denoiser else None,
         )  # fmt: skip
-        results += compare(problems, [method_of(name, RUNGS[name])], options.out / case.name, context, Lines(case))
+        results += compare(problems, [method_of(name)], options.out / case.name, context, Lines(case))
     return problems, results
 
 
 def _trunk(name: str) -> str:
-    """Return the first rung with the denoiser of this one."""
-    return next(other for other, rung in RUNGS.items() if rung.preset.diffusion == RUNGS[name].preset.diffusion)
+    """Return what the folder of a rung's denoisers ends in: nothing for the default's, as in `benchmarks.scenes`."""
+    own = RUNGS[PRODUCT if name in FILES else name].preset.diffusion
+    first = next(other for other, rung in RUNGS.items() if rung.preset.diffusion == own)
+    return "" if first == PRODUCT else f"-{first}"
 
 
 def timed(options: argparse.Namespace, case: Case, of: Problem) -> dict[str, float]:
     """Return microseconds a pixel of each rung's file, a random forest and an SVM, one thread, in turn."""
     runs: dict[str, Callable[[], object]] = {}
     pixels = {}
-    for name in options.rungs:
-        path = options.out / f"{name}.onnx"
-        run = RunFolder(options.out / case.name / WORK / f"{name}-seed0")
-        export_run(run, path, overwrite=True)
+    files = {name: file_of(name, options.out / case.name / WORK, of) for name in options.rungs}
+    for name, path in (files if options.against is None else files | {EARLIER: options.against}).items():
         model = Model.open(path, "cpu", threads=1)
         tile = _tile(of.scene.cube, TILE + 2 * model.card.halo)
         runs[name], pixels[name] = partial(model.run, tile), TILE * TILE
@@ -164,15 +247,15 @@ def table(options: argparse.Namespace, found: Mapping[str, Sequence[Result]], mi
         for title, results in found.items()
     }
     for name in options.rungs:
-        cells = [RUNGS[name].title, f"{micro[name]:.1f}"]
+        cells = [method_of(name).title, f"{micro[name]:.1f}"]
         for results in found.values():
-            own, base = figures(results, name), figures(results, "default")
-            gain = f" ({spread(own['oa'] - base['oa'])})" if name != "default" and len(base["oa"]) else ""
+            own, base = figures(results, name), figures(results, PRODUCT)
+            gain = f" ({spread(own['oa'] - base['oa'])})" if name != PRODUCT and len(base["oa"]) else ""
             cells.append(f"{spread(own['oa'])} / {spread(own['aa'])}{gain}")
         lines.append("| " + " | ".join(cells) + " |")
     cells = [f"{spread(figures(rs, best[t])['oa'])} ({title_of(best[t])})" for t, rs in found.items()]
     lines.append("| best simple method | - | " + " | ".join(cells) + " |")
-    lines += [f"| {name} | {us:.1f} |" + " - |" * len(heads) for name, us in micro.items() if name not in RUNGS]
+    lines += [f"| {name} | {us:.1f} |" + " - |" * len(heads) for name, us in micro.items() if name not in options.rungs]
     return "\n".join(lines)
 
 
@@ -185,7 +268,7 @@ def draw(
         for name in options.rungs:
             oa = figures(results, name)["oa"]
             error = oa.std(ddof=1) / len(oa) ** 0.5 if len(oa) > 1 else 0
-            panel.errorbar(micro[name], oa.mean(), error, fmt="o", color="tab:red" if name == "default" else "tab:blue")
+            panel.errorbar(micro[name], oa.mean(), error, fmt="o", color="tab:red" if name == PRODUCT else "tab:blue")
             panel.annotate(name, (micro[name], oa.mean()), (5, 4), textcoords="offset points", fontsize=8)
         simple = max(float(figures(results, name)["oa"].mean()) for name in SIMPLE)
         panel.axhline(simple, color="0.6", linestyle="--", label="best simple method")
@@ -227,9 +310,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of results, runs and files")
     parser.add_argument("--folder", type=Path, required=True, help="folder of the scenes")
-    parser.add_argument("--rungs", nargs="+", choices=list(RUNGS), default=list(RUNGS), metavar="RUNG")
+    parser.add_argument("--rungs", nargs="+", choices=[*RUNGS, *FILES], default=[*RUNGS, *FILES], metavar="RUNG")
     parser.add_argument("--cases", nargs="+", default=list(COMPARED), help="how their titles and splits begin")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--against", type=Path, help="file of an earlier version, timed in the same run")
     parser.add_argument("--one-denoiser", action="store_true", help="all seeds share the denoiser of seed 0")
     parser.add_argument("--write", type=Path, help="Markdown file to put the table into")
     parser.add_argument("--picture", type=Path, help="PNG file to draw")

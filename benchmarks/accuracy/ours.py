@@ -1,7 +1,8 @@
 """SpectralDiff and the raw transformer, through the training pipeline that `sdiff train` runs.
 
 Each training has a run folder and continues after an interruption. All trainings with diffusion features and the same
-seed share one denoiser, which is trained without labels and depends neither on the split nor on timestep and layer.
+seed share one denoiser, which is trained without labels and depends neither on the split nor on timestep, layer and
+members.
 """
 
 import json
@@ -19,15 +20,12 @@ from benchmarks.accuracy.store import Outcome, check_same, plain, write_text
 from spectraldiff.ensemble.prior import EQUAL, Prior
 from spectraldiff.models.classifier import predict_scene
 from spectraldiff.models.presets import Preset
-from spectraldiff.models.settings import replaced
 from spectraldiff.training.monitor import Monitor
 from spectraldiff.training.run_folder import STATE, RunFolder
 from spectraldiff.training.run_model import load_model
 from spectraldiff.training.trainer import Training
 
 CLAIM = "settings.json"
-# Settings that may differ between trainings that share a denoiser, each set to one value.
-FREE = {"timestep": 1, "layer": 0}
 
 
 class _Progress(Monitor):
@@ -69,8 +67,7 @@ def fit_ours(name: str, preset: Preset, problem: Problem, context: Context) -> O
 def _take_denoiser(run: RunFolder, preset: Preset, problem: Problem, context: Context) -> None:
     """Train the seed's denoiser, or the shared one, if it does not exist yet, and start the run from its state."""
     seed = problem.seed if context.denoiser_seed is None else context.denoiser_seed
-    kept = replaced(preset, features=FREE).to_json()
-    settings = {"scene": problem.facts_of_scene(seed), "preset": kept}
+    settings = {"scene": problem.facts_of_scene(seed), "diffusion": preset.to_json()["diffusion"]}
     shared = _claimed((context.denoisers or context.folder) / f"denoiser-seed{seed}", settings)
     _training(shared, preset, problem, context, seed).train_denoiser()
     copy = run.path / f"{STATE}.partial"

@@ -8,7 +8,7 @@ from benchmarks.accuracy.simple import SIMPLE
 from benchmarks.accuracy.store import Result
 from benchmarks.scenes import CASES, Case
 from spectraldiff.models.presets import FAST
-from spectraldiff.models.settings import replaced
+from spectraldiff.models.settings import LinearMember, replaced
 from tests.spectraldiff.cli.test_products import SMALL
 
 
@@ -22,17 +22,17 @@ def options(*words):
 
 @pytest.fixture
 def found(tmp_path):
-    oas = dict.fromkeys(SIMPLE, (0.5, 0.6)) | {"svm-5x5": (0.7, 0.72), "default": (0.8, 0.9), "small": (0.79, 0.9)}
+    oas = dict.fromkeys(SIMPLE, (0.5, 0.6)) | {"svm-5x5": (0.7, 0.72), "product": (0.8, 0.9), "small": (0.79, 0.9)}
     return {
         "Here": [result(tmp_path, name, seed, oa, 0.6) for name, pair in oas.items() for seed, oa in enumerate(pair)]
     }
 
 
-MICRO = {"default": 100.0, "small": 30.0, "SVM": 140.0}
+MICRO = {"product": 100.0, "small": 30.0, "SVM": 140.0}
 
 
 def test_a_rung_is_compared_with_the_default_seed_by_seed(found):
-    text = ladder.table(options("--rungs", "default", "small"), found, MICRO)
+    text = ladder.table(options("--rungs", "product", "small"), found, MICRO)
     lines = text.splitlines()
     assert lines[2].split(" | ")[1:] == ["100.0", "85.0 +- 5.0 / 60.0 +- 0.0 |"]
     assert lines[3].split(" | ")[1:] == ["30.0", "84.5 +- 5.5 / 60.0 +- 0.0 (-0.5 +- 0.5) |"]
@@ -42,15 +42,15 @@ def test_a_rung_is_compared_with_the_default_seed_by_seed(found):
 
 
 def test_the_picture(found, tmp_path):
-    ladder.draw(options("--rungs", "default", "small"), found, MICRO, tmp_path / "ladder.png")
+    ladder.draw(options("--rungs", "product", "small"), found, MICRO, tmp_path / "ladder.png")
     assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_rungs_are_presets_that_differ_and_share_denoisers_where_they_can():
     presets = [rung.preset for rung in ladder.RUNGS.values()]
     assert len({str(preset.to_json()) for preset in presets}) == len(presets)
-    assert ladder.RUNGS["default"].preset == FAST
-    assert (ladder._trunk("tap0"), ladder._trunk("small")) == ("default", "small")
+    assert ladder.RUNGS["product"].preset == FAST
+    assert [ladder._trunk(name) for name in ("product", "tap0", "two", "int8", "small")] == ["", "", "", "", "-small"]
 
 
 def test_cases_are_those_of_the_benchmark_of_scenes():
@@ -64,14 +64,28 @@ def test_cases_are_those_of_the_benchmark_of_scenes():
 def test_a_small_ladder(tiny_files, tmp_path, monkeypatch, capsys):
     scene, labels = tiny_files
     case = Case("own", "per-class:20", scene.name, labels.name)
-    preset = replaced(SMALL, diffusion={"steps": 4}, classifier={"epochs": 1})
-    monkeypatch.setattr(ladder, "RUNGS", {"default": ladder.Rung("small", preset)})
+    preset = replaced(
+        SMALL, diffusion={"steps": 4}, classifier={"epochs": 1, "linear": (LinearMember("lda", "bands"),)}
+    )
+    monkeypatch.setattr(ladder, "RUNGS", {"product": ladder.Rung("small", preset)})
     monkeypatch.setattr(ladder, "CASES", (case,))
     monkeypatch.setattr(ladder, "TILE", 16)
-    line = ["--out", tmp_path / "out", "--folder", scene.parent, "--rungs", "default", "--cases", "own", "--seeds", "1"]
+    out, rungs = tmp_path / "out", ["product", "linear", "fp16", "int8"]
+    line = ["--out", out, "--folder", scene.parent, "--cases", "own", "--seeds", "1", "--rungs", *rungs]
     assert ladder.main([str(word) for word in line]) == 0
     table, said = capsys.readouterr()
     micro = [float(row.split(" | ")[1]) for row in table.splitlines()[2:] if not row.startswith("| best")]
-    assert len(micro) == 3, "the rung, the forest and the SVM"
+    assert len(micro) == 6, "the rung, three files of it, the forest and the SVM"
     assert np.all(np.array(micro) > 0)
-    assert said.count("OA") == 7
+    assert said.count("OA") == 10
+    folder = out / case.name / "work"
+    found = {name: float(said.split(f"{ladder.method_of(name).title} OA ")[1].split(",")[0]) for name in rungs}
+    sizes = {name: (folder / f"{name}-seed0.onnx").stat().st_size for name in rungs}
+    assert found["fp16"] == pytest.approx(found["product"], abs=2)
+    assert max(sizes["int8"], sizes["fp16"]) < sizes["product"]
+
+    line += ["--against", folder / "product-seed0.onnx"]
+    assert ladder.main([str(word) for word in line]) == 0
+    table, said = capsys.readouterr()
+    assert said.count("done before") == 10, "nothing runs twice"
+    assert "\n| the earlier version's file | " in table
