@@ -74,7 +74,7 @@ def run_class(case: Case, whole: Problem, value: int, preset: Preset, out: Path,
         return LeftOut(**json.loads((path / "found.json").read_text("utf-8")))
     if not preset.raw:
         _take_denoiser(run, preset, part, context)
-    training = _training(run, preset, part, context)
+    training = _training(run, preset, part, context, part.seed)
     fitted = training.train_classifier(preset, training.train_denoiser())
     layers = predict_scene(fitted.model, part.scene, torch.zeros_like(fitted.model.prior))
     own = part.split.test & (part.scene.labels == value)

@@ -76,7 +76,7 @@ def trained(
     if not kept.exists():
         if not preset.raw:
             _take_denoiser(run, preset, problem, context)
-        training = _training(run, preset, problem, context)
+        training = _training(run, preset, problem, context, seed)
         model = training.train_classifier(preset, training.train_denoiser()).model
         layers = predict_scene(model, scene, torch.zeros_like(model.prior))
         named = {key: value for key, value in layers._asdict().items() if value is not None}
