@@ -134,7 +134,7 @@ def ground(run: Path) -> None:
         found = []
         for fifth in range(FIFTHS):
             judged = whole.rows(partial(fifth_of, fifth=fifth))
-            left = blocks[~judged].unique()
+            left = torch.unique(blocks[~judged])
             order = left[torch.randperm(len(left), generator=torch.Generator().manual_seed(fifth))]
             found.append(figures(whole, torch.isin(blocks, order[: max(1, len(left) * share // 100)]), judged))
         said(f"{share} % of four fifths, judged on the other fifth", found)

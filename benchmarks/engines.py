@@ -104,7 +104,7 @@ def reference_evaluator(model: Path, tile: NDArray[np.float32]) -> Found:
     """Run the reference evaluator of ONNX."""
     from onnx.reference import ReferenceEvaluator
 
-    evaluator = ReferenceEvaluator(onnx.load(model))
+    evaluator: Any = ReferenceEvaluator(onnx.load(model))
     return Found(
         "ONNX reference evaluator", onnx.__version__, *timed(lambda: evaluator.run(OUTPUTS, {"tile": tile}), 1)
     )

@@ -147,7 +147,7 @@ def tasks(folder: Path, names: Sequence[str]) -> Iterator[Task]:
 
 def keep_graph(path: Path) -> None:
     """Have PyTorch make the graph once: that takes most of an export's time, and writes nothing."""
-    export = import_module("spectraldiff_export.export")
+    export: Any = import_module("spectraldiff_export.export")
     made = export.onnx_bytes
 
     def kept(*arguments: Any) -> bytes:

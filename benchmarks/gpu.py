@@ -168,8 +168,8 @@ def main() -> None:
     options = parser.parse_args()
     started = time.perf_counter()
     options.folder.mkdir(exist_ok=True)
-    head = ("Scene", "Model", "Device", "Inference alone, us", "File to file, us", "s", "GB/s", "GB/s of reading")
-    head += ("Bound by, busy", "GPU busy")
+    head = ["Scene", "Model", "Device", "Inference alone, us", "File to file, us", "s", "GB/s", "GB/s of reading"]
+    head += ["Bound by, busy", "GPU busy"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}", flush=True)
     network = classifier(options.smoothing)
     for size in options.sizes:

@@ -62,6 +62,7 @@ def write(scene: LabelledScene, path: Path, layout: str, dtype: str) -> Path:
     """Write the scene with a layout and a data type."""
     path = path / f"{layout}-{dtype}.{'img' if 'driver' in LAYOUTS[layout] else 'tif'}"
     height, width, bands = scene.cube.shape
+    assert scene.transform is not None
     profile = {"driver": "GTiff", **LAYOUTS[layout], "crs": scene.crs, "transform": rasterio.Affine(*scene.transform)}
     if "blockxsize" in profile:
         profile |= {"blockxsize": 64, "blockysize": 64}

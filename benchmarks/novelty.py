@@ -27,12 +27,12 @@ from benchmarks.accuracy.ours import _claimed, _take_denoiser, _training
 from benchmarks.accuracy.problem import Context, Problem
 from benchmarks.accuracy.store import write_text
 from benchmarks.scenes import CASES, Case, denoisers_of, load, problem
-from spectraldiff.ensemble.outside import BEYOND
 from spectraldiff.models.classifier import predict_scene
 from spectraldiff.models.presets import Preset, preset_named
 from spectraldiff.splits.split import Split
 from spectraldiff.training.compute import choose_compute, keep_freed_memory
 from spectraldiff_runtime.errors import SpectralDiffError
+from spectraldiff_runtime.output.block import BEYOND
 
 DEFAULT = ("Indian Pines, paper", "EnMAP Potsdam")
 

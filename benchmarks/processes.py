@@ -87,7 +87,8 @@ def lead(options: argparse.Namespace) -> Found:
                 loop = denoiser_loop(pixels, preset, compute, True)
             else:
                 loop = classifier_loop(pixels, labels, preset, replace(compute, micro_batch=None))
-                loop.task.features, loop.task.bank = loop.task.features.to(kind), loop.task.bank.to(kind)
+                task: Any = loop.task
+                task.features, task.bank = task.features.to(kind), task.bank.to(kind)
             loop = Loop(loop.model.to(kind), loop.task, options.steps, loop.settings, loop.compute, loop.seed)
             if options.rounded:
                 change_last_bits(loop.model)

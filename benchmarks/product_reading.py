@@ -58,9 +58,10 @@ def size_builders(rows: int, columns: int, bands: int) -> None:
     builders.TILE = 512
 
 
-def _within(name: str, chunk: tuple[int, int, int], rows: int, columns: int, bands: int) -> tuple[int, ...]:
+def _within(name: str, chunk: tuple[int, int, int], rows: int, columns: int, bands: int) -> tuple[int, int, int]:
     size = (bands, rows, columns) if name in ("tanager", "aviris-3") else (rows, columns, bands)
-    return tuple(min(pair) for pair in zip(chunk, size, strict=True))
+    first, second, third = (min(pair) for pair in zip(chunk, size, strict=True))
+    return first, second, third
 
 
 def plan_of(scene: Any) -> Plan:

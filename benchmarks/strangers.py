@@ -97,7 +97,7 @@ class Made:
         """Return the number of the field of each pixel, (H, W), and the class from 0 of each field."""
         count = max(2 * self.classes, self.height * self.width // self.field**2)
         centres = generator.uniform((0, 0), (self.height, self.width), (count, 2))
-        pixels = np.stack(np.indices((self.height, self.width)), -1)
+        pixels = np.moveaxis(np.indices((self.height, self.width)), 0, -1)
         return KDTree(centres).query(pixels)[1], generator.permutation(np.arange(count) % self.classes)
 
     def _spectra(self, owners: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.float64]:

@@ -93,7 +93,7 @@ def run_seed(scene: LabelledScene, seed: int, options: argparse.Namespace, prese
     """Run all rounds of a seed; return the figures of each round, and those of random labels last."""
     context = Context(options.out, choose_compute("auto"), options.threads, denoisers=options.denoisers or options.out)
     first = chosen = begin(scene.labels, options.each, seed)
-    rows = []
+    rows: list[dict[str, float]] = []
     while True:
         figures, found = trained(f"round{len(rows)}", scene, chosen, seed, preset, context)
         rows.append(figures)

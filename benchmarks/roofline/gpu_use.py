@@ -29,7 +29,8 @@ class GpuUse:
     """
 
     def __init__(self, gpu: int | None) -> None:
-        self._library, self._device = (None, None) if gpu is None else _find(gpu)
+        found: tuple[Any, Any] = (None, None) if gpu is None else _find(gpu)
+        self._library, self._device = found
         self._shares: list[float] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._ask, name="gpu-use", daemon=True)
