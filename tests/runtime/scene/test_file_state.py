@@ -97,3 +97,46 @@ def test_many_files_are_sampled_less(tmp_path):
         (tmp_path / str(number)).write_bytes(b"x")
     found = files_state(sorted(tmp_path.iterdir()))
     assert len({one["samples"] for one in found}) == 1
+
+
+STATISTICS = """<Metadata>
+      <MDI key="STATISTICS_MAXIMUM">9604</MDI><MDI key="STATISTICS_MEAN">2652.4</MDI>
+    </Metadata>
+    <Histograms><HistItem><HistMin>-0.5</HistMin></HistItem></Histograms>"""
+
+
+def sidecar(folder, text):
+    path = folder / "scene.tif.aux.xml"
+    path.write_text(f"<PAMDataset>\n  {text}\n</PAMDataset>\n")
+    return path
+
+
+def test_statistics_that_qgis_writes_change_no_scene(tmp_path):
+    scene = tmp_path / "scene.tif"
+    scene.write_bytes(b"pixels")
+    alone = files_state([scene])
+    band = f'<PAMRasterBand band="1">{STATISTICS}</PAMRasterBand>'
+    assert files_state([scene, sidecar(tmp_path, band)]) == alone
+    named = '<PAMRasterBand band="1"><Description>red</Description></PAMRasterBand>'
+    before = files_state([scene, sidecar(tmp_path, named)])
+    assert before != alone
+    both = named.replace("</PAMRasterBand>", f"{STATISTICS}</PAMRasterBand>")
+    assert files_state([scene, sidecar(tmp_path, both)]) == before
+
+
+@pytest.mark.parametrize("text", ["<SRS>EPSG:4326</SRS>", "<Metadata><MDI key='A'>1</MDI></Metadata>", "<damaged"])
+def test_what_else_a_sidecar_says_counts(tmp_path, text):
+    before = files_state([sidecar(tmp_path, "<SRS>EPSG:32616</SRS>")])
+    assert files_state([sidecar(tmp_path, text)]) != before
+
+
+def test_a_map_goes_on_after_qgis_has_shown_its_scene(model, write_scene, tmp_path):
+    scene, out = write_scene(), tmp_path / "classes.tif"
+    map_scene(model, scene, out=out)
+    path = scene.with_name(f"{scene.name}.aux.xml")
+    assert not path.exists()
+    path.write_text(f'<PAMDataset><PAMRasterBand band="1">{STATISTICS}</PAMRasterBand></PAMDataset>')
+    map_scene(model, scene, out=out, resume=True)
+    path.write_text("<PAMDataset><SRS>EPSG:4326</SRS></PAMDataset>")
+    with pytest.raises(OutputError, match="another scene"):
+        map_scene(model, scene, out=out, resume=True)
