@@ -24,6 +24,7 @@ LOGGERS = ("distributed", "distributed.client", "distributed.gc")
 PREFIX = "spectraldiff-workers-"
 # Web pages that Dask would offer to everybody.
 PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+NO_WARNING = "ignore::UserWarning:multiprocessing.resource_tracker"
 # Removes a folder when the process that it waits for has ended, also by a kill; its workers end a little later.
 REMOVER = """
 import os, shutil, sys, time
@@ -140,13 +141,25 @@ def _environment(threads: int) -> Iterator[None]:
         os.environ.update(before)
 
 
+def _start_tracker() -> None:
+    """Start the process that removes the semaphores of killed processes, as workers are; it would warn of them."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = f"{before},{NO_WARNING}" if before else NO_WARNING
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        del os.environ["PYTHONWARNINGS"]
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before
+
+
 @contextmanager
 def _sigint_blocked() -> Iterator[None]:
     """Start threads and processes that Ctrl-C does not reach; it comes to this thread when the block has ended."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # it would unblock SIGINT in the thread that needs it first
+    _start_tracker()  # it would unblock SIGINT in the thread that needs it first
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

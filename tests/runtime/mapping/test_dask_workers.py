@@ -356,3 +356,20 @@ def test_ctrl_c_while_workers_start(program, tmp_path):
     eventually(workers)
     errors = press_ctrl_c(program, tmp_path)
     assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, nothing has to be removed")
+def test_semaphores_of_killed_workers_are_removed_without_a_word(tmp_path):
+    code = (
+        "import os\n"
+        "from multiprocessing import resource_tracker\n"
+        "from spectraldiff_runtime.mapping.dask_workers import _start_tracker\n"
+        "_start_tracker()\n"
+        "resource_tracker.register('/of-a-killed-worker', 'semaphore')\n"
+        "print(os.environ.get('PYTHONWARNINGS'))\n"
+        "os._exit(0)\n"
+    )
+    environment = os.environ | {"PYTHONWARNINGS": "default"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "default\n"
+    assert done.stderr == ""
