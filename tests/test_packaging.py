@@ -63,7 +63,8 @@ def test_the_wheel_is_checked_out_of_reach_of_the_source_tree(tmp_path: Path, mo
     """`make dist` sets PYTHONPATH to the source tree, whose packages would hide those of the wheel."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     words = "import json, os, sys; print(json.dumps([os.getcwd(), sys.path]))"
-    folder, places = json.loads(check_wheel.alone(tmp_path, sys.executable, "-c", words))
+    # Without what is installed there: that may be the source tree itself.
+    folder, places = json.loads(check_wheel.alone(tmp_path, sys.executable, "-S", "-c", words))
     assert Path(folder) == tmp_path
     assert str(ROOT) not in places
 

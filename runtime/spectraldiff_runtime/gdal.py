@@ -109,7 +109,7 @@ def _odd_inside(folder: Path) -> Iterator[Path]:
         try:
             found = place.stat()
             entries = [] if (found.st_dev, found.st_ino) in known else list(os.scandir(place))
-        except OSError:  # a file, or a folder that may not be read: GDAL may not either
+        except (OSError, ValueError):  # a file, no name, or a folder that may not be read: GDAL may not either
             continue
         known.add((found.st_dev, found.st_ino))  # a link may lead back
         count += len(entries)

@@ -133,10 +133,11 @@ class Pipeline:
             if tick is not None:
                 tick()
         finally:
-            self._halt()
-            for thread in threads:
-                if thread.is_alive():
-                    thread.join()
+            with interrupts_deferred():  # a second one would leave threads at work on files that are closed next
+                self._halt()
+                for thread in threads:
+                    if thread.is_alive():
+                        thread.join()
         if self._error is not None:
             raise self._error
 

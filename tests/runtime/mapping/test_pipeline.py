@@ -1,5 +1,6 @@
 """Stages overlap, wait for each other, and all end when one does."""
 
+import os
 import signal
 import threading
 import time
@@ -165,3 +166,20 @@ def test_ctrl_c_while_the_stages_are_started(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         Pipeline([numbers(10**9), passing("end")]).run()
     assert sdiff_threads() == []
+
+
+def test_a_second_ctrl_c_waits_for_the_stages_too():
+    """Else a stage reads on in a scene that is closed, and the process crashes."""
+
+    def press():
+        for _ in range(2):
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGINT)  # to the thread that waits
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline([numbers(10**9), passing("slow", lambda i: time.sleep(0.8))]).run()
+    left = sdiff_threads()
+    presser.join()
+    assert left == []
