@@ -118,14 +118,15 @@ class Pipeline:
         BaseException
             The first that any stage raised, or that interrupted the wait; no stage runs any more.
         """
-        threads = self._threads()
+        # Not by `Thread.join`: an interrupt in it makes Python 3.11 take a running thread for an ended one.
+        started: list[tuple[threading.Thread, threading.Event]] = []
         try:
             with interrupts_deferred():  # or a thread that has just started might be forgotten
-                for thread in threads:
+                for thread, ended in self._threads():
                     thread.start()
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(POLL_SECONDS)
+                    started.append((thread, ended))
+            for _, ended in started:
+                while not ended.wait(POLL_SECONDS):
                     raise_if_ended()
                     if tick is not None:
                         tick()
@@ -135,22 +136,31 @@ class Pipeline:
         finally:
             with interrupts_deferred():  # a second one would leave threads at work on files that are closed next
                 self._halt()
-                for thread in threads:
-                    if thread.is_alive():
-                        thread.join()
+                for thread, ended in started:
+                    ended.wait()
+                    thread.join()
         if self._error is not None:
             raise self._error
 
-    def _threads(self) -> list[threading.Thread]:
+    def _threads(self) -> list[tuple[threading.Thread, threading.Event]]:
+        """Return a thread for each stage, and what it sets when it has ended."""
         queues: list[queue.Queue[Any] | None] = [None]
         queues += [queue.Queue(stage.depth) for stage in self._stages[:-1]]
         queues += [None]
-        return [
-            threading.Thread(target=self._serve, args=(stage, queues[i], queues[i + 1]), name=f"sdiff-{stage.name}")
-            for i, stage in enumerate(self._stages)
-        ]
+        threads = []
+        for i, stage in enumerate(self._stages):
+            ended = threading.Event()
+            work = (stage, queues[i], queues[i + 1], ended)
+            threads.append((threading.Thread(target=self._serve, args=work, name=f"sdiff-{stage.name}"), ended))
+        return threads
 
-    def _serve(self, stage: Stage, source: "queue.Queue[Any] | None", target: "queue.Queue[Any] | None") -> None:
+    def _serve(
+        self,
+        stage: Stage,
+        source: "queue.Queue[Any] | None",
+        target: "queue.Queue[Any] | None",
+        ended: threading.Event,
+    ) -> None:
         stats, start = stage.stats, time.perf_counter()
         try:
             for item in stage.work(self._taken(source, stats), stats):
@@ -167,6 +177,7 @@ class Pipeline:
         finally:
             stats.busy = time.perf_counter() - start - stats.input_wait - stats.output_wait
             stats.cpu = time.thread_time()
+            ended.set()
 
     def _taken(self, source: "queue.Queue[Any] | None", stats: StageStats) -> Iterator[Any]:
         while source is not None:
