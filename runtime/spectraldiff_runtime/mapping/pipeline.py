@@ -130,9 +130,9 @@ class Pipeline:
                     raise_if_ended()
                     if tick is not None:
                         tick()
-            raise_if_ended()
             if tick is not None:
                 tick()
+            raise_if_ended()
         finally:
             with interrupts_deferred():  # a second one would leave threads at work on files that are closed next
                 self._halt()
