@@ -6,7 +6,7 @@
 
 Each rung is trained on the same training pixels and the same seeds as the default, as by `benchmarks.scenes`, whose
 results in the output folder are read and never computed twice. `FILES` are rungs that need no training: other files of
-the default's first seed, which map the scene by themselves. Then each rung becomes a file, from its run on the first
+the default's runs, which map the scene by themselves. Then each rung becomes a file, from its run on the first
 case, and all files, a random forest and an SVM map the same pixels in turn, one thread each: microseconds a pixel are
 medians over rounds. OA is that of the test pixels, AA that under equal shares of the classes.
 
