@@ -246,12 +246,17 @@ def disturbed(
     if code not in (0, 1) or (code == 1 and (len(errors) != 1 or not errors[0].startswith("sdiff: error: "))):
         return code, f"exit {code}, said: {said[-3:]}"
     if code == 0 and (found != whole or errors):
-        return code, f"exit 0 and another end: {sorted(found.keys() ^ whole.keys())} {errors[:1]}"
+        return code, f"exit 0 and another end: {differing(found, whole)} {errors[:1]}"
     again, said = called(task.again(out), out.parent)
     left = contents(out, task.same)
     if again or left != whole:
-        return code, f"going on: exit {again}, {said[-1:]}, {sorted(left.keys() ^ whole.keys())}"
+        return code, f"going on: exit {again}, {said[-1:]}, {differing(left, whole)}"
     return code, ""
+
+
+def differing(found: dict[str, object], whole: dict[str, object]) -> list[str]:
+    """Return the files that only one of two runs left, or that differ between them."""
+    return [name for name in sorted(found.keys() | whole.keys()) if found.get(name) != whole.get(name)]
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
