@@ -8,6 +8,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import spectraldiff_runtime  # noqa: F401 (before ONNX Runtime, which would tell its makers otherwise)
+
 if TYPE_CHECKING:
     from spectraldiff_export.deployed import DeployedClassifier
     from spectraldiff_export.export import Export, check_suffix, export_model, export_run

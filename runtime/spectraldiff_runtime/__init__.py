@@ -6,6 +6,7 @@
 >>> classes = map_scene(model, cube).classes  # cube: (H, W, B)             # doctest: +SKIP
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ __all__ = [
     "ArrayScene", "Block", "LandCoverClass", "MapResult", "Model", "ModelCard", "RasterScene",
     "SpectralDiffError", "__version__", "map_block", "map_scene",
 ]  # fmt: skip
+
+# ONNX Runtime tells its makers that it is used, unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "ArrayScene": "scene.raster", "Block": "mapping.map_scene", "LandCoverClass": "classes",
