@@ -80,7 +80,11 @@ class PngRaster(_ClassRaster):
 
 
 class NetcdfRaster(_ClassRaster):
-    """A netCDF-4 file with the variable ``class``: CF's flags, grid mapping and axes."""
+    """A netCDF-4 file with the variable ``class``: CF's flags, grid mapping and axes.
+
+    GDAL's own attributes are left out, because GDAL 3.13 turns rows that begin in the north upside down where it finds
+    both its name and ``GeoTransform`` beside the axes. A single row or column has no other pixel size.
+    """
 
     driver = "netCDF"
 
@@ -91,8 +95,11 @@ class NetcdfRaster(_ClassRaster):
         with h5py.File(self.partial, "r+") as file:
             file.move("Band1", VARIABLE)
             made = {"Conventions": CONVENTIONS, "title": TITLE, "history": f"spectraldiff {__version__}"}
-            for key in [key for key in file.attrs if key.startswith("GDAL_")]:
+            for key in [key for key in file.attrs if key.startswith("GDAL")]:
                 del file.attrs[key]
+            mapping = file[VARIABLE].attrs.get("grid_mapping")
+            if mapping is not None and min(file[VARIABLE].shape) > 1:
+                file[mapping.decode()].attrs.pop("GeoTransform", None)
             _describe(file.attrs, {**self._tags, **made})
             flags = _flags(self._classes)
             values = np.array(flags.pop("flag_values"), file[VARIABLE].dtype)

@@ -1,7 +1,7 @@
 """Names and colours of classes inside a GeoTIFF: GDAL's raster attribute table, for a file that travels alone.
 
-GDAL reads it back from version 3.12 on; earlier ones pass it over. They cannot write it either: a raster is written
-with a tag of as many bytes, which the table then replaces, so that nothing else in the file moves.
+GDAL reads it back from version 3.12 on, and QGIS draws by it; earlier ones pass it over. They cannot write it either: a
+raster is written with a tag of as many bytes, which the table then replaces, so that nothing else in the file moves.
 """
 
 import struct

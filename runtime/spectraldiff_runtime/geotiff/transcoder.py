@@ -25,6 +25,7 @@ OUTCOME = "\x1e"  # begins the line that says how a job went
 SETTINGS = {
     "GDAL_CACHEMAX": CACHE,
     "GDAL_PAM_ENABLED": "NO",  # we write the sidecar
+    "GDAL_NETCDF_BOTTOMUP": "NO",  # compare rows as they lie in the file, wherever its axis begins
     "GDAL_VRT_RAWRASTERBAND_ALLOWED_SOURCE": "ALL",
 }
 

@@ -1,11 +1,15 @@
 """Run by QGIS's own Python: prints as JSON how QGIS shows rasters, and draws them into the folder given first."""
 
+import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
 from qgis.core import (
+    Qgis,
     QgsApplication,
+    QgsCommandLineUtils,
     QgsLayerTree,
     QgsLayerTreeLayer,
     QgsLayerTreeModel,
@@ -19,6 +23,10 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import QSize
 from qgis.PyQt.QtGui import QColor, QImage, QPainter
+
+# Whether it takes names and colours from an attribute table inside a TIFF: GDAL reads it, and QGIS draws by it.
+GDAL = re.findall(r"GDAL/OGR\D*(\d+)\.(\d+)", QgsCommandLineUtils.allVersions())[-1]  # built with, running with
+TABLES = tuple(map(int, GDAL)) >= (3, 12) and Qgis.versionInt() >= 3_30_00
 
 
 def described(path: str, folder: str) -> dict[str, object]:
@@ -46,7 +54,12 @@ def described(path: str, folder: str) -> dict[str, object]:
     drawn = sorted({pixel.name() for pixel in pixels})
     texts = [str(node.data(0)) for node in nodes]
     names = [text for text in texts if not text.startswith("Band 1")]  # the title
-    return {"renderer": renderer.type(), "names": names, "colours": colours, "drawn": drawn}
+    facts = {"renderer": renderer.type(), "names": names, "colours": colours, "drawn": drawn}
+    picture = picture.convertToFormat(QImage.Format_RGB888)
+    return facts | {
+        "picture": hashlib.sha256(picture.constBits().asstring(picture.sizeInBytes())).hexdigest(),
+        "tables": TABLES,
+    }
 
 
 def legend_picture(layer: object) -> QImage:
