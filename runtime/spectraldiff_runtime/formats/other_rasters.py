@@ -98,12 +98,20 @@ class NetcdfRaster(_ClassRaster):
             for key in [key for key in file.attrs if key.startswith("GDAL")]:
                 del file.attrs[key]
             mapping = file[VARIABLE].attrs.get("grid_mapping")
-            if mapping is not None and min(file[VARIABLE].shape) > 1:
-                file[mapping.decode()].attrs.pop("GeoTransform", None)
+            if mapping is not None:
+                attributes = file[mapping.decode()].attrs
+                attributes.pop("GeoTransform", None)
+                if min(file[VARIABLE].shape) == 1:
+                    _describe(attributes, {"GeoTransform": self._steps()})
             _describe(file.attrs, {**self._tags, **made})
             flags = _flags(self._classes)
             values = np.array(flags.pop("flag_values"), file[VARIABLE].dtype)
             _describe(file[VARIABLE].attrs, {**flags, "flag_values": values})
+
+    def _steps(self) -> str:
+        """Return the transform in GDAL's words; its versions write different ones."""
+        assert self._spec.place.transform is not None  # see `check_place`
+        return " ".join(repr(float(number)) for number in self._spec.place.transform.to_gdal())
 
 
 class ZarrRaster(_ClassRaster):
