@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 
 # What to do, by the system's number of the error.
@@ -17,6 +18,8 @@ REMEDIES = {
     errno.ENOMEM: "close other programs, or give the machine more memory",
 }
 LONGEST = 100
+# What Python and the loader say where there is too little for one more thread or library.
+NO_ROOM = re.compile(r"can't start new thread|failed to map segment|cannot allocate memory", re.IGNORECASE)
 
 
 def what_happened(error: OSError) -> str:
@@ -29,6 +32,17 @@ def what_happened(error: OSError) -> str:
     what = "the system refused" if error.filename is None else f"{_named(error.filename)} cannot be used"
     remedy = REMEDIES.get(error.errno or 0, "check the file, its folder and the disk, and run again")
     return f"{what} ({reason}): {remedy}"
+
+
+def has_no_room(error: Exception) -> bool:
+    """Whether the system refused a thread or a library, for which Python has no OSError."""
+    return isinstance(error, RuntimeError | ImportError) and NO_ROOM.search(str(error)) is not None
+
+
+def no_room(error: Exception) -> str:
+    """Return such an error as one line."""
+    reason = str(error).rpartition(": ")[2]
+    return f"the system refused ({reason}): allow more memory (`ulimit -v`, `ulimit -d`) or threads (`ulimit -u`)"
 
 
 def _has_working_folder() -> bool:

@@ -212,6 +212,10 @@ def run(arguments: Sequence[str]) -> int:
         what = f" ({error})" if str(error) else ""
         return _fail(f"there is not enough memory{what}: use a smaller --tile, --batch or scene", 1)
     except Exception as error:
+        from spectraldiff_runtime.bad_luck import has_no_room, no_room
+
+        if has_no_room(error):
+            return _fail(no_room(error), 1)
         if not hasattr(error, "format_message"):  # Typer's usage errors have it, whatever their module
             raise
         return _fail(_usage(error), int(getattr(error, "exit_code", 2)))

@@ -133,3 +133,30 @@ def test_every_error_of_the_system_is_one_line(sdiff, monkeypatch):
     assert code == 1
     assert err.startswith("sdiff: error: '/x' cannot be used (Input/output error): check the file")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+        (ImportError("/x/y.so: failed to map segment from shared object"), "failed to map segment from shared object"),
+    ],
+)
+def test_no_room_for_a_thread_or_a_library_is_one_line(sdiff, monkeypatch, error, reason):
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", lambda *_, **__: fail(None))
+    code, _, err = sdiff("map")
+    assert code == 1
+    assert err.startswith(f"sdiff: error: the system refused ({reason}): allow more memory")
+    assert len(err.splitlines()) == 1
+
+
+def test_other_errors_stay_what_they_are(sdiff, monkeypatch):
+    def fail(_: object) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(cli, "app", lambda *_, **__: fail(None))
+    with pytest.raises(RuntimeError, match="of ours"):
+        sdiff("map")
