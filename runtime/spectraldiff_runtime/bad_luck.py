@@ -18,8 +18,11 @@ REMEDIES = {
     errno.ENOMEM: "close other programs, or give the machine more memory",
 }
 LONGEST = 100
-# What Python and the loader say where there is too little for one more thread or library.
-NO_ROOM = re.compile(r"can't start new thread|failed to map segment|cannot allocate memory", re.IGNORECASE)
+# What Python, the loader and PyTorch's libraries say where there is too little for one more thread, library or array.
+NO_ROOM = re.compile(
+    r"can't start new thread|failed to map segment|can(no|')t allocate memory|could not create a primitive",
+    re.IGNORECASE,
+)
 
 
 def what_happened(error: OSError) -> str:
@@ -35,7 +38,7 @@ def what_happened(error: OSError) -> str:
 
 
 def has_no_room(error: Exception) -> bool:
-    """Whether the system refused a thread or a library, for which Python has no OSError."""
+    """Whether the system refused a thread, a library or memory, for which Python has no OSError."""
     return isinstance(error, RuntimeError | ImportError) and NO_ROOM.search(str(error)) is not None
 
 

@@ -140,6 +140,8 @@ def test_every_error_of_the_system_is_one_line(sdiff, monkeypatch):
     [
         (RuntimeError("can't start new thread"), "can't start new thread"),
         (ImportError("/x/y.so: failed to map segment from shared object"), "failed to map segment from shared object"),
+        (RuntimeError("[a.cpp:1] DefaultCPUAllocator: can't allocate memory: 9 bytes"), "9 bytes"),
+        (RuntimeError("could not create a primitive"), "could not create a primitive"),
     ],
 )
 def test_no_room_for_a_thread_or_a_library_is_one_line(sdiff, monkeypatch, error, reason):
