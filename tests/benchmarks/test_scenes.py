@@ -66,6 +66,22 @@ def test_an_own_scene_with_a_raster_of_training_pixels(tmp_path, tiny_files, cap
     assert all(float(line.split("OA ")[1].split(",")[0]) > 95 for line in said)
 
 
+def test_simple_methods_are_tuned_where_a_class_has_one_training_pixel(tmp_path, tiny_files, capsys):
+    scene, labels = tiny_files
+    with rasterio.open(labels) as dataset:
+        marked, profile = dataset.read(1), dataset.profile
+    single = np.flatnonzero(marked.ravel() == 1)
+    marked[:, ::2] = 0
+    marked[marked == 1] = 0
+    marked.ravel()[single[:1]] = 1
+    with rasterio.open(tmp_path / "train.tif", "w", **profile) as dataset:
+        dataset.write(marked, 1)
+    line = ["--out", tmp_path / "out", "--own", scene, labels, "--split", tmp_path / "train.tif"]
+    line += ["--seeds", "1", "--threads", "1", "--methods", "svm-1x1", "lda-1x1"]
+    assert scenes.main([str(word) for word in line]) == 0
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
 def test_bands_without_data_are_left_out(tmp_path, tiny_scene):
     scene = replace(tiny_scene, cube=tiny_scene.cube.copy())
     scene.cube[..., 3] = 0
