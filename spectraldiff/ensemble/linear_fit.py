@@ -68,6 +68,13 @@ class Labelled:
             found[held] = log_priors(self.labels[~held], self.classes)
         return found
 
+    def seen(self) -> NDArray[np.bool_]:
+        """Return whether the classifier of the other folds learnt a class, (n, K)."""
+        found = np.zeros((len(self.labels), self.classes), np.bool_)
+        for held in self.folds:
+            found[held] = np.isin(np.arange(self.classes), self.labels[~held])
+        return found
+
 
 def fit_lda(x: NDArray[np.float64], labelled: Labelled, target: NDArray[np.float64] | None) -> LinearFit:
     """Fit linear discriminants whose pooled covariance is shrunk towards a target.

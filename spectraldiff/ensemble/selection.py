@@ -188,6 +188,7 @@ def weigh(
     labels: NDArray[np.int64],
     pixels: float,
     contexts: Sequence[PixelContext],
+    seen: NDArray[np.bool_],
 ) -> tuple[Stack, "Mix"]:
     """Weigh the linear members against each other, and all of them against the attention members.
 
@@ -203,12 +204,16 @@ def weigh(
         As how many independent pixels the n count.
     contexts
         (M,) contexts of the linear candidates: a context wider than the attention members' makes every map slower.
+    seen
+        (n, K) whether the members of the other folds learnt a class.
     """
     own = 0 if attention is None else attention.reach
     reaches = [max(0, context.radius + RADIUS * context.iterations - own) for context in contexts]
-    stack = fit_stack(scores, priors, labels, pixels, reaches=reaches)
+    stack = fit_stack(scores, priors, labels, pixels, reaches=reaches, seen=seen)
     linear = stack.apply(scores)
-    return stack, Mix.alone(linear) if attention is None else Mix.of(linear, attention, priors, labels, pixels)
+    if attention is None:
+        return stack, Mix.alone(linear)
+    return stack, Mix.of(linear, attention, priors, labels, pixels, seen)
 
 
 def cross_fitted(
@@ -224,7 +229,7 @@ def cross_fitted(
     fits, labelled, attention, pixels
         As of `choose`.
     """
-    scores, priors = np.stack([fit.held_out for _, fit in fits]), labelled.priors()
+    scores, priors, seen = np.stack([fit.held_out for _, fit in fits]), labelled.priors(), labelled.seen()
     contexts = [context_of(member) for member, _ in fits]
     found = np.full(scores.shape[1:], np.nan)
     own = np.full_like(found, np.nan)
@@ -234,7 +239,7 @@ def cross_fitted(
         rest = ~held
         some = None if attention is None else attention.of(rest)
         count = pixels * float(rest.mean())
-        stack, mix = weigh(scores[:, rest], some, priors[rest], labelled.labels[rest], count, contexts)
+        stack, mix = weigh(scores[:, rest], some, priors[rest], labelled.labels[rest], count, contexts, seen[rest])
         found[held] = mix.apply(stack.apply(scores[:, held]), own[held])
     return found
 
@@ -266,7 +271,7 @@ def choose(
     """
     scores = np.stack([fit.held_out for _, fit in fits])
     contexts = [context_of(member) for member, _ in fits]
-    stack, mix = weigh(scores, attention, labelled.priors(), labelled.labels, pixels, contexts)
+    stack, mix = weigh(scores, attention, labelled.priors(), labelled.labels, pixels, contexts, labelled.seen())
     weights = {i: float(w) * mix.linear for i, w in zip(stack.kept, stack.weights, strict=True) if mix.linear}
     shares = dict(zip(stack.kept, (stack.shares * (1 - mix.attention_share)).tolist(), strict=True))
     members = [Candidate(m.title, fit.loss, shares.get(i, 0.0)) for i, (m, fit) in enumerate(fits)]
@@ -313,13 +318,15 @@ class Mix:
         priors: Scores,
         labels: NDArray[np.int64],
         pixels: float,
+        seen: NDArray[np.bool_],
     ) -> "Mix":
         """Weigh both; `pixels` is as how many independent ones all training pixels count."""
         at = attention.pixels
         priors, labels = priors[at], labels[at]
         temperature, loss = fit_temperature(attention.scores, priors, labels)
         both = np.stack([linear[at], attention.scores / temperature])
-        stack = fit_stack(both, priors, labels, pixels * len(at) / len(linear), CENTRE, CERTAINTY)
+        count = pixels * len(at) / len(linear)
+        stack = fit_stack(both, priors, labels, count, CENTRE, CERTAINTY, seen=seen[at])
         weights = dict(zip(stack.kept, stack.weights.tolist(), strict=True))
         if 1 not in weights:
             return cls(1.0, 0.0, 1.0, linear, len(linear), 0.0, loss)

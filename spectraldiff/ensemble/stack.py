@@ -59,6 +59,7 @@ def fit_stack(
     centre: Sequence[float] | None = None,
     strength: float | None = None,
     reaches: Sequence[int] | None = None,
+    seen: NDArray[np.bool_] | None = None,
 ) -> Stack:
     """Weigh members.
 
@@ -77,7 +78,10 @@ def fit_stack(
         `STRENGTH` a member by default.
     reaches
         (M,) how many pixels a member looks farther than what is computed anyway, 0 at least; all 0 by default.
+    seen
+        (n, K) whether the members that scored a pixel had learnt a class; all by default.
     """
+    seen = np.ones(scores.shape[1:], np.bool_) if seen is None else seen
     kept = list(range(len(scores)))
     share = np.full(len(kept), 1 / len(kept)) if centre is None else np.asarray(centre)
     while True:
@@ -89,11 +93,11 @@ def fit_stack(
         dropped = set(np.argsort(weights)[: max(1, low // 2)].tolist())
         kept = [member for at, member in enumerate(kept) if at not in dropped]
     beyond = np.zeros(len(kept), np.int64) if reaches is None else np.asarray(reaches)[kept]
-    strong = _not_negligible(_shares(weights, scores[kept]), beyond)
+    strong = _not_negligible(_shares(weights, scores[kept], seen), beyond)
     kept, weights = [member for member, one in zip(kept, strong, strict=True) if one], weights[strong]
     weights = weights / weights.sum()
     temperature, loss = fit_temperature(np.tensordot(weights, scores[kept], 1), priors, labels)
-    return Stack(tuple(kept), weights, _shares(weights, scores[kept]), temperature, loss)
+    return Stack(tuple(kept), weights, _shares(weights, scores[kept], seen), temperature, loss)
 
 
 def _not_negligible(shares: NDArray[np.float64], reaches: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -113,9 +117,13 @@ def _not_negligible(shares: NDArray[np.float64], reaches: NDArray[np.int64]) -> 
     return found
 
 
-def _shares(weights: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share of each member, (M,), in the spread of the weighted scores (M, n, K) over the classes."""
-    spread = weights * (scores - scores.mean(2, keepdims=True)).std((1, 2))
+def _shares(weights: NDArray[np.float64], scores: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the share of each member, (M,), in the spread of the weighted scores (M, n, K) over the classes.
+
+    The score of a class that a member had not learnt is far below all others, or any: it says nothing of the member.
+    """
+    centred = (scores - scores.mean(2, keepdims=True, where=seen)) * seen
+    spread = weights * np.sqrt((centred**2).sum((1, 2)) / seen.sum())
     return np.asarray(spread / spread.sum() if spread.any() else weights)
 
 

@@ -41,9 +41,8 @@ def test_the_scores_are_those_of_the_stack_of_the_other_folds():
         held = labelled.folds[2]
         scores, rest = np.stack([fit.held_out for _, fit in fits]), ~held
         own = None if some is None else some.of(rest)
-        stack, mix = weigh(
-            scores[:, rest], own, labelled.priors()[rest], labelled.labels[rest], PIXELS * 0.75, contexts
-        )
+        priors, seen = labelled.priors()[rest], labelled.seen()[rest]
+        stack, mix = weigh(scores[:, rest], own, priors, labelled.labels[rest], PIXELS * 0.75, contexts, seen)
         linear = np.tensordot(stack.weights, scores[list(stack.kept)][:, held], 1) / stack.temperature
         expected = linear
         if some is not None and mix.attention:

@@ -152,3 +152,5 @@ def test_priors_are_those_of_the_other_folds():
     odd = Labelled(labelled.labels, [np.arange(16) < 4, np.arange(16) >= 4], CLASSES)
     np.testing.assert_allclose(np.exp(odd.priors()[0]), [1 / 3] * 3)
     np.testing.assert_allclose(np.exp(odd.priors()[-1]), [1, 0.125, 0.125])
+    assert odd.seen()[:4].all()
+    np.testing.assert_array_equal(odd.seen()[4:], np.tile([True, False, False], (12, 1)))

@@ -97,3 +97,15 @@ def test_members_that_look_farther_than_all_others_leave_where_they_make_up_litt
     assert len(both) == 3, "both together would be more than a twentieth"
     assert fit_stack(scores, priors, labels, COUNT, reaches=(7, 0, 0, 0)).kept == (0, 1, 2, 3), "the best one stays"
     assert fit_stack(scores[3:], priors, labels, COUNT, reaches=(7,)).kept == (0,)
+
+
+def test_a_member_does_not_leave_for_what_another_one_says_of_classes_that_it_had_not_learnt():
+    scores, priors, labels = members(0.5, 0.5, 0.5)
+    wanted = fit_stack(scores, priors, labels, COUNT)
+    seen = np.ones(priors.shape, np.bool_)
+    seen[: COUNT // 3, 1] = False
+    scores[0][~seen] = -1e3
+    assert len(fit_stack(scores, priors, labels, COUNT).kept) < 3
+    found = fit_stack(scores, priors, labels, COUNT, seen=seen)
+    assert found.kept == wanted.kept == (0, 1, 2)
+    assert found.shares.min() > 0.1
