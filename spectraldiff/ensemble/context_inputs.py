@@ -14,7 +14,7 @@ from spectraldiff.ensemble.mosaic import ComputedMosaic, Layout, Mosaic
 from spectraldiff.models.linear_members import PixelContext, mean_filter
 from spectraldiff.models.padding import Pixels, cropped, mirrored
 from spectraldiff.models.pca import PCA, fit_pca
-from spectraldiff.models.score_smoothing import GUIDES, RADIUS, Smoothing, shares
+from spectraldiff.models.score_smoothing import GUIDES, RADIUS, Smoothing, averaged, shares
 from spectraldiff_runtime.window import Window
 
 # Names of the feature maps that linear members read.
@@ -151,10 +151,10 @@ class ContextInputs:
         smoothed = [part]
         if most:
             guides = self.guides[rows, columns].movedim(-1, 0)[None]
-            weights = shares(cropped(guides, rim - RADIUS * most))[0, 0]  # (25, h', w')
+            weights = shares(cropped(guides, rim - RADIUS * most))  # (1, 25, h', w')
             smoothed = [cropped(part, rim - RADIUS * most)]
             for step in range(most):
-                smoothed.append(_smooth(smoothed[-1], cropped(weights, RADIUS * step)))
+                smoothed.append(averaged(smoothed[-1], cropped(weights, RADIUS * step)))
         found = []
         for context in contexts:
             if context.iterations:
@@ -163,17 +163,6 @@ class ContextInputs:
                 one = mean_filter(cropped(part, rim - context.radius), context.window)
             found.append(one[0, :, at[:, 0], at[:, 1]].T)
         return found
-
-
-def _smooth(x: Tensor, weights: Tensor) -> Tensor:
-    """Smooth (1, P, h, w) once by the shares, (25, h - 4, w - 4), of the 5 x 5 pixels around each pixel."""
-    side = 2 * RADIUS + 1
-    height, width = weights.shape[1:]
-    total = torch.zeros(*x.shape[:2], height, width, dtype=x.dtype, device=x.device)
-    for index in range(side**2):
-        row, column = divmod(index, side)
-        total.addcmul_(x[:, :, row : row + height, column : column + width], weights[index])
-    return total
 
 
 def component_map(values: Mosaic, pca: PCA) -> FeatureMap:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from spectraldiff.models.padding import cropped
 
 RADIUS = 2  # pixels that an iteration reaches
+SIDE = 2 * RADIUS + 1
 GUIDES = 40  # principal components that the similarity of two pixels is computed from
 MEDIAN = 1.5  # the median similarity of adjacent pixels is exp(-MEDIAN)
 
@@ -87,7 +88,7 @@ class Smoothing(nn.Module):
         """Return the scores themselves and those after 1, 2, ... iterations, each smaller than the one before."""
         found, weights = [scores], shares(guides) if self.iterations else guides
         for iteration in range(self.iterations):
-            found.append(added(neighbours(found[-1]) * cropped(weights, RADIUS * iteration), 2)[:, :, 0])
+            found.append(averaged(found[-1], cropped(weights, RADIUS * iteration)))
         return found
 
     def combined(self, parts: Sequence[ScorePart], guides: Tensor) -> Tensor:
@@ -115,8 +116,7 @@ class Smoothing(nn.Module):
                     total = own if total is None else total + own
             assert total is not None
             if left:
-                kernel = cropped(weights, RADIUS * (self.iterations - left))
-                total = added(neighbours(total) * kernel, 2)[:, :, 0]
+                total = averaged(total, cropped(weights, RADIUS * (self.iterations - left)))
         assert total is not None
         return total
 
@@ -126,39 +126,64 @@ def reach(parts: Sequence[ScorePart]) -> int:
     return max(part.radius + RADIUS * part.iterations for part in parts)
 
 
-def neighbours(x: Tensor, less_own: bool = False) -> Tensor:
-    """Return what the 5 x 5 pixels around each pixel hold, (N, C, H, W) to (N, C, 25, H - 4, W - 4).
+def averaged(x: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted sum of the 5 x 5 pixels around each pixel, (N, C, H, W) to (N, C, H - 4, W - 4).
 
-    With `less_own`, less what the pixel itself holds.  One convolution, for an exported graph of slices would have a
-    node for each of the 25.
+    Parameters
+    ----------
+    weights
+        (N, 25, H - 4, W - 4), row by row of the square, see `shares`.
+
+    Notes
+    -----
+    Column by column of the square: to gather all 25 neighbours at once takes twice the time, and five times the memory;
+    one by one, an exported graph would have a node for each.
     """
-    side = 2 * RADIUS + 1
-    offsets = torch.eye(side**2, dtype=x.dtype, device=x.device)
-    kernel = (offsets - offsets[side**2 // 2] if less_own else offsets).view(-1, 1, side, side)
     channels = x.shape[1]
-    found = F.conv2d(x, kernel.repeat(channels, 1, 1, 1), groups=channels)
-    return found.unflatten(1, (channels, side**2))  # type: ignore[no-any-return, no-untyped-call]
+    found: Tensor | None = None
+    # (N, C, 5, H - 4, W): for each row of the square, the pixels of that row.
+    rows = torch.stack([x[:, :, row : row - SIDE + 1 or None] for row in range(SIDE)], 2)
+    columns = weights.unflatten(1, (SIDE, SIDE)).unsqueeze(1).unbind(3)  # type: ignore[no-untyped-call]
+    for column, weight in enumerate(columns):  # (N, 1, 5, H - 4, W - 4)
+        part = rows[..., column : column - SIDE + 1 or None] * weight
+        found = part if found is None else found + part
+    assert found is not None
+    # A convolution: sums of ONNX Runtime add in another order where N is 1, and a map would depend on its batches.
+    return F.conv2d(found.flatten(1, 2), _identity(channels, x).repeat_interleave(SIDE, 1)[..., None, None])
 
 
 def shares(guides: Tensor) -> Tensor:
-    """Return the weights of the 5 x 5 pixels around each pixel, their sum 1: (N, G, H, W) to (N, 1, 25, H - 4, W - 4).
+    """Return the weights of the 5 x 5 pixels around each pixel, their sum 1: (N, G, H, W) to (N, 25, H - 4, W - 4).
 
-    The similarity of two pixels is exp(-|g - g'|^2).
+    The similarity of two pixels is exp(-|g - g'|^2). It is the same from either of the two, so that of a pixel to those
+    before it is what theirs to the pixel was.
     """
-    similarity = (-added(neighbours(guides, less_own=True).square(), 1)).exp()
-    return similarity / added(similarity, 2)
+    later = _later(guides)  # (N, 13, H - 2, W)
+    count = SIDE**2 // 2
+    moved = later.new_zeros(count, count + 1, RADIUS + 1, SIDE)
+    for number in range(count):  # of the 12 before a pixel, each so many rows above and columns aside
+        row, column = divmod(number, SIDE)
+        moved[number, count - number, row, column] = 1
+    earlier = F.conv2d(later, moved)  # (N, 12, H - 4, W - 4)
+    similarity = torch.cat([earlier, later[:, :, RADIUS:, RADIUS:-RADIUS]], 1)
+    return similarity / F.conv2d(similarity, similarity.new_ones(1, SIDE**2, 1, 1))
 
 
-def added(x: Tensor, axis: int) -> Tensor:
-    """Add up (N, A, B, H, W) along axis 1 or 2 and keep it as an axis of 1.
+def _later(guides: Tensor) -> Tensor:
+    """Return the similarity of each pixel to itself and the 12 after it in the rows of the square around it.
 
-    One convolution with a kernel of ones: the sums of ONNX Runtime add in another order where N is 1, and a map would
-    depend on the size of its batches.
+    Of (N, G, H, W): (N, 13, H - 2, W). Of pixels within two columns of an edge, those beyond the edge count as zeros.
     """
-    first, second = x.shape[1:3]
-    a, b = (torch.eye(size, dtype=x.dtype, device=x.device) for size in (first, second))
-    kernel = b.repeat(1, first) if axis == 1 else a.repeat_interleave(second, 1)
-    return F.conv2d(x.flatten(1, 2), kernel[..., None, None]).unsqueeze(axis)
+    channels, count = guides.shape[1], SIDE**2 // 2 + 1
+    offsets = _identity(SIDE**2, guides)[count - 1 :]
+    kernel = (offsets - offsets[0]).view(count, 1, SIDE, SIDE)[:, :, RADIUS:]
+    differences = F.conv2d(guides, kernel.repeat(channels, 1, 1, 1), groups=channels, padding=(0, RADIUS))
+    return (-F.conv2d(differences.square(), _identity(count, guides).repeat(1, channels)[..., None, None])).exp()
+
+
+def _identity(size: int, like: Tensor) -> Tensor:
+    """Return the identity matrix, (size, size), of the type of another tensor."""
+    return torch.eye(size, dtype=like.dtype, device=like.device)
 
 
 def sharpness(features: Sequence[Tensor], valid: Sequence[Tensor]) -> float:
