@@ -41,6 +41,8 @@ DEPTH, BATCHES_HELD = 2, 2
 
 # A tile of this many halos computes a quarter more pixels than it keeps.
 TILE_IN_HALOS = 18
+# A part of this many halos in height computes half as many rows again as it keeps; what has less is read in pieces.
+LEAST_ROWS_IN_HALOS = 4
 SMALLEST_TILE, COMMON_TILE, LARGEST_TILE, GPU_TILE = 8, 64, 384, 256
 
 
@@ -175,16 +177,23 @@ def _tile_shape(tile: int, halo: int, rows: "list[Span]", columns: "list[Span]")
     None is larger, with its halo, than a square tile of `tile`.
     """
     rim = 2 * halo
-    high, wide = (Counter(span.stop - span.start for span in spans) for spans in (rows, columns))
 
-    def padded(lengths: Counter[int], most: int) -> int:
-        pieces = {n: -(-n // most) for n in lengths}
-        return sum(count * pieces[n] for n, count in lengths.items()) * (max(-(-n // pieces[n]) for n in lengths) + rim)
+    def sides(spans: "list[Span]") -> list[tuple[int, int, int]]:
+        """Return the sides that tiles may have along an axis: the length, that of the largest, and all that is run."""
+        lengths, found = Counter(span.stop - span.start for span in spans), []
+        for side in sorted({tile} | {-(-n // pieces) for n in lengths for pieces in range(1, -(-n // tile) + 2)}):
+            pieces = {n: -(-n // side) for n in lengths}
+            largest = max(-(-n // pieces[n]) for n in lengths) + rim
+            found.append((side, largest, largest * sum(count * pieces[n] for n, count in lengths.items())))
+        return found
 
-    sides = {-(-n // pieces) for n in high for pieces in range(1, -(-n // tile) + 2)}
-    shapes = [(side, (tile + rim) ** 2 // (side + rim) - rim) for side in sorted(sides)]
-    fitting = [(tile, tile), *(shape for shape in shapes if shape[1] >= 1)]
-    return min(fitting, key=lambda shape: padded(high, shape[0]) * padded(wide, shape[1]))
+    fitting = (
+        (high * wide, (side, across))
+        for side, tallest, high in sides(rows)
+        for across, widest, wide in sides(columns)
+        if tallest * widest <= (tile + rim) ** 2
+    )
+    return min(fitting)[1]
 
 
 def _strip_size(card: ModelCard, scene: Scene, window: Window, tile: int, share: float) -> tuple[int, int]:
@@ -200,6 +209,12 @@ def _strip_size(card: ModelCard, scene: Scene, window: Window, tile: int, share:
         return int(size / ((other + rim) * pixel)) - rim
 
     rows = -(-tile // block_rows) * block_rows
+    # A scene that is stored line by line and is too wide for enough lines: parts of lines, which are read more often.
+    wide = block_columns
+    while wide > tile and fitting(wide, limit) < min(rows, LEAST_ROWS_IN_HALOS * card.halo):
+        pieces = -(-block_columns // wide) + 1
+        wide = max(-(-block_columns // pieces), tile)
+    block_columns = wide
     if (most := max(fitting(block_columns, limit), 1)) < rows:
         rows = most // block_rows * block_rows or most
     columns = max(min(fitting(rows, usual), source.width), min(tile, fitting(rows, limit)), 1)

@@ -179,6 +179,21 @@ def test_tiles_suit_the_parts_that_are_cut_into_them(card, blocks, size):
     assert largest * 16_384 <= 0.55 * 3600 * MEGABYTE
 
 
+@pytest.mark.parametrize("width", [5_000, 10_000, 30_000])
+def test_a_wide_scene_that_is_stored_by_line_is_read_in_parts_of_lines(card, width):
+    """Parts of a few whole lines would compute many halos: 35 times the pixels of 10,000 columns."""
+    wide, scene = replace(card, workspace=18_000.0, halo=17), FakeScene(2000, width, 200, (1, width))
+    window = Window(0, 2000, 0, width)
+    plan = make_plan(wide, 0, scene, window)
+    parts = list(strips(window, plan, 17, 2000, width))
+    tiles = [t for part in parts for t in tiles_of_strip(part.output, plan.tile, plan.tile_columns)]
+    assert sum(t.height * t.width for t in tiles) == 2000 * width
+    filled = (max(t.height for t in tiles) + 34) * (max(t.width for t in tiles) + 34)
+    assert len(tiles) * filled < 1.7 * 2000 * width
+    share, kept = 0.22 * 3600 * MEGABYTE, 4 * 17 * width * 400
+    assert 3 * (plan.rows + 34) * (plan.columns + 34) * 400 <= max(share - kept, share / 2)
+
+
 def test_what_the_user_asks_for_is_taken_or_refused(card):
     scene, window = FakeScene(500, 500, 7, (1, 500)), Window(0, 500, 0, 500)
     plan = make_plan(card, 0, scene, window, tile=37, batch=3)
