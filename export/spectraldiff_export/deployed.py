@@ -3,7 +3,8 @@
 It computes what `spectraldiff.models.classifier.Classifier` computes, with everything that is known beforehand folded
 into constants (in float64): normalisation, step and the denoiser's preconditioning are one affine a band; the U-Net is
 folded and lowered to 2-D convolutions in `spectraldiff_export.unet_2d`; PCA and the ViT's linear mapping are one
-matrix, as are the linear members; temperature, weights and prior are in the last layers.
+matrix, as are the linear members (`spectraldiff_export.token_map`); temperature, weights and prior are in the last
+layers.
 
 A `FovealViT` slides over the tile as convolutions.  A `SpectralViT` slides row by row: all windows of a tile at once
 would need gigabytes of memory, and a row of windows stays in a processor's cache.  After its last attention only the
@@ -20,13 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectraldiff.models.classifier import Classifier
-from spectraldiff.models.features import FeatureExtractor
 from spectraldiff.models.foveal_vit import FovealSlide, FovealViT
 from spectraldiff.models.linear_members import PixelContext, filtered
-from spectraldiff.models.padding import cropped
 from spectraldiff.models.score_smoothing import GUIDES, ScorePart, Smoothing
 from spectraldiff.models.vit import SpectralViT, TransformerBlock
-from spectraldiff_export.unet_2d import Trunk, inner
+from spectraldiff_export.token_map import TokenMap, contexts_by_source
 from spectraldiff_runtime.classes import HIGHEST_UINT8
 
 
@@ -48,7 +47,7 @@ class DeployedClassifier(nn.Module):
         From a raw tile to tokens (`TokenMap`) or, row by row, to rows of token windows (`TokenRows`).
     reader
         From these (or one row of them) to class scores: `FovealSlide`, `EnsembleSlide` (smoothed scores, linear
-        members) or `RowClassifier`.
+        members, which read two tensors) or `RowClassifier`.
     verdict
         `Verdict`: from all class scores to the three outputs.
     knows_outside
@@ -84,8 +83,7 @@ class DeployedClassifier(nn.Module):
             Classes, (N, h, w) uint8 (past 254 classes int32), 1..K; confidence, (N, h, w), 0..1; and probabilities,
             (N, K, h, w).
         """
-        tokens = self.front(tile)
-        scores = self._by_row(tokens) if self.row_by_row else self.reader(tokens)
+        scores = self._by_row(self.front(tile)) if self.row_by_row else self.reader(*self.front(tile))
         classes, confidence, probabilities = self.verdict(scores)
         return classes, confidence, probabilities
 
@@ -97,7 +95,7 @@ class DeployedClassifier(nn.Module):
             return RowClassifier(vit)
         if vit is not None and linear is None and not iterations:
             return FovealSlide(vit)
-        contexts = () if linear is None else linear.contexts
+        contexts = contexts_by_source(classifier)
         guides = min(GUIDES, len(classifier.pca_components)) if iterations else 0
         return EnsembleSlide(vit, classifier.vit_iterations, guides, contexts, iterations)
 
@@ -105,51 +103,10 @@ class DeployedClassifier(nn.Module):
         return torch.stack([self.reader(row) for row in rows.unbind(0)])
 
 
-class TokenMap(nn.Module):
-    """From a raw tile to the ViT's tokens: (N, B, h + 2 halo, w + 2 halo) to (N, C, T', T').
-
-    Where scores are smoothed, the guides follow, then the scores of linear members, then the components that say how
-    far a pixel is from the training: (N, C + G + L K + M, T', T').
-
-    Concatenated bands have a linear map of their own, whose tokens are added: the two tensors are never joined.  It
-    comes after the trunk's projection and is no convolution, so it stays float32 where the trunk is lowered.
-    """
-
-    reference: Tensor
-    scale: Tensor
-    shift: Tensor
-    band_map: Tensor | None
-
-    def __init__(self, classifier: Classifier) -> None:
-        super().__init__()
-        extractor = classifier.extractor
-        scale, shift = _input_affine(extractor)
-        low, gain, offset = _normalisation(classifier)
-        self.register_buffer("reference", _per_band(low))
-        self.register_buffer("scale", _per_band(gain * scale))
-        self.register_buffer("shift", _per_band(offset * scale + shift))
-        self.trunk = None if extractor.denoiser is None else Trunk(extractor)
-        self.rim, self.spoilt = extractor.halo, 0 if self.trunk is None else self.trunk.spoilt
-        matrix, bias = _token_map(classifier, scale, shift)
-        band_map = None
-        if self.trunk is not None and extractor.concat_bands:
-            matrix, band_map = matrix[:, : -len(low)], matrix[:, -len(low) :]
-        self.register_buffer("band_map", band_map)
-        self.project = nn.Conv2d(matrix.shape[1], matrix.shape[0], 1)
-        self.project.weight, self.project.bias = nn.Parameter(matrix[:, :, None, None]), nn.Parameter(bias)
-
-    def forward(self, tile: Tensor) -> Tensor:
-        x = (tile - self.reference) * self.scale + self.shift  # (N, B, T, T)
-        tokens = cast("Tensor", self.project(x if self.trunk is None else self.trunk(x)))
-        tokens = inner(tokens, 2, self.spoilt)  # not before: features have more channels
-        if self.band_map is None:
-            return tokens
-        bands = cropped(x, self.rim).flatten(2)  # (N, B, T'^2)
-        return tokens + (self.band_map @ bands).view(tokens.shape)
-
-
 class EnsembleSlide(nn.Module):
-    """All members of an ensemble on a map, and the smoothing of their scores: (N, C + G + L K, H, W) to (N, H', W', K).
+    """All members of an ensemble on a map, and the smoothing of their scores: to (N, H', W', K).
+
+    Reads what `TokenMap` gives: (N, C + G + L K, H, W) and, of members that read bands alone, (N, L' K, H, W).
 
     Parameters
     ----------
@@ -160,7 +117,7 @@ class EnsembleSlide(nn.Module):
     guides
         G, channels that guide the smoothing.
     contexts
-        Of the L groups of linear members, whose scores come last.
+        Of the L groups of linear members whose scores come last in the first tensor, and of the L' in the second.
     iterations
         The most of all members.
     """
@@ -170,23 +127,25 @@ class EnsembleSlide(nn.Module):
         vit: FovealViT | None,
         vit_iterations: int,
         guides: int,
-        contexts: Sequence[PixelContext],
+        contexts: tuple[Sequence[PixelContext], Sequence[PixelContext]],
         iterations: int,
     ) -> None:
         super().__init__()
         self.slide: nn.Module | None = None if vit is None else FovealSlide(vit)
         self.width, self.radius = (0, 0) if vit is None else (vit.embed.out_features, vit.config.radius)
-        self.vit_iterations, self.guides, self.contexts = vit_iterations, guides, tuple(contexts)
+        self.vit_iterations, self.guides, self.contexts = vit_iterations, guides, contexts
         self.smoothing = Smoothing(iterations)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, plain: Tensor | None = None) -> Tensor:
         parts, first = [], self.width + self.guides
         if self.slide is not None:
             scores = self.slide(x[:, : self.width]).permute(0, 3, 1, 2)  # (N, K, H - 2 r, W - 2 r)
             parts.append(ScorePart(scores, self.radius, self.vit_iterations))
-        if self.contexts:
-            found = filtered(x[:, first:], self.contexts)
-            parts += [ScorePart(s, c.radius, c.iterations) for s, c in zip(found, self.contexts, strict=True)]
+        for scores, contexts in zip((x[:, first:], plain), self.contexts, strict=True):
+            if contexts:
+                assert scores is not None
+                found = filtered(scores, contexts)
+                parts += [ScorePart(s, c.radius, c.iterations) for s, c in zip(found, contexts, strict=True)]
         return self.smoothing.combined(parts, x[:, self.width : first]).permute(0, 2, 3, 1)
 
 
@@ -201,7 +160,7 @@ class TokenRows(nn.Module):
         self.tokens, self.window = tokens, window
 
     def forward(self, tile: Tensor) -> Tensor:
-        tokens = self.tokens(tile).permute(2, 0, 3, 1)  # (T', N, T', C)
+        tokens = self.tokens(tile)[0].permute(2, 0, 3, 1)  # (T', N, T', C)
         return shifted(tokens, self.window, 0, 3)  # (h, N, T', window, C)
 
 
@@ -304,61 +263,6 @@ def shifted(x: Tensor, window: int, axis: int, new_axis: int) -> Tensor:
     # Counted from the end, the slices' limits are constants in the graph.
     parts = [x[(slice(None),) * axis + (slice(i, i + 1 - window or None),)] for i in range(window)]
     return torch.stack(parts, new_axis)
-
-
-def _per_band(values: Tensor) -> Tensor:
-    return values[:, None, None]
-
-
-def _normalisation(classifier: Classifier) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (low, gain, offset), (B,) float64: normalised = gain (raw - low) + offset.
-
-    Subtracting `low` first is exact in float32 where a band's values are large and its range is small.
-    """
-    low, high = classifier.normaliser.low.double(), classifier.normaliser.high.double()
-    varies = high > low
-    gain = torch.where(varies, 2 / torch.where(varies, high - low, 1.0), 0.0)
-    return low, gain, torch.where(varies, -1.0, 0.0).double()
-
-
-def _input_affine(extractor: FeatureExtractor) -> tuple[Tensor, Tensor]:
-    """Return scale and shift, (B,) or () float64, from normalised bands to what the U-Net reads at its step."""
-    if extractor.denoiser is None:
-        return torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    denoiser = extractor.denoiser
-    t = torch.full((1,), extractor.timestep, device=denoiser.mean.device)
-    scale, shift = denoiser.input_affine(t)
-    return (scale * denoiser.schedule.at(t).sqrt()).double().flatten(), shift.double().flatten()
-
-
-def _token_map(classifier: Classifier, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (C, D) and (C,) float64: PCA and the ViT's linear mapping as one, then guides and linear members, if any.
-
-    Concatenated bands arrive as the U-Net reads them and are mapped back here.
-    """
-    components, rows, offsets = classifier.pca_components.double(), [], []
-    if classifier.vit is not None:
-        rows.append(classifier.vit.embed.weight.double() @ components)
-        offsets.append(classifier.vit.embed.bias.double() - rows[-1] @ classifier.pca_mean.double())
-    if classifier.smoothing.iterations:
-        chosen = classifier.smoothing.guides(torch.eye(len(components)).to(components)[..., None, None])[..., 0, 0].T
-        rows.append(chosen @ components)
-        offsets.append(-rows[-1] @ classifier.pca_mean.double())
-    if classifier.linear is not None:
-        weight, bias = classifier.linear.weight.double(), classifier.linear.bias.double()
-        prior = torch.zeros_like(bias)
-        prior[0] = classifier.prior.double()  # a constant passes all filters
-        rows.append(weight.flatten(0, 1) / classifier.temperature.double())
-        offsets.append((bias / classifier.temperature.double() + prior).flatten())
-    if classifier.outside is not None:
-        rows.append(classifier.outside.weight.double())
-        offsets.append(classifier.outside.bias.double())
-    matrix, bias = torch.cat(rows), torch.cat(offsets)  # (C, D), (C,)
-    if classifier.extractor.denoiser is not None and classifier.extractor.concat_bands:
-        bands = len(classifier.fill)
-        band_map = matrix[:, -bands:] / scale
-        matrix, bias = torch.cat([matrix[:, :-bands], band_map], 1), bias - band_map @ shift
-    return matrix, bias
 
 
 def _tempered(classifier: Classifier) -> SpectralViT | FovealViT | None:

@@ -14,7 +14,7 @@ from spectraldiff_export.deployed import DeployedClassifier
 class DeployedWithOutside(DeployedClassifier):
     """A deployed classifier with a fourth output: how far pixels are from the training classes.
 
-    Its components are the last channels that `front` gives.
+    Its components are the last tensor that `front` gives; they are computed only where this output is asked for.
     """
 
     knows_outside = True
@@ -25,14 +25,13 @@ class DeployedWithOutside(DeployedClassifier):
         self.outside = copy.deepcopy(classifier.outside)
         self.outside.weight, self.outside.bias = torch.empty(0), torch.empty(0)  # they are part of `front`
         self.rim = classifier.halo - classifier.extractor.halo - self.outside.radius
-        self.components = self.outside.shape[1]
         self.to(classifier.fill.dtype).eval().requires_grad_(False)
 
     def forward(self, tile: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # type: ignore[override]
         """Classify a batch of raw tiles; after what `DeployedClassifier` returns come percents, (N, h, w) uint8."""
-        tokens = self.front(tile)
-        classes, confidence, probabilities = self.verdict(self.reader(tokens[:, : -self.components]))
-        distance = self.outside.distance(cropped(tokens[:, -self.components :], self.rim))
+        *tokens, components = self.front(tile)
+        classes, confidence, probabilities = self.verdict(self.reader(*tokens))
+        distance = self.outside.distance(cropped(components, self.rim))
         return classes, confidence, probabilities, self.outside.percent(distance)
 
 

@@ -35,6 +35,7 @@ DOMAIN = "spectraldiff"
 # What the exporter notes of each node: the modules around it, and its own name.
 SCOPES = "pkg.torch.onnx.name_scopes"
 DYNAMIC = torch.export.Dim.DYNAMIC
+PROJECTION = "/project/"  # in the names of the nodes that map features to what members read
 
 
 def build(model: DeployedClassifier | DeployedStudent, card: str) -> onnx.ModelProto:
@@ -274,15 +275,15 @@ def with_card(data: bytes, card: ModelCard) -> bytes:
 
 
 def trunk_nodes(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """Return the nodes from the first convolution to the projection onto tokens, in order."""
-    tail = next(n for n in nodes if n.op_type in ("LayerNormalization", "Scan"))
-    needed: set[str] = set(tail.input)
+    """Return the nodes from the first convolution to the projection of features (`token_map.Projection`), in order."""
+    last = next(n for n in reversed(nodes) if PROJECTION in n.name)
+    needed: set[str] = set(last.output)
     for node in reversed(nodes):
         if needed.intersection(node.output):
             needed.update(node.input)
     before = [n for n in nodes if needed.intersection(n.output)]
-    convs = [place for place, n in enumerate(before) if "Conv" in n.op_type]
-    return before[convs[0] : convs[-1] + 1]
+    first = next(place for place, n in enumerate(before) if "Conv" in n.op_type or PROJECTION in n.name)
+    return before[first:]
 
 
 def _adds(node: onnx.NodeProto, inside: set[str]) -> bool:

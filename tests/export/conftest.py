@@ -125,6 +125,8 @@ def make_classifier(
     if classifier.linear is not None:
         classifier.linear.weight.normal_()
         classifier.linear.bias.normal_()
+        if extractor.denoiser is not None and extractor.concat_bands:
+            classifier.linear.weight[::2, :, :-bands] = 0  # these read bands alone
         classifier.prior.normal_()
         classifier.share.fill_(0.7)
     classifier.temperature.fill_(1.7)

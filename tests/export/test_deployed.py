@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from spectraldiff.models.classifier import Classifier
 from spectraldiff.models.unet import StepEmbedding
 from spectraldiff_export.deployed import DeployedClassifier, RowClassifier, Verdict
+from spectraldiff_export.token_map import contexts_by_source
 
 Tiles = Callable[..., Tensor]
 
@@ -60,6 +61,17 @@ def test_no_weights_beyond_the_tapped_layer(classifier_of, kind):
     trunk = (front if kind == "foveal" else front.tokens).trunk
     assert sum(p.numel() for p in trunk.parameters() if p.ndim > 1) == wanted
     assert all(p.ndim in (1, 4, 5) for p in trunk.parameters())  # no linear layer of the step embedding
+
+
+def test_what_reads_bands_alone_is_never_computed_from_features(classifier_of):
+    classifier = classifier_of("foveal, linear members")
+    deployed, contexts = DeployedClassifier(classifier), classifier.linear.contexts
+    assert contexts_by_source(classifier) == (list(contexts[1::2]), list(contexts[::2]))
+    first, second = deployed.front.maps
+    width = classifier.vit.embed.out_features + deployed.reader.guides
+    assert first.project.weight.shape[0] == first.band_map.shape[0] == width + 2 * classifier.classes
+    assert second.project is None
+    assert second.band_map.shape[0] == 2 * classifier.classes
 
 
 @torch.no_grad()

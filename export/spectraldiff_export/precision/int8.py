@@ -19,7 +19,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from spectraldiff_export.onnx_graph import _adds, trunk_nodes
+from spectraldiff_export.onnx_graph import PROJECTION, _adds, trunk_nodes
 from spectraldiff_runtime.errors import VerificationError
 
 HIGHEST_WEIGHT = 127
@@ -29,6 +29,8 @@ OUTLIERS = 1e-5
 HOLD = 1e-3
 # What keeps the scale of the tensor that it moves.
 MOVES = {"Reshape", "Slice", "Concat", "Relu", "Unsqueeze", "Squeeze", "Transpose", "Expand"}
+
+PROJECTS = ("MatMul", "Add")  # of the projection's nodes, those that compute
 
 Array = NDArray[Any]
 
@@ -80,23 +82,21 @@ def _refit(whole: onnx.ModelProto, lower: onnx.ModelProto, tiles: Sequence[NDArr
     Least squares, held back towards the projection as it is.  It undoes what rounding shifts, and relies less on
     directions that rounding drowns; whitening had blown those up.
     """
-    node = trunk_nodes(list(whole.graph.node))[-1]
+    product, added = (n for n in trunk_nodes(list(whole.graph.node)) if PROJECTION in n.name and n.op_type in PROJECTS)
     constants = {t.name: t for t in lower.graph.initializer}
-    weight, bias = (numpy_helper.to_array(constants[name]) for name in node.input[1:3])
-    old = weight[:, :, 0, 0].astype(np.float64)  # (C, D)
+    names = product.input[0], added.input[1]
+    weight, bias = (numpy_helper.to_array(constants[name]) for name in names)
+    old = weight.astype(np.float64)  # (C, D)
     features, tokens = (
-        np.concatenate([x[0].reshape(x.shape[1], -1).T for x in _values(model, name, tiles)]).astype(np.float64)
-        for model, name in ((lower, node.input[0]), (whole, node.output[0]))
+        np.concatenate([x[0].T for x in _values(model, name, tiles)]).astype(np.float64)
+        for model, name in ((lower, product.input[1]), (whole, added.output[0]))
     )
     middle, aim = features.mean(0), tokens.mean(0)
     x, y = features - middle, tokens - aim
     scatter = x.T @ x
     held = HOLD * np.trace(scatter) / len(scatter) * np.eye(len(scatter))
     new = old + np.linalg.solve(scatter + held, x.T @ (y - x @ old.T)).T
-    for name, values, like in (
-        (node.input[1], new[:, :, None, None], weight),
-        (node.input[2], aim - new @ middle, bias),
-    ):
+    for name, values, like in zip(names, (new, (aim - new @ middle)[:, None]), (weight, bias), strict=True):
         constants[name].CopyFrom(numpy_helper.from_array(values.astype(like.dtype), name))
 
 
@@ -136,7 +136,7 @@ class _Graph:
         """
         trunk = trunk_nodes(self.nodes)
         stacked = any(n.op_type == "Transpose" for n in trunk)
-        return [] if stacked else [n for n in trunk if n.op_type == "Conv"][:-1]
+        return [] if stacked else [n for n in trunk if n.op_type == "Conv"]
 
     def _reach(self) -> set[str]:
         """Return the tensors that become uint8: from the first convolution's result on, through moves and the trunk."""
