@@ -98,7 +98,7 @@ class Tampered(DeployedClassifier):
 
     def __init__(self, classifier):
         super().__init__(classifier)
-        self.front.tokens.project.bias[0] += 0.5
+        self.front.tokens.maps[0].project.bias[0] += 0.5
 
 
 def test_a_file_that_differs_from_pytorch_is_not_left(export, tmp_path, names, monkeypatch):

@@ -60,11 +60,9 @@ def test_graph_holds_what_is_needed_and_no_more(exported):
     classifier, path = exported
     found, layer = operators(onnx.load(path).graph), classifier.preset.features.layer
     separable = classifier.preset.diffusion.network.resample_kernel[1] == 1
-    # The stem, three for each block down, three for each block up before the tap (one of them reads the skip), PCA and
-    # embedding as one; where a transposed convolution is separable, two more each.
-    assert (
-        found["Conv"] == 1 + 3 * len(classifier.preset.diffusion.network.channels) + (5 if separable else 3) * layer + 1
-    )
+    # The stem, three for each block down, three for each block up before the tap (one of them reads the skip); where a
+    # transposed convolution is separable, two more each. PCA and embedding are one product of matrices.
+    assert found["Conv"] == 1 + 3 * len(classifier.preset.diffusion.network.channels) + (5 if separable else 3) * layer
     assert found["ConvTranspose"] == (0 if separable else layer)
     assert found["Scan"] == 1
     assert found["LayerNormalization"] == 2 * classifier.preset.classifier.network.depth + 1

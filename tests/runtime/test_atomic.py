@@ -190,6 +190,7 @@ def test_files_must_differ(tmp_path):
 
 LIMITED = """
 import resource, sys
+sys.dont_write_bytecode = True  # Python would leave compiled modules that were cut short
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 from spectraldiff_runtime.cli import main
 main()

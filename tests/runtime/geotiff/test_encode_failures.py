@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import sys
 import shutil
 import signal
 import subprocess
@@ -85,7 +86,8 @@ def test_a_full_disk_at_the_sidecar(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kilobytes", [0, 100])
-def test_a_limit_of_file_sizes(tmp_path, kilobytes, capfd):
+def test_a_limit_of_file_sizes(tmp_path, kilobytes, capfd, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python would leave compiled modules that were cut short
     spec = class_spec(700, 900, MANY, PLACE, {})
     values = np.random.default_rng(0).integers(0, 256, (700, 900), dtype=np.uint8)
     (tmp_path / "raw").write_bytes(values.tobytes())

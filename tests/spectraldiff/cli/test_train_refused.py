@@ -253,6 +253,7 @@ def test_full_disk_is_one_line(tiny_files, tmp_path):
     script = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "sys.dont_write_bytecode = True\n"  # Python would leave compiled modules that were cut short
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
         "from spectraldiff_runtime.cli import run\n"
         "sys.exit(run(sys.argv[1:]))\n"
