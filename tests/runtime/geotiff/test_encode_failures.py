@@ -3,10 +3,10 @@
 import errno
 import os
 import resource
-import sys
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
