@@ -188,9 +188,15 @@ def _run_app(arguments: Sequence[str]) -> Any:
     """
     try:
         return app(list(arguments), prog_name="sdiff", standalone_mode=False)
-    except Exception:
+    except Exception as error:
         if _ends:
             raise _ends[0] from None
+        if isinstance(error, typer.Abort) and isinstance(error.__cause__, EOFError):
+            # Typer takes it for the end of an answer to a question; no command asks any.
+            raise SpectralDiffError(
+                f"a compiled module of Python is cut short ({error.__cause__}): remove the folders '__pycache__' of "
+                "this installation, which Python makes anew, and run the command again"
+            ) from error
         raise
 
 

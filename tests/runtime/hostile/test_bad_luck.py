@@ -162,3 +162,22 @@ def test_other_errors_stay_what_they_are(sdiff, monkeypatch):
     monkeypatch.setattr(cli, "app", lambda *_, **__: fail(None))
     with pytest.raises(RuntimeError, match="of ours"):
         sdiff("map")
+
+
+def test_a_compiled_module_that_is_cut_short_is_no_ctrl_c(kit, subprocess_environment):
+    """Python leaves one where the size of files is limited; Typer made an interruption of it."""
+    cache = kit.folder / "cache"
+    environment = subprocess_environment | {"PYTHONPYCACHEPREFIX": str(cache), "PYTHONDONTWRITEBYTECODE": ""}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [*SDIFF, "map", "none.tif", "--model", "none.onnx", "--out", str(kit.folder / "map.tif")]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+    assert "none" in run().stderr
+    (compiled,) = cache.rglob("spectraldiff_runtime/cli/map.*.pyc")
+    compiled.write_bytes(compiled.read_bytes()[:100])
+    done = run()
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("sdiff: error: a compiled module of Python is cut short (")
+    assert "__pycache__" in line
