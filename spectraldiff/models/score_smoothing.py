@@ -159,14 +159,13 @@ def shares(guides: Tensor) -> Tensor:
     before it is what theirs to the pixel was.
     """
     later = _later(guides)  # (N, 13, H - 2, W)
+    # Of the 12 before a pixel, each so many rows above and columns aside: what that one has for it.
     count = SIDE**2 // 2
-    moved = later.new_zeros(count, count + 1, RADIUS + 1, SIDE)
-    for number in range(count):  # of the 12 before a pixel, each so many rows above and columns aside
-        row, column = divmod(number, SIDE)
-        moved[number, count - number, row, column] = 1
-    earlier = F.conv2d(later, moved)  # (N, 12, H - 4, W - 4)
+    places = _identity(SIDE**2, guides)[:count].view(count, 1, SIDE, SIDE)[:, :, : RADIUS + 1]
+    partners = _identity(count + 1, guides).flip(0)[:count, :, None, None]
+    earlier = F.conv2d(later, places * partners)  # (N, 12, H - 4, W - 4)
     similarity = torch.cat([earlier, later[:, :, RADIUS:, RADIUS:-RADIUS]], 1)
-    return similarity / F.conv2d(similarity, similarity.new_ones(1, SIDE**2, 1, 1))
+    return similarity / F.conv2d(similarity, _identity(1, guides).repeat(1, SIDE**2)[..., None, None])
 
 
 def _later(guides: Tensor) -> Tensor:
@@ -182,7 +181,11 @@ def _later(guides: Tensor) -> Tensor:
 
 
 def _identity(size: int, like: Tensor) -> Tensor:
-    """Return the identity matrix, (size, size), of the type of another tensor."""
+    """Return the identity matrix, (size, size), of the type of another tensor.
+
+    All kernels are made of it: the exporter stores them. Of ``new_ones`` it makes an operator, ConstantOfShape, which
+    tract and OpenCV do not read as ours.
+    """
     return torch.eye(size, dtype=like.dtype, device=like.device)
 
 

@@ -71,6 +71,13 @@ def test_graph_holds_what_is_needed_and_no_more(exported):
     assert not {"BatchNormalization", "Sin", "Cos", "Dropout", "Gelu", "Loop", "If", "Constant"} & set(found)
 
 
+def test_kernels_of_the_smoothing_are_stored(graph_of):
+    """tract and OpenCV do not read the operators that the exporter makes of tensors that are filled in place."""
+    found = operators(graph_of("foveal, linear members").graph)
+    assert found["Conv"] > 20
+    assert not {"ConstantOfShape", "ScatterND", "EyeLike", "Range", "Where"} & set(found)
+
+
 def test_onnx_runtime_makes_one_operator_of_each_gelu(exported, tmp_path):
     """The parts are multiplied in the order that it knows; in the exporter's own order OpenCV 5.0 crashes."""
     classifier, path = exported
