@@ -45,7 +45,8 @@ PACKAGES = (
 OTHERS = {
     # texts of errors that other functions raise
     "_advice", "_changed", "_cuda_session", "_damage", "_describe_foreign", "_fault", "_flushed", "_gpu_failure",
-    "_no_cuda", "_reason", "make_plan", "_too_deep", "_unwanted", "bad_luck.what_happened", "damaged",
+    "_no_cuda", "_reason", "make_plan", "_too_deep", "_unwanted", "bad_luck.no_room",
+    "bad_luck.what_happened", "damaged",
     "describe._unfinished", "difference_of", "journal.__exit__", "load_denoiser", "missing", "newest_run",
     "request.check_files", "what_failed", "why_cuda_unavailable", "__init__.run",
     # names of layers in a file

@@ -148,7 +148,10 @@ class _ClosedStdout(io.TextIOBase):
 
 
 def _flushed(code: int) -> int:
-    """Have stdout's last bytes written and return the exit code: 1 where they cannot be, with one line."""
+    """Have stdout's last bytes written and return the exit code: 1 where they cannot be, with one line.
+
+    After an error nothing more is said: it was the same one, where stdout is full.
+    """
     try:
         sys.stdout.flush()
     except ValueError:  # closed already
@@ -156,7 +159,8 @@ def _flushed(code: int) -> int:
     except OSError as error:
         with contextlib.suppress(OSError, ValueError):  # or Python would try again, and print what it finds
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1 if isinstance(error, BrokenPipeError) else _fail(f"stdout cannot be written ({error.strerror})", 1)
+        said = code or isinstance(error, BrokenPipeError)
+        return code or 1 if said else _fail(f"stdout cannot be written ({error.strerror})", 1)
     return code
 
 

@@ -366,7 +366,7 @@ def test_semaphores_of_killed_workers_are_removed_without_a_word(tmp_path):
         "from spectraldiff_runtime.mapping.dask_workers import _start_tracker\n"
         "_start_tracker()\n"
         "resource_tracker.register('/of-a-killed-worker', 'semaphore')\n"
-        "print(os.environ.get('PYTHONWARNINGS'))\n"
+        "print(os.environ.get('PYTHONWARNINGS'), flush=True)\n"
         "os._exit(0)\n"
     )
     environment = os.environ | {"PYTHONWARNINGS": "default"}
