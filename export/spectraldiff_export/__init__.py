@@ -8,7 +8,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import spectraldiff_runtime  # noqa: F401 (before ONNX Runtime, which would tell its makers otherwise)
+import spectraldiff_runtime  # noqa: F401 (before ONNX Runtime: it switches telemetry off)
 
 if TYPE_CHECKING:
     from spectraldiff_export.deployed import DeployedClassifier

@@ -155,11 +155,11 @@ def averaged(x: Tensor, weights: Tensor) -> Tensor:
 def shares(guides: Tensor) -> Tensor:
     """Return the weights of the 5 x 5 pixels around each pixel, their sum 1: (N, G, H, W) to (N, 25, H - 4, W - 4).
 
-    The similarity of two pixels is exp(-|g - g'|^2). It is the same from either of the two, so that of a pixel to those
-    before it is what theirs to the pixel was.
+    The similarity of two pixels is exp(-|g - g'|^2), the same from either of them. So it is computed for the 12 pixels
+    after each pixel, and read from there for the 12 before it.
     """
     later = _later(guides)  # (N, 13, H - 2, W)
-    # Of the 12 before a pixel, each so many rows above and columns aside: what that one has for it.
+    # The 12 before a pixel: at the place of each, its similarity to a later pixel, which is this one.
     count = SIDE**2 // 2
     places = _identity(SIDE**2, guides)[:count].view(count, 1, SIDE, SIDE)[:, :, : RADIUS + 1]
     partners = _identity(count + 1, guides).flip(0)[:count, :, None, None]
@@ -183,8 +183,8 @@ def _later(guides: Tensor) -> Tensor:
 def _identity(size: int, like: Tensor) -> Tensor:
     """Return the identity matrix, (size, size), of the type of another tensor.
 
-    All kernels are made of it: the exporter stores them. Of ``new_ones`` it makes an operator, ConstantOfShape, which
-    tract and OpenCV do not read as ours.
+    All kernels are made of it, and the exporter stores them. Of ``new_ones`` it would make an operator,
+    ConstantOfShape, on which tract and OpenCV fail.
     """
     return torch.eye(size, dtype=like.dtype, device=like.device)
 
