@@ -183,8 +183,8 @@ def _later(guides: Tensor) -> Tensor:
 def _identity(size: int, like: Tensor) -> Tensor:
     """Return the identity matrix, (size, size), of the type of another tensor.
 
-    All kernels are made of it, and the exporter stores them. Of ``new_ones`` it would make an operator,
-    ConstantOfShape, on which tract and OpenCV fail.
+    All kernels are made of it, and the exporter stores them. Of tensors that are filled in place it makes operators,
+    such as ConstantOfShape, on which tract and OpenCV fail.
     """
     return torch.eye(size, dtype=like.dtype, device=like.device)
 
