@@ -151,7 +151,7 @@ class ContextInputs:
         smoothed = [part]
         if most:
             guides = self.guides[rows, columns].movedim(-1, 0)[None]
-            weights = shares(cropped(guides, rim - RADIUS * most))  # (1, 25, h', w')
+            weights = shares(cropped(guides, rim - RADIUS * most))  # (1, 5, 5, h', w')
             smoothed = [cropped(part, rim - RADIUS * most)]
             for step in range(most):
                 smoothed.append(averaged(smoothed[-1], cropped(weights, RADIUS * step)))

@@ -132,28 +132,29 @@ def averaged(x: Tensor, weights: Tensor) -> Tensor:
     Parameters
     ----------
     weights
-        (N, 25, H - 4, W - 4), row by row of the square, see `shares`.
+        (N, 5, 5, H, W - 4), see `shares`.
 
     Notes
     -----
     Column by column of the square: to gather all 25 neighbours at once takes twice the time, and five times the memory;
     one by one, an exported graph would have a node for each.
     """
-    channels = x.shape[1]
     found: Tensor | None = None
-    # (N, C, 5, H - 4, W): for each row of the square, the pixels of that row.
-    rows = torch.stack([x[:, :, row : row - SIDE + 1 or None] for row in range(SIDE)], 2)
-    columns = weights.unflatten(1, (SIDE, SIDE)).unsqueeze(1).unbind(3)  # type: ignore[no-untyped-call]
-    for column, weight in enumerate(columns):  # (N, 1, 5, H - 4, W - 4)
-        part = rows[..., column : column - SIDE + 1 or None] * weight
+    for column in range(SIDE):
+        # What a pixel gives to those above and below it, (N, C, 5, H, W - 4).
+        part = x[..., column : column - SIDE + 1 or None].unsqueeze(2) * weights[:, :, column].unsqueeze(1)
         found = part if found is None else found + part
     assert found is not None
     # A convolution: sums of ONNX Runtime add in another order where N is 1, and a map would depend on its batches.
-    return F.conv2d(found.flatten(1, 2), _identity(channels, x).repeat_interleave(SIDE, 1)[..., None, None])
+    kernel = _identity(x.shape[1], x)[:, :, None, None] * _identity(SIDE, x)  # (C, C, 5, 5)
+    return F.conv2d(found.flatten(1, 2), kernel.flatten(1, 2).unsqueeze(3))
 
 
 def shares(guides: Tensor) -> Tensor:
-    """Return the weights of the 5 x 5 pixels around each pixel, their sum 1: (N, G, H, W) to (N, 25, H - 4, W - 4).
+    """Return the weights of the 5 x 5 pixels around each pixel, their sum 1: (N, G, H, W) to (N, 5, 5, H, W - 4).
+
+    The first 5 are the rows of the square, the second its columns. A weight stands in the row of the neighbour, so
+    those of the first row of the square end four rows above those of its last.
 
     The similarity of two pixels is exp(-|g - g'|^2), the same from either of them. So it is computed for the 12 pixels
     after each pixel, and read from there for the 12 before it.
@@ -165,7 +166,10 @@ def shares(guides: Tensor) -> Tensor:
     partners = _identity(count + 1, guides).flip(0)[:count, :, None, None]
     earlier = F.conv2d(later, places * partners)  # (N, 12, H - 4, W - 4)
     similarity = torch.cat([earlier, later[:, :, RADIUS:, RADIUS:-RADIUS]], 1)
-    return similarity / F.conv2d(similarity, _identity(1, guides).repeat(1, SIDE**2)[..., None, None])
+    total = F.conv2d(similarity, _identity(1, guides).repeat(1, SIDE**2)[..., None, None])
+    # Of five dimensions: OpenCV 5.0 divides four wrongly where all channels share a divisor.
+    weights = similarity.unflatten(1, (SIDE, SIDE)) / total.unsqueeze(1)  # type: ignore[no-untyped-call]
+    return torch.stack([F.pad(weights[:, row], (0, 0, row, SIDE - 1 - row)) for row in range(SIDE)], 1)
 
 
 def _later(guides: Tensor) -> Tensor:

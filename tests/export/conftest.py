@@ -80,6 +80,12 @@ KINDS: dict[str, tuple[Preset, int] | tuple[Preset, int, tuple[PixelContext, ...
     "foveal, one linear member of one pixel": (small(FAST, 3, TWO, 3), 7, CONTEXTS[:1], 0),
     "linear members alone": (small(FAST, 3, TWO, 3, 2, concat_bands=True), 7, CONTEXTS, -1),
     "raw, linear members alone, without smoothing": (small(FAST, source="raw"), 12, CONTEXTS[2:], -1),
+    "raw, linear members, smoothed five times": (
+        small(FAST, 3, TWO, 3, 5, source="raw"),
+        7,
+        (PixelContext(), PixelContext(1, 5)),
+        5,
+    ),
     "raw, one block": (small(FAST, transformer={"depth": 1, "heads": 1}, source="raw"), 5),
 }
 

@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,16 @@ import rasterio
 from benchmarks import engines
 from spectraldiff_runtime import Model, map_scene
 from tests.tiny_model import ROOT
+
+SMOOTHED = "raw, linear members, smoothed five times"
+IN_TRACT = """
+import sys
+from pathlib import Path
+import numpy
+from benchmarks import engines
+model, tile, out = map(Path, sys.argv[1:])
+numpy.savez(out, *engines.tract(model, numpy.load(tile)).outputs)
+"""
 
 
 @pytest.fixture
@@ -56,14 +68,28 @@ def test_tract(given):
     check(engines.tract(path, tile), measure)
 
 
-def test_opencv(onnx_of, classifier_of, tiles_for, tmp_path):
-    """A model of the default's kind: other presets have a Scan, which OpenCV 5.0 does not know."""
+def test_tract_with_many_iterations_of_smoothing(onnx_of, classifier_of, tiles_for, tmp_path):
+    """It moves slices towards the input: with two directions of slices an iteration, each took ten times longer."""
+    pytest.importorskip("tract", reason="tract is not installed: pip install tract")
+    path, tile, out = (tmp_path / name for name in ("model.onnx", "tile.npy", "out.npz"))
+    path.write_bytes(onnx_of(SMOOTHED))
+    np.save(tile, tiles_for(classifier_of(SMOOTHED), 1, 20).numpy())
+    command = [sys.executable, "-c", IN_TRACT, path, tile, out]
+    subprocess.run(list(map(str, command)), check=True, cwd=ROOT, timeout=300)
+    with np.load(out) as stored:
+        found = engines.Found("tract", "", [stored[name] for name in stored.files], [1.0])
+    check(found, engines.onnx_runtime(path, np.load(tile)))
+
+
+@pytest.mark.parametrize("kind", ["foveal, linear members", SMOOTHED])
+def test_opencv(onnx_of, classifier_of, tiles_for, tmp_path, kind):
+    """Models of the default's kind: other presets have a Scan, which OpenCV 5.0 does not know."""
     cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed: pip install 'opencv-python-headless>=5'")
     if int(cv2.__version__.partition(".")[0]) < 5:
         pytest.skip(f"OpenCV is of version {cv2.__version__}: pip install 'opencv-python-headless>=5'")
-    kind, path = "foveal, linear members", tmp_path / "model.onnx"
+    path = tmp_path / "model.onnx"
     path.write_bytes(onnx_of(kind))
-    tile = tiles_for(classifier_of(kind), 1, 5).numpy()
+    tile = tiles_for(classifier_of(kind), 1, 20).numpy()
     check(engines.opencv(path, tile), engines.onnx_runtime(path, tile))
 
 
