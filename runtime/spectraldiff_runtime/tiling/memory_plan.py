@@ -210,9 +210,9 @@ def _strip_size(card: ModelCard, scene: Scene, window: Window, tile: int, share:
 
     rows = -(-tile // block_rows) * block_rows
     # A scene that is stored line by line and is too wide for enough lines: parts of lines, which are read more often.
-    wide = block_columns
+    wide, pieces = block_columns, 1
     while wide > tile and fitting(wide, limit) < min(rows, LEAST_ROWS_IN_HALOS * card.halo):
-        pieces = -(-block_columns // wide) + 1
+        pieces += 1
         wide = max(-(-block_columns // pieces), tile)
     block_columns = wide
     if (most := max(fitting(block_columns, limit), 1)) < rows:

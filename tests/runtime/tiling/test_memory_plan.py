@@ -194,6 +194,15 @@ def test_a_wide_scene_that_is_stored_by_line_is_read_in_parts_of_lines(card, wid
     assert 3 * (plan.rows + 34) * (plan.columns + 34) * 400 <= max(share - kept, share / 2)
 
 
+@pytest.mark.parametrize("limit", range(480, 700, 10))
+def test_small_memory_and_wide_blocks_have_a_plan(card, limit):
+    """The parts of a block became no narrower, and planning did not end."""
+    deep, scene = replace(card, workspace=18_000.0, halo=17), FakeScene(500, 1500, 200, (256, 256))
+    plan = make_plan(deep, 8 * MEGABYTE, scene, Window(0, 400, 0, 1500), max_memory=limit * MEGABYTE)
+    parts = [part.output for part in strips(Window(0, 400, 0, 1500), plan, 17, 500, 1500)]
+    assert sum(part.height * part.width for part in parts) == 400 * 1500
+
+
 def test_what_the_user_asks_for_is_taken_or_refused(card):
     scene, window = FakeScene(500, 500, 7, (1, 500)), Window(0, 500, 0, 500)
     plan = make_plan(card, 0, scene, window, tile=37, batch=3)
