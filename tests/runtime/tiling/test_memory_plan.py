@@ -194,7 +194,7 @@ def test_a_wide_scene_that_is_stored_by_line_is_read_in_parts_of_lines(card, wid
     assert 3 * (plan.rows + 34) * (plan.columns + 34) * 400 <= max(share - kept, share / 2)
 
 
-@pytest.mark.parametrize("limit", range(480, 700, 10))
+@pytest.mark.parametrize("limit", range(448, 700, 10))
 def test_small_memory_and_wide_blocks_have_a_plan(card, limit):
     """The parts of a block became no narrower, and planning did not end."""
     deep, scene = replace(card, workspace=18_000.0, halo=17), FakeScene(500, 1500, 200, (256, 256))
