@@ -44,6 +44,8 @@ from tests.runtime.products import builders
 from tests.tiny_model import CARD
 
 HALO, PART, CACHE = 8, 128 * 2**20, 64 * 2**20
+# That of a small model, beside which reading counts: strips are whole blocks.
+WORKSPACE = 2048.0
 # Chunks as the providers write them (rows, columns, bands; bands first for the last two).
 CHUNKS = {"emit": (256, 249, 57), "neon": (336, 39, 14), "tanager": (16, 128, 128), "aviris-3": (16, 128, 128)}
 
@@ -65,9 +67,9 @@ def _within(name: str, chunk: tuple[int, int, int], rows: int, columns: int, ban
 
 
 def plan_of(scene: Any) -> Plan:
-    """Return the plan of a map by a model of the scene's bands, with the usual memory."""
+    """Return the plan of a map by a small model of the scene's bands, with the usual memory."""
     bands = len(scene.bands)
-    card = replace(CARD, bands=bands, halo=HALO, fill=(0.0,) * bands, wavelengths=None)
+    card = replace(CARD, bands=bands, halo=HALO, fill=(0.0,) * bands, wavelengths=None, workspace=WORKSPACE)
     return make_plan(card, 1 << 20, scene, Window(0, scene.height, 0, scene.width))
 
 

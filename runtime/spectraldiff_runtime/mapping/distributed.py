@@ -77,7 +77,7 @@ def _first_unit_warning(job: Job, windows: Sequence[Window]) -> str | None:
     """Say whether the values of the first tile that has any are in another unit than the model's."""
     scene, card = job.scene, job.model.card
     for window in windows[:SAMPLES]:
-        tile = tiles_of(window, job.plan.tile)[0]
+        tile = tiles_of(window, job.plan.square(card.halo))[0]
         for batch in gather(job.model, scene, read_padded(scene, tile, card.halo), [tile], 1, job.region.inside):
             warning = unit_warning(card, batch, scene.name)
             batch.release()
@@ -90,7 +90,7 @@ def _side(job: Job, cluster: ClusterOptions) -> int:
     """Return the side of a worker's windows: small enough that each gets several."""
     window, workers = job.region.window, cluster.workers or 1
     share = (window.height * window.width / (WINDOWS_PER_WORKER * workers)) ** 0.5
-    return max(min(CLUSTER_SIDE, int(share)), min(job.plan.tile, CLUSTER_SIDE), 1)
+    return max(min(CLUSTER_SIDE, int(share)), min(job.plan.square(job.model.card.halo), CLUSTER_SIDE), 1)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class WindowTask:
             row, col = tile.row0 - window.row0, tile.col0 - window.col0
             overflowed[row : row + tile.height, col : col + tile.width] = where
 
-        tiles, batch = self.plan.tile, self.plan.batch
+        tiles, batch = self.plan.square(model.card.halo), self.plan.batch
         block = map_block(
             model, scene, window, tile=tiles, batch=batch, requested=self.requested, on_overflow=mark_overflow
         )

@@ -232,7 +232,7 @@ def _map(
             if callbacks.started is not None:
                 callbacks.started(opened, read, job.plan)
             if cluster is None:
-                warm_up(opened, job.plan.tile + 2 * model.card.halo, job.plan.batch)
+                warm_up(opened, job.plan.square(model.card.halo) + 2 * model.card.halo, job.plan.batch)
             start = time.perf_counter()
             reporter = ProgressReporter(callbacks.progress, callbacks.warn)
             if cluster is None:

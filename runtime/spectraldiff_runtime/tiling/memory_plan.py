@@ -1,17 +1,20 @@
 """How a scene is cut up: parts that are read once, tiles that are run, all within a bound on memory.
 
-The file is read in parts of whole storage blocks, from left to right and from top to bottom. What the halo of later
-parts needs of this one is kept, so no block is read twice; a part's map therefore ends a halo before the last row and
-column that were read.
+The file is read in parts, from left to right and from top to bottom. What the halo of later parts needs of this one is
+kept, so no pixel is read twice; a part's map therefore ends a halo before the last row and column that were read. Parts
+are whole storage blocks, or even parts of the window where this saves more of the model's work than it costs to decode
+blocks again that parts share.
 """
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
 
 from spectraldiff_runtime.errors import UsageError
 from spectraldiff_runtime.model.card import ModelCard
 from spectraldiff_runtime.scene.protocol import Scene
-from spectraldiff_runtime.tiling.plan import Plan, Span, axis_spans
+from spectraldiff_runtime.tiling.plan import Plan, axis_spans
 from spectraldiff_runtime.window import Window, source_window
 
 MEGABYTE = 10**6
@@ -43,6 +46,11 @@ DEPTH, BATCHES_HELD = 2, 2
 TILE_IN_HALOS = 18
 # A part of this many halos in height computes half as many rows again as it keeps; what has less is read in pieces.
 LEAST_ROWS_IN_HALOS = 4
+# Parts that an axis may be cut into beyond those that memory asks for, where tiles fit them better.
+MORE_PARTS = 3
+# Decoding a pixel counts as computing one whose working memory is so many times the pixel's own bytes. 1 to 2.4 were
+# measured (deflate, 200 bands, one thread); it is more because many threads may compute beside the one that reads.
+DECODING = 4
 SMALLEST_TILE, COMMON_TILE, LARGEST_TILE, GPU_TILE = 8, 64, 384, 256
 
 
@@ -101,13 +109,15 @@ def make_plan(
     height, width = scene.blocks
     block = height * width * len(scene.bands) * scene.dtype.itemsize
     cache = int(max(16 * MEGABYTE, min(2 * block, left * CACHE_SHARE, (left - needed) / 4)))
-    shape = (chosen, chosen)
-    if tile is None and gpu is None:
-        bands = axis_spans(window.row0, window.row1, rows, card.halo, scene.height)
-        shape = _tile_shape(
-            chosen, card.halo, bands, axis_spans(window.col0, window.col1, columns, card.halo, scene.width)
-        )
-    return Plan(shape[0], tiles, rows, columns, cache, shape[1])
+    if tile is not None or gpu is not None:
+        return Plan(chosen, tiles, rows, columns, cache, chosen)
+    high, wide = _best_cuts(
+        _cuts(window.row0, window.row1, rows, height, chosen, card.halo, scene.height),
+        _cuts(window.col0, window.col1, columns, width, chosen, card.halo, scene.width),
+        (chosen + 2 * card.halo) ** 2,
+        DECODING * len(scene.bands) * scene.dtype.itemsize / card.workspace_per_pixel,
+    )
+    return Plan(high.tile, tiles, high.part, wide.part, cache, wide.tile, high.first, wide.first)
 
 
 @dataclass(frozen=True)
@@ -170,30 +180,65 @@ def _preferred_tile(halo: int) -> int:
     return min(max(wanted, COMMON_TILE), LARGEST_TILE)
 
 
-def _tile_shape(tile: int, halo: int, rows: "list[Span]", columns: "list[Span]") -> tuple[int, int]:
-    """Return rows and columns of the tiles that parts are best cut into: with the least to compute.
+class _Cut(NamedTuple):
+    """A way to cut an axis: into parts that are read up to `first` and multiples of `part` from there, and into tiles.
 
-    All are filled up to the largest: at each new shape, the memory that ONNX Runtime keeps between runs would grow.
-    None is larger, with its halo, than a square tile of `tile`.
+    Attributes
+    ----------
+    tile
+        The most pixels of a tile; `largest` are those of the largest with its halo, which all are filled up to.
+    computed, decoded
+        Pixels of all tiles, and of the blocks that all parts need.
+    parts
+        How many there are.
     """
-    rim = 2 * halo
 
-    def sides(spans: "list[Span]") -> list[tuple[int, int, int]]:
-        """Return the sides that tiles may have along an axis: the length, that of the largest, and all that is run."""
-        lengths, found = Counter(span.stop - span.start for span in spans), []
-        for side in sorted({tile} | {-(-n // pieces) for n in lengths for pieces in range(1, -(-n // tile) + 2)}):
-            pieces = {n: -(-n // side) for n in lengths}
-            largest = max(-(-n // pieces[n]) for n in lengths) + rim
-            found.append((side, largest, largest * sum(count * pieces[n] for n, count in lengths.items())))
-        return found
+    part: int
+    first: int
+    tile: int
+    largest: int
+    computed: int
+    decoded: int
+    parts: int
 
-    fitting = (
-        (high * wide, (side, across))
-        for side, tallest, high in sides(rows)
-        for across, widest, wide in sides(columns)
-        if tallest * widest <= (tile + rim) ** 2
-    )
-    return min(fitting)[1]
+
+def _best_cuts(rows: list[_Cut], columns: list[_Cut], most: int, decoding: float) -> tuple[_Cut, _Cut]:
+    """Return the cuts of both axes with the least to compute and to decode, and of these the fewest parts.
+
+    At each new shape the memory that ONNX Runtime keeps between runs would grow, so all tiles are filled up to the
+    largest. None is larger, with its halo, than `most` pixels. To decode a pixel takes `decoding` of computing it.
+    """
+
+    def cost(cuts: tuple[_Cut, _Cut]) -> tuple[float, int]:
+        high, wide = cuts
+        computed = high.computed * wide.computed + decoding * high.decoded * wide.decoded
+        return computed, high.parts * wide.parts
+
+    return min((cuts for cuts in product(rows, columns) if cuts[0].largest * cuts[1].largest <= most), key=cost)
+
+
+def _cuts(start: int, stop: int, most: int, block: int, tile: int, halo: int, n: int) -> list[_Cut]:
+    """Return the ways to cut start..stop of an axis of `n` pixels into parts of up to `most`, and these into tiles."""
+    length, block, parts = stop - start, min(block, n), {(most, 0): None}
+    fewest = -(-length // most)
+    for count in range(fewest, fewest + MORE_PARTS + 1):
+        even = -(-length // count)
+        parts[even, start + halo] = None
+        parts[min(-(-even // block) * block, most), 0] = None
+    return [cut for part, first in parts for cut in _tile_cuts(start, stop, part, first, block, tile, halo, n)]
+
+
+def _tile_cuts(start: int, stop: int, part: int, first: int, block: int, tile: int, halo: int, n: int) -> list[_Cut]:
+    """Return the ways to cut such parts into tiles."""
+    spans, found = axis_spans(start, stop, part, halo, n, first), []
+    decoded = sum(-(-span.last // block) - span.fresh // block for span in spans if span.last > span.fresh) * block
+    lengths = Counter(span.stop - span.start for span in spans)
+    for side in sorted({tile} | {-(-size // pieces) for size in lengths for pieces in range(1, -(-size // tile) + 2)}):
+        pieces = {size: -(-size // side) for size in lengths}
+        largest = max(-(-size // pieces[size]) for size in lengths) + 2 * halo
+        computed = largest * sum(count * pieces[size] for size, count in lengths.items())
+        found.append(_Cut(part, first, side, largest, computed, decoded, len(spans)))
+    return found
 
 
 def _strip_size(card: ModelCard, scene: Scene, window: Window, tile: int, share: float) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from math import isqrt
 from typing import Any, NamedTuple
 
 from spectraldiff_runtime.window import Window, cuts, reach
@@ -18,11 +19,14 @@ class Plan:
     batch
         Tiles for each run of the model.
     rows, columns
-        What is read at a time: multiples of the file's blocks where memory allows.
+        What is read at a time: multiples of the file's blocks, or even parts of the window.
     cache
         Bytes of GDAL's block cache.
     tile_columns
         The most columns of output pixels of a tile.
+    first_row, first_column
+        A row and a column of the file where a part's reading ends; others end at multiples of `rows` and `columns`
+        from there.
     """
 
     tile: int
@@ -31,6 +35,12 @@ class Plan:
     columns: int
     cache: int
     tile_columns: int
+    first_row: int = 0
+    first_column: int = 0
+
+    def square(self, halo: int) -> int:
+        """Return the side of square tiles that take, with their halo, no more memory than those planned."""
+        return isqrt((self.tile + 2 * halo) * (self.tile_columns + 2 * halo)) - 2 * halo
 
     def as_dict(self) -> dict[str, int]:
         """Return the plan as JSON knows it."""
@@ -80,10 +90,9 @@ class Span(NamedTuple):
 def strips(window: Window, plan: Plan, halo: int, height: int, width: int) -> Iterator[Strip]:
     """Yield the parts of a window of a scene (height, width), from left to right and from top to bottom.
 
-    What is fresh ends at multiples of `plan.rows` and `plan.columns` of the file.
+    What is fresh ends at multiples of `plan.rows` and `plan.columns` from `plan.first_row` and `plan.first_column` on.
     """
-    bands = axis_spans(window.row0, window.row1, plan.rows, halo, height)
-    columns = axis_spans(window.col0, window.col1, plan.columns, halo, width)
+    bands, columns = _spans_of(window, plan, halo, height, width)
     for row, below in zip(bands, [*bands[1:], None], strict=True):
         for col in columns:
             output = Window(row.start, row.stop, col.start, col.stop)
@@ -91,14 +100,24 @@ def strips(window: Window, plan: Plan, halo: int, height: int, width: int) -> It
             yield Strip(output, source, (row.fresh, col.fresh), row.last if below is None else below.first)
 
 
-def axis_spans(start: int, stop: int, step: int, halo: int, n: int) -> list[Span]:
-    """Cut start..stop of an axis of `n` pixels where enough has been read of it."""
+def _spans_of(window: Window, plan: Plan, halo: int, height: int, width: int) -> tuple[list[Span], list[Span]]:
+    return (
+        axis_spans(window.row0, window.row1, plan.rows, halo, height, plan.first_row),
+        axis_spans(window.col0, window.col1, plan.columns, halo, width, plan.first_column),
+    )
+
+
+def axis_spans(start: int, stop: int, step: int, halo: int, n: int, origin: int = 0) -> list[Span]:
+    """Cut start..stop of an axis of `n` pixels where enough has been read of it: each `step` pixels, from `origin` on.
+
+    With `start + halo` as origin, every `step` pixels of start..stop are a part.
+    """
     first, last = reach(start, stop, halo, n)
     spans, done, read = [], start, first
     while done < stop:
         end, read_to = done, read
         while end == done:  # a step may be less than the halo
-            read_to = min((read_to // step + 1) * step, last)
+            read_to = min(origin + ((read_to - origin) // step + 1) * step, last)
             end = stop if read_to == last else max(done, min(read_to - halo, stop))
         top = reach(done, stop, halo, n)[0]
         spans.append(Span(done, end, top, read_to, max(read, top)))
@@ -118,8 +137,7 @@ def largest_tile(window: Window, plan: Plan, halo: int, height: int, width: int)
     def longest(spans: list[Span], most: int) -> int:
         return max(_piece_length(s.stop - s.start, most) for s in spans)
 
-    rows = axis_spans(window.row0, window.row1, plan.rows, halo, height)
-    columns = axis_spans(window.col0, window.col1, plan.columns, halo, width)
+    rows, columns = _spans_of(window, plan, halo, height, width)
     return longest(rows, plan.tile), longest(columns, plan.tile_columns)
 
 
