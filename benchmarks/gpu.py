@@ -26,7 +26,7 @@ import rasterio
 import torch
 from rasterio.windows import Window
 
-from spectraldiff.ensemble.selection import context_of
+from spectraldiff.ensemble.merge import context_of
 from spectraldiff.models.classifier import Classifier, empty_classifier
 from spectraldiff.models.linear_members import Outside
 from spectraldiff.models.pca import PCA

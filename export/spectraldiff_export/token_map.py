@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spectraldiff.models.classifier import Classifier
 from spectraldiff.models.features import FeatureExtractor
-from spectraldiff.models.linear_members import PixelContext
+from spectraldiff.models.linear_members import KernelMembers, PixelContext
 from spectraldiff.models.padding import cropped
 from spectraldiff_export.unet_2d import Trunk, inner
 
@@ -24,8 +24,9 @@ class TokenMap(nn.Module):
     """From a raw tile, (N, B, h + 2 halo, w + 2 halo), to what members read.
 
     The first tensor holds the ViT's tokens, then, where scores are smoothed, the guides, then the scores of linear
-    members: (N, C + G + L K, T', T'). Those of linear members that read bands alone are a second one, (N, L' K, T',
-    T'), where there are any. The components that say how far a pixel is from the training are the last, (N, M, T', T').
+    members: (N, C + G + L K, T', T'). Those of linear members that read bands alone, or a kernel's features of them,
+    are a second one, (N, L' K, T', T'), where there are any. The components that say how far a pixel is from the
+    training are the last, (N, M, T', T').
 
     Attributes
     ----------
@@ -55,12 +56,17 @@ class TokenMap(nn.Module):
             self.components = len(last[0])
             rows[0] = _joined([rows[0], last])  # one map of the features: they are read, and lowered, once
         self.maps = nn.ModuleList(LinearMap(one, bands) for one in rows)
+        self.kernel = None if classifier.kernel is None else KernelMap(classifier, scale, shift)
+        self.plain = classifier.linear is not None and bool(_by_source(classifier)[1])
 
     def forward(self, tile: Tensor) -> tuple[Tensor, ...]:
         x = (tile - self.reference) * self.scale + self.shift  # (N, B, T, T)
         features = x if self.trunk is None else self.trunk(x)  # (N, D, T' + 2 spoilt, T')
         bands = cropped(x, self.rim)  # (N, B, T', T')
         first, *others = (cast("Tensor", one(features, bands, self.spoilt)) for one in self.maps)
+        if self.kernel is not None:
+            scores = cast("Tensor", self.kernel(bands))
+            others = [torch.cat([others[0], scores], 1), *others[1:]] if self.plain else [scores, *others]
         if not self.components:
             return first, *others
         return first[:, : -self.components], *others, first[:, -self.components :]
@@ -120,12 +126,40 @@ class Projection(nn.Module):
         return (self.weight @ x.flatten(2) + self.bias).unflatten(2, x.shape[2:])  # type: ignore[no-any-return, no-untyped-call]
 
 
+class KernelMap(nn.Module):
+    """Members that read a kernel's features: from bands as the U-Net reads them, (N, B, H, W), to (N, L K, H, W)."""
+
+    frequency: Tensor
+    phase: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, classifier: Classifier, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        kernel = cast("KernelMembers", classifier.kernel)
+        frequency = kernel.frequency.double() / scale
+        self.register_buffer("frequency", frequency)
+        phase = kernel.phase.double() - frequency @ shift.expand(frequency.shape[1])
+        self.register_buffer("phase", phase.remainder(2 * torch.pi)[:, None])
+        temperature = classifier.temperature.double()
+        self.register_buffer("weight", (kernel.read.weight.double() / temperature).flatten(0, 1))
+        self.register_buffer("bias", (kernel.read.bias.double() / temperature).flatten()[:, None])
+
+    def forward(self, bands: Tensor) -> Tensor:
+        lifted = (self.frequency @ bands.flatten(2) + self.phase).cos()  # (N, R, H W)
+        return (self.weight @ lifted + self.bias).unflatten(2, bands.shape[2:])  # type: ignore[no-any-return, no-untyped-call]
+
+
 def contexts_by_source(classifier: Classifier) -> tuple[list[PixelContext], list[PixelContext]]:
-    """Return the contexts of linear members of which some read features, and of those that read bands alone."""
+    """Return the contexts of linear members of which some read features, and of those that read bands alone.
+
+    Last among these are those that read a kernel's features.
+    """
     if classifier.linear is None:
         return [], []
     mixed, plain = _by_source(classifier)
-    return [classifier.linear.contexts[n] for n in mixed], [classifier.linear.contexts[n] for n in plain]
+    kernel = [] if classifier.kernel is None else classifier.kernel.contexts
+    return [classifier.linear.contexts[n] for n in mixed], [*(classifier.linear.contexts[n] for n in plain), *kernel]
 
 
 def _by_source(classifier: Classifier) -> tuple[list[int], list[int]]:

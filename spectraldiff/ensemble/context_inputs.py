@@ -19,6 +19,8 @@ from spectraldiff_runtime.window import Window
 
 # Names of the feature maps that linear members read.
 COMPONENTS, BANDS, BAND_COMPONENTS = "components", "bands", "band components"
+KERNEL_FEATURES = 128  # random features of a kernel
+KERNEL_SCALE = 10 * (2 / KERNEL_FEATURES) ** 0.5  # a pixel's features have the length 10, which suits the penalties
 TILE = 64  # pixels along the side of the tiles that training pixels are read in
 NOISE_TILES = 16  # tiles that the noise covariance is taken from, at most
 QUIET = 0.75  # share of the pairs of neighbours, the most similar ones, that count as noise
@@ -230,6 +232,35 @@ def computed_band_maps(
         name: _band_map(computed(weight, centre), weight, centre, features)
         for name, (weight, centre) in _band_weights(batches, components).items()
     }
+
+
+def kernel_map(bands: FeatureMap, gamma: float, seed: int) -> FeatureMap:
+    """Return random Fourier features of a Gaussian kernel as a feature map, computed where it is read.
+
+    Its weight and offset give what the cosine is taken of. See `spectraldiff.models.linear_members.KernelMembers`.
+
+    Parameters
+    ----------
+    bands
+        The standardised bands.
+    gamma
+        Of the kernel, see `spectraldiff.models.settings.LinearMember`.
+    seed
+        Of the draw: the same for all widths.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    count = len(bands.weight)
+    frequency = generator.standard_normal((KERNEL_FEATURES, count)) * np.sqrt(2 * gamma / count)
+    phase = generator.uniform(0, 2 * np.pi, KERNEL_FEATURES)
+    matrix, offset = torch.from_numpy(frequency.T).float(), torch.from_numpy(phase).float()
+
+    def read(rows: slice, columns: slice) -> Tensor:
+        part = bands.values[rows, columns]
+        found: Tensor = torch.cos(part @ matrix.to(part.device) + offset.to(part.device)) * KERNEL_SCALE
+        return found
+
+    computed = ComputedMosaic(bands.values.shape, KERNEL_FEATURES, read)
+    return FeatureMap(computed, frequency @ bands.weight, frequency @ bands.offset + phase)
 
 
 def _band_weights(batches: Sequence[Tensor], components: int) -> dict[str, tuple[Tensor, Tensor]]:

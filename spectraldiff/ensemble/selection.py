@@ -2,30 +2,32 @@
 
 Each candidate says what it makes of pixels that were held out of it, fold by fold. The linear members are weighed
 against each other first, then all of them together against the attention members, whose copies cost more and are
-trained on fewer folds. So where pixels are few, both kinds count about half; where they are many, the likelier kind
-does. Members that make up next to nothing of the scores leave the model, and so do those that look farther than all
-others and make up little.
+trained on fewer folds. Where pixels are few, the weights stay near those of a prior that knows the held-out losses
+alone; where they are many, the likelier members count. Members that make up next to nothing of the scores leave the
+model, and so do those that look farther than all others, or read a kernel's features, and make up little.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from spectraldiff.ensemble.context_inputs import BAND_COMPONENTS, BANDS, COMPONENTS, ContextInputs
-from spectraldiff.ensemble.held_out_loss import Scores, fit_temperature
+from spectraldiff.ensemble.context_inputs import ContextInputs
+from spectraldiff.ensemble.held_out_loss import Scores, fit_temperature, pixel_losses
 from spectraldiff.ensemble.linear_fit import Labelled, LinearFit, fit_lda, fit_logistic
+from spectraldiff.ensemble.merge import context_of, map_name, merge, merge_kernels
 from spectraldiff.ensemble.stack import Stack, fit_stack
-from spectraldiff.models.linear_members import LinearMembers, PixelContext
+from spectraldiff.models.linear_members import KernelMembers, LinearMembers
 from spectraldiff.models.score_smoothing import RADIUS
 from spectraldiff.models.settings import LinearMember
 
 ATTENTION = "attention members"
-# Weights of linear and attention members that the prior draws to.
-CENTRE = 0.5, 0.5
-CERTAINTY = 10.0  # as how many pixels that prior counts
+CERTAINTY = 10.0  # as how many pixels the prior of the weights of linear and attention members counts
+# The prior draws to weights that are as the held-out losses to these powers: of linear members among themselves, and of
+# all of them and the attention members. A loss counts as `LEAST_LOSS` at least.
+AMONG_LINEAR, WITH_ATTENTION = -1.0, -2.0
+LEAST_LOSS = 0.01
 NAMED = 3  # members that a summary names
 
 
@@ -106,6 +108,8 @@ class Selection:
         Held-out pixels that the weights were fitted to.
     sampled
         Training pixels that linear members were fitted to, and all training pixels; None where it was all of them.
+    kernel
+        As `linear`, those that read a kernel's features.
     """
 
     members: tuple[Candidate, ...]
@@ -118,6 +122,7 @@ class Selection:
     folds: int
     pixels: int
     sampled: tuple[int, int] | None = None
+    kernel: KernelMembers | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values."""
@@ -164,21 +169,9 @@ def fit_linear(member: LinearMember, inputs: ContextInputs, labelled: Labelled) 
     """Fit a linear candidate, with its held-out scores."""
     name = map_name(member)
     (x,) = inputs.read(name, [context_of(member)])
-    if member.method == "logistic":
+    if member.method != "lda":
         return fit_logistic(x, labelled)
     return fit_lda(x, labelled, inputs.noise(name, member.window) if member.noise else None)
-
-
-def map_name(member: LinearMember) -> str:
-    """Return the feature map that a member reads."""
-    if member.source == "features":
-        return COMPONENTS
-    return BANDS if member.method == "lda" else BAND_COMPONENTS
-
-
-def context_of(member: LinearMember) -> PixelContext:
-    """Return a member's context."""
-    return PixelContext(member.window, member.iterations)
 
 
 def weigh(
@@ -187,7 +180,7 @@ def weigh(
     priors: Scores,
     labels: NDArray[np.int64],
     pixels: float,
-    contexts: Sequence[PixelContext],
+    members: Sequence[LinearMember],
     seen: NDArray[np.bool_],
 ) -> tuple[Stack, "Mix"]:
     """Weigh the linear members against each other, and all of them against the attention members.
@@ -202,18 +195,29 @@ def weigh(
         (n, K) log priors and (n,) classes from 0.
     pixels
         As how many independent pixels the n count.
-    contexts
-        (M,) contexts of the linear candidates: a context wider than the attention members' makes every map slower.
+    members
+        (M,) the linear candidates: a context wider than the attention members' makes every map slower, and so does a
+        kernel.
     seen
         (n, K) whether the members of the other folds learnt a class.
     """
     own = 0 if attention is None else attention.reach
-    reaches = [max(0, context.radius + RADIUS * context.iterations - own) for context in contexts]
-    stack = fit_stack(scores, priors, labels, pixels, reaches=reaches, seen=seen)
+    reaches = np.array([one.window // 2 + RADIUS * one.iterations for one in members])
+    costly = [reaches >= reach for reach in sorted(set(reaches[reaches > own].tolist()), reverse=True)]
+    kernels = np.array([one.method == "kernel" for one in members])
+    centre = _centre(scores, priors, labels, AMONG_LINEAR)
+    stack = fit_stack(scores, priors, labels, pixels, centre, costly=[kernels, *costly], seen=seen)
     linear = stack.apply(scores)
     if attention is None:
         return stack, Mix.alone(linear)
     return stack, Mix.of(linear, attention, priors, labels, pixels, seen)
+
+
+def _centre(scores: NDArray[np.float64], priors: Scores, labels: NDArray[np.int64], power: float) -> list[float]:
+    """Return the weights, (M,), that the prior draws to, their sum 1, from scores (M, n, K)."""
+    losses = [float(pixel_losses(one + priors, labels).mean()) for one in scores]
+    found = np.maximum(losses, LEAST_LOSS) ** power
+    return [float(one) for one in found / found.sum()]
 
 
 def cross_fitted(
@@ -230,7 +234,7 @@ def cross_fitted(
         As of `choose`.
     """
     scores, priors, seen = np.stack([fit.held_out for _, fit in fits]), labelled.priors(), labelled.seen()
-    contexts = [context_of(member) for member, _ in fits]
+    members = [member for member, _ in fits]
     found = np.full(scores.shape[1:], np.nan)
     own = np.full_like(found, np.nan)
     if attention is not None:
@@ -239,7 +243,7 @@ def cross_fitted(
         rest = ~held
         some = None if attention is None else attention.of(rest)
         count = pixels * float(rest.mean())
-        stack, mix = weigh(scores[:, rest], some, priors[rest], labelled.labels[rest], count, contexts, seen[rest])
+        stack, mix = weigh(scores[:, rest], some, priors[rest], labelled.labels[rest], count, members, seen[rest])
         found[held] = mix.apply(stack.apply(scores[:, held]), own[held])
     return found
 
@@ -270,8 +274,8 @@ def choose(
         What was held out whole.
     """
     scores = np.stack([fit.held_out for _, fit in fits])
-    contexts = [context_of(member) for member, _ in fits]
-    stack, mix = weigh(scores, attention, labelled.priors(), labelled.labels, pixels, contexts, labelled.seen())
+    candidates = [member for member, _ in fits]
+    stack, mix = weigh(scores, attention, labelled.priors(), labelled.labels, pixels, candidates, labelled.seen())
     weights = {i: float(w) * mix.linear for i, w in zip(stack.kept, stack.weights, strict=True) if mix.linear}
     shares = dict(zip(stack.kept, (stack.shares * (1 - mix.attention_share)).tolist(), strict=True))
     members = [Candidate(m.title, fit.loss, shares.get(i, 0.0)) for i, (m, fit) in enumerate(fits)]
@@ -281,7 +285,8 @@ def choose(
     factors = {i: weight / stack.temperature / mix.temperature for i, weight in weights.items()}
     return Selection(
         members=tuple(members),
-        linear=_merge(fits, inputs, factors, labelled),
+        linear=merge(fits, inputs, factors, labelled),
+        kernel=merge_kernels(fits, inputs, factors, labelled),
         share=mix.attention / mix.attention_temperature / mix.temperature,
         iterations=0 if attention is None else attention.iterations,
         temperature=mix.temperature,
@@ -326,7 +331,8 @@ class Mix:
         temperature, loss = fit_temperature(attention.scores, priors, labels)
         both = np.stack([linear[at], attention.scores / temperature])
         count = pixels * len(at) / len(linear)
-        stack = fit_stack(both, priors, labels, count, CENTRE, CERTAINTY, seen=seen[at])
+        centre = _centre(both, priors, labels, WITH_ATTENTION)
+        stack = fit_stack(both, priors, labels, count, centre, CERTAINTY, seen=seen[at])
         weights = dict(zip(stack.kept, stack.weights.tolist(), strict=True))
         if 1 not in weights:
             return cls(1.0, 0.0, 1.0, linear, len(linear), 0.0, loss)
@@ -340,26 +346,3 @@ class Mix:
         if not self.attention:
             return linear
         return (self.linear * linear + self.attention * attention / self.attention_temperature) / self.temperature
-
-
-def _merge(
-    fits: Sequence[tuple[LinearMember, LinearFit]],
-    inputs: ContextInputs,
-    weights: dict[int, float],
-    labelled: Labelled,
-) -> LinearMembers | None:
-    """Return the weighted linear members as linear maps of the extractor's features, one for each context."""
-    if not weights:
-        return None
-    total: dict[PixelContext, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
-    for index, weight in weights.items():
-        member, fit = fits[index]
-        matrix, bias = inputs.maps[map_name(member)].fold(fit.weight * weight, fit.bias * weight)
-        before = total.get(context_of(member), (np.zeros_like(matrix), np.zeros_like(bias)))
-        total[context_of(member)] = before[0] + matrix, before[1] + bias
-    contexts = sorted(total)
-    features = total[contexts[0]][0].shape[1]
-    found = LinearMembers(contexts, features, labelled.classes)
-    found.weight = torch.from_numpy(np.stack([total[context][0] for context in contexts])).float()
-    found.bias = torch.from_numpy(np.stack([total[context][1] for context in contexts])).float()
-    return found

@@ -17,7 +17,7 @@ from spectraldiff.ensemble.held_out_loss import EXTRA_PIXEL, Scores, error_share
 STRENGTH = 1.0  # of the Dirichlet prior to equal weights
 LEAST_WEIGHT = 0.02  # members below it are left out, and the others weighed anew
 NEGLIGIBLE = 0.02  # share of the scores that the members have together that are left out in the end
-FAR = 0.05  # the same of members that look farther than all others: each pixel of rim costs every map time
+COSTLY = 0.05  # the same of members that cost every map time
 SCALE_PRIOR = 0.05  # of the square of the logarithm of the common scale
 
 
@@ -58,7 +58,7 @@ def fit_stack(
     pixels: float,
     centre: Sequence[float] | None = None,
     strength: float | None = None,
-    reaches: Sequence[int] | None = None,
+    costly: Sequence[NDArray[np.bool_]] = (),
     seen: NDArray[np.bool_] | None = None,
 ) -> Stack:
     """Weigh members.
@@ -76,8 +76,8 @@ def fit_stack(
     centre, strength
         (M,) weights that the prior draws to, their sum 1, equal ones by default; and as how many pixels it counts,
         `STRENGTH` a member by default.
-    reaches
-        (M,) how many pixels a member looks farther than what is computed anyway, 0 at least; all 0 by default.
+    costly
+        (M,) bool each: members that together cost every map time, and leave where they make up little.
     seen
         (n, K) whether the members that scored a pixel had learnt a class; all by default.
     """
@@ -92,28 +92,25 @@ def fit_stack(
             break
         dropped = set(np.argsort(weights)[: max(1, low // 2)].tolist())
         kept = [member for at, member in enumerate(kept) if at not in dropped]
-    beyond = np.zeros(len(kept), np.int64) if reaches is None else np.asarray(reaches)[kept]
-    strong = _not_negligible(_shares(weights, scores[kept], seen), beyond)
+    strong = _not_negligible(_shares(weights, scores[kept], seen), [one[kept] for one in costly])
     kept, weights = [member for member, one in zip(kept, strong, strict=True) if one], weights[strong]
     weights = weights / weights.sum()
     temperature, loss = fit_temperature(np.tensordot(weights, scores[kept], 1), priors, labels)
     return Stack(tuple(kept), weights, _shares(weights, scores[kept], seen), temperature, loss)
 
 
-def _not_negligible(shares: NDArray[np.float64], reaches: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _not_negligible(shares: NDArray[np.float64], costly: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
     """Return which members stay, (M,) bool.
 
-    The smallest ones go as long as they make up `NEGLIGIBLE` together, then those that look farthest, as long as they
-    make up `FAR` together.
+    The smallest ones go as long as they make up `NEGLIGIBLE` together, then each group of costly ones that makes up no
+    more than `COSTLY`.
     """
     order = np.argsort(shares)
     found = np.ones(len(shares), np.bool_)
     found[order[np.cumsum(shares[order]) <= NEGLIGIBLE]] = False
-    for reach in sorted(set(reaches[found].tolist()) - {0}, reverse=True):
-        farthest = found & (reaches >= reach)
-        if shares[reaches >= reach].sum() > FAR or farthest.sum() == found.sum():
-            break
-        found &= ~farthest
+    for group in costly:
+        if shares[group].sum() <= COSTLY and (found & ~group).any():
+            found &= ~group
     return found
 
 

@@ -13,7 +13,7 @@ from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.diffusion import Denoiser, NoiseSchedule
 from spectraldiff.models.features import FeatureExtractor
 from spectraldiff.models.foveal_vit import FovealViT, new_vit
-from spectraldiff.models.linear_members import LinearMembers, Outside, PixelContext
+from spectraldiff.models.linear_members import KernelMembers, LinearMembers, Outside, PixelContext
 from spectraldiff.models.normaliser import Normaliser, filled_window
 from spectraldiff.models.padding import cropped
 from spectraldiff.models.pca import PCA
@@ -51,6 +51,8 @@ class Ensemble:
     outside
         Says how far pixels are from the training classes, and reads no farther around a pixel than the members do; None
         where nothing does.
+    kernel
+        Members that read a kernel's features of the bands; None for none. Where there are some, there is `linear`, too.
     """
 
     vit: SpectralViT | FovealViT | None
@@ -61,6 +63,7 @@ class Ensemble:
     vit_iterations: int | None = None
     prior: Tensor | None = None
     outside: Outside | None = None
+    kernel: KernelMembers | None = None
 
 
 class SceneLayers(NamedTuple):
@@ -178,7 +181,7 @@ class Classifier(nn.Module):
         self.normaliser = normaliser
         self.extractor = extractor_for(preset, denoiser)
         self.vit, self.linear, self.smoothing = ensemble.vit, ensemble.linear, ensemble.smoothing
-        self.outside = ensemble.outside
+        self.kernel, self.outside = ensemble.kernel, ensemble.outside
         iterations = ensemble.vit_iterations
         self.vit_iterations = self.smoothing.iterations if iterations is None else iterations
         self.register_buffer("fill", fill.float())
@@ -191,7 +194,8 @@ class Classifier(nn.Module):
     @property
     def halo(self) -> int:
         """Pixels around a pixel that its class depends on."""
-        contexts = [] if self.linear is None else [(one.radius, one.iterations) for one in self.linear.contexts]
+        members = [members for members in (self.linear, self.kernel) if members is not None]
+        contexts = [(one.radius, one.iterations) for found in members for one in found.contexts]
         if self.vit is not None:
             contexts.append((self.vit.config.radius, self.vit_iterations))
         return self.extractor.halo + max(radius + RADIUS * iterations for radius, iterations in contexts)
@@ -230,8 +234,10 @@ class Classifier(nn.Module):
             tokens = self.vit.embed(components.movedim(1, -1)).movedim(-1, 1)  # (N, C, T', T')
             scores = self.vit.slide(tokens) * self.share
             parts.append(ScorePart(scores, self.vit.config.radius, self.vit_iterations))
-        if self.linear is not None:
-            for scores, context in zip(self.linear(features), self.linear.contexts, strict=True):
+        for members in (self.linear, self.kernel):
+            if members is None:
+                continue
+            for scores, context in zip(members(features), members.contexts, strict=True):
                 parts.append(ScorePart(scores, context.radius, context.iterations))
         total = self.smoothing.combined(parts, self.smoothing.guides(components))  # (N, K, T - 2 halo, T - 2 halo)
         return total / self.temperature + self.prior[:, None, None]

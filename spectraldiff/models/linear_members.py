@@ -1,4 +1,4 @@
-"""Closed-form members of the ensemble: linear scores of a pixel's context.
+"""Closed-form members of the ensemble: linear scores of a pixel's context, of its features or of a kernel's.
 
 A context is the mean of a square window, or what some iterations of smoothing by similarity make of the features. Both
 are linear, so the scores of a filtered feature map are the filtered scores of that map: only K channels are filtered,
@@ -7,6 +7,7 @@ and all members of one context are one linear map.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,42 @@ class LinearMembers(nn.Module):
         """Map features (N, D, H, W) to the scores of each context, (N, K, H - 2 r, W - 2 r) with its radius r."""
         scores = F.conv2d(features, self.weight.flatten(0, 1)[..., None, None], self.bias.flatten())  # (N, G K, H, W)
         return filtered(scores, self.contexts)
+
+
+class KernelMembers(nn.Module):
+    """Linear members that read random Fourier features of a pixel's bands: Gaussian kernels, closed form.
+
+    The mean product of two pixels' features cos(frequency @ bands + phase) comes near a Gaussian kernel of the two
+    (Rahimi and Recht, "Random features for large-scale kernel machines", 2007, Sec. 2). Where a window's mean is read,
+    it is the mean of its pixels' features.
+
+    Parameters
+    ----------
+    contexts
+        Different contexts, without smoothing.
+    bands, features, classes
+        B, R and K.
+    """
+
+    frequency: Tensor
+    phase: Tensor
+
+    def __init__(self, contexts: Sequence[PixelContext], bands: int, features: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("frequency", torch.zeros(features, bands))
+        self.register_buffer("phase", torch.zeros(features))
+        self.read = LinearMembers(contexts, features, classes)
+
+    @property
+    def contexts(self) -> tuple[PixelContext, ...]:
+        """What is read around a pixel."""
+        return self.read.contexts
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """Map features (N, D, H, W), the last B of them bands, to the scores of each context, as `LinearMembers`."""
+        bands = features[:, -self.frequency.shape[1] :]
+        lifted = F.conv2d(bands, self.frequency[..., None, None], self.phase).cos()
+        return cast("list[Tensor]", self.read(lifted))
 
 
 class Outside(nn.Module):

@@ -42,7 +42,8 @@ class LinearMember:
     Attributes
     ----------
     method
-        ``"lda"``, shrinkage linear discriminants; or ``"logistic"``, multinomial logistic regression.
+        ``"lda"``, shrinkage linear discriminants; ``"logistic"``, multinomial logistic regression; or ``"kernel"``, the
+        same regression on random Fourier features of the standardised bands: that of a Gaussian kernel.
     source
         What it reads: ``"features"``, the principal components of the features; or ``"bands"``: discriminants read
         the standardised bands, regressions the principal components of the bands.
@@ -50,18 +51,22 @@ class LinearMember:
         Its context: the mean of a square window, odd, or so many iterations of smoothing by similarity.
     noise
         Whether the discriminants' covariance is shrunk towards that of differences of neighbours, not the identity.
+    gamma
+        Of the kernel exp(-gamma |x - y|^2 / B) of two pixels' B standardised bands.
     """
 
-    method: Literal["lda", "logistic"]
+    method: Literal["lda", "logistic", "kernel"]
     source: Source
     window: int = 1
     iterations: int = 0
     noise: bool = False
+    gamma: float = 0.0
 
     @property
     def title(self) -> str:
         """What reports call it."""
         method = "logistic regression" if self.method == "logistic" else "LDA (noise)" if self.noise else "LDA"
+        method = f"kernel regression (gamma {self.gamma:g})" if self.method == "kernel" else method
         context = f"{self.window} x {self.window} mean" if self.window > 1 else "one pixel"
         context = f"{self.iterations} smoothings" if self.iterations else context
         return f"{method}, {self.source}, {context}"

@@ -11,6 +11,7 @@ from spectraldiff.ensemble.calibration import LEAST, Temperature
 from spectraldiff.ensemble.calibration import choose as choose_smoothing
 from spectraldiff.ensemble.context_inputs import (
     BAND_COMPONENTS,
+    BANDS,
     COMPONENTS,
     ContextInputs,
     band_maps,
@@ -18,17 +19,18 @@ from spectraldiff.ensemble.context_inputs import (
     computed_band_maps,
     computed_valid,
     guides_of,
+    kernel_map,
     padded_valid,
 )
 from spectraldiff.ensemble.folds import PIXELS, Folds, folds_like, folds_of_groups
 from spectraldiff.ensemble.held_out_loss import log_priors
 from spectraldiff.ensemble.linear_fit import Labelled, LinearFit
+from spectraldiff.ensemble.merge import context_of, map_name
 from spectraldiff.ensemble.outside import OutsideFit, fit_outside
 from spectraldiff.ensemble.selection import (
     AttentionScores,
     Selection,
     choose,
-    context_of,
     cross_fitted,
     fit_linear,
     read_all,
@@ -163,13 +165,17 @@ class EnsembleFit:
         features, most = own.pca.components.shape[1], own.preset.components.bands
         chosen = own.pixels[torch.from_numpy(self.chosen).to(own.pixels.device)]
         guides = guides_of(own.mosaic, own.smoothing)
+        parts, valid = None, computed_valid(data.pixels, own.layout)
         if own.samples is None:
             whole = [one.window(0, one.shape[1], 0, one.shape[2]) for one in data.pixels]
             maps |= band_maps(whole, data.valid, own.rim, features, most)
-            return ContextInputs(maps, chosen, guides, padded_valid(data.valid, own.rim))
-        maps |= computed_band_maps(data.pixels, own.layout, own.samples, features, most)
-        parts = own.layout.parts_of(own.samples)
-        return ContextInputs(maps, chosen, guides, computed_valid(data.pixels, own.layout), parts)
+            valid = padded_valid(data.valid, own.rim)
+        else:
+            maps |= computed_band_maps(data.pixels, own.layout, own.samples, features, most)
+            parts = own.layout.parts_of(own.samples)
+        kernels = {map_name(one): one.gamma for one in own.preset.classifier.linear if one.method == "kernel"}
+        maps |= {name: kernel_map(maps[BANDS], gamma, self.parent.seed) for name, gamma in kernels.items()}
+        return ContextInputs(maps, chosen, guides, valid, parts)
 
     def _candidates(self) -> list[LinearMember]:
         """Return the linear candidates whose context fits what the split and the preset allow.
@@ -186,7 +192,7 @@ class EnsembleFit:
             if context.iterations > own.smoothing.iterations or context.radius + own.smoothing.halo > most:
                 continue
             source = "bands" if own.denoiser is None and member.method == "logistic" else member.source
-            found.setdefault((member.method, source, context, member.noise), member)
+            found.setdefault((member.method, source, context, member.noise, member.gamma), member)
         return list(found.values())
 
     def _linear(self, inputs: ContextInputs, labelled: Labelled) -> list[tuple[LinearMember, LinearFit]]:
@@ -241,6 +247,7 @@ class EnsembleFit:
             share=selection.share,
             vit_iterations=selection.iterations if vit is not None else 0,
             prior=torch.from_numpy(total),
+            kernel=selection.kernel,
         )
         if vit is None and selection.linear is not None and own.denoiser is not None:
             bands = len(data.fill)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spectraldiff.models.classifier import Classifier, empty_classifier
 from spectraldiff.models.diffusion import Denoiser
-from spectraldiff.models.linear_members import PixelContext
+from spectraldiff.models.linear_members import KernelMembers, PixelContext
 from spectraldiff.models.normaliser import Normaliser
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.settings import Member, rebuilt
@@ -80,6 +80,8 @@ def save_model(run: RunFolder, model: Classifier, facts: Mapping[str, Any]) -> N
         "band_components": 0 if model.vit is None else model.vit.config.band_components,
         "vit_iterations": None if model.vit is None else model.vit_iterations,
         "linear": [] if model.linear is None else [asdict(context) for context in model.linear.contexts],
+        "kernel": [] if model.kernel is None else [asdict(context) for context in model.kernel.contexts],
+        "kernel_features": 0 if model.kernel is None else len(model.kernel.phase),
         "outside": None if model.outside is None else model.outside.shape,
         "halo": model.halo,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -147,7 +149,7 @@ def load_denoiser(path: Path, preset: Preset, normaliser: Normaliser) -> Denoise
 def _check_counts(preset: Preset, facts: Mapping[str, Any]) -> None:
     """Raise ValueError where a number that shapes the model is none, or is larger than any that a training gives."""
     shape, network = _shape(preset, facts), preset.diffusion.network
-    contexts = _contexts(facts)
+    contexts = _contexts(facts) + _contexts(facts, "kernel")
     outside = facts.get("outside")
     of_vit = facts.get("vit_iterations", facts["smoothing"])
     most = {
@@ -155,6 +157,7 @@ def _check_counts(preset: Preset, facts: Mapping[str, Any]) -> None:
         "parts": (PARTS, [shape.depth, len(shape.members), len(network.channels), len(contexts)]),
         "windows": (WINDOW, [*(one.window for one in shape.members), *(one.window for one in contexts)]),
         "counts": (NUMBER, [facts["bands"], facts["features"], shape.components, shape.band_components]),
+        "kernel features": (NUMBER, [facts.get("kernel_features", 0)]),
         "smoothing": (NUMBER, [facts["smoothing"], *([] if of_vit is None else [of_vit])]),
         "outside": (NUMBER, [0] * 3 if outside is None else outside),
     }
@@ -178,14 +181,14 @@ def _check_sizes(preset: Preset, facts: Mapping[str, Any], tensors: Mapping[str,
         raise ValueError(f"{FACTS} has other sizes than {MODEL}, of {odd[0]} and so on")
 
 
-def _contexts(facts: Mapping[str, Any]) -> list[PixelContext]:
-    return [rebuilt(PixelContext, context) for context in facts.get("linear", ())]
+def _contexts(facts: Mapping[str, Any], name: str = "linear") -> list[PixelContext]:
+    return [rebuilt(PixelContext, context) for context in facts.get(name, ())]
 
 
 def _empty(preset: Preset, facts: Mapping[str, Any]) -> Classifier:
     """Return the model of a run with no weights yet."""
-    iterations = facts.get("vit_iterations", facts["smoothing"])
-    return empty_classifier(
+    iterations, kernel = facts.get("vit_iterations", facts["smoothing"]), _contexts(facts, "kernel")
+    found = empty_classifier(
         preset,
         facts["bands"],
         _shape(preset, facts),
@@ -195,6 +198,9 @@ def _empty(preset: Preset, facts: Mapping[str, Any]) -> Classifier:
         vit_iterations=-1 if iterations is None else iterations,
         outside=None if facts.get("outside") is None else tuple(facts["outside"]),
     )
+    if kernel:
+        found.kernel = KernelMembers(kernel, facts["bands"], facts["kernel_features"], found.classes)
+    return found
 
 
 def _shape(preset: Preset, facts: Mapping[str, Any]) -> ViTConfig:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spectraldiff.models.classifier import Classifier, empty_classifier
 from spectraldiff.models.foveal_vit import FovealViT
-from spectraldiff.models.linear_members import PixelContext
+from spectraldiff.models.linear_members import KernelMembers, PixelContext
 from spectraldiff.models.padding import cropped
 from spectraldiff.models.pca import fit_pca
 from spectraldiff.models.presets import FAST, PAPER, Preset
@@ -55,8 +55,9 @@ BLOCKS = {"stem_channels": 16, "channels": (32, 16, 48)}
 SOLID = {"resample_kernel": (4, 3, 3)}
 CONTEXTS = (PixelContext(), PixelContext(1, 2), PixelContext(3), PixelContext(7))
 # Presets of all kinds, the numbers of bands to try them with, the contexts of linear members, and the iterations of
-# smoothing of the attention members, where they are not all; below 0 there are no attention members.
-KINDS: dict[str, tuple[Preset, int] | tuple[Preset, int, tuple[PixelContext, ...], int]] = {
+# smoothing of the attention members, where they are not all; below 0 there are no attention members. Last comes the
+# number of a kernel's features that members read.
+KINDS: dict[str, tuple[Any, ...]] = {
     "fast": (small(FAST, 6, layer=2), 12),
     "fast, layer 0, no timestep to speak of": (small(FAST, layer=0, timestep=1), 7),
     "fast, concatenated bands": (small(FAST, concat_bands=True), 7),
@@ -80,6 +81,8 @@ KINDS: dict[str, tuple[Preset, int] | tuple[Preset, int, tuple[PixelContext, ...
     "foveal, one linear member of one pixel": (small(FAST, 3, TWO, 3), 7, CONTEXTS[:1], 0),
     "linear members alone": (small(FAST, 3, TWO, 3, 2, concat_bands=True), 7, CONTEXTS, -1),
     "raw, linear members alone, without smoothing": (small(FAST, source="raw"), 12, CONTEXTS[2:], -1),
+    "foveal, members with a kernel": (small(FAST, 6, TWO, 3, 2, layer=2, concat_bands=True), 12, CONTEXTS, 1, 6),
+    "raw, members with a kernel alone": (small(FAST, source="raw"), 12, CONTEXTS[:1], -1, 5),
     "raw, linear members, smoothed five times": (
         small(FAST, 3, TWO, 3, 5, source="raw"),
         7,
@@ -91,7 +94,11 @@ KINDS: dict[str, tuple[Preset, int] | tuple[Preset, int, tuple[PixelContext, ...
 
 
 def make_classifier(
-    preset: Preset, bands: int, contexts: Sequence[PixelContext] = (), vit_iterations: int | None = None
+    preset: Preset,
+    bands: int,
+    contexts: Sequence[PixelContext] = (),
+    vit_iterations: int | None = None,
+    kernel: int = 0,
 ) -> Classifier:
     """Return a classifier as if trained: every weight, statistic and constant is random, band 2 is constant.
 
@@ -114,6 +121,11 @@ def make_classifier(
         contexts=contexts,
         vit_iterations=vit_iterations,
     )
+    if kernel:
+        classifier.kernel = KernelMembers((PixelContext(), PixelContext(3)), bands, kernel, CLASSES)
+        for values in (classifier.kernel.frequency, classifier.kernel.phase, classifier.kernel.read.weight):
+            values.normal_()
+        classifier.kernel.read.bias.normal_()
     normaliser, extractor = classifier.normaliser, classifier.extractor
     normaliser.low.uniform_(200, 3000)
     normaliser.high.copy_(normaliser.low).add_(torch.rand(bands) * 4000 + 100)

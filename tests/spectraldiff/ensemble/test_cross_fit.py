@@ -6,7 +6,6 @@ import torch
 from spectraldiff.ensemble.calibration import cross_calibrated
 from spectraldiff.ensemble.linear_fit import Labelled, LinearFit
 from spectraldiff.ensemble.selection import AttentionScores, cross_fitted, weigh
-from spectraldiff.models.linear_members import PixelContext
 from spectraldiff.models.settings import LinearMember
 
 PIXELS, CLASSES = 120, 3
@@ -35,14 +34,14 @@ def test_labels_of_a_fold_do_not_change_its_scores():
 
 def test_the_scores_are_those_of_the_stack_of_the_other_folds():
     fits, labelled, attention = problem()
-    contexts = [PixelContext(member.window, member.iterations) for member, _ in fits]
+    candidates = [member for member, _ in fits]
     for some in (attention, None):
         found = cross_fitted(fits, labelled, some, PIXELS)
         held = labelled.folds[2]
         scores, rest = np.stack([fit.held_out for _, fit in fits]), ~held
         own = None if some is None else some.of(rest)
         priors, seen = labelled.priors()[rest], labelled.seen()[rest]
-        stack, mix = weigh(scores[:, rest], own, priors, labelled.labels[rest], PIXELS * 0.75, contexts, seen)
+        stack, mix = weigh(scores[:, rest], own, priors, labelled.labels[rest], PIXELS * 0.75, candidates, seen)
         linear = np.tensordot(stack.weights, scores[list(stack.kept)][:, held], 1) / stack.temperature
         expected = linear
         if some is not None and mix.attention:

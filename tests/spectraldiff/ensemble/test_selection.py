@@ -4,17 +4,23 @@ import numpy as np
 import pytest
 import torch
 
-from spectraldiff.ensemble.context_inputs import BANDS, COMPONENTS, ContextInputs, FeatureMap
+from spectraldiff.ensemble.context_inputs import (
+    BAND_COMPONENTS,
+    BANDS,
+    COMPONENTS,
+    ContextInputs,
+    FeatureMap,
+    kernel_map,
+)
 from spectraldiff.ensemble.linear_fit import Labelled
+from spectraldiff.ensemble.merge import context_of, map_name
 from spectraldiff.ensemble.selection import (
     ATTENTION,
     AttentionScores,
     Candidate,
     Selection,
     choose,
-    context_of,
     fit_linear,
-    map_name,
     read_all,
 )
 from spectraldiff.models.score_smoothing import ScorePart, Smoothing, reach
@@ -75,6 +81,74 @@ def test_the_merged_members_are_the_weighted_sum_of_all(fitted):
     ]
     shares = {member.title: member.share for member in found.members}
     np.testing.assert_allclose([shares[m.title] for m, _ in fits], np.array(spread) / sum(spread), atol=5e-3)
+
+
+def test_merged_members_that_read_kernels_are_the_weighted_sum_of_all(fitted):
+    _, inputs, labelled, features = fitted
+    weight = np.zeros((4, FEATURES))
+    weight[:, -4:] = np.random.default_rng(0).standard_normal((4, 4))  # the bands are the last features
+    values = (features[0].movedim(0, -1) @ torch.from_numpy(weight.T) + 0.5).float()
+    bands = FeatureMap(values, weight, np.full(4, 0.5))
+    inputs.maps |= {BANDS: bands, "kernel 0.3": kernel_map(bands, 0.3, 0), "kernel 3": kernel_map(bands, 3.0, 0)}
+    candidates = (
+        LinearMember("lda", "bands", 5),
+        LinearMember("kernel", "bands", gamma=0.3),
+        LinearMember("kernel", "bands", 3, gamma=0.3),
+        LinearMember("kernel", "bands", gamma=3.0),
+    )
+    fits = [(member, fit_linear(member, inputs, labelled)) for member in candidates]
+    found = choose(fits, inputs, labelled, None, len(labelled.labels), "pixels")
+    kept = {member.title for member in found.kept}
+    assert {context.window for context in found.kernel.contexts} == {1, 3}
+    assert [context.window for context in found.linear.contexts] == [5]
+    parts = [*zip(found.linear.double()(features), found.linear.contexts, strict=True)]
+    parts += zip(found.kernel.double()(features), found.kernel.contexts, strict=True)
+    merged = 0.0
+    for scores, context in parts:
+        at = inputs.pixels - context.radius
+        merged = merged + scores[0][:, at[:, 0], at[:, 1]].T.numpy()
+    scores = [
+        inputs.read(map_name(member), [context_of(member)])[0] @ fit.weight + fit.bias
+        for member, fit in fits
+        if member.title in kept
+    ]
+    best = np.linalg.lstsq(np.stack([one.ravel() for one in scores], 1), merged.ravel(), rcond=None)[0]
+    np.testing.assert_allclose(sum(b * one for b, one in zip(best, scores, strict=True)), merged, atol=5e-3)
+    assert (best > 0).all()
+
+
+def test_where_all_members_read_kernels_one_map_of_zeros_is_left(fitted):
+    _, inputs, labelled, features = fitted
+    inputs.maps["kernel 1"] = kernel_map(inputs.maps[BANDS], 1.0, 0)
+    fits = [(member := LinearMember("kernel", "bands", gamma=1.0), fit_linear(member, inputs, labelled))]
+    found = choose(fits, inputs, labelled, None, len(labelled.labels), "pixels")
+    assert len(found.kept) == 1
+    assert not found.linear(features.float())[0].any()
+    assert found.kernel is not None
+
+
+def test_a_kernel_tells_classes_that_no_linear_map_of_the_bands_does(fitted):
+    """One class lies around the other."""
+    _, inputs, _, _ = fitted
+    generator = np.random.default_rng(0)
+    size = inputs.guides.shape[:2]
+    classes, angle = generator.integers(0, 2, size), generator.uniform(0, 2 * np.pi, size)
+    radius = 0.5 + 1.2 * classes + generator.normal(0, 0.15, size)
+    values = np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1)
+    bands = FeatureMap(torch.from_numpy(values).float(), np.eye(2), np.zeros(2))
+    maps = {BANDS: bands, BAND_COMPONENTS: bands, "kernel 1.5": kernel_map(bands, 1.5, 0)}
+    rings = ContextInputs(maps, inputs.pixels, inputs.guides, inputs.valid)
+    own = classes[inputs.pixels[:, 0], inputs.pixels[:, 1]]
+    labelled = Labelled(own, [np.arange(len(own)) % 4 == fold for fold in range(4)], 2)
+    right = {
+        method: ((fit_linear(member, rings, labelled).held_out).argmax(1) == own).mean()
+        for method, member in (
+            ("logistic", LinearMember("logistic", "bands")),
+            ("kernel", LinearMember("kernel", "bands", gamma=1.5)),
+        )
+    }
+    assert right["logistic"] < 0.65
+    assert right["kernel"] > 0.9
 
 
 def test_held_out_scores_are_no_worse_than_those_of_the_best(fitted):

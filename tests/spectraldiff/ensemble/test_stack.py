@@ -85,18 +85,24 @@ def test_members_that_together_make_up_next_to_nothing_leave():
     assert found.weights[-1] > 0.1
 
 
-def test_members_that_look_farther_than_all_others_leave_where_they_make_up_little():
+def group(*members):
+    found = np.zeros(4, np.bool_)
+    found[list(members)] = True
+    return found
+
+
+def test_costly_members_leave_where_they_make_up_little():
     scores, priors, labels = members(0.5, 0.5, 1.0, 1.0)
     scores[2] *= 0.03
     scores[3] *= 0.03
     assert fit_stack(scores, priors, labels, COUNT).kept == (0, 1, 2, 3)
-    far = fit_stack(scores, priors, labels, COUNT, reaches=(0, 0, 0, 7))
+    far = fit_stack(scores, priors, labels, COUNT, costly=[group(3)])
     assert far.kept == (0, 1, 2)
     assert far.shares.sum() == pytest.approx(1)
-    both = fit_stack(scores, priors, labels, COUNT, reaches=(0, 0, 3, 7)).shares
+    both = fit_stack(scores, priors, labels, COUNT, costly=[group(3), group(2, 3)]).shares
     assert len(both) == 3, "both together would be more than a twentieth"
-    assert fit_stack(scores, priors, labels, COUNT, reaches=(7, 0, 0, 0)).kept == (0, 1, 2, 3), "the best one stays"
-    assert fit_stack(scores[3:], priors, labels, COUNT, reaches=(7,)).kept == (0,)
+    assert fit_stack(scores, priors, labels, COUNT, costly=[group(0)]).kept == (0, 1, 2, 3), "the best one stays"
+    assert fit_stack(scores[3:], priors, labels, COUNT, costly=[np.ones(1, np.bool_)]).kept == (0,)
 
 
 def test_a_member_does_not_leave_for_what_another_one_says_of_classes_that_it_had_not_learnt():

@@ -1,5 +1,6 @@
 """The whole choice: scenes on which context misleads, helps, or must be judged on other places than the training's."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from spectraldiff.training.run_folder import RunFolder, create_run
 from spectraldiff.training.run_model import load_model
 from spectraldiff.training.trainer import Training
 from spectraldiff_runtime.classes import LandCoverClass, palette
+from spectraldiff_runtime.errors import RunError
 
 CLASSES, BANDS = 3, 8
 CANDIDATES = (
@@ -207,6 +209,23 @@ def test_a_model_that_no_member_reads_features_for_has_no_denoiser(tiny_preset: 
     training.write(fitted.model, training.finish(), "")
     model, _ = load_model(RunFolder(tmp_path / "run"))
     np.testing.assert_array_equal(model.predict(scene)[0], fitted.model.predict(scene)[0])
+
+
+def test_a_run_with_members_that_read_kernels_is_read_as_it_was_written(tiny_preset: Preset, tmp_path: Path) -> None:
+    linear = (LinearMember("lda", "bands"), *(LinearMember("kernel", "bands", w, gamma=1.0) for w in (1, 3)))
+    preset = replaced(tiny_preset.changed(features="raw", epochs=1), classifier={"linear": linear})
+    scene = salt_and_pepper()
+    run = create_run(tmp_path / "run")
+    result = Training(run, scene, make_split(scene.labels, "per-class:40", 0), preset, 0, Compute()).finish()
+    model, facts = load_model(run)
+    assert share_of(result.selection, "kernel") > 0.05
+    assert len(model.kernel.phase) == facts["kernel_features"] == 128
+    assert [one["window"] for one in facts["kernel"]] == [context.window for context in model.kernel.contexts]
+    np.testing.assert_array_equal(model.predict(scene)[0], result.found.maps[0].predicted)
+    path = run.path / "model.json"
+    path.write_text(json.dumps({**facts, "kernel_features": 127}))
+    with pytest.raises(RunError, match="other sizes"):
+        load_model(run)
 
 
 def test_members_that_read_features_keep_the_denoiser(tiny_preset: Preset, tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ def test_a_training_on_a_scene_on_disk_goes_on_exactly(
     scene = opened(files)
     assert (train > 0).sum() == folder.read_json("metrics.json")["train_pixels"]
     assert not (train[on_scene(scene, scene.labels) == 0] > 0).any()
-    stop = StopAfter("SpectralViT", 2)
+    stop = StopAfter("Calibration 1", 2)
     with pytest.raises(KeyboardInterrupt):
         session.train(request, session.RunPlace(tmp_path / "again", threads=1), stop)
     unfinished, asked = session.reopen(tmp_path / "again")

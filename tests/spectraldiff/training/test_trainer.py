@@ -36,7 +36,7 @@ class StopAfter(Monitor):
         self.current = title
 
     def progress(self, done: int, total: int, loss: float | None = None) -> None:
-        if self.current == self.title and done == self.steps:
+        if self.current.startswith(self.title) and done == self.steps:
             raise KeyboardInterrupt
 
 
