@@ -1,4 +1,4 @@
-"""Weights of the ensemble's members: on a simplex, by the likelihood of held-out pixels, drawn to equal weights.
+"""Weights of the ensemble's members: on a simplex, by the likelihood of held-out pixels, drawn to those of a prior.
 
 Stacking (Wolpert, "Stacked generalization", 1992; Breiman, "Stacked regressions", 1996) of scores: the weighted mean of
 the members' scores is what their probabilities, each to the power of its weight, multiply to.
@@ -14,7 +14,7 @@ from scipy.special import log_softmax, softmax
 
 from spectraldiff.ensemble.held_out_loss import EXTRA_PIXEL, Scores, error_share, fit_temperature
 
-STRENGTH = 1.0  # of the Dirichlet prior to equal weights
+STRENGTH = 1.0  # of the Dirichlet prior of the weights
 LEAST_WEIGHT = 0.02  # members below it are left out, and the others weighed anew
 NEGLIGIBLE = 0.02  # share of the scores that the members have together that are left out in the end
 COSTLY = 0.05  # the same of members that cost every map time

@@ -16,7 +16,7 @@ from benchmarks import engines
 from spectraldiff_runtime import Model, map_scene
 from tests.tiny_model import ROOT
 
-SMOOTHED = "raw, linear members, smoothed five times"
+SMOOTHED, KERNEL = "raw, linear members, smoothed five times", "foveal, members with a kernel"
 IN_TRACT = """
 import sys
 from pathlib import Path
@@ -68,12 +68,13 @@ def test_tract(given):
     check(engines.tract(path, tile), measure)
 
 
-def test_tract_with_many_iterations_of_smoothing(onnx_of, classifier_of, tiles_for, tmp_path):
+@pytest.mark.parametrize("kind", [KERNEL, SMOOTHED])
+def test_tract_with_members_of_all_kinds(onnx_of, classifier_of, tiles_for, tmp_path, kind):
     """It moves slices towards the input: with two directions of slices an iteration, each took ten times longer."""
     pytest.importorskip("tract", reason="tract is not installed: pip install tract")
     path, tile, out = (tmp_path / name for name in ("model.onnx", "tile.npy", "out.npz"))
-    path.write_bytes(onnx_of(SMOOTHED))
-    np.save(tile, tiles_for(classifier_of(SMOOTHED), 1, 20).numpy())
+    path.write_bytes(onnx_of(kind))
+    np.save(tile, tiles_for(classifier_of(kind), 1, 20).numpy())
     command = [sys.executable, "-c", IN_TRACT, path, tile, out]
     subprocess.run(list(map(str, command)), check=True, cwd=ROOT, timeout=300)
     with np.load(out) as stored:
@@ -81,7 +82,16 @@ def test_tract_with_many_iterations_of_smoothing(onnx_of, classifier_of, tiles_f
     check(found, engines.onnx_runtime(path, np.load(tile)))
 
 
-@pytest.mark.parametrize("kind", ["foveal, linear members", SMOOTHED])
+@pytest.mark.parametrize("kind", [KERNEL, SMOOTHED])
+def test_openvino_with_members_of_all_kinds(onnx_of, classifier_of, tiles_for, tmp_path, kind):
+    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(onnx_of(kind))
+    tile = tiles_for(classifier_of(kind), 1, 20).numpy()
+    check(engines.openvino(path, tile, "f32"), engines.onnx_runtime(path, tile))
+
+
+@pytest.mark.parametrize("kind", ["foveal, linear members", KERNEL, SMOOTHED])
 def test_opencv(onnx_of, classifier_of, tiles_for, tmp_path, kind):
     """Models of the default's kind: other presets have a Scan, which OpenCV 5.0 does not know."""
     cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed: pip install 'opencv-python-headless>=5'")
