@@ -13,7 +13,7 @@ from spectraldiff_runtime.scene.open import open_dataset
 from spectraldiff_runtime.window import Window, tiles_of
 
 # Values that are counted at once, and the side of the windows that a raster is counted in.
-CHUNK, SIDE = 2**24, 2048
+CHUNK, SIDE = 2**20, 2048
 
 
 def counts(parts: Iterable[NDArray[Any]], values: int) -> tuple[int, ...]:
