@@ -139,8 +139,9 @@ def leave_attention_out(classifier: Classifier, run: RunFolder, problem: Problem
     assert classifier.linear is not None
     classifier.vit = None
     classifier.smoothing.iterations = max(context.iterations for context in classifier.linear.contexts)
-    for values in (classifier.linear.weight, classifier.linear.bias):
-        values /= 1 - shares[ATTENTION]
+    for members in (classifier.linear, None if classifier.kernel is None else classifier.kernel.read):
+        for values in () if members is None else (members.weight, members.bias):
+            values /= 1 - shares[ATTENTION]
     classifier.prior.copy_(_prior(problem, classifier.classes))
 
 

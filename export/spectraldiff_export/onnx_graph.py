@@ -282,8 +282,10 @@ def trunk_nodes(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
         if needed.intersection(node.output):
             needed.update(node.input)
     before = [n for n in nodes if needed.intersection(n.output)]
-    first = next(place for place, n in enumerate(before) if "Conv" in n.op_type or PROJECTION in n.name)
-    return before[first:]
+    entries = [place for place, n in enumerate(before) if "Conv" in n.op_type]
+    if not entries:  # a model of the bands alone
+        entries = [place for place, n in enumerate(before) if PROJECTION in n.name and n.op_type == "MatMul"]
+    return before[entries[0] :]
 
 
 def _adds(node: onnx.NodeProto, inside: set[str]) -> bool:

@@ -65,7 +65,7 @@ def test_a_small_ladder(tiny_files, tmp_path, monkeypatch, capsys):
     scene, labels = tiny_files
     case = Case("own", "per-class:20", scene.name, labels.name)
     preset = replaced(
-        SMALL, diffusion={"steps": 4}, classifier={"epochs": 1, "linear": (LinearMember("lda", "bands"),)}
+        SMALL, diffusion={"steps": 4}, classifier={"epochs": 1, "linear": (LinearMember("lda", "features"),)}
     )
     monkeypatch.setattr(ladder, "RUNGS", {"product": ladder.Rung("small", preset)})
     monkeypatch.setattr(ladder, "CASES", (case,))

@@ -20,7 +20,7 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     inside = {id(node) for node in trunk}
     made = {name for node in trunk for name in node.output}
     floats = {t.name for t in halves.graph.initializer if t.data_type == TensorProto.FLOAT}
-    entry, exit_ = trunk[0].input[0], trunk[-1].output[0]
+    entry, exit_ = next(name for name in trunk[0].input if name not in floats), trunk[-1].output[0]
     new: list[onnx.NodeProto] = []
     for node in nodes:
         if node.op_type == "Scan":

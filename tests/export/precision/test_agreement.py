@@ -128,6 +128,15 @@ def test_fp16_of_a_model_that_slides_row_by_row(classifier_of, graph_of, tiles_f
     assert [node.op_type for node in scan.attribute[0].g.node].count("Cast") == 2
 
 
+@pytest.mark.parametrize("kind", ["raw, members with a kernel alone", "raw, linear members, smoothed five times"])
+def test_fp16_of_a_model_of_the_bands_alone(classifier_of, graph_of, tiles_for, tmp_path, kind):
+    """Its map of the bands is its trunk; what computes shapes before it is not."""
+    model, tiles = graph_of(kind), tiles_for(classifier_of(kind), 2, 20).numpy()
+    exact, halves = probabilities(model, tiles, tmp_path / "a.onnx"), halved(model)
+    assert any(t.data_type == onnx.TensorProto.FLOAT16 for t in halves.graph.initializer)
+    assert np.abs(probabilities(halves, tiles, tmp_path / "b.onnx") - exact).max() < 0.05
+
+
 def test_int8_needs_separable_convolutions(classifier_of, graph_of, tiles_for):
     model = graph_of("paper")
     with pytest.raises(VerificationError, match=r"no trunk of separable convolutions .* --precision fp32 or fp16"):
