@@ -62,7 +62,7 @@ class LinearMembers(nn.Module):
 
 
 class KernelMembers(nn.Module):
-    """Linear members that read random Fourier features of a pixel's bands: Gaussian kernels, closed form.
+    """Linear members that read random Fourier features of a pixel's bands: regressions with a Gaussian kernel.
 
     The mean product of two pixels' features cos(frequency @ bands + phase) comes near a Gaussian kernel of the two
     (Rahimi and Recht, "Random features for large-scale kernel machines", 2007, Sec. 2). Where a window's mean is read,

@@ -22,6 +22,7 @@ from spectraldiff.ensemble.selection import (
     choose,
     fit_linear,
     read_all,
+    weigh,
 )
 from spectraldiff.models.score_smoothing import ScorePart, Smoothing, reach
 from spectraldiff.models.settings import LinearMember
@@ -149,6 +150,15 @@ def test_a_kernel_tells_classes_that_no_linear_map_of_the_bands_does(fitted):
     }
     assert right["logistic"] < 0.65
     assert right["kernel"] > 0.9
+
+
+def test_without_evidence_weights_are_as_the_inverse_of_held_out_losses(fitted):
+    fits, _, labelled, _ = fitted
+    scores, members = np.stack([fit.held_out for _, fit in fits]), [member for member, _ in fits]
+    stack, _ = weigh(scores, None, labelled.priors(), labelled.labels, 1e-6, members, labelled.seen())
+    losses = np.maximum([fits[index][1].loss for index in stack.kept], 0.01)
+    assert losses.max() > 1.2 * losses.min()
+    np.testing.assert_allclose(stack.weights, 1 / losses / (1 / losses).sum(), rtol=0.02)
 
 
 def test_held_out_scores_are_no_worse_than_those_of_the_best(fitted):
