@@ -1,7 +1,7 @@
 """What a cheaper model costs in accuracy: presets with smaller denoisers, earlier taps or no features, on real scenes.
 
     python -m benchmarks.ladder --out ladder --folder FOLDER          # FOLDER holds the scenes of `scenes.CASES`
-    python -m benchmarks.ladder --out ladder --folder FOLDER --rungs product small --seeds 1
+    python -m benchmarks.ladder --out ladder --folder FOLDER --rungs product short --seeds 1
     python -m benchmarks.ladder --out ladder --folder FOLDER --write docs/performance.md --picture docs/pareto.png
 
 Each rung is trained on the same training pixels and the same seeds as the default, as by `benchmarks.scenes`, whose
@@ -81,16 +81,16 @@ class Rung:
     preset: Preset
 
 
-def _net(**network: Any) -> Preset:
-    return replaced(FAST, diffusion={"network": network})
+def _denoiser(steps: int = FAST.diffusion.steps, **network: Any) -> Preset:
+    return replaced(FAST, diffusion={"network": network, "steps": steps})
 
 
 _TWO = (*FAST.classifier.members[:2], *FAST.classifier.members[3:])
 RUNGS: Mapping[str, Rung] = {
-    PRODUCT: Rung("the default: 25 positions, channels 32, 48, 64", FAST),
-    "half": Rung("13 positions", _net(positions=13)),
-    "small": Rung("channels 16, 32, 32", _net(channels=(16, 32, 32))),
-    "coarse": Rung("13 positions, channels 16, 32, 32", _net(channels=(16, 32, 32), positions=13)),
+    PRODUCT: Rung("the default: 25 positions, channels 16, 32, 32, 4,000 steps", FAST),
+    "wide": Rung("the default before: channels 32, 48, 64, 2,000 steps", _denoiser(2000, channels=(32, 48, 64))),
+    "short": Rung("2,000 steps", _denoiser(2000)),
+    "coarse": Rung("13 positions", _denoiser(positions=13)),
     "tap0": Rung("the default's denoiser, first tap", replaced(FAST, features={"layer": 0})),
     "two": Rung("two attention members, not three", replaced(FAST, classifier={"members": _TWO})),
     "raw": Rung("no features: raw bands", FAST.changed(features="raw")),

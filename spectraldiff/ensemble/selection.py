@@ -26,7 +26,7 @@ ATTENTION = "attention members"
 CERTAINTY = 10.0  # as how many pixels the prior of the weights of linear and attention members counts
 # The prior draws to weights that are as the held-out losses to these powers: of linear members among themselves, and of
 # all of them and the attention members. A loss counts as `LEAST_LOSS` at least.
-AMONG_LINEAR, WITH_ATTENTION = -1.0, -2.0
+AMONG_LINEAR, WITH_ATTENTION = -1.0, -3.0
 LEAST_LOSS = 0.01
 NAMED = 3  # members that a summary names
 

@@ -22,17 +22,17 @@ def options(*words):
 
 @pytest.fixture
 def found(tmp_path):
-    oas = dict.fromkeys(SIMPLE, (0.5, 0.6)) | {"svm-5x5": (0.7, 0.72), "product": (0.8, 0.9), "small": (0.79, 0.9)}
+    oas = dict.fromkeys(SIMPLE, (0.5, 0.6)) | {"svm-5x5": (0.7, 0.72), "product": (0.8, 0.9), "short": (0.79, 0.9)}
     return {
         "Here": [result(tmp_path, name, seed, oa, 0.6) for name, pair in oas.items() for seed, oa in enumerate(pair)]
     }
 
 
-MICRO = {"product": 100.0, "small": 30.0, "SVM": 140.0}
+MICRO = {"product": 100.0, "short": 30.0, "SVM": 140.0}
 
 
 def test_a_rung_is_compared_with_the_default_seed_by_seed(found):
-    text = ladder.table(options("--rungs", "product", "small"), found, MICRO)
+    text = ladder.table(options("--rungs", "product", "short"), found, MICRO)
     lines = text.splitlines()
     assert lines[2].split(" | ")[1:] == ["100.0", "85.0 +- 5.0 / 60.0 +- 0.0 |"]
     assert lines[3].split(" | ")[1:] == ["30.0", "84.5 +- 5.5 / 60.0 +- 0.0 (-0.5 +- 0.5) |"]
@@ -42,7 +42,7 @@ def test_a_rung_is_compared_with_the_default_seed_by_seed(found):
 
 
 def test_the_picture(found, tmp_path):
-    ladder.draw(options("--rungs", "product", "small"), found, MICRO, tmp_path / "ladder.png")
+    ladder.draw(options("--rungs", "product", "short"), found, MICRO, tmp_path / "ladder.png")
     assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -50,7 +50,7 @@ def test_rungs_are_presets_that_differ_and_share_denoisers_where_they_can():
     presets = [rung.preset for rung in ladder.RUNGS.values()]
     assert len({str(preset.to_json()) for preset in presets}) == len(presets)
     assert ladder.RUNGS["product"].preset == FAST
-    assert [ladder._trunk(name) for name in ("product", "tap0", "two", "int8", "small")] == ["", "", "", "", "-small"]
+    assert [ladder._trunk(name) for name in ("product", "tap0", "two", "int8", "short")] == ["", "", "", "", "-short"]
 
 
 def test_cases_are_those_of_the_benchmark_of_scenes():
