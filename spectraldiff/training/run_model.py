@@ -133,10 +133,12 @@ def load_denoiser(path: Path, preset: Preset, normaliser: Normaliser) -> Denoise
     if model.preset.diffusion != preset.diffusion:
         pairs = zip(model.preset.options().items(), preset.options().items(), strict=True)
         names = [f"--{k.replace('_', '-')} {one}, here {two}" for (k, one), (_, two) in pairs if one != two]
-        names = [name for name in names if name.startswith("--diffusion")]
-        if model.preset.name != preset.name or not names:
+        names, hint = [name for name in names if name.startswith("--diffusion")], f"give the same, or {other}"
+        if model.preset.name != preset.name:
             names = [f"the preset {model.preset.name}, here {preset.name}"]
-        raise RunError(f"the denoiser of '{path}' was trained with {'; '.join(names)}: give the same, or {other}")
+        elif model.preset.diffusion.network != preset.diffusion.network or not names:
+            names, hint = ["other settings, those of another version of SpectralDiff"], other
+        raise RunError(f"the denoiser of '{path}' was trained with {'; '.join(names)}: {hint}")
     ranges = (model.normaliser.low, normaliser.low), (model.normaliser.high, normaliser.high)
     if any(one.shape != two.shape or not torch.equal(one.cpu(), two.cpu()) for one, two in ranges):
         raise RunError(

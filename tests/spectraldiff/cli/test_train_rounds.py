@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from spectraldiff.models.presets import FAST, PRESETS
+from spectraldiff.models.settings import replaced
 from spectraldiff.training.run_folder import RunFolder
 from spectraldiff.training.run_model import load_model
 from tests.spectraldiff.cli.own_scene import labels_like
@@ -61,6 +63,21 @@ def test_a_denoiser_that_does_not_fit_is_refused(tiny_files, halves, sdiff, tmp_
     assert said in err
     assert len([line for line in err.splitlines() if line.startswith("sdiff: error")]) == 1
     assert not (tmp_path / "second").exists()
+
+
+def test_a_denoiser_of_an_earlier_version_is_refused_without_options_that_would_not_help(
+    tiny_files, halves, sdiff, tmp_path, monkeypatch
+):
+    begin = ["train", tiny_files[0], "--labels", halves[0], "--split", "per-class:8", *SHORT]
+    network = {"channels": (8, 8, 8)}
+    with monkeypatch.context() as earlier:
+        earlier.setitem(PRESETS, "fast", replaced(FAST, diffusion={"network": network}))
+        assert sdiff(*begin, "--run", tmp_path / "first")[0] == 0
+    more = ["--denoiser", tmp_path / "first", "--run", tmp_path / "second", "--diffusion-steps", "3"]
+    code, _, err = sdiff(*begin, *more)
+    assert code == 1
+    assert "was trained with other settings, those of another version of SpectralDiff: leave out --denoiser" in err
+    assert "give the same" not in err
 
 
 def test_a_run_of_raw_bands_has_none(tiny_files, halves, sdiff, tmp_path):
