@@ -243,7 +243,7 @@ _LINEAR = (
     *(LinearMember("logistic", "bands", window) for window in (1, 3, 5, 9, 15)),
     LinearMember("logistic", "bands", iterations=6),
     *(LinearMember("logistic", "features", window) for window in (1, 5, 9, 15, 21)),
-    *(LinearMember("logistic", "features", iterations=iterations) for iterations in (2, 6, 12)),
+    *(LinearMember("logistic", "features", iterations=iterations) for iterations in (2, 6)),
     *(LinearMember("kernel", "bands", window, gamma=gamma) for gamma in (0.2, 1.5, 10.0) for window in (1, 3)),
 )
 
