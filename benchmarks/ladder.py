@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -266,11 +267,14 @@ def draw(
     """Draw OA against microseconds a pixel, one panel a case."""
     figure, axes = plt.subplots(1, len(found), figsize=(4 * len(found), 4.2), layout="constrained", squeeze=False)
     for panel, (title, results) in zip(axes[0], found.items(), strict=True):
-        for name in options.rungs:
+        for name, (right, up) in zip(options.rungs, cycle(((1, 1), (1, -1), (-1, 1), (-1, -1)))):
             oa = figures(results, name)["oa"]
             error = oa.std(ddof=1) / len(oa) ** 0.5 if len(oa) > 1 else 0
             panel.errorbar(micro[name], oa.mean(), error, fmt="o", color="tab:red" if name == PRODUCT else "tab:blue")
-            panel.annotate(name, (micro[name], oa.mean()), (5, 4), textcoords="offset points", fontsize=8)
+            panel.annotate(
+                name, (micro[name], oa.mean()), (6 * right, 8 * up), textcoords="offset points", fontsize=8,
+                ha="left" if right > 0 else "right", va="center",
+            )  # fmt: skip
         simple = max(float(figures(results, name)["oa"].mean()) for name in SIMPLE)
         panel.axhline(simple, color="0.6", linestyle="--", label="best simple method")
         panel.set(xlim=(0, 1.3 * max(micro[name] for name in options.rungs)), xlabel="microseconds a pixel, one thread")
