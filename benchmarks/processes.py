@@ -12,6 +12,7 @@ losses.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,7 @@ from benchmarks.train_speed import classifier_loop, denoiser_loop
 from spectraldiff.models.presets import FAST, PAPER, Preset, preset_named
 from spectraldiff.models.settings import replaced
 from spectraldiff.processes.group import Processes, joined
-from spectraldiff.processes.launch import follows
+from spectraldiff.processes.launch import follows, launched
 from spectraldiff.training.compute import choose_compute, keep_freed_memory
 from spectraldiff.training.loop import Loop, serve
 
@@ -161,10 +162,14 @@ def main(arguments: list[str] | None = None) -> None:
         show(found)
         if options.json is not None:
             options.json.write_text(json.dumps(found, indent=1))
-    elif follows():
-        serve()
     else:
-        options.into.write_text(json.dumps(lead(options)))
+        if follows():
+            serve()
+        else:
+            options.into.write_text(json.dumps(lead(options)))
+        if launched() > 1:  # threads of PyTorch can abort an orderly end of the interpreter, after all is done
+            sys.stderr.flush()
+            os._exit(0)
 
 
 if __name__ == "__main__":

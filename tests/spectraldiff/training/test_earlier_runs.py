@@ -26,9 +26,10 @@ from spectraldiff_runtime.errors import RunError
 EARLIER = Path(__file__).parent / "data" / "before_nested_presets"
 
 
-def test_the_presets_are_still_the_same() -> None:
+def test_the_presets_of_then_are_read() -> None:
     found = json.loads((EARLIER / "presets.json").read_text())
-    fast = replaced(FAST, classifier={"linear": ()})  # there were no linear members
+    network = {"channels": (32, 48, 64)}  # the denoiser was wide, and there were no linear members
+    fast = replaced(FAST, diffusion={"network": network, "steps": 2000}, classifier={"linear": ()})
     assert [Preset.from_json(found[name]) for name in ("fast", "paper")] == [fast, PAPER]
 
 
