@@ -114,10 +114,11 @@ def main() -> NoReturn:
     except SystemExit as ended:  # after SIGTERM, when outputs are cleaned up
         code = ended.code if isinstance(ended.code, int) else 1
     code = _flushed(code)
-    if code in ENDED:
-        if code != INTERRUPTED:
-            _say(f"sdiff: {ENDED[code]}")
-        # Threads of ONNX Runtime, Numba or GDAL may be in mid-work: an orderly end of the interpreter can crash then.
+    if code in ENDED and code != INTERRUPTED:
+        _say(f"sdiff: {ENDED[code]}")
+    # Threads of ONNX Runtime, Numba or GDAL may be in mid-work: an orderly end of the interpreter can crash then. Those
+    # of PyTorch can crash it after a training in several processes, and torchrun would call the training failed.
+    if code in ENDED or "TORCHELASTIC_RUN_ID" in os.environ:
         with contextlib.suppress(OSError):
             sys.stderr.flush()
         os._exit(code)
