@@ -86,12 +86,16 @@ def _denoiser(steps: int = FAST.diffusion.steps, **network: Any) -> Preset:
     return replaced(FAST, diffusion={"network": network, "steps": steps})
 
 
+# 25 positions were wanted, which the blocks pad to 32.
+_BEFORE: Mapping[str, Any] = {"positions": 25, "most_positions": None}
+_WIDE = (32, 48, 64)
 _TWO = (*FAST.classifier.members[:2], *FAST.classifier.members[3:])
 RUNGS: Mapping[str, Rung] = {
-    PRODUCT: Rung("the default: 25 positions, channels 16, 32, 32, 4,000 steps", FAST),
-    "wide": Rung("the default before: channels 32, 48, 64, 2,000 steps", _denoiser(2000, channels=(32, 48, 64))),
+    PRODUCT: Rung("the default: 24 positions, channels 16, 32, 32, 5,000 steps", FAST),
+    "before": Rung("the default before: 32 positions, 4,000 steps", _denoiser(4000, **_BEFORE)),
+    "wide": Rung("the one before that: channels 32, 48, 64, 2,000 steps", _denoiser(2000, **_BEFORE, channels=_WIDE)),
     "short": Rung("2,000 steps", _denoiser(2000)),
-    "coarse": Rung("13 positions", _denoiser(positions=13)),
+    "coarse": Rung("16 positions, 6,000 steps", _denoiser(6000, most_positions=16)),
     "tap0": Rung("the default's denoiser, first tap", replaced(FAST, features={"layer": 0})),
     "two": Rung("two attention members, not three", replaced(FAST, classifier={"members": _TWO})),
     "raw": Rung("no features: raw bands", FAST.changed(features="raw")),
@@ -142,7 +146,7 @@ def leave_attention_out(classifier: Classifier, run: RunFolder, problem: Problem
     classifier.smoothing.iterations = max(context.iterations for context in classifier.linear.contexts)
     for members in (classifier.linear, None if classifier.kernel is None else classifier.kernel.read):
         for values in () if members is None else (members.weight, members.bias):
-            values /= 1 - shares[ATTENTION]
+            values /= 1 - shares.get(ATTENTION, 0.0)
     classifier.prior.copy_(_prior(problem, classifier.classes))
 
 

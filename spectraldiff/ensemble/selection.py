@@ -2,13 +2,14 @@
 
 Each candidate says what it makes of pixels that were held out of it, fold by fold. The linear members are weighed
 against each other first, then all of them together against the attention members, whose copies cost more and are
-trained on fewer folds. Where pixels are few, the weights stay near those of a prior that knows the held-out losses
-alone; where they are many, the likelier members count. Members that make up next to nothing of the scores leave the
-model, and so do those that look farther than all others, or read a kernel's features, and make up little.
+trained on fewer folds. Where windows as wide as theirs mislead, there are no attention members. Where pixels are few,
+the weights stay near those of a prior that knows the held-out losses alone; where they are many, the likelier members
+count. Members that make up next to nothing of the scores leave the model, and so do those that look farther than all
+others, or read a kernel's features, and make up little.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from spectraldiff.ensemble.held_out_loss import Scores, fit_temperature, pixel_l
 from spectraldiff.ensemble.linear_fit import Labelled, LinearFit, fit_lda, fit_logistic
 from spectraldiff.ensemble.merge import context_of, map_name, merge, merge_kernels
 from spectraldiff.ensemble.stack import Stack, fit_stack
+from spectraldiff.ensemble.window_trial import WindowTrial
 from spectraldiff.models.linear_members import KernelMembers, LinearMembers
 from spectraldiff.models.score_smoothing import RADIUS
 from spectraldiff.models.settings import LinearMember
@@ -110,6 +112,8 @@ class Selection:
         Training pixels that linear members were fitted to, and all training pixels; None where it was all of them.
     kernel
         As `linear`, those that read a kernel's features.
+    misled
+        Why attention members were not trained; None where they were, or the preset has none.
     """
 
     members: tuple[Candidate, ...]
@@ -123,12 +127,15 @@ class Selection:
     pixels: int
     sampled: tuple[int, int] | None = None
     kernel: KernelMembers | None = None
+    misled: WindowTrial | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values."""
         members = [{"title": m.title, "loss": round(m.loss, 4), "share": round(m.share, 4)} for m in self.members]
         found = {"members": members, "held_out": self.units, "folds": self.folds, "pixels": self.pixels}
-        return found if self.sampled is None else {**found, "linear_members_fitted_to": self.sampled[0]}
+        if self.sampled is not None:
+            found["linear_members_fitted_to"] = self.sampled[0]
+        return found if self.misled is None else {**found, "attention_not_trained": asdict(self.misled)}
 
     @property
     def kept(self) -> tuple[Candidate, ...]:
@@ -150,6 +157,8 @@ class Selection:
             f"The weights follow from {self.pixels:,} training pixels, held out as {self.units} in {self.folds} folds.",
             f"The best single candidate there is {best.title} (held-out loss {best.loss:.3f}).",
         ]
+        if self.misled is not None:
+            found.append(self.misled.line())
         if self.sampled is not None:
             few, many = self.sampled
             found.append(

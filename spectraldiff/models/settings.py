@@ -138,10 +138,13 @@ class DenoiserSettings:
     Attributes
     ----------
     positions
-        Spectral positions wanted after the first convolution; its stride is chosen from the number of bands.
-        None: stride 1.
+        Spectral positions wanted after the first convolution, whose stride is the nearest to that number of bands: the
+        rule of earlier runs. None: stride 1.
     stem_channels, stem_width, channels, first_kernel, second_kernel, resample_kernel
         See `spectraldiff.models.unet.UNetConfig`.
+    most_positions
+        In place of `positions`: as many at most, by the smallest stride that gives no more. The blocks pad positions to
+        a multiple of 2 to the power of their number, so such a multiple is used in full.
     """
 
     positions: int | None
@@ -151,6 +154,7 @@ class DenoiserSettings:
     first_kernel: Kernel
     second_kernel: Kernel
     resample_kernel: Kernel
+    most_positions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -365,7 +369,7 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     def taken(*names: str, **renamed: str) -> dict[str, Any]:
         return {name: flat[name] for name in names} | {new: flat[old] for new, old in renamed.items()}
 
-    unet = taken(*(field.name for field in fields(DenoiserSettings)))
+    unet = taken(*(field.name for field in fields(DenoiserSettings) if field.default is MISSING))
     process = taken("beta_first", "beta_last", "parameterisation", "instance", timesteps="steps")
     transformer = taken(*(field.name for field in fields(TransformerSettings)))
     fit = taken("balance", "epochs", noise="feature_noise", most_steps="classifier_steps", loop="classifier")

@@ -35,6 +35,7 @@ from spectraldiff.ensemble.selection import (
     fit_linear,
     read_all,
 )
+from spectraldiff.ensemble.window_trial import WindowTrial
 from spectraldiff.models.classifier import Classifier, Ensemble
 from spectraldiff.models.diffusion import Denoiser
 from spectraldiff.models.linear_members import LinearMembers
@@ -90,8 +91,13 @@ class EnsembleFit:
         """Fit, weigh and put together."""
         inputs, labelled = self._inputs(), self._labelled()
         fits = self._linear(inputs, labelled)
-        attention = self._attention()
+        trial = WindowTrial.of(fits, self._widest)
+        misled = trial if trial is not None and trial.misleads else None
+        attention = self._attention() if misled is None else None
         selection = choose(fits, inputs, labelled, attention, self._independent(), self.folds.units)
+        if misled is not None:
+            self.parent.monitor.message(misled.line())
+            selection = replace(selection, misled=misled)
         if len(self.chosen) < len(self.labels):
             selection = replace(selection, sampled=(len(self.chosen), len(self.labels)))
         model = self._model(selection, inputs)
@@ -158,6 +164,11 @@ class EnsembleFit:
         """Return as how many independent pixels the training pixels count: fewer where places are held out whole."""
         count = float(len(self.chosen))
         return count if self.folds.units == PIXELS else float(np.sqrt(count * min(self.folds.count, count)))
+
+    @property
+    def _widest(self) -> int:
+        """Side of the attention members' widest window."""
+        return widest_window(self.training_set.shape.members)
 
     def _inputs(self) -> ContextInputs:
         own, data = self.training_set, self.parent.data
@@ -228,8 +239,7 @@ class EnsembleFit:
         places = np.full(len(self.labels), -1)
         places[self.chosen] = np.arange(len(self.chosen))
         used = places[pixels] >= 0
-        radius = widest_window(self.training_set.shape.members) // 2
-        return AttentionScores(places[pixels][used], free[used], found.iterations, radius)
+        return AttentionScores(places[pixels][used], free[used], found.iterations, self._widest // 2)
 
     def _model(self, selection: Selection, inputs: ContextInputs) -> Classifier:
         own, data = self.training_set, self.parent.data

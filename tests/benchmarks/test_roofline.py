@@ -167,8 +167,8 @@ def test_the_use_of_a_gpu(monkeypatch):
 @pytest.mark.parametrize("preset", [FAST, PAPER], ids=["fast", "paper"])
 def test_a_preset_with_random_weights(tmp_path, preset):
     """In two precisions, made from one export."""
-    positions = None if preset.diffusion.network.positions is None else 3
-    unet = {"positions": positions, "stem_channels": 4, "channels": (5, 6, 7)}
+    positions = None if preset.diffusion.network.most_positions is None else 3
+    unet = {"most_positions": positions, "stem_channels": 4, "channels": (5, 6, 7)}
     members = tuple(replace(member, window=9) for member in preset.classifier.members)
     vit = {"network": {"width": 8, "mlp": 8}, "members": members}
     small = replaced(preset, diffusion={"network": unet}, components={"most": 6}, classifier=vit)

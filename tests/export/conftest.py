@@ -38,7 +38,7 @@ def small(
 ) -> Preset:
     """Return a preset with small networks; without a fovea, a transformer of three blocks."""
     transformer = {"width": 16, "depth": 1 if fovea else 3, "heads": 4, "mlp": 24, "fovea": fovea, **transformer}
-    unet = {"positions": positions, "stem_channels": 4, "channels": (5, 6, 7), **unet}
+    unet = {"most_positions": positions, "stem_channels": 4, "channels": (5, 6, 7), **unet}
     return replaced(
         base,
         diffusion={"network": unet},

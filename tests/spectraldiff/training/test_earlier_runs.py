@@ -28,7 +28,8 @@ EARLIER = Path(__file__).parent / "data" / "before_nested_presets"
 
 def test_the_presets_of_then_are_read() -> None:
     found = json.loads((EARLIER / "presets.json").read_text())
-    network = {"channels": (32, 48, 64)}  # the denoiser was wide, and there were no linear members
+    # The denoiser was wide, and there were no linear members.
+    network = {"channels": (32, 48, 64), "positions": 25, "most_positions": None}
     fast = replaced(FAST, diffusion={"network": network, "steps": 2000}, classifier={"linear": ()})
     assert [Preset.from_json(found[name]) for name in ("fast", "paper")] == [fast, PAPER]
 

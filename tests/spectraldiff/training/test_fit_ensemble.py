@@ -1,7 +1,7 @@
 """The whole choice: scenes on which context misleads, helps, or must be judged on other places than the training's."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,9 @@ import torch
 from spectraldiff.cli.train_output import summarise
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.ensemble.folds import Folds
+from spectraldiff.ensemble.linear_fit import LinearFit
 from spectraldiff.ensemble.selection import ATTENTION, Selection
+from spectraldiff.ensemble.window_trial import WindowTrial
 from spectraldiff.models.presets import Preset
 from spectraldiff.models.settings import LinearMember, replaced
 from spectraldiff.splits.draw import Geometry, make_split
@@ -88,6 +90,48 @@ def test_where_context_misleads_members_read_one_pixel(preset: Preset, tmp_path:
     assert fitted.model.vit is None
     assert selection.units == "pixels"
     assert accuracy(fitted, scene, split) > 0.95
+
+
+def test_attention_members_are_trained_where_windows_as_wide_as_theirs_help(preset: Preset, tmp_path: Path) -> None:
+    """Elsewhere they are not, whatever held-out pixels beside the training's would say of them."""
+    candidates = (*CANDIDATES, LinearMember("logistic", "bands", 9))  # as wide as the attention members' windows
+    preset = replaced(preset, classifier={"linear": candidates})
+    found = {}
+    for scene in (salt_and_pepper(), blocky()):
+        split = make_split(scene.labels, "per-class:60", 0)
+        run = create_run(tmp_path / str(len(found)))
+        result = Training(run, scene, split, preset, 0, Compute()).finish()
+        page, told = (run.path / "report.html").read_text("utf-8"), run.read_json("metrics.json")["ensemble"]
+        found[len(found)] = (result.selection, " ".join(page.split()), told)
+    misled, page, told = found[0]
+    assert misled.misled.window == 9
+    assert misled.misled.mean_loss > 1.5 * misled.misled.pixel_loss
+    assert ATTENTION not in {member.title for member in misled.members}
+    assert misled.misled.line() in page
+    assert told["attention_not_trained"] == asdict(misled.misled)
+    helped, page, told = found[1]
+    assert helped.misled is None
+    assert ATTENTION in {member.title for member in helped.members}
+    assert "not trained" not in page
+    assert "attention_not_trained" not in told
+
+
+def test_a_window_is_tried_by_regressions_on_the_bands() -> None:
+    def fit(loss: float) -> LinearFit:
+        return LinearFit(np.zeros((1, 2)), np.zeros(2), np.zeros((1, 2)), loss)
+
+    bands = [(LinearMember("logistic", "bands", window), fit(loss)) for window, loss in ((1, 0.3), (9, 0.3), (3, 0.2))]
+    others = [
+        (LinearMember("logistic", "features", 9), fit(0.1)),
+        (LinearMember("lda", "bands", 1), fit(0.1)),
+        (LinearMember("logistic", "bands", iterations=2), fit(0.05)),
+    ]
+    trial = WindowTrial.of([*others, *bands, *others], 9)
+    assert trial == WindowTrial(9, 0.3, 0.3)
+    assert trial.misleads  # a window that changes nothing costs time
+    assert not WindowTrial.of(bands, 3).misleads
+    assert WindowTrial.of(bands, 15) is None
+    assert WindowTrial.of(others, 9) is None
 
 
 def test_of_many_training_pixels_linear_members_read_some_and_the_report_says_so(
