@@ -18,7 +18,7 @@ from spectraldiff.ensemble.context_inputs import ContextInputs
 from spectraldiff.ensemble.held_out_loss import Scores, fit_temperature, pixel_losses
 from spectraldiff.ensemble.linear_fit import Labelled, LinearFit, fit_lda, fit_logistic
 from spectraldiff.ensemble.merge import context_of, map_name, merge, merge_kernels
-from spectraldiff.ensemble.stack import Stack, fit_stack
+from spectraldiff.ensemble.stack import Stack, fit_stack, shares_of
 from spectraldiff.ensemble.window_trial import WindowTrial
 from spectraldiff.models.linear_members import KernelMembers, LinearMembers
 from spectraldiff.models.score_smoothing import RADIUS
@@ -30,6 +30,7 @@ CERTAINTY = 10.0  # as how many pixels the prior of the weights of linear and at
 # all of them and the attention members. A loss counts as `LEAST_LOSS` at least.
 AMONG_LINEAR, WITH_ATTENTION = -1.0, -3.0
 LEAST_LOSS = 0.01
+MOST_ATTENTION = 0.25  # weight of the attention members: held-out pixels whose neighbours train flatter wide windows
 NAMED = 3  # members that a summary names
 
 
@@ -342,13 +343,15 @@ class Mix:
         count = pixels * len(at) / len(linear)
         centre = _centre(both, priors, labels, WITH_ATTENTION)
         stack = fit_stack(both, priors, labels, count, centre, CERTAINTY, seen=seen[at])
-        weights = dict(zip(stack.kept, stack.weights.tolist(), strict=True))
-        if 1 not in weights:
+        if 1 not in stack.kept:
             return cls(1.0, 0.0, 1.0, linear, len(linear), 0.0, loss)
+        weight = min(float(stack.weights[-1]), MOST_ATTENTION)
+        mean = (1 - weight) * both[0] + weight * both[1]
+        last, _ = fit_temperature(mean, priors, labels)
+        share = float(shares_of(np.array([1 - weight, weight]), both, seen[at])[1])
         held_out = np.full_like(linear, np.nan)
-        held_out[at] = stack.apply(both)
-        weight, share = weights[1], float(stack.shares[-1])
-        return cls(1 - weight, weight, stack.temperature, held_out, len(at), share, loss, temperature)
+        held_out[at] = mean / last
+        return cls(1 - weight, weight, last, held_out, len(at), share, loss, temperature)
 
     def apply(self, linear: Scores, attention: Scores) -> Scores:
         """Return the scores of the whole ensemble, (n, K), from those of both kinds of members."""

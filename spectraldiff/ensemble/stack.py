@@ -92,11 +92,11 @@ def fit_stack(
             break
         dropped = set(np.argsort(weights)[: max(1, low // 2)].tolist())
         kept = [member for at, member in enumerate(kept) if at not in dropped]
-    strong = _not_negligible(_shares(weights, scores[kept], seen), [one[kept] for one in costly])
+    strong = _not_negligible(shares_of(weights, scores[kept], seen), [one[kept] for one in costly])
     kept, weights = [member for member, one in zip(kept, strong, strict=True) if one], weights[strong]
     weights = weights / weights.sum()
     temperature, loss = fit_temperature(np.tensordot(weights, scores[kept], 1), priors, labels)
-    return Stack(tuple(kept), weights, _shares(weights, scores[kept], seen), temperature, loss)
+    return Stack(tuple(kept), weights, shares_of(weights, scores[kept], seen), temperature, loss)
 
 
 def _not_negligible(shares: NDArray[np.float64], costly: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
@@ -114,7 +114,9 @@ def _not_negligible(shares: NDArray[np.float64], costly: Sequence[NDArray[np.boo
     return found
 
 
-def _shares(weights: NDArray[np.float64], scores: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.float64]:
+def shares_of(
+    weights: NDArray[np.float64], scores: NDArray[np.float64], seen: NDArray[np.bool_]
+) -> NDArray[np.float64]:
     """Return the share of each member, (M,), in the spread of the weighted scores (M, n, K) over the classes.
 
     The score of a class that a member had not learnt is far below all others, or any: it says nothing of the member.

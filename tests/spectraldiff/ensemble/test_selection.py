@@ -12,10 +12,12 @@ from spectraldiff.ensemble.context_inputs import (
     FeatureMap,
     kernel_map,
 )
+from spectraldiff.ensemble.held_out_loss import fit_temperature
 from spectraldiff.ensemble.linear_fit import Labelled
 from spectraldiff.ensemble.merge import context_of, map_name
 from spectraldiff.ensemble.selection import (
     ATTENTION,
+    MOST_ATTENTION,
     AttentionScores,
     Candidate,
     Selection,
@@ -190,6 +192,24 @@ def test_attention_members_count_by_what_they_say_of_held_out_pixels(fitted, goo
         assert found.share == shares[ATTENTION] == 0
         assert found.linear is not None
         assert np.isfinite(found.held_out).all()
+
+
+def test_attention_members_have_a_quarter_of_the_weight_at_most(fitted):
+    """However likely they make the held-out pixels, whose neighbours they have seen; the temperature follows."""
+    fits, _, labelled, _ = fitted
+    members = [member for member, _ in fits]
+    pixels = np.flatnonzero(labelled.folds[0] | labelled.folds[1])
+    right = np.eye(CLASSES)[labelled.labels[pixels]]
+    attention = AttentionScores(pixels, 2 * right, 0)
+    scores = np.random.default_rng(0).standard_normal((len(fits), len(labelled.labels), CLASSES))  # they guess
+    priors, seen = labelled.priors(), labelled.seen()
+    stack, mix = weigh(scores, attention, priors, labelled.labels, 1000.0, members, seen)
+    assert (mix.linear, mix.attention) == (0.75, MOST_ATTENTION)
+    assert 0.25 < mix.attention_share < 1
+    linear = stack.apply(scores)[pixels]
+    np.testing.assert_allclose(mix.apply(linear, attention.scores), mix.held_out[pixels], rtol=1e-12)
+    temperature, _ = fit_temperature(mix.held_out[pixels], priors[pixels], labelled.labels[pixels])
+    assert temperature == pytest.approx(1, abs=0.01)
 
 
 def test_what_is_said_is_short():
