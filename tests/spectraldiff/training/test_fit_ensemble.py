@@ -22,6 +22,7 @@ from spectraldiff.training import fit_ensemble
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.fit_classifier import Fitted
 from spectraldiff.training.fit_ensemble import EnsembleFit
+from spectraldiff.training.monitor import Monitor
 from spectraldiff.training.run_folder import RunFolder, create_run
 from spectraldiff.training.run_model import load_model
 from spectraldiff.training.trainer import Training
@@ -92,28 +93,42 @@ def test_where_context_misleads_members_read_one_pixel(preset: Preset, tmp_path:
     assert accuracy(fitted, scene, split) > 0.95
 
 
-def test_attention_members_are_trained_where_windows_as_wide_as_theirs_help(preset: Preset, tmp_path: Path) -> None:
+class Told(Monitor):
+    """Keeps what a training says."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.lines: list[str] = []
+
+    def stage(self, title: str, unit: str) -> None:
+        self.stages.append(title)
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize(("scene", "helps"), [(salt_and_pepper(), False), (blocky(), True)], ids=["mixed", "fields"])
+def test_attention_members_are_trained_where_windows_as_wide_as_theirs_help(
+    scene: LabelledScene, helps: bool, preset: Preset, tmp_path: Path
+) -> None:
     """Elsewhere they are not, whatever held-out pixels beside the training's would say of them."""
     candidates = (*CANDIDATES, LinearMember("logistic", "bands", 9))  # as wide as the attention members' windows
-    preset = replaced(preset, classifier={"linear": candidates})
-    found = {}
-    for scene in (salt_and_pepper(), blocky()):
-        split = make_split(scene.labels, "per-class:60", 0)
-        run = create_run(tmp_path / str(len(found)))
-        result = Training(run, scene, split, preset, 0, Compute()).finish()
-        page, told = (run.path / "report.html").read_text("utf-8"), run.read_json("metrics.json")["ensemble"]
-        found[len(found)] = (result.selection, " ".join(page.split()), told)
-    misled, page, told = found[0]
-    assert misled.misled.window == 9
-    assert misled.misled.mean_loss > 1.5 * misled.misled.pixel_loss
-    assert ATTENTION not in {member.title for member in misled.members}
-    assert misled.misled.line() in page
-    assert told["attention_not_trained"] == asdict(misled.misled)
-    helped, page, told = found[1]
-    assert helped.misled is None
-    assert ATTENTION in {member.title for member in helped.members}
-    assert "not trained" not in page
-    assert "attention_not_trained" not in told
+    preset, monitor, run = replaced(preset, classifier={"linear": candidates}), Told(), create_run(tmp_path / "run")
+    split = make_split(scene.labels, "per-class:60", 0)
+    selection = Training(run, scene, split, preset, 0, Compute(), monitor).finish().selection
+    page, told = (run.path / "report.html").read_text("utf-8"), run.read_json("metrics.json")["ensemble"]
+    assert (ATTENTION in {member.title for member in selection.members}) == helps
+    assert any(stage.startswith("Calibration") for stage in monitor.stages) == helps
+    assert ("not trained" in page) != helps
+    assert ("attention_not_trained" in told) != helps
+    if helps:
+        assert selection.misled is None
+        return
+    assert selection.misled.window == 9
+    assert selection.misled.mean_loss > 1.5 * selection.misled.pixel_loss
+    assert told["attention_not_trained"] == asdict(selection.misled)
+    assert selection.misled.line() in " ".join(page.split())
+    assert selection.misled.line() in monitor.lines
 
 
 def test_a_window_is_tried_by_regressions_on_the_bands() -> None:
