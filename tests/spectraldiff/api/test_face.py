@@ -68,7 +68,7 @@ def test_progress_is_told(notebook):
     assert stages[0] == "Raw bands"
     assert stages[-1] == "Whole-scene map"
     assert all(done <= total for _, done, total in notebook["calls"])
-    last = [call for call in notebook["calls"] if call[0] == "SpectralViT on raw bands"][-1]
+    last = [call for call in notebook["calls"] if call[0] == "Linear members"][-1]
     assert last[1] == last[2] > 0
 
 

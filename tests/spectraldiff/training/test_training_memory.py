@@ -21,7 +21,7 @@ from spectraldiff.training.monitor import Monitor
 from spectraldiff.training.request import Request
 
 scene, labels, run = sys.argv[1:]
-network = {"most_positions": 6, "stem_channels": 4, "channels": (6, 8, 8)}
+network = {"most_positions": 8, "stem_channels": 4, "channels": (6, 8, 8)}
 preset = replaced(FAST, diffusion={"network": network, "steps": 3, "loop": {"batch": 4}},
     components={"most": 10, "bands": 4},
     classifier={"network": {"width": 16, "heads": 2, "mlp": 24}, "epochs": 1, "linear": FAST.classifier.linear[:2]},
