@@ -271,19 +271,16 @@ def draw(
     """Draw OA against microseconds a pixel, one panel a case."""
     figure, axes = plt.subplots(1, len(found), figsize=(4 * len(found), 4.2), layout="constrained", squeeze=False)
     for panel, (title, results) in zip(axes[0], found.items(), strict=True):
-        for name, (right, up) in zip(options.rungs, cycle(((1, 1), (1, -1), (-1, 1), (-1, -1)))):
+        for at, (name, marker) in enumerate(zip(options.rungs, cycle("osD^v<>P"))):
             oa = figures(results, name)["oa"]
             error = oa.std(ddof=1) / len(oa) ** 0.5 if len(oa) > 1 else 0
-            panel.errorbar(micro[name], oa.mean(), error, fmt="o", color="tab:red" if name == PRODUCT else "tab:blue")
-            panel.annotate(
-                name, (micro[name], oa.mean()), (6 * right, 8 * up), textcoords="offset points", fontsize=8,
-                ha="left" if right > 0 else "right", va="center",
-            )  # fmt: skip
+            panel.errorbar(micro[name], oa.mean(), error, fmt=marker, color=f"C{at}", label=name)
         simple = max(float(figures(results, name)["oa"].mean()) for name in SIMPLE)
         panel.axhline(simple, color="0.6", linestyle="--", label="best simple method")
         panel.set(xlim=(0, 1.3 * max(micro[name] for name in options.rungs)), xlabel="microseconds a pixel, one thread")
         panel.set(ylabel="OA, %", title=title)
-        panel.legend(loc="best", fontsize=8)
+    names = axes[0, 0].get_legend_handles_labels()  # the same in all panels
+    figure.legend(*names, loc="outside lower center", ncols=len(options.rungs) + 1, fontsize=9)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
