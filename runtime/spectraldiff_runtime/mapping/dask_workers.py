@@ -63,7 +63,10 @@ def local_workers(dask: Any, workers: int, threads: int) -> Iterator[Any]:
     with ExitStack() as stack:
         stack.enter_context(_environment(threads))
         with interrupts_deferred(), _sigint_blocked():
-            settings = {"temporary-directory": stack.enter_context(_scratch()), **PAGES}
+            folder = stack.enter_context(_scratch())
+            # Dask writes a worker's key to a temporary folder while it starts; a worker that is killed then leaves it.
+            os.environ["TMPDIR"] = folder
+            settings = {"temporary-directory": folder, **PAGES}
             # Until the end: a worker that is started in the place of a dead one takes the settings of that moment.
             stack.enter_context(import_module("dask").config.set(settings))
             cluster = _start(dask, workers)

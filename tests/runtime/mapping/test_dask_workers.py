@@ -61,6 +61,10 @@ def threads_of_openmp(_: int) -> str:
     return os.environ["OMP_NUM_THREADS"]
 
 
+def temporary_folder(_: int) -> str:
+    return tempfile.gettempdir()
+
+
 @pytest.fixture(scope="module")
 def local() -> Iterator[WindowCluster]:
     others = listening()  # of servers that earlier tests started in this process
@@ -212,6 +216,9 @@ def test_leaving_ends_what_was_started_and_nothing_stays(tmp_path, monkeypatch):
     environment, levels = dict(os.environ), [logging.getLogger(name).level for name in LOGGERS]
     with WindowCluster(ClusterOptions(workers=1, threads=3)) as started:
         assert next(started.run(threads_of_openmp, [1])) == (1, "3")
+        # A worker that is killed while it starts leaves the folder in which Dask gives it its key.
+        ((_, folder),) = started.run(temporary_folder, [1])
+        assert Path(folder).parent == tmp_path
         assert [item for item, _ in started.run(square, range(20))] == list(range(20))  # one worker: in order
         (worker,) = pids(started)
         assert list(tmp_path.iterdir()) != []
