@@ -32,6 +32,7 @@ PRESETS = [
     ("network", "depth", 10**9), ("network", "width", 10**9), ("network", "width", 2.0), ("network", "heads", 0),
     ("network", "mlp", 10**9), ("network", "fovea", [1]), ("unet", "channels", [10**9, 1, 1]), ("unet", "channels", []),
     ("unet", "stem_channels", None), ("unet", "first_kernel", [3, 1]), ("unet", "positions", "a"),
+    ("unet", "most_positions", 0), ("unet", "most_positions", -3), ("unet", "most_positions", "8"),
     ("smoothing", "iterations", {}), ("features", "source", 1), ("features", "concat_bands", 1),
 ]  # fmt: skip
 
