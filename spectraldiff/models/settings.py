@@ -138,13 +138,11 @@ class DenoiserSettings:
     Attributes
     ----------
     positions
-        Spectral positions wanted after the first convolution, whose stride is the nearest to that number of bands: the
-        rule of earlier runs. None: stride 1.
+        Of earlier runs: spectral positions wanted after the first convolution, by the nearest stride. None: stride 1.
     stem_channels, stem_width, channels, first_kernel, second_kernel, resample_kernel
         See `spectraldiff.models.unet.UNetConfig`.
     most_positions
-        In place of `positions`: as many at most, by the smallest stride that gives no more. The blocks pad positions to
-        a multiple of 2 to the power of their number, so such a multiple is used in full.
+        In place of `positions`: as many at most, by the smallest stride. The blocks pad them to a multiple of 2^blocks.
     """
 
     positions: int | None
