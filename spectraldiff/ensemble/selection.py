@@ -2,9 +2,9 @@
 
 Each candidate says what it makes of pixels that were held out of it, fold by fold. The linear members are weighed
 against each other first, then all of them together against the attention members, whose copies cost more and are
-trained on fewer folds. Where windows as wide as theirs mislead, there are no attention members. Where pixels are few,
-the weights stay near those of a prior that knows the held-out losses alone; where they are many, the likelier members
-count. Members that make up next to nothing of the scores leave the model, and so do those that look farther than all
+trained on fewer folds. There are none where windows as wide as theirs mislead, or where what is mapped is elsewhere than
+the training; the features leave there, too, if they lower the held-out loss by little. Where pixels are few, the weights
+stay near those of a prior that knows the held-out losses alone; where they are many, the likelier members count. Members that make up next to nothing of the scores leave the model, and so do those that look farther than all
 others, or read a kernel's features, and make up little.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectraldiff.ensemble.context_inputs import ContextInputs
+from spectraldiff.ensemble.feature_trial import FeatureTrial
 from spectraldiff.ensemble.held_out_loss import Scores, fit_temperature, pixel_losses
 from spectraldiff.ensemble.linear_fit import Labelled, LinearFit, fit_lda, fit_logistic
 from spectraldiff.ensemble.merge import context_of, map_name, merge, merge_kernels
@@ -32,6 +33,7 @@ AMONG_LINEAR, WITH_ATTENTION = -1.0, -3.0
 LEAST_LOSS = 0.01
 MOST_ATTENTION = 0.25  # weight of the attention members: held-out pixels whose neighbours train flatter wide windows
 NAMED = 3  # members that a summary names
+DISJOINT = "Attention members were not trained: they gain nothing where the test pixels are elsewhere than the training pixels."
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,12 @@ class Selection:
         Training pixels that linear members were fitted to, and all training pixels; None where it was all of them.
     kernel
         As `linear`, those that read a kernel's features.
+    disjoint
+        Whether attention members were not trained because what is mapped is elsewhere than the training pixels.
     misled
-        Why attention members were not trained; None where they were, or the preset has none.
+        Why attention members were not trained; None where they were, or where `disjoint`.
+    unread
+        Why no member reads the features; None where some may, or where there are none.
     """
 
     members: tuple[Candidate, ...]
@@ -128,15 +134,24 @@ class Selection:
     pixels: int
     sampled: tuple[int, int] | None = None
     kernel: KernelMembers | None = None
+    disjoint: bool = False
     misled: WindowTrial | None = None
+    unread: FeatureTrial | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values."""
         members = [{"title": m.title, "loss": round(m.loss, 4), "share": round(m.share, 4)} for m in self.members]
-        found = {"members": members, "held_out": self.units, "folds": self.folds, "pixels": self.pixels}
+        found: dict[str, object] = {"members": members, "held_out": self.units}
+        found |= {"folds": self.folds, "pixels": self.pixels}
         if self.sampled is not None:
             found["linear_members_fitted_to"] = self.sampled[0]
-        return found if self.misled is None else {**found, "attention_not_trained": asdict(self.misled)}
+        if self.disjoint:
+            found["attention_not_trained"] = {"spatially_disjoint": True}
+        if self.misled is not None:
+            found["attention_not_trained"] = asdict(self.misled)
+        if self.unread is not None:
+            found["features_not_read"] = asdict(self.unread)
+        return found
 
     @property
     def kept(self) -> tuple[Candidate, ...]:
@@ -149,6 +164,11 @@ class Selection:
         more = ["..."] if len(self.kept) > NAMED else []
         return f"Ensemble: {len(self.kept)} of {len(self.members)} candidates; {'; '.join(named + more)}"
 
+    def left_out(self) -> list[str]:
+        """Return why kinds of members are not in the model, one sentence each."""
+        found = [DISJOINT] if self.disjoint else []
+        return found + [trial.line() for trial in (self.misled, self.unread) if trial is not None]
+
     def lines(self) -> list[str]:
         """Return what was chosen and why, one sentence each."""
         best = min(self.members, key=lambda member: member.loss)
@@ -158,13 +178,12 @@ class Selection:
             f"The weights follow from {self.pixels:,} training pixels, held out as {self.units} in {self.folds} folds.",
             f"The best single candidate there is {best.title} (held-out loss {best.loss:.3f}).",
         ]
-        if self.misled is not None:
-            found.append(self.misled.line())
+        found += self.left_out()
         if self.sampled is not None:
             few, many = self.sampled
             found.append(
-                f"Linear members were fitted to {few:,} of the {many:,} training pixels, evenly many of each class's; "
-                "attention members to all."
+                f"Linear members were fitted to {few:,} of the {many:,} training pixels, evenly many of each class's"
+                + ("; attention members to all." if ATTENTION in {one.title for one in self.members} else ".")
             )
         return found
 

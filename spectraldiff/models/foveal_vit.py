@@ -11,6 +11,7 @@ is right more often than one of them (Lakshminarayanan et al. 2017), and one lin
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -199,17 +200,12 @@ class MemberLinear(nn.Module):
         """Apply one of the maps: (..., inputs) to (..., outputs)."""
         return F.linear(x, self.weight[member], self.bias[member])
 
-    def joined(self) -> tuple[Tensor, Tensor]:
-        """Return weight (M outputs, M inputs) and bias (M outputs,) of the one linear map that does the same."""
-        return torch.block_diag(*self.weight), self.bias.flatten()  # type: ignore[no-untyped-call]
 
-
-def normed(x: Tensor, members: int | None = None) -> Tensor:
-    """Give each member's vector mean 0 and variance 1, (..., M, C); `members` cuts (..., M C) first.
+def normed(x: Tensor) -> Tensor:
+    """Give each member's vector mean 0 and variance 1, (..., C).
 
     There is no gain and no offset: a linear map follows, which has them.
     """
-    x = x if members is None else x.unflatten(-1, (members, -1))  # type: ignore[no-untyped-call]
     return F.layer_norm(x, x.shape[-1:])
 
 
@@ -241,15 +237,11 @@ class FovealSlide(nn.Module):
         super().__init__()
         config = vit.config
         self.members, self.each = len(config.members), config.width // config.heads
-        self.ask, self.value, self.out = (_linear(*layer.joined()) for layer in (vit.ask, vit.value, vit.out))
-        self.mlp = _joined(vit.mlp)
-        self.head = _joined(vit.head)
-        last = vit.head[-1]
-        assert isinstance(last, MemberLinear)
-        # The mean of the members' scores is one more linear map, and joins the last.
-        mean = torch.cat(list(last.weight), 1) / self.members, last.bias.mean(0)
-        self.head[-1] = _linear(*mean)
-        self.register_buffer("cls", vit.cls.flatten())
+        self.ask, self.value, self.out, self.mlp, self.head = (
+            nn.ModuleList(_member(layer, number) for number in range(self.members))
+            for layer in (vit.ask, vit.value, vit.out, vit.mlp, vit.head)
+        )
+        self.register_buffer("cls", vit.cls)
         margin = config.radius - _fovea(config) // 2
         self.inner = slice(margin, -margin or None)
         centre = vit.position_index[self.inner, self.inner].contiguous()
@@ -260,9 +252,9 @@ class FovealSlide(nn.Module):
             self.register_buffer(name, kernel)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self._normed(tokens.permute(0, 2, 3, 1))  # (N, H, W, M C)
-        weights = clamped(self.ask(x)).exp().permute(0, 3, 1, 2)  # (N, M heads, H, W)
-        values = self.value(x).permute(0, 3, 1, 2)  # (N, M C, H, W)
+        each = [normed(x) for x in self._by_member(tokens)]
+        weights = clamped(_joined(self.ask, each)).exp()  # (N, M heads, H, W)
+        values = _joined(self.value, each)  # (N, M C, H, W)
         values, width = values * weights.repeat_interleave(self.each, 1), values.shape[1]
         near, near_weights = (y[..., self.inner, self.inner] for y in (values, weights))
         cells, cell_weights = (F.avg_pool2d(y, CELL, 1) * CELL**2 for y in (values, weights))
@@ -271,13 +263,33 @@ class FovealSlide(nn.Module):
         sums = F.conv2d(near_weights, self.near_scores)  # (N, M (C + heads), H', W')
         sums = sums + F.conv2d(cell_weights, self.far_scores, dilation=CELL)
         read = (read + sums[:, :width]) / sums[:, width:].repeat_interleave(self.each, 1)
-        y = self.cls + self.out(read.permute(0, 2, 3, 1))
-        y = y + self.mlp(self._normed(y))
-        return self.head(self._normed(y))  # type: ignore[no-any-return]
+        layers = zip(self._by_member(read), self.cls, self.out, self.mlp, self.head, strict=True)
+        return sum(_scores(*one) for one in layers) / self.members  # type: ignore[return-value]
 
-    def _normed(self, x: Tensor) -> Tensor:
-        """Normalise each member's part of (N, H, W, M C)."""
-        return normed(x, self.members).flatten(-2)
+    def _by_member(self, x: Tensor) -> list[Tensor]:
+        """Cut (N, M C, H, W) into M of (N, H, W, C)."""
+        return [one.permute(0, 2, 3, 1) for one in x.chunk(self.members, 1)]
+
+
+def _scores(x: Tensor, cls: Tensor, out: nn.Module, mlp: nn.Module, head: nn.Module) -> Tensor:
+    """Map what a member's class token reads, (..., C), to its class scores, (..., K)."""
+    y = cls + out(x)
+    y = y + mlp(normed(y))
+    return head(normed(y))  # type: ignore[no-any-return]
+
+
+def _joined(layers: nn.ModuleList, each: Sequence[Tensor]) -> Tensor:
+    """Apply a layer of each member to its own (N, H, W, C), and put the results side by side, (N, M C', H, W)."""
+    return torch.cat([layer(x).permute(0, 3, 1, 2) for layer, x in zip(layers, each, strict=True)], 1)
+
+
+def _member(layer: nn.Module, member: int) -> nn.Module:
+    """Return one member's own part of some layers."""
+    if isinstance(layer, MemberLinear):
+        return _linear(layer.weight[member], layer.bias[member])
+    if isinstance(layer, nn.Sequential):
+        return nn.Sequential(*(_member(one, member) for one in layer))
+    return layer
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
@@ -285,12 +297,6 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0])
     layer.weight, layer.bias = nn.Parameter(weight.detach().clone()), nn.Parameter(bias.detach().clone())
     return layer
-
-
-def _joined(layers: nn.Module) -> nn.Sequential:
-    """Return the same layers with each `MemberLinear` as one linear map."""
-    assert isinstance(layers, nn.Sequential)
-    return nn.Sequential(*(_linear(*one.joined()) if isinstance(one, MemberLinear) else one for one in layers))
 
 
 def _fovea(config: ViTConfig) -> int:

@@ -22,13 +22,15 @@ from spectraldiff.ensemble.context_inputs import (
     kernel_map,
     padded_valid,
 )
+from spectraldiff.ensemble.feature_trial import FeatureTrial, needs_features
 from spectraldiff.ensemble.folds import PIXELS, Folds, folds_like, folds_of_groups
-from spectraldiff.ensemble.held_out_loss import log_priors
+from spectraldiff.ensemble.held_out_loss import log_priors, pixel_losses
 from spectraldiff.ensemble.linear_fit import Labelled, LinearFit
 from spectraldiff.ensemble.merge import context_of, map_name
 from spectraldiff.ensemble.outside import OutsideFit, fit_outside
 from spectraldiff.ensemble.selection import (
     AttentionScores,
+    Candidate,
     Selection,
     choose,
     cross_fitted,
@@ -46,6 +48,8 @@ from spectraldiff.models.settings import LinearMember, widest_window
 from spectraldiff.splits.hold_out import PLENTY, groups_of
 from spectraldiff.splits.split import BY_POLYGON
 from spectraldiff.training.fit_classifier import ClassifierFit, Fitted, TrainingSet
+
+Fits = list[tuple[LinearMember, LinearFit]]
 
 MOST_PIXELS = 10_000  # training pixels that linear members are fitted to
 TARGETS = 5_000  # pixels to be mapped whose distances folds are made for
@@ -91,13 +95,17 @@ class EnsembleFit:
         """Fit, weigh and put together."""
         inputs, labelled = self._inputs(), self._labelled()
         fits = self._linear(inputs, labelled)
-        trial = WindowTrial.of(fits, self._widest)
-        misled = trial if trial is not None and trial.misleads else None
-        attention = self._attention() if misled is None else None
-        selection = choose(fits, inputs, labelled, attention, self._independent(), self.folds.units)
-        if misled is not None:
-            self.parent.monitor.message(misled.line())
-            selection = replace(selection, misled=misled)
+        disjoint, misled = self.parent.data.disjoint, None if self.parent.data.disjoint else self._misled(fits)
+        attention = None if disjoint or misled else self._attention()
+        unread = self._unread(fits, labelled) if attention is None else None
+        used = fits if unread is None else _on_bands(fits)
+        selection = choose(used, inputs, labelled, attention, self._independent(), self.folds.units)
+        selection = replace(selection, disjoint=disjoint, misled=misled, unread=unread)
+        if unread is not None:
+            left = [Candidate(member.title, fit.loss, 0.0) for member, fit in fits if needs_features(member)]
+            selection = replace(selection, members=(*selection.members, *left))
+        for line in selection.left_out():
+            self.parent.monitor.message(line)
         if len(self.chosen) < len(self.labels):
             selection = replace(selection, sampled=(len(self.chosen), len(self.labels)))
         model = self._model(selection, inputs)
@@ -107,9 +115,27 @@ class EnsembleFit:
         held_out = None
         if self.parent.data.folded:
             held_out = np.full((len(self.labels), self.classes), np.nan)
-            scores = cross_fitted(fits, labelled, attention, self._independent())
+            scores = cross_fitted(used, labelled, attention, self._independent())
             held_out[self.chosen] = scores + self.parent.data.prior.logs(self.labels, self.classes)
         return Fitted(model, Temperature(selection.temperature, selection.pixels), selection, held_out, outside)
+
+    def _misled(self, fits: Fits) -> WindowTrial | None:
+        """Return the trial of windows as wide as the attention members', where they mislead."""
+        trial = WindowTrial.of(fits, self._widest)
+        return trial if trial is not None and trial.misleads else None
+
+    def _unread(self, fits: Fits, labelled: Labelled) -> FeatureTrial | None:
+        """Return the trial of the features, where they do not pay."""
+        without = _on_bands(fits)
+        if self.training_set.denoiser is None or not without or len(without) == len(fits):
+            return None
+        losses = []
+        for some in (fits, without):
+            scores = cross_fitted(some, labelled, None, self._independent())
+            known = ~np.isnan(scores).any(1)
+            losses.append(float(pixel_losses((scores + labelled.priors())[known], labelled.labels[known]).mean()))
+        trial = FeatureTrial(*losses)
+        return None if trial.pays else trial
 
     def _outside(
         self, model: Classifier, selection: Selection, inputs: ContextInputs, labelled: Labelled
@@ -206,7 +232,7 @@ class EnsembleFit:
             found.setdefault((member.method, source, context, member.noise, member.gamma), member)
         return list(found.values())
 
-    def _linear(self, inputs: ContextInputs, labelled: Labelled) -> list[tuple[LinearMember, LinearFit]]:
+    def _linear(self, inputs: ContextInputs, labelled: Labelled) -> Fits:
         candidates, monitor = self._candidates(), self.parent.monitor
         monitor.stage("Linear members", "members")
         started, fits = time.perf_counter(), []
@@ -274,3 +300,7 @@ class EnsembleFit:
         pca = PCA(torch.zeros(bands), weight.float(), float("nan"))
         preset = self.training_set.preset.changed(features="raw")
         return Classifier(preset, data.normaliser, data.fill, None, pca, ensemble)
+
+
+def _on_bands(fits: Fits) -> Fits:
+    return [(member, fit) for member, fit in fits if not needs_features(member)]

@@ -10,6 +10,8 @@ import torch
 
 from spectraldiff.cli.train_output import summarise
 from spectraldiff.data.scene import LabelledScene
+from spectraldiff.ensemble import feature_trial
+from spectraldiff.ensemble.feature_trial import FeatureTrial
 from spectraldiff.ensemble.folds import Folds
 from spectraldiff.ensemble.linear_fit import LinearFit
 from spectraldiff.ensemble.selection import ATTENTION, Selection
@@ -147,6 +149,54 @@ def test_a_window_is_tried_by_regressions_on_the_bands() -> None:
     assert not WindowTrial.of(bands, 3).misleads
     assert WindowTrial.of(bands, 15) is None
     assert WindowTrial.of(others, 9) is None
+
+
+def by_polygon(scene: LabelledScene) -> tuple[LabelledScene, Split]:
+    """Return the scene with polygons of 8 x 8 pixels, and a split of which each polygon trains or tests."""
+    rows, columns = np.mgrid[: scene.labels.shape[0], : scene.labels.shape[1]] // 8
+    groups = (1 + rows * (columns.max() + 1) + columns).astype(np.int32)
+    scene = replace(scene, groups=groups)
+    return scene, make_split(scene.labels, "fraction:0.5", 0, geometry=Geometry(groups=[groups]))
+
+
+@pytest.mark.parametrize("least", [2.0, -9.0], ids=["too little", "enough"])
+def test_on_other_ground_there_are_no_attention_members_and_features_only_where_they_pay(
+    least: float, tiny_preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The terminal, the report and the metrics say what is not in the model, and why."""
+    monkeypatch.setattr(feature_trial, "LEAST_GAIN", least)
+    linear = (*CANDIDATES, LinearMember("lda", "features"))
+    preset = replaced(tiny_preset.changed(diffusion_steps=1, epochs=1), classifier={"linear": linear})
+    scene, split = by_polygon(salt_and_pepper())
+    assert split.spatially_disjoint
+    run, monitor = create_run(tmp_path / "run"), Told()
+    result = Training(run, scene, split, preset, 0, Compute(), monitor).finish()
+    selection, pays = result.selection, least < 0
+    page, told = (run.path / "report.html").read_text("utf-8"), run.read_json("metrics.json")["ensemble"]
+    assert selection.disjoint
+    assert not any(stage.startswith("Calibration") for stage in monitor.stages)
+    assert told["attention_not_trained"] == {"spatially_disjoint": True}
+    assert (selection.unread is None) == pays == ("features_not_read" not in told)
+    assert len(selection.left_out()) == 2 - pays
+    for line in selection.left_out():
+        assert line in monitor.lines
+        assert line in " ".join(page.split())
+    assert len(selection.members) == len(linear)  # those that were left out are listed, with no share
+    model, _ = load_model(run)
+    np.testing.assert_array_equal(model.predict(scene)[0], result.found.maps[0].predicted)
+    if pays:
+        return
+    assert told["features_not_read"] == asdict(selection.unread)
+    assert share_of(selection, "features", "smoothing") == 0
+    assert model.extractor.denoiser is None
+    loss = min(member.loss for member in selection.members)  # that of the best single member
+    assert 0.5 * loss < selection.unread.bands_loss < 1.5 * loss
+
+
+def test_features_pay_where_they_lower_the_held_out_loss_by_two_percent() -> None:
+    assert FeatureTrial(0.979, 1.0).pays
+    assert not FeatureTrial(0.99, 1.0).pays
+    assert not FeatureTrial(1.5, 1.0).pays
 
 
 def test_of_many_training_pixels_linear_members_read_some_and_the_report_says_so(
