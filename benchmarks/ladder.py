@@ -82,22 +82,28 @@ class Rung:
     preset: Preset
 
 
-def _denoiser(steps: int = FAST.diffusion.steps, **network: Any) -> Preset:
-    return replaced(FAST, diffusion={"network": network, "steps": steps})
+def _denoiser(steps: int = FAST.diffusion.steps, layer: int = FAST.features.layer, **network: Any) -> Preset:
+    return replaced(FAST, diffusion={"network": network, "steps": steps}, features={"layer": layer})
 
 
-# 25 positions were wanted, which the blocks pad to 32.
-_BEFORE: Mapping[str, Any] = {"positions": 25, "most_positions": None}
-_WIDE = (32, 48, 64)
-_TWO = (*FAST.classifier.members[:2], *FAST.classifier.members[3:])
+_NARROW, _WIDE = (16, 32, 32), (32, 48, 64)
 RUNGS: Mapping[str, Rung] = {
-    PRODUCT: Rung("the default: 24 positions, channels 16, 32, 32, 5,000 steps", FAST),
-    "before": Rung("the default before: 32 positions, 4,000 steps", _denoiser(4000, **_BEFORE)),
-    "wide": Rung("the one before that: channels 32, 48, 64, 2,000 steps", _denoiser(2000, **_BEFORE, channels=_WIDE)),
+    PRODUCT: Rung("the default: 8 positions, channels 16, 32, 10,000 steps", FAST),
+    "before": Rung(
+        "the default before: 24 positions, channels 16, 32, 32, 5,000 steps",
+        _denoiser(5000, 2, most_positions=24, channels=_NARROW),
+    ),
+    "wide": Rung(
+        "an earlier default: 32 positions, channels 32, 48, 64, 2,000 steps",
+        _denoiser(2000, 2, positions=25, most_positions=None, channels=_WIDE),
+    ),
     "short": Rung("2,000 steps", _denoiser(2000)),
-    "coarse": Rung("16 positions, 6,000 steps", _denoiser(6000, most_positions=16)),
+    "middle": Rung("12 positions, 8,000 steps", _denoiser(8000, most_positions=12)),
+    "fine": Rung("16 positions, 7,000 steps", _denoiser(7000, most_positions=16)),
     "tap0": Rung("the default's denoiser, first tap", replaced(FAST, features={"layer": 0})),
-    "two": Rung("two attention members, not three", replaced(FAST, classifier={"members": _TWO})),
+    "two": Rung(
+        "two attention members, not three", replaced(FAST, classifier={"members": FAST.classifier.members[:2]})
+    ),
     "raw": Rung("no features: raw bands", FAST.changed(features="raw")),
 }
 

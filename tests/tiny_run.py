@@ -84,7 +84,7 @@ def tiny_files(tiny_scene: LabelledScene, once: Once) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def tiny_preset() -> Preset:
     """The default preset's recipe with networks and steps cut down to seconds."""
-    network = {"most_positions": 8, "stem_channels": 4, "channels": (6, 8, 8)}
+    network = {"most_positions": 8, "stem_channels": 4, "channels": (6, 8)}
     return replaced(
         FAST,
         diffusion={"network": network, "steps": 25, "loop": {"batch": 4}},

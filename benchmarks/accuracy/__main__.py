@@ -83,7 +83,7 @@ def _compare(options: argparse.Namespace) -> list[Report]:
     if options.threads:
         torch.set_num_threads(options.threads)
     preset, compute = preset_named(options.preset), choose_compute(options.device)
-    names = wanted_names(options.methods, options.ablation, options.grid)
+    names = wanted_names(options.methods, options.ablation, options.grid, preset)
     bands = registry.describe(options.dataset).bands
     methods = [method_named(name, preset, bands) for name in names]
     splits = list(dict.fromkeys(options.split))

@@ -101,9 +101,13 @@ def grid_cells() -> dict[str, tuple[int, int]]:
     return {f"layer{layer}-t{t}": (layer, t) for layer in GRID_LAYERS for t in GRID_TIMESTEPS}
 
 
-def wanted_names(methods: Sequence[str] | None, ablation: bool, grid: bool) -> list[str]:
-    """Return the names of all methods that the options request, each once; all ten by default."""
+def wanted_names(methods: Sequence[str] | None, ablation: bool, grid: bool, preset: Preset) -> list[str]:
+    """Return the names of all methods that the options request, each once; all ten by default.
+
+    Of the grid's cells, those whose layer the preset's denoiser has.
+    """
+    layers = len(preset.diffusion.network.channels)
     names = list(TITLES) if methods is None and not (ablation or grid) else list(methods or ())
     names += list(ABLATION) if ablation else []
-    names += list(grid_cells()) if grid else []
+    names += [name for name, (layer, _) in grid_cells().items() if layer < layers] if grid else []
     return list(dict.fromkeys(names))

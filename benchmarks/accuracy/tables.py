@@ -96,7 +96,10 @@ def grid(report: Report) -> Table:
     for t in GRID_TIMESTEPS:
         table.add_column(f"t = {t}", justify="right")
     names = {place: name for name, place in grid_cells().items()}
+    done = {result.method for result in report.results}
     for layer in GRID_LAYERS:
+        if done.isdisjoint(names[layer, t] for t in GRID_TIMESTEPS):
+            continue  # a layer that the preset's denoiser has not
         cells = (report.values(names[layer, t], "oa") for t in GRID_TIMESTEPS)
         table.add_row(str(layer), *map(spread, cells))
     return table

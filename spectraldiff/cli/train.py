@@ -207,7 +207,9 @@ def train(
         typer.Option(help="Take the denoiser of this run of the same scene: it needs no labels.", show_default=False),
     ] = None,
     timestep: Annotated[int | None, typer.Option(help="Diffusion step of the features.", show_default=False)] = None,
-    layer: Annotated[int | None, typer.Option(help="Layer index of the features, 0 to 2.", show_default=False)] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="Layer index of the features, 0 or 1 (--preset paper: to 2).", show_default=False)
+    ] = None,
     components: Annotated[int | None, typer.Option(min=1, help="Principal components.", show_default=False)] = None,
     diffusion_steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps of the denoiser.", show_default=False)

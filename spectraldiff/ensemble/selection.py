@@ -2,10 +2,11 @@
 
 Each candidate says what it makes of pixels that were held out of it, fold by fold. The linear members are weighed
 against each other first, then all of them together against the attention members, whose copies cost more and are
-trained on fewer folds. There are none where windows as wide as theirs mislead, or where what is mapped is elsewhere than
-the training; the features leave there, too, if they lower the held-out loss by little. Where pixels are few, the weights
-stay near those of a prior that knows the held-out losses alone; where they are many, the likelier members count. Members that make up next to nothing of the scores leave the model, and so do those that look farther than all
-others, or read a kernel's features, and make up little.
+trained on fewer folds. There are no attention members where windows as wide as theirs mislead, or where what is mapped
+is elsewhere than the training; there the features leave, too, if they lower the held-out loss by little. Where pixels
+are few, the weights stay near those of a prior that knows the held-out losses alone; where they are many, the likelier
+members count. Members that make up next to nothing of the scores leave the model, and so do those that look farther
+than all others, or read a kernel's features, and make up little.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,9 @@ AMONG_LINEAR, WITH_ATTENTION = -1.0, -3.0
 LEAST_LOSS = 0.01
 MOST_ATTENTION = 0.25  # weight of the attention members: held-out pixels whose neighbours train flatter wide windows
 NAMED = 3  # members that a summary names
-DISJOINT = "Attention members were not trained: they gain nothing where the test pixels are elsewhere than the training pixels."
+DISJOINT = (
+    "Attention members were not trained: they gain nothing where test pixels are elsewhere than the training pixels."
+)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def refusals(tmp_path, tiny_files, scene):
         "bands that are not there": ([*base, "--bands", "5-40"], 1, "12 bands"),
         "bad nodata": ([*base, "--nodata", "some"], 2, "--nodata"),
         "bad timestep": ([*base, "--timestep", "900"], 2, "1 to 500"),
-        "bad layer": ([*base, "--layer", "3"], 2, "0 to 2"),
+        "bad layer": ([*base, "--layer", "2"], 2, "0 to 1"),
         "too few pixels": (["train", scene_file, "--labels", lone, "--split", "per-class:5"], 1, "per-class:5 wants"),
         "labels of another size": (["train", scene_file, "--labels", str(small)], 1, "25 rows x 31 columns"),
         "one class only": (["train", scene_file, "--labels", str(one)], 1, "one class only"),

@@ -8,7 +8,7 @@ import pytest
 
 from spectraldiff.data.scene import LabelledScene
 from spectraldiff.models.presets import FAST, PAPER
-from spectraldiff.models.settings import replaced
+from spectraldiff.models.settings import Member, replaced
 from spectraldiff.splits.hold_out import groups_of
 from spectraldiff.training.compute import Compute
 from spectraldiff.training.request import Request
@@ -64,11 +64,12 @@ def test_a_training_on_a_spatially_disjoint_split_takes_as_many_components_as_gr
     assert model.pca_components.shape[0] == len(np.unique(groups_of((tiny_scene,), (split,))))
 
 
-def test_spatially_disjoint_splits_have_members_that_read_bands_alone(
+def test_spatially_disjoint_splits_may_have_attention_members_that_read_bands_alone(
     tiny_request: Request, tiny_scene: LabelledScene, tmp_path: Path
 ) -> None:
     """They are part of the model in the run folder."""
-    preset = tiny_request.preset.changed(diffusion_steps=1, epochs=1)
+    members = (*tiny_request.preset.classifier.members, Member(9, "bands", disjoint_only=True))
+    preset = replaced(tiny_request.preset.changed(diffusion_steps=1, epochs=1), classifier={"members": members})
     request = replace(tiny_request, preset=preset, split="disjoint")
     run = create_run(tmp_path / "run")
     training = Training(run, tiny_scene, request.make_split(tiny_scene), preset, 0, Compute())
@@ -76,7 +77,7 @@ def test_spatially_disjoint_splits_have_members_that_read_bands_alone(
     model, _ = load_model(run)
     shape = model.vit.config
     assert shape.members == preset.classifier.members
-    assert [member.source for member in shape.members] == ["features"] * 3 + ["bands"] * 2
+    assert [member.source for member in shape.members] == ["features"] * 3 + ["bands"]
     assert 0 < shape.band_components <= preset.components.bands
     bands = len(model.fill)
     assert not model.pca_components[-shape.band_components :, :-bands].any()

@@ -28,9 +28,16 @@ EARLIER = Path(__file__).parent / "data" / "before_nested_presets"
 
 def test_the_presets_of_then_are_read() -> None:
     found = json.loads((EARLIER / "presets.json").read_text())
-    # The denoiser was wide, and there were no linear members.
+    # The denoiser was wide, there were no linear members, and some of the attention members read bands alone.
     network = {"channels": (32, 48, 64), "positions": 25, "most_positions": None}
-    fast = replaced(FAST, diffusion={"network": network, "steps": 2000}, classifier={"linear": ()})
+    windows = (15, "features"), (9, "features"), (15, "features"), (9, "bands"), (15, "bands")
+    members = tuple(Member(window, source, disjoint_only=source == "bands") for window, source in windows)
+    fast = replaced(
+        FAST,
+        diffusion={"network": network, "steps": 2000},
+        features={"layer": 2},
+        classifier={"linear": (), "members": members},
+    )
     assert [Preset.from_json(found[name]) for name in ("fast", "paper")] == [fast, PAPER]
 
 

@@ -353,8 +353,8 @@ def test_a_limit_to_the_steps_ends_the_training(
     [
         ({"timestep": 0}, "1 to 500"),
         ({"timestep": 501}, "1 to 500"),
-        ({"layer": 3}, "0 to 2"),
-        ({"layer": -1}, "0 to 2"),
+        ({"layer": 2}, "0 to 1"),
+        ({"layer": -1}, "0 to 1"),
     ],
 )
 def test_impossible_preset_is_refused(change: dict[str, int], message: str) -> None:
