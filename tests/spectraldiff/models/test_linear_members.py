@@ -1,10 +1,11 @@
 """Linear members: filtered scores are the scores of filtered features, and one chain of smoothing serves all."""
 
+import numpy as np
 import pytest
 import torch
 from scipy.ndimage import uniform_filter
 
-from spectraldiff.models.linear_members import LinearMembers, PixelContext, mean_filter
+from spectraldiff.models.linear_members import LinearMembers, Outside, PixelContext, mean_filter
 from spectraldiff.models.padding import cropped
 from spectraldiff.models.score_smoothing import RADIUS, ScorePart, Smoothing, reach
 
@@ -47,3 +48,17 @@ def test_scores_of_several_iterations_are_smoothed_as_each_alone(iterations: tup
         alone = Smoothing(part.iterations)(part.scores, cropped(guides, part.radius))
         wanted += cropped(alone, rim - part.radius - RADIUS * part.iterations)
     torch.testing.assert_close(Smoothing(max(iterations)).combined(parts, guides), wanted)
+
+
+def test_percents_are_the_steps_that_a_distance_exceeds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    outside = Outside(1, 3, 2, 4)
+    steps = torch.rand(100, generator=generator).sort().values
+    steps[8:13], steps[97:] = steps[8], steps[97]  # equal ones, across a ten and at the end
+    outside.steps.copy_(steps)
+    extremes = torch.tensor([torch.inf, -torch.inf])
+    distance = torch.cat([2 * torch.rand(2000, generator=generator) - 0.5, steps, extremes]).view(2, 1, 1, -1)
+    found = outside.percent(distance)
+    assert found.dtype == torch.uint8
+    np.testing.assert_array_equal(found.flatten(), np.searchsorted(steps, distance.flatten(), side="left"))
+    assert (found.min(), found.max()) == (0, 100)
