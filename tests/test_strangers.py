@@ -32,7 +32,7 @@ def trained(kind: Made, preset: Preset) -> Evaluation:
     """Train on a stranger's files into the folder ``run``."""
     kind.scene().write("s.tif", labels="l.tif")
     request = Request(
-        preset.changed(diffusion_steps=6, epochs=6), kind.split, 0, False, scenes=(SceneFiles("s.tif", ("l.tif",)),)
+        preset.changed(diffusion_steps=6, epochs=12), kind.split, 0, False, scenes=(SceneFiles("s.tif", ("l.tif",)),)
     )
     scene = request.load_scene()
     folder, split = create_run(Path("run")), request.make_split(scene)
