@@ -88,7 +88,7 @@ def _denoiser(steps: int = FAST.diffusion.steps, layer: int = FAST.features.laye
 
 _NARROW, _WIDE = (16, 32, 32), (32, 48, 64)
 RUNGS: Mapping[str, Rung] = {
-    PRODUCT: Rung("the default: 8 positions, channels 16, 32, 10,000 steps", FAST),
+    PRODUCT: Rung("the default: 12 positions, channels 16, 32, 8,000 steps", FAST),
     "before": Rung(
         "the default before: 24 positions, channels 16, 32, 32, 5,000 steps",
         _denoiser(5000, 2, most_positions=24, channels=_NARROW),
@@ -98,7 +98,7 @@ RUNGS: Mapping[str, Rung] = {
         _denoiser(2000, 2, positions=25, most_positions=None, channels=_WIDE),
     ),
     "short": Rung("2,000 steps", _denoiser(2000)),
-    "middle": Rung("12 positions, 8,000 steps", _denoiser(8000, most_positions=12)),
+    "coarse": Rung("8 positions, 10,000 steps", _denoiser(10_000, most_positions=8)),
     "fine": Rung("16 positions, 7,000 steps", _denoiser(7000, most_positions=16)),
     "tap0": Rung("the default's denoiser, first tap", replaced(FAST, features={"layer": 0})),
     "two": Rung(

@@ -256,7 +256,7 @@ FAST = replaced(
     diffusion={
         "parameterisation": "residual",
         "network": {
-            "most_positions": 8,
+            "most_positions": 12,
             "stem_width": 1,
             "channels": (16, 32),
             "first_kernel": (3, 1, 1),
@@ -264,7 +264,7 @@ FAST = replaced(
             "resample_kernel": (4, 1, 1),
         },
         "instance": 8,
-        "steps": 10_000,
+        "steps": 8000,
         "loop": LoopSettings(16, 2e-3, "cosine", 0.05, 0.01, 0.99, 0.995, 0),
     },
     features={"timestep": 50, "layer": 1, "concat_bands": True},

@@ -64,13 +64,13 @@ def test_any_number_of_bands(preset: object, bands: int) -> None:
     assert y.shape == (1, bands, 4, 5)
 
 
-@pytest.mark.parametrize(("bands", "stride"), [(5, 1), (8, 1), (9, 2), (103, 13), (144, 18), (200, 25), (224, 28)])
+@pytest.mark.parametrize(("bands", "stride"), [(5, 1), (12, 1), (13, 2), (103, 9), (144, 12), (200, 17), (224, 19)])
 def test_fast_stride_follows_the_bands(bands: int, stride: int) -> None:
     """There are no more positions than the blocks can halve twice: every map would pay for the padding."""
     config = FAST.unet(bands)
     assert config.stem_stride == stride
     assert config.padded_bands >= bands
-    assert config.padded_bands // stride in (4, 8)
+    assert config.padded_bands // stride in (8, 12)
     net = DenoisingUNet(config).eval()
     with torch.no_grad():
         assert net(torch.randn(1, bands, 3, 3), torch.ones(1).long()).shape == (1, bands, 3, 3)
