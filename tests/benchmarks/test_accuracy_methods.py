@@ -235,7 +235,7 @@ def test_a_seed_trains_one_denoiser_for_all_cells(
     problem: Problem, brief: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = counted(monkeypatch)
-    for name in ("spectraldiff", "layer0-t200", "layer2-t10"):
+    for name in ("spectraldiff", "layer0-t200", "layer1-t10"):
         method_named(name, brief, 12).fit(problem, Context(tmp_path))
     titles = [title for title, _ in steps]
     assert Counter(titles) == {"Denoiser": 1, "SpectralViT": 3} | {
