@@ -159,7 +159,8 @@ def leave_attention_out(classifier: Classifier, run: RunFolder, problem: Problem
 def file_of(name: str, folder: Path, problem: Problem) -> Path:
     """Return the file of a rung or of `FILES`, made from a finished run in `folder` if it is not there yet.
 
-    Lower precisions are not refused here, whatever they lose: the table shows it.
+    Lower precisions are not refused here, whatever they lose: the table shows it. A model without a U-Net has nothing to
+    store in 8 bits: its int8 file is the default's own.
     """
     path = folder / f"{name}-seed{problem.seed}.onnx"
     if path.exists():
@@ -174,6 +175,8 @@ def file_of(name: str, folder: Path, problem: Problem) -> Path:
         side = 32 + 2 * card.halo
         tiles = [filled_window(problem.scene, classifier.fill, at, at + side, at, at + side) for at in (0, 32)]
         export_model(classifier, card, torch.stack(tiles), path)
+    elif name == "int8" and load_model(run)[0].extractor.denoiser is None:
+        return file_of(PRODUCT, folder, problem)
     else:
         whole = onnx.load(file_of(PRODUCT, folder, problem))
         lower = lowered(whole, name, load_tensors(run, SAMPLES)["tiles"].numpy())
