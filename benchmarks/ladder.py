@@ -159,8 +159,8 @@ def leave_attention_out(classifier: Classifier, run: RunFolder, problem: Problem
 def file_of(name: str, folder: Path, problem: Problem) -> Path:
     """Return the file of a rung or of `FILES`, made from a finished run in `folder` if it is not there yet.
 
-    Lower precisions are not refused here, whatever they lose: the table shows it. A model without a U-Net has nothing to
-    store in 8 bits: its int8 file is the default's own.
+    Lower precisions are not refused here, whatever they lose: the table shows it. A model without a U-Net has nothing
+    to store in 8 bits: its int8 file is the default's own.
     """
     path = folder / f"{name}-seed{problem.seed}.onnx"
     if path.exists():
