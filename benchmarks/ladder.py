@@ -86,16 +86,15 @@ def _denoiser(steps: int = FAST.diffusion.steps, layer: int = FAST.features.laye
     return replaced(FAST, diffusion={"network": network, "steps": steps}, features={"layer": layer})
 
 
-_NARROW, _WIDE = (16, 32, 32), (32, 48, 64)
 RUNGS: Mapping[str, Rung] = {
     PRODUCT: Rung("the default: 12 positions, channels 16, 32, 8,000 steps", FAST),
     "before": Rung(
         "the default before: 24 positions, channels 16, 32, 32, 5,000 steps",
-        _denoiser(5000, 2, most_positions=24, channels=_NARROW),
+        _denoiser(5000, 2, most_positions=24, channels=(16, 32, 32)),
     ),
     "wide": Rung(
         "an earlier default: 32 positions, channels 32, 48, 64, 2,000 steps",
-        _denoiser(2000, 2, positions=25, most_positions=None, channels=_WIDE),
+        _denoiser(2000, 2, positions=25, most_positions=None, channels=(32, 48, 64)),
     ),
     "short": Rung("2,000 steps", _denoiser(2000)),
     "coarse": Rung("8 positions, 10,000 steps", _denoiser(10_000, most_positions=8)),

@@ -99,7 +99,7 @@ def grid(report: Report) -> Table:
     done = {result.method for result in report.results}
     for layer in GRID_LAYERS:
         if done.isdisjoint(names[layer, t] for t in GRID_TIMESTEPS):
-            continue  # a layer that the preset's denoiser has not
+            continue  # the preset's denoiser does not have this layer
         cells = (report.values(names[layer, t], "oa") for t in GRID_TIMESTEPS)
         table.add_row(str(layer), *map(spread, cells))
     return table

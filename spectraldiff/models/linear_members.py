@@ -163,8 +163,8 @@ class Outside(nn.Module):
     def percent(self, distance: Tensor) -> Tensor:
         """Map distances (N, 1, H, W) to percent, (N, H, W) uint8."""
         # Tens first, then the ten steps in question: a fifth of the comparisons.
-        least = self.steps.new_full((10,), torch.inf)  # beyond all steps
-        steps = torch.cat([self.steps, least]).view(11, 10)
+        none = self.steps.new_full((10,), torch.inf)  # what a distance beyond all steps is compared with
+        steps = torch.cat([self.steps, none]).view(11, 10)
         tens = (distance > steps[:10, -1:, None]).to(distance.dtype).sum(1)  # (N, H, W)
         ones = (distance.movedim(1, -1) > steps[tens.long()]).to(distance.dtype).sum(-1)
         return (10 * tens + ones).to(torch.uint8)

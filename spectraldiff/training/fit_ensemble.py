@@ -95,7 +95,8 @@ class EnsembleFit:
         """Fit, weigh and put together."""
         inputs, labelled = self._inputs(), self._labelled()
         fits = self._linear(inputs, labelled)
-        disjoint, misled = self.parent.data.disjoint, None if self.parent.data.disjoint else self._misled(fits)
+        disjoint = self.parent.data.disjoint
+        misled = None if disjoint else self._misled(fits)
         attention = None if disjoint or misled else self._attention()
         unread = self._unread(fits, labelled) if attention is None else None
         used = fits if unread is None else _on_bands(fits)
