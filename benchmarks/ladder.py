@@ -156,24 +156,22 @@ def leave_attention_out(classifier: Classifier, run: RunFolder, problem: Problem
 
 
 def file_of(name: str, folder: Path, problem: Problem) -> Path:
-    """Return the file of a rung or of `FILES`, made from a finished run in `folder` if it is not there yet.
+    """Return the file of a rung or of `FILES`, made anew from a finished run in `folder`: by the exporter of today.
 
     Lower precisions are not refused here, whatever they lose: the table shows it. A model without a U-Net has nothing
     to store in 8 bits: its int8 file is the default's own.
     """
     path = folder / f"{name}-seed{problem.seed}.onnx"
-    if path.exists():
-        return path
     run = RunFolder(folder / f"{PRODUCT if name in FILES else name}-seed{problem.seed}")
     if name not in FILES:
-        export_run(run, path)
+        export_run(run, path, overwrite=True)
     elif name == "linear":
         classifier, facts = load_model(run)
         leave_attention_out(classifier, run, problem)
         card = card_of(classifier, facts)
         side = 32 + 2 * card.halo
         tiles = [filled_window(problem.scene, classifier.fill, at, at + side, at, at + side) for at in (0, 32)]
-        export_model(classifier, card, torch.stack(tiles), path)
+        export_model(classifier, card, torch.stack(tiles), path, overwrite=True)
     elif name == "int8" and load_model(run)[0].extractor.denoiser is None:
         return file_of(PRODUCT, folder, problem)
     else:

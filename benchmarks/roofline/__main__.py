@@ -28,7 +28,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.roofline import synthetic
@@ -42,7 +41,6 @@ from spectraldiff_runtime import Model, map_scene
 from spectraldiff_runtime.mapping.pipeline import map_concurrently
 from spectraldiff_runtime.mapping.request import SourceOptions, gpu_budget
 from spectraldiff_runtime.mapping.stages import gather, read_padded
-from spectraldiff_runtime.model.cpu_layout import optimised
 from spectraldiff_runtime.model.model_file import read_card, read_model_bytes
 from spectraldiff_runtime.model.session import cuda_provider
 from spectraldiff_runtime.scene.nodata import NODATA_OF_FILE
@@ -222,12 +220,10 @@ def top_nodes(data: bytes, model: Model, tiles: Tiles) -> tuple[list[dict[str, A
 
     On a GPU, the time is that of launching a node's kernels.
     """
-    where, as_it_is = providers_of(model), model.gpu is not None
-    if not as_it_is:
-        data = optimised(data, onnxruntime.SessionOptions())
-    shapes = total(read_events(record(data, tiles.one, where, ["classes"], packed=False, optimised=as_it_is)))
+    where = providers_of(model)
+    shapes = total(read_events(record(data, tiles.one, where, ["classes"], packed=False)))
     known = {(node.name, node.operator): node.operations for node in shapes.nodes}
-    entries = record(data, tiles.one, where, ["classes"], threads=model.threads, runs=PROFILED_RUNS, optimised=as_it_is)
+    entries = record(data, tiles.one, where, ["classes"], threads=model.threads, runs=PROFILED_RUNS)
     nodes = total(read_events(entries), shapes_known=False).nodes
     whole = sum(node.seconds for node in nodes)
     rows = [

@@ -6,9 +6,11 @@ Parts and names are cleaned: a file holds no source paths, and the same model al
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxscript  # the exporter imports it late: whether it is there must be known at once
 import torch
@@ -173,8 +175,10 @@ def _cleaned(proto: onnx.ModelProto, prefix: str) -> onnx.GraphProto:
     held = {tensor.name: tensor for tensor in graph.initializer}
     nodes = [_node(node, names, title, held) for node, title in zip(graph.node, titles, strict=True)]
     _halve_last(nodes)
+    constants = [_constant(tensor, names[tensor.name]) for tensor in graph.initializer]
+    nodes, added = _joined_slices(nodes, {tensor.name: tensor for tensor in constants}, set(_names(graph.output)))
     used = {name for node in nodes for name in node.input}
-    constants = [_constant(tensor, names[tensor.name]) for tensor in graph.initializer if names[tensor.name] in used]
+    constants = [tensor for tensor in (*constants, *added) if tensor.name in used]
     inputs, outputs = ([_value(value) for value in values] for values in (graph.input, graph.output))
     return helper.make_graph(nodes, prefix, inputs, outputs, constants)
 
@@ -195,6 +199,34 @@ def _halve_last(nodes: Sequence[onnx.NodeProto]) -> None:
         if erf is not None and erf.op_type == "Erf":
             constant, sum_ = half.input
             half.input[:], last.input[:] = [last.input[0], sum_], [half.output[0], constant]
+
+
+def _joined_slices(
+    nodes: Sequence[onnx.NodeProto], constants: Mapping[str, onnx.TensorProto], outputs: set[str]
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Make one of slices that follow each other along different axes: each would copy what the next copies again.
+
+    Returns the nodes, of which those that stay are changed in place, and the new slices' constants.
+    """
+    made = {name: node for node in nodes for name in node.output}
+    readers = Counter([*(name for node in nodes for name in node.input), *outputs])
+    added: dict[str, onnx.TensorProto] = {}
+    gone: set[str] = set()
+    for node in (node for node in nodes if node.op_type == "Slice"):
+        before = made.get(node.input[0])
+        if before is None or before.op_type != "Slice" or readers[node.input[0]] > 1:
+            continue
+        known = {**constants, **added}
+        if not known.keys() >= {*before.input[1:], *node.input[1:]}:
+            continue
+        gone.add(before.name)
+        pairs = list(zip(before.input, node.input, strict=True))[1:]
+        node.input[0] = before.input[0]
+        for place, (kind, pair) in enumerate(zip(("starts", "ends", "axes", "steps"), pairs, strict=True), start=1):
+            joined = np.concatenate([numpy_helper.to_array(known[name]) for name in pair])
+            node.input[place] = f"{node.name}.{kind}"
+            added[node.input[place]] = numpy_helper.from_array(joined, node.input[place])
+    return [node for node in nodes if node.name not in gone], list(added.values())
 
 
 def _titles(nodes: Iterable[onnx.NodeProto], prefix: str) -> list[str]:

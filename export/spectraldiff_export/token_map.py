@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from spectraldiff.models.classifier import Classifier
 from spectraldiff.models.features import FeatureExtractor
+from spectraldiff.models.foveal_vit import FovealViT
 from spectraldiff.models.linear_members import KernelMembers, PixelContext
 from spectraldiff.models.padding import cropped
-from spectraldiff_export.unet_2d import Trunk, inner
+from spectraldiff_export.unet_2d import folded_unet
 
 # Matrix (C, D) and bias (C,), float64.
 Rows = tuple[Tensor, Tensor]
@@ -23,10 +24,10 @@ Rows = tuple[Tensor, Tensor]
 class TokenMap(nn.Module):
     """From a raw tile, (N, B, h + 2 halo, w + 2 halo), to what members read.
 
-    The first tensor holds the ViT's tokens, then, where scores are smoothed, the guides, then the scores of linear
-    members: (N, C + G + L K, T', T'). Those of linear members that read bands alone, or a kernel's features of them,
-    are a second one, (N, L' K, T', T'), where there are any. The components that say how far a pixel is from the
-    training are the last, (N, M, T', T').
+    The first tensor holds the ViT's tokens (a `FovealViT`'s are centred), then, where scores are smoothed, the guides,
+    then the scores of linear members: (N, C + G + L K, T', T'). Those of linear members that read bands alone, or a
+    kernel's features of them, are a second one, (N, L' K, T', T'), where there are any. The components that say how far
+    a pixel is from the training are the last, (N, M, T', T').
 
     Attributes
     ----------
@@ -46,10 +47,11 @@ class TokenMap(nn.Module):
         self.register_buffer("reference", _per_band(low))
         self.register_buffer("scale", _per_band(gain * scale))
         self.register_buffer("shift", _per_band(offset * scale + shift))
-        self.trunk = None if extractor.denoiser is None else Trunk(extractor)
-        self.rim, self.spoilt = extractor.halo, 0 if self.trunk is None else self.trunk.spoilt
+        self.trunk = None if extractor.denoiser is None else folded_unet(extractor)
+        self.rim = extractor.halo
         bands = len(low) if self.trunk is not None and extractor.concat_bands else 0
-        rows = [_of_bands(one, bands, scale, shift) for one in _rows(classifier)]
+        order = torch.arange(len(low)) if self.trunk is None else self.trunk.order
+        rows = [_as_read(one, order, bands, scale, shift) for one in _rows(classifier)]
         self.components = 0
         if classifier.outside is not None and (not bands or rows[-1][0][:, :-bands].any()):
             *rows, last = rows
@@ -61,9 +63,9 @@ class TokenMap(nn.Module):
 
     def forward(self, tile: Tensor) -> tuple[Tensor, ...]:
         x = (tile - self.reference) * self.scale + self.shift  # (N, B, T, T)
-        features = x if self.trunk is None else self.trunk(x)  # (N, D, T' + 2 spoilt, T')
+        features = x if self.trunk is None else self.trunk(x)  # (N, D, T', T')
         bands = cropped(x, self.rim)  # (N, B, T', T')
-        first, *others = (cast("Tensor", one(features, bands, self.spoilt)) for one in self.maps)
+        first, *others = (cast("Tensor", one(features, bands)) for one in self.maps)
         if self.kernel is not None:
             scores = cast("Tensor", self.kernel(bands))
             others = [torch.cat([others[0], scores], 1), *others[1:]] if self.plain else [scores, *others]
@@ -97,14 +99,14 @@ class LinearMap(nn.Module):
         self.register_buffer("band_map", matrix[:, split:] if bands else None)
         self.register_buffer("band_bias", bias[:, None] if self.project is None else None)
 
-    def forward(self, features: Tensor, bands: Tensor, spoilt: int) -> Tensor:
-        """Map (N, D, H + 2 spoilt, W) and (N, B, H, W) to (N, C, H, W)."""
+    def forward(self, features: Tensor, bands: Tensor) -> Tensor:
+        """Map (N, D, H, W) and (N, B, H, W) to (N, C, H, W)."""
         found = None if self.band_map is None else self.band_map @ bands.flatten(2)  # (N, C, H W)
         if self.project is None:
             assert found is not None
             assert self.band_bias is not None
             return (found + self.band_bias).unflatten(2, bands.shape[2:])  # type: ignore[no-any-return, no-untyped-call]
-        tokens: Tensor = inner(self.project(features), 2, spoilt)  # not before: features have more channels
+        tokens: Tensor = self.project(features)
         return tokens if found is None else tokens + found.view(tokens.shape)
 
 
@@ -181,8 +183,11 @@ def _rows(classifier: Classifier) -> list[Rows]:
     main: list[Rows] = []
     found: list[Sequence[Rows]] = [main]
     if classifier.vit is not None:
-        matrix = classifier.vit.embed.weight.double() @ components
-        main.append((matrix, classifier.vit.embed.bias.double() - matrix @ classifier.pca_mean.double()))
+        weight, bias = classifier.vit.embed.weight.double(), classifier.vit.embed.bias.double()
+        if isinstance(classifier.vit, FovealViT):
+            weight, bias = classifier.vit.centred(weight), classifier.vit.centred(bias)
+        matrix = weight @ components
+        main.append((matrix, bias - matrix @ classifier.pca_mean.double()))
     if classifier.smoothing.iterations:
         chosen = classifier.smoothing.guides(torch.eye(len(components)).to(components)[..., None, None])[..., 0, 0].T
         matrix = chosen @ components
@@ -204,13 +209,14 @@ def _joined(rows: Sequence[Rows]) -> Rows:
     return torch.cat([matrix for matrix, _ in rows]), torch.cat([bias for _, bias in rows])
 
 
-def _of_bands(rows: Rows, bands: int, scale: Tensor, shift: Tensor) -> Rows:
-    """Map the last columns back to bands as the U-Net reads them, which is how they arrive."""
+def _as_read(rows: Rows, order: Tensor, bands: int, scale: Tensor, shift: Tensor) -> Rows:
+    """Put the features' columns in the trunk's order, and map the last ones back to bands as the U-Net reads them."""
     matrix, bias = rows
+    features = matrix[:, order]
     if not bands:
-        return rows
+        return features, bias
     band_map = matrix[:, -bands:] / scale
-    return torch.cat([matrix[:, :-bands], band_map], 1), bias - band_map @ shift
+    return torch.cat([features, band_map], 1), bias - band_map @ shift
 
 
 def _per_band(values: Tensor) -> Tensor:

@@ -1,15 +1,19 @@
 """The U-Net up to the tapped layer with all that is known folded, and in 2-D convolutions.
 
-Batch norms are in the convolutions before them, the step embedding is one constant a layer.  A convolution that works
-along the spectrum alone is a 2-D one on images of spectral position by pixel; one that works in space alone is a 2-D
-one on all positions below each other.  Both views cost nothing, and runtimes are several times faster in 2-D.  Of the
-published network's, which do both at once, the taps along the spectrum become channels.
+Batch norms are in the convolutions before them, the step embedding is one constant a layer.
 
-A convolution in space then spoils the rows where one position's image meets the next one's.  They stay where they are
-until the end: cutting them off after each convolution would copy the largest tensors there are.
+Where every convolution works along the spectrum alone or in space alone (`SeparableTrunk`), all tensors are images with
+the channels of all spectral positions, (N, L C, H, W). What happens along the spectrum between two ReLUs is one linear
+map of a pixel's values, however many convolutions it was; one in space is the same at each position: a convolution in
+groups. Nothing is copied, padded or ordered anew between them.
+
+The published network's convolutions do both at once (`SolidTrunk`): their taps along the spectrum become channels of a
+2-D convolution, in which runtimes are several times faster than in 3-D.
 """
 
 import copy
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -17,10 +21,142 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spectraldiff.models.features import FeatureExtractor
+from spectraldiff.models.padding import cropped
 from spectraldiff.models.unet import Conv, DenoisingUNet, DoubleLayer, DownBlock, UpBlock, UpConv
 
 # Height and width of the images whose pixels lie in a row in memory.
 Size = tuple[int, int]
+# From pixels' values, (N, D) float64, to (N, C, L, 1, 1): linear but for a constant.
+AlongSpectrum = Callable[[Tensor], Tensor]
+
+
+def folded_unet(extractor: FeatureExtractor) -> "SeparableTrunk | SolidTrunk":
+    """Return the U-Net of an extractor, folded, up to its layer."""
+    assert extractor.denoiser is not None
+    network = copy.deepcopy(cast("DenoisingUNet", extractor.denoiser.network)).double()
+    embedding = network.embed(torch.full((1,), extractor.timestep, device=network.band_index.device))
+    config = network.config
+    spectral = [(config.stem_width, config.stem_width), config.first_kernel[1:], config.resample_kernel[1:]]
+    separable = config.second_kernel[0] == 1 and all(side == (1, 1) for side in spectral)
+    return (SeparableTrunk if separable else SolidTrunk)(network, embedding, extractor.layer)
+
+
+class SeparableTrunk(nn.Module):
+    """Bands as the network reads them, (N, B, T, T), to features (N, L C, T', T').
+
+    Parameters
+    ----------
+    network
+        In float64.
+    embedding
+        (1, E), of the step.
+    layer
+        Layer index of the features; what lies beyond it is left out, so that no file holds its weights.
+
+    Attributes
+    ----------
+    order
+        (D,), which of the network's features, (C, L) in a row, each channel is.
+    """
+
+    def __init__(self, network: DenoisingUNet, embedding: Tensor, layer: int) -> None:
+        super().__init__()
+        downs: list[SeparableLayers] = []
+        ups: list[SeparableLayers] = []
+        along: AlongSpectrum = partial(_stem, network)
+        width = network.config.bands
+        for block in (cast("DownBlock", one) for one in network.down):
+            downs.append(SeparableLayers(along, [width], block.layers, embedding))
+            along, width = partial(_down, block, downs[-1].shape), downs[-1].width
+        skips = list(reversed(downs))
+        blocks = [cast("UpBlock", block) for block in network.up]
+        for n, up in enumerate(blocks[:layer]):
+            # The first one's input comes from its skip alone.
+            widths = [width, skips[n].width] if n else [width]
+            along = partial(_up, up, along, skips[n].shape, widths)
+            ups.append(SeparableLayers(along, widths, up.layers, embedding))
+            along, width = partial(_values, ups[-1].shape), ups[-1].width
+        self.down, self.up = nn.ModuleList(downs), nn.ModuleList(ups)
+        self.rims = [up.rim for up in blocks]
+        self.last = None if layer else _multiplied_out(along, width)
+        channels, positions = network.config.feature_shape(layer)
+        self.order = torch.arange(channels * positions).view(channels, positions).T.flatten()
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for layers in self.down:
+            x = layers(x)
+            skips.append(x)
+        for n, layers in enumerate(self.up):
+            x = layers(x, cropped(skips[-1 - n], self.rims[n])) if n else layers(x)
+        return x if self.last is None else cast("Tensor", self.last(x))
+
+
+class SeparableLayers(nn.Module):
+    """Two layers of convolution and ReLU, and all that happens along the spectrum before them.
+
+    Parameters
+    ----------
+    along
+        From the values of pixels of all inputs, joined, to the input of `layers`.
+    widths
+        Channels of each input.
+    layers
+        The first convolution works along the spectrum alone, the second in space alone.
+    embedding
+        (1, E), of the step.
+
+    Attributes
+    ----------
+    shape, width
+        (C, L) of the result, (N, L C, H, W), and their product.
+    """
+
+    def __init__(self, along: AlongSpectrum, widths: Sequence[int], layers: DoubleLayer, embedding: Tensor) -> None:
+        super().__init__()
+        first, second = _folded(layers.conv1, layers.norm1), _folded(layers.conv2, layers.norm2)
+        whole = _multiplied_out(lambda values: first(along(values)), sum(widths))
+        parts = torch.split(whole.weight, list(widths), 1)
+        self.along = nn.ModuleList(_conv(weight, None if n else whole.bias) for n, weight in enumerate(parts))
+        positions = len(whole.weight) // first.out_channels
+        self.shape, self.width = (second.out_channels, positions), second.out_channels * positions
+        assert second.bias is not None
+        bias = second.bias + second.weight.sum((2, 3, 4)) @ layers.step(embedding)[0]
+        self.space = _conv(second.weight[:, :, 0].repeat(positions, 1, 1, 1), bias.repeat(positions), positions)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        y = self.along[0](x)
+        if skip is not None:
+            y = y + self.along[1](skip)
+        return F.relu(self.space(F.relu(y)))
+
+
+def _stem(network: DenoisingUNet, values: Tensor) -> Tensor:
+    padded = values[:, network.band_index]
+    return cast("Tensor", network.stem(padded[:, None, :, None, None]))
+
+
+def _values(shape: tuple[int, int], values: Tensor) -> Tensor:
+    """Return pixels' values, (N, L C), as (N, C, L, 1, 1)."""
+    channels, positions = shape
+    return values.view(-1, positions, channels).transpose(1, 2)[..., None, None]
+
+
+def _down(block: DownBlock, shape: tuple[int, int], values: Tensor) -> Tensor:
+    return cast("Tensor", block.down(_values(shape, values)))
+
+
+def _up(block: UpBlock, along: AlongSpectrum, skip: tuple[int, int], widths: Sequence[int], values: Tensor) -> Tensor:
+    own, *others = torch.split(values, list(widths), 1)
+    return torch.cat([block.up(along(own)), _values(skip, others[0] if others else own)], 1)
+
+
+def _multiplied_out(along: AlongSpectrum, width: int) -> nn.Conv2d:
+    """Return what a linear map does to pixels' values as a convolution of 1 x 1, (N, D, H, W) to (N, L C, H, W)."""
+    zero = torch.zeros(1, width, dtype=torch.float64)
+    values = along(torch.cat([zero, torch.eye(width, dtype=torch.float64)]))  # (1 + D, C, L, 1, 1)
+    constant, found = values[..., 0, 0].transpose(1, 2).flatten(1).tensor_split([1])  # (1, L C) and (D, L C)
+    return _conv((found - constant).T[..., None, None], constant[0])
 
 
 def spread(x: Tensor, dim: int, size: Size) -> Tensor:
@@ -28,42 +164,19 @@ def spread(x: Tensor, dim: int, size: Size) -> Tensor:
     return cast("Tensor", x.unflatten(dim, size))  # type: ignore[no-untyped-call]
 
 
-def inner(x: Tensor, dim: int, rim: int) -> Tensor:
-    """Cut a rim off both ends of dimension `dim`."""
-    return x[(slice(None),) * dim + (slice(rim, -rim),)] if rim else x
-
-
-class Trunk(nn.Module):
-    """Bands as the network reads them, (N, B, T, T), to features (N, C L, T' + 2 S, T').
-
-    Attributes
-    ----------
-    spoilt
-        S, rows above and below the features that hold nothing of use.
-    """
+class SolidTrunk(nn.Module):
+    """Bands as the network reads them, (N, B, T, T), to features (N, C L, T', T'); as `SeparableTrunk`."""
 
     band_index: Tensor
 
-    def __init__(self, extractor: FeatureExtractor) -> None:
+    def __init__(self, network: DenoisingUNet, embedding: Tensor, layer: int) -> None:
         super().__init__()
-        assert extractor.denoiser is not None
-        network = cast("DenoisingUNet", extractor.denoiser.network)
         self.register_buffer("band_index", network.band_index.clone())
-        embedding = network.embed(torch.full((1,), extractor.timestep, device=network.band_index.device)).double()
         self.stem = flat(network.stem)
-        downs = [FlatDown(cast("DownBlock", block), embedding) for block in network.down]
-        rows, skips = self.stem.rows, []  # rows that are cut off on each side so far, and at each skip
-        for down in downs:
-            skips.append(rows + down.layers.rows)
-            rows = skips[-1] + down.down.rows
-        # What lies beyond the tap is left out, so that no file holds its weights.
-        blocks = [cast("UpBlock", block) for block in network.up][: extractor.layer]
-        ups = []
-        for block, skip in zip(blocks, reversed(skips), strict=False):
-            ups.append(FlatUp(block, embedding, rows - skip))
-            rows = skip + ups[-1].rows
-        self.down, self.up = nn.ModuleList(downs), nn.ModuleList(ups)
-        self.spoilt = extractor.halo - rows
+        self.down = nn.ModuleList(FlatDown(cast("DownBlock", block), embedding) for block in network.down)
+        self.up = nn.ModuleList(FlatUp(cast("UpBlock", block), embedding) for block in network.up[:layer])
+        channels, positions = network.config.feature_shape(layer)
+        self.order = torch.arange(channels * positions)
 
     def forward(self, x: Tensor) -> Tensor:
         size = cast("Size", tuple(x.shape[2:]))
@@ -91,30 +204,16 @@ class FlatDown(nn.Module):
 
 
 class FlatUp(nn.Module):
-    """A transposed convolution, the skip connection, then two layers.
+    """A transposed convolution, the skip connection, then two layers."""
 
-    Parameters
-    ----------
-    before
-        Rows on each side that were cut off between the skip and this block.
-
-    Attributes
-    ----------
-    rows
-        Those between the skip and this block's result.
-    """
-
-    def __init__(self, block: UpBlock, embedding: Tensor, before: int) -> None:
+    def __init__(self, block: UpBlock, embedding: Tensor) -> None:
         super().__init__()
-        self.up = UpPair(block.up)
+        self.up, self.rim = UpPair(block.up), block.rim
         self.layers = FlatLayers(block.layers, embedding, block.up.out_channels)
-        self.rim = before + self.up.rows, block.rim
-        self.rows = self.rim[0] + self.layers.rows
 
     def forward(self, x: Tensor, size: Size, skip: Tensor) -> tuple[Tensor, Size]:
         x, size = self.up(x, size)
-        skip = inner(inner(skip, 3, self.rim[0]), 4, self.rim[1]).flatten(3)
-        return cast("tuple[Tensor, Size]", self.layers(x, size, skip))
+        return cast("tuple[Tensor, Size]", self.layers(x, size, cropped(skip, self.rim).flatten(3)))
 
 
 class FlatLayers(nn.Module):
@@ -128,7 +227,7 @@ class FlatLayers(nn.Module):
 
     def __init__(self, layers: DoubleLayer, embedding: Tensor, own: int | None = None) -> None:
         super().__init__()
-        step = F.linear(embedding, layers.step.weight.double(), layers.step.bias.double())[0]  # (C,)
+        step = layers.step(embedding)[0]  # (C,)
         first, second = _folded(layers.conv1, layers.norm1), _folded(layers.conv2, layers.norm2)
         self.adds = second.kernel_size[0] > 1  # the padding of the spectrum lacks the constant
         if not self.adds:
@@ -138,7 +237,6 @@ class FlatLayers(nn.Module):
         self.skip = None if own is None else flat(_part(first, slice(own, None), bias=False))
         self.conv1 = flat(first, relu=True) if own is None else flat(_part(first, slice(own), bias=True))
         self.conv2 = flat(second, relu=True)
-        self.rows = self.conv1.rows + self.conv2.rows
 
     def forward(self, x: Tensor, size: Size, skip: Tensor | None = None) -> tuple[Tensor, Size]:
         x, after = self.conv1(x, size)
@@ -148,54 +246,8 @@ class FlatLayers(nn.Module):
         return cast("tuple[Tensor, Size]", self.conv2(x + self.step if self.adds else x, size))
 
 
-class FlatConv(nn.Module):
-    """A convolution on (N, C, L, H W) and its image's size.
-
-    Attributes
-    ----------
-    rows
-        Those that it cuts off on each side.
-    """
-
-    rows = 0
-
-
-class SpectralConv(FlatConv):
-    """A convolution along the spectrum alone, on images of L by H W pixels; parameters as `SolidConv` has them."""
-
-    def __init__(
-        self, weight: Tensor, bias: Tensor | None, stride: int, padding: tuple[int, int], relu: bool = False
-    ) -> None:
-        super().__init__()
-        own = min(padding)  # what the convolution pads itself, at both ends
-        self.relu, self.padding = relu, (padding[0] - own, padding[1] - own)
-        self.conv = _conv2d(weight[..., 0], bias, (stride, 1), (own, 0))
-
-    def forward(self, x: Tensor, size: Size) -> tuple[Tensor, Size]:
-        y = self.conv(F.pad(x, (0, 0, *self.padding)) if any(self.padding) else x)  # (N, O, L', H W)
-        return F.relu(y) if self.relu else y, size
-
-
-class SpatialConv(FlatConv):
-    """A convolution in space alone, on one image of L H by W pixels, and ReLU where asked for.
-
-    Columns are not padded.  All rows stay, but those where one position's image meets the next one's are spoilt.
-    """
-
-    def __init__(self, conv: Conv, relu: bool) -> None:
-        super().__init__()
-        self.relu, self.rim = relu, conv.kernel_size[1] // 2
-        self.conv = _conv2d(conv.weight[:, :, 0], conv.bias, (1, 1), (self.rim, 0))
-
-    def forward(self, x: Tensor, size: Size) -> tuple[Tensor, Size]:
-        positions = x.shape[2]
-        y = self.conv(spread(x, 3, size).flatten(2, 3))  # (N, O, L H, W')
-        y = spread(F.relu(y) if self.relu else y, 2, (positions, size[0]))
-        return y.flatten(3), (size[0], size[1] - 2 * self.rim)
-
-
-class SolidConv(FlatConv):
-    """A convolution that is not separable, on images of H by W pixels with its spectral taps in their channels.
+class SolidConv(nn.Module):
+    """A convolution on (N, C, L, H W), of images of that size, as one in 2-D with its spectral taps in the channels.
 
     Runtimes are made for 2-D: on a GPU, cuDNN refused a 3-D convolution in float16 whose kernel is the published
     network's.
@@ -215,8 +267,7 @@ class SolidConv(FlatConv):
     ) -> None:
         super().__init__()
         self.taps, self.stride, self.padding, self.relu = weight.shape[2], stride, padding, relu
-        self.rows = weight.shape[3] // 2
-        self.conv = _conv2d(weight.transpose(1, 2).flatten(1, 2), bias, (1, 1), (0, 0))  # (O, taps C, side, side)
+        self.conv = _conv(weight.transpose(1, 2).flatten(1, 2), bias)  # (O, taps C, side, side)
 
     def forward(self, x: Tensor, size: Size) -> tuple[Tensor, Size]:
         y = F.pad(x.transpose(1, 2), (0, 0, 0, 0, *self.padding))  # (N, L + padding, C, H W)
@@ -229,7 +280,7 @@ class SolidConv(FlatConv):
         return y.transpose(1, 2), after  # (N, O, L', H' W')
 
 
-class UpPair(FlatConv):
+class UpPair(nn.Module):
     """A transposed convolution that doubles the spectrum: one convolution for even, one for odd positions.
 
     Between positions l - 1 and l lie the outputs 2 l - 1 and 2 l: of the even one the taps are 3 and 1, of the odd one
@@ -240,36 +291,27 @@ class UpPair(FlatConv):
         super().__init__()
         weight = conv.weight.transpose(0, 1).flip(3, 4)  # (O, C, 4, side, side) of a convolution that is not transposed
         # Padded on one side only: the other side's position would belong to no output.
-        self.even = _along_spectrum(weight[:, :, [3, 1]], conv.bias, 1, (1, 0))
-        self.odd = _along_spectrum(weight[:, :, [2, 0]], conv.bias, 1, (0, 1))
-        self.rows = self.even.rows
+        self.even = SolidConv(weight[:, :, [3, 1]], conv.bias, 1, (1, 0))
+        self.odd = SolidConv(weight[:, :, [2, 0]], conv.bias, 1, (0, 1))
 
     def forward(self, x: Tensor, size: Size) -> tuple[Tensor, Size]:
         (even, after), (odd, _) = self.even(x, size), self.odd(x, size)  # (N, O, L, H' W')
         return torch.stack([even, odd], 3).flatten(2, 3), after  # (N, O, 2 L, H' W')
 
 
-def flat(conv: nn.Module, relu: bool = False) -> FlatConv:
-    """Return a convolution on (N, C, L, H W), in 2-D."""
+def flat(conv: nn.Module, relu: bool = False) -> SolidConv:
+    """Return a convolution on (N, C, L, H, W), in 2-D."""
     assert isinstance(conv, Conv)
-    if conv.kernel_size[1:] != (1, 1) and conv.kernel_size[0] == conv.stride[0] == 1:
-        return SpatialConv(conv, relu)
     padding = cast("tuple[int, ...]", conv.padding)[0]
-    return _along_spectrum(conv.weight, conv.bias, conv.stride[0], (padding, padding), relu)
+    return SolidConv(conv.weight, conv.bias, conv.stride[0], (padding, padding), relu)
 
 
-def _along_spectrum(
-    weight: Tensor, bias: Tensor | None, stride: int, padding: tuple[int, int], relu: bool = False
-) -> FlatConv:
-    kind = SpectralConv if weight.shape[3:] == (1, 1) else SolidConv
-    return kind(weight, bias, stride, padding, relu)
-
-
-def _conv2d(weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]) -> nn.Conv2d:
+def _conv(weight: Tensor, bias: Tensor | None, groups: int = 1) -> nn.Conv2d:
+    """Return a convolution without padding, of weight (O, C / groups, h, w) and bias (O,)."""
     outputs, inputs, height, width = weight.shape
-    conv = nn.Conv2d(inputs, outputs, (height, width), stride, padding)
-    conv.weight = nn.Parameter(weight.contiguous())
-    conv.bias = nn.Parameter(torch.zeros(outputs) if bias is None else bias.clone())
+    conv = nn.Conv2d(inputs * groups, outputs, (height, width), groups=groups, bias=bias is not None)
+    conv.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
+    conv.bias = None if bias is None else nn.Parameter(bias.clone())
     return conv
 
 

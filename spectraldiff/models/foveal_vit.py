@@ -25,6 +25,8 @@ from spectraldiff.processes.layers import Dropout
 CELL = 3
 # Components up to which noise is drawn for each of them: with more, for each channel of a token.
 DIRECT = 128
+# What is added to variances, as `torch.nn.functional.layer_norm` does.
+EPSILON = 1e-5
 # Largest score of a pixel: beyond it, weights of one window would not fit into float32 together.
 HIGHEST_SCORE = 20.0
 
@@ -144,8 +146,13 @@ class FovealViT(nn.Module):
 
     def slide(self, tokens: Tensor) -> Tensor:
         """Classify every pixel of a map of embedded tokens, (N, M C, H, W), as `SpectralViT.slide` does."""
-        scores: Tensor = FovealSlide(self)(tokens)  # (N, H', W', K)
+        scores: Tensor = FovealSlide(self)(self.centred(tokens.transpose(0, 1)).transpose(0, 1))  # (N, H', W', K)
         return scores.permute(0, 3, 1, 2)
+
+    def centred(self, values: Tensor) -> Tensor:
+        """Take the mean of each member's away from values, (M C, ...)."""
+        each = _split(values, 0, (len(self.config.members), -1))
+        return (each - each.mean(1, keepdim=True)).flatten(0, 1)
 
 
 def _check_shape(config: ViTConfig) -> None:
@@ -215,11 +222,15 @@ def clamped(scores: Tensor) -> Tensor:
 
 
 class FovealSlide(nn.Module):
-    """A `FovealViT` on a whole map: (N, M C, H, W) embedded tokens to (N, H - 2 r, W - 2 r, K) class scores.
+    """A `FovealViT` on a whole map: (N, M C, H, W) centred tokens to (N, H - 2 r, W - 2 r, K) class scores.
+
+    Tokens are embedded and centred: the mean of a member's C is 0, which changes nothing, as each norm takes it away.
+    What is left of the first norm is a factor for each pixel and member. It is taken to the weights, so that tokens
+    keep their layout.
 
     With g = exp(a) for each head, e = exp(b) for each head and position, v the values and p the position vectors, the
     class token reads (e * (g v) + (e p) * g) / (e * g), where * slides a kernel over the map.  Outside the centre a
-    kernel is constant on cells, so it is slid over sums of 3 x 3 pixels with a stride of three pixels.
+    kernel is constant on cells, so it is slid over means of 3 x 3 pixels with a stride of three pixels.
 
     Parameters
     ----------
@@ -227,6 +238,9 @@ class FovealSlide(nn.Module):
         The trained classifier; it is not changed.
     """
 
+    ask: Tensor
+    ask_bias: Tensor
+    value: Tensor
     cls: Tensor
     near: Tensor
     near_scores: Tensor
@@ -237,38 +251,57 @@ class FovealSlide(nn.Module):
         super().__init__()
         config = vit.config
         self.members, self.each = len(config.members), config.width // config.heads
-        self.ask, self.value, self.out, self.mlp, self.head = (
+        self.out, self.mlp, self.head = (
             nn.ModuleList(_member(layer, number) for number in range(self.members))
-            for layer in (vit.ask, vit.value, vit.out, vit.mlp, vit.head)
+            for layer in (vit.out, vit.mlp, vit.head)
         )
+        for out, value in zip(self.out, vit.value.bias, strict=True):
+            out.bias = nn.Parameter(out.bias + out.weight @ value)
+        self.register_buffer("ask", vit.ask.weight)  # (M, heads, C)
+        self.register_buffer("ask_bias", vit.ask.bias[..., None])
+        self.register_buffer("value", vit.value.weight)  # (M, C, C)
         self.register_buffer("cls", vit.cls)
         margin = config.radius - _fovea(config) // 2
         self.inner = slice(margin, -margin or None)
         centre = vit.position_index[self.inner, self.inner].contiguous()
         cells = vit.position_index[CELL // 2 :: CELL, CELL // 2 :: CELL].contiguous()
         near, near_scores = _kernels(vit, centre, torch.ones_like(centre))
-        far, far_scores = _kernels(vit, cells, ~torch.isin(cells, centre))
+        # Of the mean of a cell's pixels: of their sum, ONNX Runtime would order its channels anew for the factor.
+        far, far_scores = (CELL**2 * kernel for kernel in _kernels(vit, cells, ~torch.isin(cells, centre)))
         for name, kernel in (("near", near), ("near_scores", near_scores), ("far", far), ("far_scores", far_scores)):
             self.register_buffer(name, kernel)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        each = [normed(x) for x in self._by_member(tokens)]
-        weights = clamped(_joined(self.ask, each)).exp()  # (N, M heads, H, W)
-        values = _joined(self.value, each)  # (N, M C, H, W)
-        values, width = values * weights.repeat_interleave(self.each, 1), values.shape[1]
+        size, width = tokens.shape[2:], tokens.shape[1]
+        x = _split(tokens.flatten(2), 1, (self.members, -1))  # (N, M, C, H W)
+        mean = torch.ones_like(self.value[:1, :1]) / x.shape[2]
+        factor = (mean @ x.square() + EPSILON).rsqrt()  # (N, M, 1, H W)
+        weights = clamped(self.ask @ x * factor + self.ask_bias).exp()  # (N, M, heads, H W)
+        values = self.value @ x  # (N, M, C, H W)
+        shares = (weights * factor).repeat_interleave(self.each, 2)
+        values, weights = (_split(y.flatten(1, 2), 2, size) for y in (values * shares, weights))
         near, near_weights = (y[..., self.inner, self.inner] for y in (values, weights))
-        cells, cell_weights = (F.avg_pool2d(y, CELL, 1) * CELL**2 for y in (values, weights))
+        cells, cell_weights = (F.avg_pool2d(y, CELL, 1) for y in (values, weights))
         read = F.conv2d(near, self.near, groups=width)  # (N, M C, H', W')
         read = read + F.conv2d(cells, self.far, groups=width, dilation=CELL)
-        sums = F.conv2d(near_weights, self.near_scores)  # (N, M (C + heads), H', W')
-        sums = sums + F.conv2d(cell_weights, self.far_scores, dilation=CELL)
-        read = (read + sums[:, :width]) / sums[:, width:].repeat_interleave(self.each, 1)
-        layers = zip(self._by_member(read), self.cls, self.out, self.mlp, self.head, strict=True)
+        # The weights' sums member by member: a convolution of all would multiply one member's weights for the others.
+        parts = (y.chunk(self.members, 1) for y in (near_weights, cell_weights, read))
+        kernels = self.near_scores, self.far_scores
+        each = (self._read(*one) for one in zip(*parts, *kernels, strict=True))
+        layers = zip(each, self.cls, self.out, self.mlp, self.head, strict=True)
         return sum(_scores(*one) for one in layers) / self.members  # type: ignore[return-value]
 
-    def _by_member(self, x: Tensor) -> list[Tensor]:
-        """Cut (N, M C, H, W) into M of (N, H, W, C)."""
-        return [one.permute(0, 2, 3, 1) for one in x.chunk(self.members, 1)]
+    def _read(self, near: Tensor, cells: Tensor, read: Tensor, near_scores: Tensor, far_scores: Tensor) -> Tensor:
+        """Return what a member's class token reads, (N, H', W', C), of its weights and weighted values."""
+        sums = F.conv2d(near, near_scores) + F.conv2d(cells, far_scores, dilation=CELL)  # (N, C + heads, H', W')
+        width = read.shape[1]
+        found = (read + sums[:, :width]) / sums[:, width:].repeat_interleave(self.each, 1)
+        return found.permute(0, 2, 3, 1)
+
+
+def _split(x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+    """Split a dimension in several."""
+    return x.unflatten(dim, sizes)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _scores(x: Tensor, cls: Tensor, out: nn.Module, mlp: nn.Module, head: nn.Module) -> Tensor:
@@ -276,11 +309,6 @@ def _scores(x: Tensor, cls: Tensor, out: nn.Module, mlp: nn.Module, head: nn.Mod
     y = cls + out(x)
     y = y + mlp(normed(y))
     return head(normed(y))  # type: ignore[no-any-return]
-
-
-def _joined(layers: nn.ModuleList, each: Sequence[Tensor]) -> Tensor:
-    """Apply a layer of each member to its own (N, H, W, C), and put the results side by side, (N, M C', H, W)."""
-    return torch.cat([layer(x).permute(0, 3, 1, 2) for layer, x in zip(layers, each, strict=True)], 1)
 
 
 def _member(layer: nn.Module, member: int) -> nn.Module:
@@ -320,19 +348,19 @@ def position_index(config: ViTConfig) -> Tensor:
 
 
 def _kernels(vit: FovealViT, where: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
-    """Return kernels for the values, (M C, 1, side, side), and the weights, (M (C + heads), M heads, side, side).
+    """Return kernels for the values, (M C, 1, side, side), and the weights, (M, C + heads, heads, side, side).
 
     `where` and `used`, (side, side), are the positions that the kernel's taps stand for, and whether they count.
     """
-    config = vit.config
+    heads, members = vit.config.heads, len(vit.config.members)
     weight = (vit.bias.exp() * vit.reads())[where].movedim(-1, 0) * used  # (M heads, side, side)
-    of_channel = weight.repeat_interleave(config.width // config.heads, 0)  # (M C, side, side)
-    entries = torch.cat([of_channel * vit.position[where].movedim(-1, 0), weight])
-    head = torch.arange(len(weight), device=where.device)
-    head = torch.cat([head.repeat_interleave(config.width // config.heads), head])
-    scores = entries.new_zeros(len(entries), len(weight), *where.shape)
-    scores[torch.arange(len(head), device=where.device), head] = entries
-    return of_channel[:, None], scores
+    of_channel = weight.repeat_interleave(vit.config.width // heads, 0)  # (M C, side, side)
+    positions = of_channel * vit.position[where].movedim(-1, 0)
+    entries = torch.cat([_split(y, 0, (members, -1)) for y in (positions, weight)], 1)  # (M, C + heads, side, side)
+    head = torch.arange(heads, device=where.device)
+    head = torch.cat([head.repeat_interleave(vit.config.width // heads), head])  # (C + heads,)
+    own = F.one_hot(head, heads).to(entries)[..., None, None]  # (C + heads, heads, 1, 1)
+    return of_channel[:, None], entries[:, :, None] * own
 
 
 def new_vit(config: ViTConfig) -> "SpectralViT | FovealViT":

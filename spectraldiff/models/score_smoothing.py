@@ -181,7 +181,9 @@ def _later(guides: Tensor) -> Tensor:
     offsets = _identity(SIDE**2, guides)[count - 1 :]
     kernel = (offsets - offsets[0]).view(count, 1, SIDE, SIDE)[:, :, RADIUS:]
     differences = F.conv2d(guides, kernel.repeat(channels, 1, 1, 1), groups=channels, padding=(0, RADIUS))
-    return (-F.conv2d(differences.square(), _identity(count, guides).repeat(1, channels)[..., None, None])).exp()
+    # A product of matrices: a convolution would have ONNX Runtime order its many channels in blocks first.
+    distances = _identity(count, guides).repeat(1, channels) @ differences.square().flatten(2)
+    return (-distances).exp().unflatten(2, differences.shape[2:])  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _identity(size: int, like: Tensor) -> Tensor:

@@ -54,13 +54,14 @@ def test_nothing_is_left_to_fold(classifier):
 def test_no_weights_beyond_the_tapped_layer(classifier_of, kind):
     classifier = classifier_of(kind)
     network = classifier.extractor.denoiser.network
-    unused = {id(m) for block in network.up[classifier.preset.features.layer :] for m in block.modules()}
-    used = [m for m in (network.stem, *network.down.modules(), *network.up.modules()) if id(m) not in unused]
-    wanted = sum(m.weight.numel() for m in used if isinstance(m, nn.Conv3d | nn.ConvTranspose3d))
-    front = DeployedClassifier(classifier).front
-    trunk = (front if kind == "foveal" else front.tokens).trunk
-    assert sum(p.numel() for p in trunk.parameters() if p.ndim > 1) == wanted
-    assert all(p.ndim in (1, 4, 5) for p in trunk.parameters())  # no linear layer of the step embedding
+    before = DeployedClassifier(classifier).state_dict()
+    for values in (v for block in network.up[classifier.preset.features.layer :] for v in block.parameters()):
+        values.data.fill_(torch.nan)
+    deployed = DeployedClassifier(classifier)
+    torch.testing.assert_close(deployed.state_dict(), before, rtol=0, atol=0)
+    trunk = (deployed.front if kind == "foveal" else deployed.front.tokens).trunk
+    assert len(trunk.up) == classifier.preset.features.layer
+    assert all(p.ndim in (1, 3, 4) for p in trunk.parameters())  # no linear layer of the step embedding, nothing in 3-D
 
 
 def test_what_reads_bands_alone_is_never_computed_from_features(classifier_of):

@@ -12,7 +12,6 @@ import torch
 from spectraldiff_export.deployed import DeployedClassifier
 from spectraldiff_export.onnx_graph import onnx_bytes
 from spectraldiff_runtime import __version__
-from spectraldiff_runtime.model import cpu_layout
 from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.model.model_file import read_card, unseal
 
@@ -60,9 +59,10 @@ def test_graph_holds_what_is_needed_and_no_more(exported):
     classifier, path = exported
     found, layer = operators(onnx.load(path).graph), classifier.preset.features.layer
     separable = classifier.preset.diffusion.network.resample_kernel[1] == 1
-    # The stem, three for each block down, three for each block up before the tap (one of them reads the skip); where a
-    # transposed convolution is separable, two more each. PCA and embedding are one product of matrices.
-    assert found["Conv"] == 1 + 3 * len(classifier.preset.diffusion.network.channels) + (5 if separable else 3) * layer
+    # The stem, three for each block down, three for each block up before the tap (one of them reads the skip). Where
+    # they are separable: two for each block, one more for each skip but the first. PCA and embedding are one product.
+    blocks = len(classifier.preset.diffusion.network.channels)
+    assert found["Conv"] == (2 * blocks + 3 * layer - 1 if separable else 1 + 3 * blocks + 3 * layer)
     assert found["ConvTranspose"] == (0 if separable else layer)
     assert found["Scan"] == 1
     assert found["LayerNormalization"] == 2 * classifier.preset.classifier.network.depth + 1
@@ -74,7 +74,7 @@ def test_graph_holds_what_is_needed_and_no_more(exported):
 def test_kernels_of_the_smoothing_are_stored(graph_of):
     """tract and OpenCV fail on the operators that the exporter makes of tensors that are filled in place."""
     found = operators(graph_of("foveal, linear members").graph)
-    assert found["Conv"] > 20
+    assert found["Conv"] >= 20
     assert not {"ConstantOfShape", "ScatterND", "EyeLike", "Range", "Where"} & set(found)
 
 
@@ -181,24 +181,14 @@ def test_the_same_model_gives_the_same_bytes(small, small_onnx, card_for):
     assert onnx_bytes(DeployedClassifier(small), card_for(small).to_json()) == small_onnx
 
 
-def test_blocks_of_channels_stay_where_a_tensor_is_only_viewed(classifier_of, onnx_of, tiles_for, monkeypatch):
-    """All pairs of reordering go but for those around what joins even and odd positions; no bit changes."""
-    classifier = classifier_of("fast, channels in blocks")
-    data = onnx_of("fast, channels in blocks")
-    found = cpu_layout.optimised(data, onnxruntime.SessionOptions())
-    monkeypatch.setattr(cpu_layout, "drop_reordering", lambda graph: 0)
-    before, after = (
-        operators(onnx.load_from_string(bytes_).graph)
-        for bytes_ in (cpu_layout.optimised(data, onnxruntime.SessionOptions()), found)
-    )
-    if not before["ReorderInput"]:
+def test_channels_stay_in_blocks_from_one_convolution_to_the_next(onnx_of, tmp_path):
+    """ONNX Runtime orders those of a trunk once, and once more those of the skip connection that is cropped."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3  # it says that such a file is for this machine
+    onnxruntime.InferenceSession(onnx_of("fast, channels in blocks"), options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(tmp_path / "optimised.onnx").graph.node
+    found = Counter(node.op_type for node in nodes if node.domain == "com.microsoft.nchwc")
+    if not found:
         pytest.skip("this processor orders no channels in blocks")
-    assert before["ReorderOutput"] - after["ReorderOutput"] >= 8
-    assert before["ReorderInput"] - after["ReorderInput"] >= 9  # one tensor is a skip as well
-    done = onnxruntime.SessionOptions()
-    done.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    sessions = [onnxruntime.InferenceSession(data), onnxruntime.InferenceSession(found, done)]
-    for count, side in ((1, 5), (3, 8)):
-        tiles = tiles_for(classifier, count, side).numpy()[:, :, : -1 if side == 8 else None]
-        for plain, changed in zip(*(session.run(None, {"tile": tiles}) for session in sessions), strict=True):
-            np.testing.assert_array_equal(plain, changed)
+    assert found == {"Conv": 2 * 3 + 2 * 2 + 1, "ReorderInput": 2, "ReorderOutput": 2}

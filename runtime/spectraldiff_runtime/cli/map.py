@@ -303,8 +303,6 @@ def _map_many(
     skipped = sum(bool(fact.get("skipped")) for fact in facts)
     if not quiet:
         done = len(targets) - failed - skipped
-        if done and engine.note:
-            say(engine.note)
         say(f"{done} mapped, {skipped} mapped already, {failed} failed")
     if json:
         print_json({"model": inputs[0], "device": engine.device, "scenes": facts})
@@ -317,7 +315,7 @@ def _announce(model: "Model", scene: "Scene", region: "Region", plan: "Plan", ve
     card = model.card
     say(f"Mapping '{scene.name}' with the {card.preset} model of {card.name} on {model.device}")
     found = getattr(scene, "clouds", None)
-    for note in filter(None, (getattr(scene, "note", ""), "" if found is None else found.note, model.note)):
+    for note in filter(None, (getattr(scene, "note", ""), "" if found is None else found.note)):
         say(f"  {note}")
     if verbose:
         window = region.window

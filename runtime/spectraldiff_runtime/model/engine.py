@@ -79,8 +79,6 @@ class Model:
         What the device's memory was found to hold.
     gpu_memory
         Bytes of the GPU's memory that were free when the model was on it; None on the CPU, or where that is not known.
-    note
-        What a user should know of how it runs here, or an empty text.
     buffers
         Memory for batches on their way to the GPU, kept from map to map; None on the CPU.
     outside
@@ -97,7 +95,6 @@ class Model:
     path: str = ""
     splitter: BatchSplitter = field(default_factory=BatchSplitter, compare=False)
     gpu_memory: int | None = None
-    note: str = ""
     buffers: PinnedBuffers | None = field(default=None, compare=False)
     outside: bool = False
 
@@ -165,14 +162,14 @@ class Model:
         arena = _keeps_memory(card)
         float16 = card.precision == "fp16"
         with memory_guarded(len(data)) if why_cuda_unavailable() or device == "cpu" else nullcontext():
-            session, used, note = open_session(data, device, count, f"'{path}'", arena=arena, float16=float16)
+            session, used = open_session(data, device, count, f"'{path}'", arena=arena, float16=float16)
         digest, place = hashlib.sha256(data).hexdigest(), str(Path(path).absolute())
         inputs, outputs = (
             {i.name: (i.type, i.shape) for i in some} for some in (session.get_inputs(), session.get_outputs())
         )
         rectangular = check_signature(inputs, outputs, card, f"'{path}'")
         knows = OUTSIDE in outputs
-        model = cls(card, used, count, rectangular, session, digest, len(data), place, note=note, outside=knows)
+        model = cls(card, used, count, rectangular, session, digest, len(data), place, outside=knows)
         if model.gpu is None:
             return model
         splitter, free = BatchSplitter(True, model.runs), free_memory(model.gpu)

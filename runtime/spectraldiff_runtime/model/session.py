@@ -11,7 +11,6 @@ import onnxruntime
 
 from spectraldiff_runtime.errors import DeviceError, ModelFileError, UsageError
 from spectraldiff_runtime.model import cuda
-from spectraldiff_runtime.model.cpu_layout import optimised
 from spectraldiff_runtime.model.io_binding import BoundSession
 
 # How CUDA runs models. Since ONNX Runtime 1.20 neither search for convolutions tries candidates out, and both are made
@@ -54,7 +53,7 @@ def gpu_of(device: str) -> int | None:
 
 def open_session(
     data: bytes, device: str, threads: int, name: str, *, arena: bool = True, float16: bool = False
-) -> tuple[Any, str, str]:
+) -> tuple[Any, str]:
     """Start a model on a device.
 
     Parameters
@@ -69,8 +68,7 @@ def open_session(
     Returns
     -------
     tuple
-        The session; the device that it really uses, one of the last three; and a note where it is slower than it could
-        be, else an empty text.
+        The session, and the device that it really uses, one of the last three.
 
     Raises
     ------
@@ -87,11 +85,10 @@ def open_session(
         reason = why_cuda_unavailable(wanted)
         session, reason = (None, reason) if reason else _cuda_session(data, threads, wanted, float16)
         if session is not None:
-            return BoundSession(session, "cuda", wanted, GPU_RUNS), "cuda" if device == "auto" else device, ""
+            return BoundSession(session, "cuda", wanted, GPU_RUNS), "cuda" if device == "auto" else device
         if device != "auto":
             raise DeviceError(_no_cuda(device, reason))
-    session, note = _cpu_session(data, threads, name, arena)
-    return session, "cpu", note
+    return _cpu_session(data, threads, name, arena), "cpu"
 
 
 def _no_cuda(device: str, reason: str) -> str:
@@ -143,29 +140,19 @@ def _cuda_session(data: bytes, threads: int, number: int, float16: bool) -> tupl
     return session, ""
 
 
-def _cpu_session(data: bytes, threads: int, name: str, arena: bool) -> tuple[Any, str]:
-    """Start on the CPU, without what `optimised` saves where that fails; return a note that says so as well."""
-    try:
-        done = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return _start(optimised(data, _options(threads)), threads, arena, done), ""
-    except Exception as error:  # a bad model fails again below
-        note = f"the model could not be fitted to this CPU ({_reason(error)}): the same map takes about a tenth longer"
-    try:
-        return _start(data, threads, arena, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL), note
-    except Exception as error:  # ONNX Runtime's own exception types differ between versions
-        raise ModelFileError(f"{name} cannot be run ({_reason(error)}): export it again") from error
-
-
-def _start(data: bytes, threads: int, arena: bool, level: Any) -> Any:
+def _cpu_session(data: bytes, threads: int, name: str, arena: bool) -> Any:
+    """Start on the CPU."""
     options = _options(threads)
-    options.graph_optimization_level = level
     # Memory patterns would need a block in addition to the arena: twice the memory.
     options.enable_mem_pattern = False
     options.enable_cpu_mem_arena = arena
     if arena:
         _register_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exception types differ between versions
+        raise ModelFileError(f"{name} cannot be run ({_reason(error)}): export it again") from error
 
 
 def _reason(error: Exception) -> str:

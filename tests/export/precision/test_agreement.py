@@ -16,7 +16,7 @@ from spectraldiff_export.onnx_graph import trunk_nodes
 from spectraldiff_export.precision import agreement
 from spectraldiff_export.precision.agreement import Agreement, compare, lowered
 from spectraldiff_export.precision.fp16 import halved
-from spectraldiff_export.precision.int8 import Scale, quantised
+from spectraldiff_export.precision.int8 import PROJECTS, Scale, quantised
 from spectraldiff_runtime.errors import UsageError, VerificationError
 from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.model.instructions import processor
@@ -58,18 +58,19 @@ def probabilities(model: onnx.ModelProto, tiles: np.ndarray, path: Path) -> np.n
 def test_the_trunk_is_from_the_first_convolution_to_the_projection(whole):
     trunk = trunk_nodes(list(whole.graph.node))
     convs = [node for node in trunk if node.op_type == "Conv"]
-    # A stem, three a block down, five a block up; the classifier's four and the smoothing's six are no part of it.
+    # Two a block, and one of each skip connection but the first; the classifier's four and the smoothing's five are no
+    # part of it.
     assert trunk[0] == convs[0]
-    assert [node.op_type for node in trunk if "/project/" in node.name][1:3] == ["MatMul", "Add"]
-    assert len(convs) == 1 + 3 * 3 + 5 * 2
-    assert sum(node.op_type == "Conv" for node in whole.graph.node) == len(convs) + 4 + 6
+    assert [node.op_type for node in trunk if "/project/" in node.name and node.op_type in PROJECTS] == list(PROJECTS)
+    assert len(convs) == 2 * 3 + 2 * 2 + 1
+    assert sum(node.op_type == "Conv" for node in whole.graph.node) == len(convs) + 4 + 5
 
 
 def test_int8_computes_the_trunk_in_integers(whole, tiles):
     operators = Counter(node.op_type for node in quantised(whole, [tiles]).graph.node)
-    assert operators["QLinearConv"] == 3 * 3 + 5 * 2
-    assert operators["QLinearAdd"] == 2  # what comes up, and the skip connection
-    assert operators["Conv"] == 1 + 4 + 6  # first convolution, classifier, smoothing
+    assert operators["QLinearConv"] == 2 * 3 + 2 * 2 + 1 - 1
+    assert operators["QLinearAdd"] == 1  # what comes up, and the second skip connection
+    assert operators["Conv"] == 1 + 4 + 5  # first convolution, classifier, smoothing
     # In once, for each scale of zeros that pad, and out once.
     assert operators["DequantizeLinear"] == 1
 

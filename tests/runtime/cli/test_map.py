@@ -1,6 +1,5 @@
 """`sdiff map` as people type it."""
 
-import errno
 import json
 import signal
 import subprocess
@@ -232,30 +231,6 @@ def test_resume_says_when_nothing_is_to_be_done(sdiff, write_scene, model_path, 
     code, _, err = sdiff(*arguments)
     assert code == 0
     assert "is mapped already" in err
-
-
-def test_a_graph_that_cannot_be_kept_is_a_note(
-    sdiff, write_scene, model_path, model, cube, tmp_path, monkeypatch, listing
-):
-    """Said once, with the map, and not where there is none."""
-    from spectraldiff_runtime.model import session
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(session, "optimised", full)
-    note = "(No space left on device): the same map takes about a tenth longer"
-    arguments = ["map", write_scene(), "--model", model_path]
-    code, _, err = sdiff(*arguments, "--out", tmp_path / "c.tif")
-    assert (code, err.count(note)) == (0, 1)
-    assert note in err.splitlines()[1]
-    with rasterio.open(tmp_path / "c.tif") as dataset:
-        np.testing.assert_array_equal(dataset.read(1), map_scene(model, cube).classes)
-    code, _, err = sdiff(*arguments, "--out", tmp_path / "c.tif", "--bands", "1-3", "--overwrite")
-    assert (code, err.count("\n"), note in err) == (1, 1, False)
-    assert sdiff(*arguments, "--out", tmp_path / "c.tif", "--overwrite", "-q") == (0, "", "")
-    code, _, err = sdiff(*arguments, tmp_path / "missing.tif", "--out-dir", tmp_path / "maps")
-    assert (code, err.count(note)) == (1, 1)
 
 
 def test_cuda_where_there_is_none(sdiff, write_scene, model_path, tmp_path, listing):

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import tempfile
 import zipfile
 
 import numpy as np
@@ -232,22 +230,6 @@ def test_a_session_that_fell_back_to_the_cpu_is_noticed(model_path, monkeypatch)
     with pytest.raises(DeviceError, match="libraries are missing"):
         Model.open(model_path, "cuda")
     assert Model.open(model_path, "auto").device == "cpu"
-
-
-def test_without_a_temporary_folder_maps_are_only_slower(model_path, model, card, monkeypatch, tmp_path):
-    monkeypatch.delattr(os, "memfd_create", raising=False)  # as on other systems
-    assert Model.open(model_path, "cpu").note == ""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    slower = Model.open(model_path, "cpu")
-    assert "(No such file or directory): the same map takes about a tenth longer" in slower.note
-    tile = np.ones((1, card.bands, 2 * card.halo + 3, 2 * card.halo + 3), np.float32)
-    np.testing.assert_array_equal(slower.run(tile).classes, model.run(tile).classes)
-
-
-@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
-def test_files_in_memory_need_no_temporary_folder(model_path, monkeypatch, tmp_path):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    assert Model.open(model_path, "cpu").note == ""
 
 
 def test_threads(model_path):
