@@ -32,11 +32,20 @@ class Folds:
         ``"blocks of 8 x 8 pixels"``.
     count
         How many such units there are.
+    cut
+        Classes that were in one unit only. Held out whole they could not be learnt, and their pixels would say nothing
+        of any member: they are held out in smaller blocks.
     """
 
     numbers: NDArray[np.int64]
     units: str
     count: int
+    cut: int = 0
+
+    @property
+    def title(self) -> str:
+        """What is held out, for people."""
+        return self.units + (f" ({self.cut} class{'es'[: 2 * (self.cut > 1)]} in smaller blocks)" if self.cut else "")
 
     def held_out(self) -> list[NDArray[np.bool_]]:
         """Return the pixels of each fold, (n,) bool."""
@@ -44,12 +53,18 @@ class Folds:
 
 
 def folds_of_groups(
-    labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int, units: str = "polygons or patches"
+    pixels: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    seed: int,
+    units: str = "polygons or patches",
 ) -> Folds | None:
     """Return folds of whole groups; None where there are fewer than two.
 
     Parameters
     ----------
+    pixels
+        (n, 2) row and column of the training pixels.
     labels, groups
         (n,) class from 0 and group of each training pixel.
     seed
@@ -57,10 +72,10 @@ def folds_of_groups(
     units
         What the groups are, for people.
     """
-    count = len(np.unique(groups))
-    if count < 2:
+    if len(np.unique(groups)) < 2:
         return None
-    return Folds(balanced(labels, groups, np.random.default_rng(seed)), units, count)
+    found, cut = _cut_single(groups, pixels, labels, SIDES[-1])
+    return Folds(balanced(labels, found, np.random.default_rng(seed)), units, len(np.unique(found)), cut)
 
 
 def folds_like(pixels: NDArray[np.int64], labels: NDArray[np.int64], target: NDArray[np.int64], seed: int) -> Folds:
@@ -85,17 +100,40 @@ def folds_like(pixels: NDArray[np.int64], labels: NDArray[np.int64], target: NDA
     generator, wanted = np.random.default_rng(seed), _quantiles(_nearest(target, pixels))
     best, chosen = np.inf, Folds(np.arange(len(labels)) % 2, PIXELS, len(labels))
     for side in SIDES:
-        blocks = pixels // side
-        units = np.unique(blocks, axis=0, return_inverse=True)[1].ravel()
-        count = int(units.max()) + 1
-        if count < 2:
+        blocks = _blocks(pixels, side)
+        if not blocks.any():
             break
+        units, cut = _cut_single(blocks, pixels, labels, side)
         numbers = balanced(labels, units, generator)
         gap = float(np.abs(_quantiles(_distances(pixels, numbers)) - wanted).mean())
         if gap < best - CLEARLY:
             name = PIXELS if side == 1 else f"blocks of {side} x {side} pixels"
-            best, chosen = gap, Folds(numbers, name, count)
+            best, chosen = gap, Folds(numbers, name, len(np.unique(units)), cut)
     return chosen
+
+
+def _blocks(pixels: NDArray[np.int64], side: int) -> NDArray[np.int64]:
+    """Return the number of each pixel's block, from 0."""
+    return np.asarray(np.unique(pixels // side, axis=0, return_inverse=True)[1].ravel())
+
+
+def _cut_single(
+    units: NDArray[np.int64], pixels: NDArray[np.int64], labels: NDArray[np.int64], side: int
+) -> tuple[NDArray[np.int64], int]:
+    """Cut each class that is in one unit only into blocks of half the side, or a quarter, or less.
+
+    Returns the new units, (n,), and how many classes were cut.
+    """
+    found, cut = units.copy(), 0
+    for value in np.unique(labels):
+        own, smaller = np.flatnonzero(labels == value), side
+        if len(np.unique(found[own])) > 1:
+            continue
+        while smaller > 1 and len(np.unique(found[own])) == 1:
+            smaller //= 2
+            found[own] = found.max() + 1 + _blocks(pixels[own], smaller)
+        cut += len(np.unique(found[own])) > 1
+    return found, cut
 
 
 def _nearest(pixels: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -100,7 +100,7 @@ class EnsembleFit:
         attention = None if disjoint or misled else self._attention()
         unread = self._unread(fits, labelled) if attention is None else None
         used = fits if unread is None else _on_bands(fits)
-        selection = choose(used, inputs, labelled, attention, self._independent(), self.folds.units)
+        selection = choose(used, inputs, labelled, attention, self._independent(), self.folds.title)
         selection = replace(selection, disjoint=disjoint, misled=misled, unread=unread)
         if unread is not None:
             left = [Candidate(member.title, fit.loss, 0.0) for member, fit in fits if needs_features(member)]
@@ -157,16 +157,16 @@ class EnsembleFit:
             numbers = np.unique(np.maximum(data.fold_numbers(), 1), return_inverse=True)[1]
             return Folds(numbers, data.splits[0].units, data.groups())
         by_scene = data.splits[0].by_scene
+        pixels, layout = self.training_set.pixels.cpu().numpy(), self.training_set.layout
         if by_scene:
             scenes = np.repeat(np.arange(len(data.splits)), [int(split.train.sum()) for split in data.splits])
-            folds = folds_of_groups(self.labels, scenes, seed, "scenes")
+            folds = folds_of_groups(pixels, self.labels, scenes, seed, "scenes")
             if folds is not None:
                 return folds
         if by_scene or any(split.name.endswith(BY_POLYGON) for split in data.splits):
-            folds = folds_of_groups(self.labels, groups_of(data.scenes, data.splits), seed)
+            folds = folds_of_groups(pixels, self.labels, groups_of(data.scenes, data.splits), seed)
             if folds is not None:
                 return folds
-        pixels, layout = self.training_set.pixels.cpu().numpy(), self.training_set.layout
         tests = [
             scene.on_scene(np.argwhere(split.test)) + np.array([top, layout.frame])
             for top, scene, split in zip(layout.tops, data.scenes, data.splits, strict=False)

@@ -13,7 +13,8 @@ def test_groups_are_held_out_whole_and_classes_are_spread_evenly(seed: int):
     sizes = generator.integers(5, 15, 60)
     groups = np.repeat(np.arange(60), sizes)
     labels = np.repeat(generator.permutation(np.arange(60) % 3), sizes)
-    found = folds_of_groups(labels, groups, seed)
+    pixels = np.stack([np.arange(len(labels)), groups], 1)
+    found = folds_of_groups(pixels, labels, groups, seed)
     assert found is not None
     assert (found.units, found.count) == ("polygons or patches", 60)
     for group in range(60):
@@ -24,14 +25,40 @@ def test_groups_are_held_out_whole_and_classes_are_spread_evenly(seed: int):
         counts = np.array([(labels[held] == label).sum() for held in held_out])
         assert len(counts) == FOLDS
         assert counts.max() - counts.min() <= sizes.max()
-    again = folds_of_groups(labels, groups, seed)
+    again = folds_of_groups(pixels, labels, groups, seed)
     np.testing.assert_array_equal(again.numbers, found.numbers)
 
 
 def test_there_are_no_more_folds_than_groups_and_none_of_one_group():
-    labels = np.array([0, 0, 1, 1, 0])
-    assert folds_of_groups(labels, np.zeros(5, int), 0) is None
-    assert len(folds_of_groups(labels, np.array([0, 0, 1, 1, 2]), 0).held_out()) == 3
+    labels, pixels = np.array([0, 0, 1, 1, 0]), np.zeros((5, 2), int)
+    assert folds_of_groups(pixels, labels, np.zeros(5, int), 0) is None
+    found = folds_of_groups(pixels, labels, np.array([0, 0, 1, 1, 2]), 0)
+    assert len(found.held_out()) == 3
+    assert (found.cut, found.title) == (0, "polygons or patches")  # pixels in one place cannot be cut
+
+
+def test_a_class_in_one_group_is_held_out_in_blocks():
+    """Held out whole, it could not be learnt in that fold."""
+    pixels = grid(24)
+    labels = np.where(pixels[:, 1] < 12, 0, np.where(pixels[:, 0] < 12, 1, 2))
+    groups = np.where(labels == 0, pixels[:, 0] // 6, 9 + labels)
+    found = folds_of_groups(pixels, labels, groups, 0)
+    assert (found.cut, found.title) == (2, "polygons or patches (2 classes in smaller blocks)")
+    for held in found.held_out():
+        assert set(labels[~held]) == {0, 1, 2}
+    for group in range(4):
+        assert len(np.unique(found.numbers[groups == group])) == 1
+
+
+def test_a_class_in_one_block_is_held_out_in_smaller_ones():
+    """As far from the training pixels as 64 x 64 asks for, blocks would hold out two of the three classes whole."""
+    pixels = np.concatenate([grid(128, 2), grid(8) + 3, grid(6) + 80])
+    labels = np.repeat([0, 1, 2], [64**2, 64, 36])
+    found = folds_like(pixels, labels, np.stack([np.arange(128), np.full(128, 160)], 1), 0)
+    assert (found.units, found.cut) == ("blocks of 64 x 64 pixels", 2)
+    assert found.count == 4 + 2 * 2 + 2 * 2  # blocks of 8 x 8 and of 4 x 4 pixels
+    for held in found.held_out():
+        assert set(labels[~held]) == {0, 1, 2}
 
 
 def grid(side: int, step: int = 1) -> np.ndarray:
