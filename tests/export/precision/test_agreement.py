@@ -58,19 +58,19 @@ def probabilities(model: onnx.ModelProto, tiles: np.ndarray, path: Path) -> np.n
 def test_the_trunk_is_from_the_first_convolution_to_the_projection(whole):
     trunk = trunk_nodes(list(whole.graph.node))
     convs = [node for node in trunk if node.op_type == "Conv"]
-    # Two a block, and one of each skip connection but the first; the classifier's four and the smoothing's five are no
-    # part of it.
+    # Two a block, and one of each skip connection but the first; the classifier's two, two of each of its
+    # members and the smoothing's five are no part of it.
     assert trunk[0] == convs[0]
     assert [node.op_type for node in trunk if "/project/" in node.name and node.op_type in PROJECTS] == list(PROJECTS)
     assert len(convs) == 2 * 3 + 2 * 2 + 1
-    assert sum(node.op_type == "Conv" for node in whole.graph.node) == len(convs) + 4 + 5
+    assert sum(node.op_type == "Conv" for node in whole.graph.node) == len(convs) + 2 + 2 * 2 + 5
 
 
 def test_int8_computes_the_trunk_in_integers(whole, tiles):
     operators = Counter(node.op_type for node in quantised(whole, [tiles]).graph.node)
     assert operators["QLinearConv"] == 2 * 3 + 2 * 2 + 1 - 1
     assert operators["QLinearAdd"] == 1  # what comes up, and the second skip connection
-    assert operators["Conv"] == 1 + 4 + 5  # first convolution, classifier, smoothing
+    assert operators["Conv"] == 1 + 2 + 2 * 2 + 5  # first convolution, classifier, smoothing
     # In once, for each scale of zeros that pad, and out once.
     assert operators["DequantizeLinear"] == 1
 
