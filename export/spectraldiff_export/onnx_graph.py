@@ -219,13 +219,15 @@ def _joined_slices(
         known = {**constants, **added}
         if not known.keys() >= {*before.input[1:], *node.input[1:]}:
             continue
+        first, second = ([numpy_helper.to_array(known[name]) for name in one.input[1:]] for one in (before, node))
+        axes = [*first[2], *second[2]]  # after starts and ends, before steps
+        if len(set(axes)) < len(axes) or min(axes) < 0:
+            continue
         gone.add(before.name)
-        pairs = list(zip(before.input, node.input, strict=True))[1:]
-        node.input[0] = before.input[0]
-        for place, (kind, pair) in enumerate(zip(("starts", "ends", "axes", "steps"), pairs, strict=True), start=1):
-            joined = np.concatenate([numpy_helper.to_array(known[name]) for name in pair])
-            node.input[place] = f"{node.name}.{kind}"
-            added[node.input[place]] = numpy_helper.from_array(joined, node.input[place])
+        names = [f"{node.name}.{kind}" for kind in ("starts", "ends", "axes", "steps")]
+        node.input[:] = [before.input[0], *names]
+        for name, *parts in zip(names, first, second, strict=True):
+            added[name] = numpy_helper.from_array(np.concatenate(parts), name)
     return [node for node in nodes if node.name not in gone], list(added.values())
 
 

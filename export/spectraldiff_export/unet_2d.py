@@ -78,7 +78,7 @@ class SeparableTrunk(nn.Module):
             along, width = partial(_values, ups[-1].shape), ups[-1].width
         self.down, self.up = nn.ModuleList(downs), nn.ModuleList(ups)
         self.rims = [up.rim for up in blocks]
-        self.last = None if layer else _multiplied_out(along, width)
+        self.last = None if layer else _multiplied_out(along, width, embedding)
         channels, positions = network.config.feature_shape(layer)
         self.order = torch.arange(channels * positions).view(channels, positions).T.flatten()
 
@@ -115,7 +115,7 @@ class SeparableLayers(nn.Module):
     def __init__(self, along: AlongSpectrum, widths: Sequence[int], layers: DoubleLayer, embedding: Tensor) -> None:
         super().__init__()
         first, second = _folded(layers.conv1, layers.norm1), _folded(layers.conv2, layers.norm2)
-        whole = _multiplied_out(lambda values: first(along(values)), sum(widths))
+        whole = _multiplied_out(lambda values: first(along(values)), sum(widths), embedding)
         parts = torch.split(whole.weight, list(widths), 1)
         self.along = nn.ModuleList(_conv(weight, None if n else whole.bias) for n, weight in enumerate(parts))
         positions = len(whole.weight) // first.out_channels
@@ -151,10 +151,13 @@ def _up(block: UpBlock, along: AlongSpectrum, skip: tuple[int, int], widths: Seq
     return torch.cat([block.up(along(own)), _values(skip, others[0] if others else own)], 1)
 
 
-def _multiplied_out(along: AlongSpectrum, width: int) -> nn.Conv2d:
-    """Return what a linear map does to pixels' values as a convolution of 1 x 1, (N, D, H, W) to (N, L C, H, W)."""
-    zero = torch.zeros(1, width, dtype=torch.float64)
-    values = along(torch.cat([zero, torch.eye(width, dtype=torch.float64)]))  # (1 + D, C, L, 1, 1)
+def _multiplied_out(along: AlongSpectrum, width: int, like: Tensor) -> nn.Conv2d:
+    """Return what a linear map does to pixels' values as a convolution of 1 x 1, (N, D, H, W) to (N, L C, H, W).
+
+    It is computed in the type and on the device of `like`.
+    """
+    unit = torch.eye(width, dtype=like.dtype, device=like.device)
+    values = along(torch.cat([torch.zeros_like(unit[:1]), unit]))  # (1 + D, C, L, 1, 1)
     constant, found = values[..., 0, 0].transpose(1, 2).flatten(1).tensor_split([1])  # (1, L C) and (D, L C)
     return _conv((found - constant).T[..., None, None], constant[0])
 

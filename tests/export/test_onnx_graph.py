@@ -8,9 +8,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import helper, numpy_helper
 
 from spectraldiff_export.deployed import DeployedClassifier
-from spectraldiff_export.onnx_graph import onnx_bytes
+from spectraldiff_export.onnx_graph import _joined_slices, onnx_bytes
 from spectraldiff_runtime import __version__
 from spectraldiff_runtime.model.engine import Model
 from spectraldiff_runtime.model.model_file import read_card, unseal
@@ -179,6 +180,38 @@ def test_a_model_of_linear_members_alone_has_no_attention(kind, graph_of):
 
 def test_the_same_model_gives_the_same_bytes(small, small_onnx, card_for):
     assert onnx_bytes(DeployedClassifier(small), card_for(small).to_json()) == small_onnx
+
+
+@pytest.mark.parametrize(("second", "joined"), [((3, 1, -1), True), ((2, 1, 3), False), ((-1, 1, -1), False)])
+def test_slices_are_joined_along_different_axes_alone(second, joined):
+    """Each is an axis, a start and an end; one axis twice, or under two names, is no slice that ONNX knows."""
+    slices = [(2, 1, 4), second]
+    parts = [
+        (f"{n}{k}", [v]) for n, (a, s, e) in enumerate(slices) for k, v in (("s", s), ("e", e), ("a", a), ("t", 1))
+    ]
+    constants = {name: numpy_helper.from_array(np.array(value), name) for name, value in parts}
+    nodes = [
+        helper.make_node("Slice", ["x", "0s", "0e", "0a", "0t"], ["y"], "first"),
+        helper.make_node("Slice", ["y", "1s", "1e", "1a", "1t"], ["z"], "second"),
+    ]
+    found, added = _joined_slices(nodes, constants, {"z"})
+    assert len(found) == 2 - joined
+    graph = helper.make_graph(
+        found,
+        "slices",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, 2, 5, 6))],
+        [helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, None)],
+        [*constants.values(), *added],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = np.arange(60, dtype=np.float32).reshape(1, 2, 5, 6)
+    (z,) = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"x": x}
+    )
+    axis, start, end = second
+    np.testing.assert_array_equal(
+        z, x[:, :, 1:4].take(range(*slice(start, end).indices(x[:, :, 1:4].shape[axis])), axis)
+    )
 
 
 def test_channels_stay_in_blocks_from_one_convolution_to_the_next(onnx_of, tmp_path):
