@@ -52,7 +52,7 @@ OTHERS = {
     # results, as they are printed or shown
     "_adjusted_line", "_announce", "_ensemble", "_leak", "_map_many", "_measured", "_print", "_print_table", "_recipe",
     "_reliability", "_repr_html_", "_sieved", "_split_words", "_style", "_subtitle", "_suggestion", "_summarise",
-    "class_caption", "settings.title", "window_trial.line", "feature_trial.line", "confidence",
+    "class_caption", "folds.title", "settings.title", "window_trial.line", "feature_trial.line", "confidence",
     "datasets.write", "describe_product", "map_output.summarise", "outside.lines", "outside_map", "outside_spec",
     "print_profile", "prior.title", "reconstruct", "run_report._prior", "selection.lines", "selection.summary",
     "session.train", "train_output.scene_table", "train_output.summarise",
