@@ -309,11 +309,11 @@ def test_a_polite_kill(slow_map, tmp_path):
 
 # What the extra `train` installs, and what needs it; SciPy is not among them, because Numba asks for its version.
 OF_TRAINING = {
-    "torch", "sklearn", "matplotlib", "tensorly", "onnxscript", "onnx_ir", "pooch", "safetensors", "rs_fusion_datasets",
-    "spectraldiff", "spectraldiff_export",
+    "torch", "sklearn", "matplotlib", "tensorly", "onnx", "onnxscript", "onnx_ir", "pooch", "safetensors",
+    "rs_fusion_datasets", "spectraldiff", "spectraldiff_export",
 }  # fmt: skip
 # What mapping imports, and help does not.
-OF_MAPPING = {"numpy", "rasterio", "onnx", "onnxruntime", "numba", "PIL"}
+OF_MAPPING = {"numpy", "rasterio", "onnxruntime", "numba", "PIL"}
 
 IMPORTS = """
 import sys
